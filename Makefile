@@ -1,0 +1,36 @@
+# Everything from a bare Python 3.11: `make` puts the tool at .venv/bin/bezant.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: all demo test check lock clean
+
+all: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index --editable .
+	touch $@
+
+# The main job on real input: a bank's books over TCP, a million transfers, a crash, a recovery, a proof.
+demo: all
+	$(BIN)/bezant demo
+
+# Style, types and every test.
+test: all check
+	$(BIN)/python -m pytest
+
+check: all
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Renews the lock: versions and hashes, no addresses.
+lock: all
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --extra dev --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	  --python-version 3.11 --output-file requirements.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

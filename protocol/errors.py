@@ -1,0 +1,80 @@
+"""Exceptions, by whose fault it was. Refusals of a command are result codes (`codes.py`), not exceptions.
+
+    BezantError
+    ├── UsageError                the caller's fault: fix the call
+    │   └── InvalidAmountOrName   an amount, name or currency that cannot be written in a record
+    ├── ProtocolError             the two ends disagree about the protocol
+    │   ├── LocalProtocolError    we were about to break it
+    │   └── RemoteProtocolError   the other end broke it
+    ├── ConnectionFailed          the network or the node is gone: try again or elsewhere
+    │   └── RequestTimedOut       no answer came in time; for look-ups, where nothing is at stake
+    ├── RequestRefused            the node answered a request with an error message
+    ├── StorageError              the data folder or the disk
+    │   ├── DataFolderInUse       another process holds it
+    │   ├── UnsupportedFormat     written by a newer version
+    │   └── CorruptLog            bytes that were durable have changed, or history does not verify
+    └── LedgerError               the engine's own fault: a bug; it stops rather than go on
+"""
+
+
+class BezantError(Exception):
+    """Root of everything that Bezant raises on purpose."""
+
+
+class UsageError(BezantError):
+    """The caller asked for something that cannot be asked; the message says what can."""
+
+
+class InvalidAmountOrName(UsageError, ValueError):
+    """An amount, name or currency that cannot be written in a record."""
+
+
+class ProtocolError(BezantError):
+    """The two ends disagree about the protocol."""
+
+
+class LocalProtocolError(ProtocolError):
+    """We were about to send something that the protocol forbids."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The other end sent something that the protocol forbids."""
+
+
+class ConnectionFailed(BezantError):
+    """The network or the node is gone."""
+
+
+class RequestTimedOut(ConnectionFailed):
+    """No answer came within the deadline of a request that changes nothing."""
+
+
+class RequestRefused(BezantError):
+    """The node answered with an error message instead of a reply.
+
+    ``code`` is the number of the `FrameError` that it sent.
+    """
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class StorageError(BezantError):
+    """The data folder or the disk under it does not let us go on."""
+
+
+class DataFolderInUse(StorageError):
+    """Another process holds the data folder."""
+
+
+class UnsupportedFormat(StorageError):
+    """The data folder was written by a newer version of Bezant."""
+
+
+class CorruptLog(StorageError):
+    """Bytes of the log that were durable have changed, or the history does not verify."""
+
+
+class LedgerError(BezantError):
+    """An invariant of the engine does not hold: a bug in Bezant. It stops rather than go on."""

@@ -1,0 +1,183 @@
+"""Frames: how requests and replies travel. A 32-byte header, then a body; the length counts both.
+
+Requests are pipelined: a client may send the next before it has the answer to the last, and a reply carries the
+request id of its request. Commands and their results are arrays of records as `records.py` lays them out; look-ups
+and control messages are described in ``README.md``. One XXH3-64 checksum covers all bytes after itself.
+
+Errors in framing (checksum, length, version) end the connection, because nothing after them can be trusted; errors in
+a well-framed request are answered with an ERROR frame and the connection goes on.
+"""
+
+import struct
+from typing_extensions import Buffer
+from enum import IntEnum, IntFlag, unique
+from typing import Final, NamedTuple
+
+import xxhash
+
+from bezant.protocol.errors import LocalProtocolError, RemoteProtocolError
+from bezant.protocol.records import COMMAND_SIZE, RESULT_SIZE
+
+PROTOCOL_VERSION: Final = 1
+FRAME_HEADER_SIZE: Final = 32
+FRAME_SIZE_MAX: Final = 1 << 20
+BATCH_COUNT_MAX: Final = (FRAME_SIZE_MAX - FRAME_HEADER_SIZE) // COMMAND_SIZE
+"""Commands in one frame, at most: 8191."""
+
+CHECKSUM_OFFSET_END: Final = 8
+_HEADER: Final = struct.Struct("<QIBBHQIHH")
+_REST: Final = struct.Struct("<IBBHQIHH")
+_CHECKSUM: Final = struct.Struct("<Q")
+
+if _HEADER.size != FRAME_HEADER_SIZE or BATCH_COUNT_MAX * RESULT_SIZE + FRAME_HEADER_SIZE > FRAME_SIZE_MAX:
+    raise AssertionError("frame sizes do not fit together")
+
+
+@unique
+class Operation(IntEnum):
+    """What a frame asks, or answers when it has the REPLY flag."""
+
+    HELLO = 1
+    PING = 2
+    COMMANDS = 3
+    LOOKUP_ACCOUNTS = 4
+    LOOKUP_EVENTS = 5
+    LIST_ACCOUNTS = 6
+    LIST_CURRENCIES = 7
+    REGISTER_CURRENCY = 8
+    STATISTICS = 9
+    ERROR = 255
+
+
+@unique
+class FrameFlag(IntFlag):
+    """Bits of a frame header; all others are zero."""
+
+    REPLY = 1
+
+
+@unique
+class FrameError(IntEnum):
+    """Why a frame, not a command, was refused: the ``code`` of an ERROR frame."""
+
+    CHECKSUM_WRONG = 1
+    LENGTH_INVALID = 2
+    VERSION_UNSUPPORTED = 3
+    OPERATION_UNKNOWN = 4
+    BODY_MALFORMED = 5
+    HELLO_EXPECTED = 6
+    REQUEST_REFUSED = 7
+    OVERLOADED = 8
+
+
+CLOSES_CONNECTION: Final = frozenset(
+    {
+        FrameError.CHECKSUM_WRONG,
+        FrameError.LENGTH_INVALID,
+        FrameError.VERSION_UNSUPPORTED,
+        FrameError.HELLO_EXPECTED,
+    }
+)
+
+
+class FrameHeader(NamedTuple):
+    """A decoded header. ``timeout_ms`` is how long the sender will wait (0: no deadline), counted from receipt."""
+
+    checksum: int
+    length: int
+    operation: int
+    version: int
+    flags: int
+    request_id: int
+    timeout_ms: int
+    shard: int
+    map_version: int
+
+
+def encode_frame(
+    operation: int,
+    request_id: int,
+    body: Buffer = b"",
+    *,
+    flags: int = 0,
+    timeout_ms: int = 0,
+    shard: int = 0,
+    map_version: int = 0,
+) -> bytes:
+    """Encode one frame. Raises `LocalProtocolError` if it would be longer than FRAME_SIZE_MAX."""
+    view = memoryview(body).cast("B")
+    length = FRAME_HEADER_SIZE + len(view)
+    if length > FRAME_SIZE_MAX:
+        raise LocalProtocolError(f"a frame of {length} bytes is over the {FRAME_SIZE_MAX} that one may have")
+    rest = _REST.pack(length, operation, PROTOCOL_VERSION, flags, request_id, timeout_ms, shard, map_version)
+    hasher = xxhash.xxh3_64(rest)
+    hasher.update(view)
+    return b"".join((_CHECKSUM.pack(hasher.intdigest()), rest, view))
+
+
+def decode_header(data: Buffer) -> FrameHeader:
+    """Decode the header at the start of `data`, which holds at least FRAME_HEADER_SIZE bytes; nothing is checked."""
+    return FrameHeader(*_HEADER.unpack_from(data))
+
+
+def check_header(header: FrameHeader) -> None:
+    """Check what can be checked before the body is there. Raises `RemoteProtocolError`."""
+    if header.version != PROTOCOL_VERSION:
+        raise RemoteProtocolError(f"protocol version {header.version} is not spoken here, only {PROTOCOL_VERSION}")
+    if not FRAME_HEADER_SIZE <= header.length <= FRAME_SIZE_MAX:
+        raise RemoteProtocolError(f"a frame has {FRAME_HEADER_SIZE} to {FRAME_SIZE_MAX} bytes, not {header.length}")
+
+
+def check_frame(frame: Buffer) -> FrameHeader:
+    """Check a whole frame, checksum included, and return its header. Raises `RemoteProtocolError`."""
+    view = memoryview(frame).cast("B")
+    header = decode_header(view)
+    check_header(header)
+    if header.length != len(view):
+        raise RemoteProtocolError(f"the header says {header.length} bytes and the frame has {len(view)}")
+    if xxhash.xxh3_64_intdigest(view[CHECKSUM_OFFSET_END:]) != header.checksum:
+        raise RemoteProtocolError("the checksum of the frame is wrong")
+    return header
+
+
+def frame_checksum(frame: Buffer) -> int:
+    """The checksum that belongs in the first 8 bytes of a frame whose other bytes are final."""
+    return xxhash.xxh3_64_intdigest(memoryview(frame).cast("B")[CHECKSUM_OFFSET_END:])
+
+
+class FrameReader:
+    """Cuts a stream of bytes into checked frames, however the network split it. For clients; servers use arrays.
+
+    Holds at most one unfinished frame: FRAME_SIZE_MAX bytes.
+    """
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+
+    def feed(self, data: Buffer) -> list[tuple[FrameHeader, memoryview]]:
+        """Take bytes in and return (header, body) of every frame that they complete. Bodies do not outlive `data`
+        unless a frame was split; copy what you keep. Raises `RemoteProtocolError`."""
+        if self._pending:
+            self._pending += memoryview(data).cast("B")
+            if len(self._pending) < FRAME_HEADER_SIZE:
+                return []
+            header = decode_header(self._pending)
+            check_header(header)
+            if len(self._pending) < header.length:
+                return []
+            view = memoryview(bytes(self._pending))
+        else:
+            view = memoryview(data).cast("B")
+        frames: list[tuple[FrameHeader, memoryview]] = []
+        start = 0
+        while len(view) - start >= FRAME_HEADER_SIZE:
+            header = decode_header(view[start : start + FRAME_HEADER_SIZE])
+            check_header(header)
+            end = start + header.length
+            if end > len(view):
+                break
+            check_frame(view[start:end])
+            frames.append((header, view[start + FRAME_HEADER_SIZE : end]))
+            start = end
+        self._pending = bytearray(view[start:])
+        return frames

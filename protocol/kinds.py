@@ -1,0 +1,86 @@
+"""Numbers that appear in records: command kinds, command flags, account flags and entry kinds.
+
+Rules: a number is never reused for another meaning; numbers marked "reserved" are refused today and named so that no
+later part takes them for something else.
+"""
+
+from enum import IntEnum, IntFlag, unique
+
+
+@unique
+class CommandKind(IntEnum):
+    """What a command asks for, and what its event records."""
+
+    OPEN = 1
+    TRANSFER = 2
+    SET_LIMIT = 3
+    HOLD = 4  # reserved from here on: refused as KIND_UNKNOWN until the kernel executes them
+    CAPTURE = 5
+    RELEASE = 6
+    EXPIRE = 7
+    FREEZE = 8
+    UNFREEZE = 9
+    CLOSE = 10
+    TRANSFER_AVAILABLE = 11
+    FORBID = 12
+    TRY_DEBIT = 32
+    TRY_CREDIT = 33
+    CONFIRM = 34
+    CANCEL = 35
+
+
+@unique
+class CommandFlag(IntFlag):
+    """Modifiers of a command. Bits without a name are refused as FLAGS_UNKNOWN."""
+
+    LINKED = 1  # reserved: the next command stands and falls with this one
+    IMPORTED = 2  # the client's timestamp is the event's
+    KEEP_OPEN = 4  # reserved: a part capture leaves the rest held
+
+
+@unique
+class AccountFlag(IntFlag):
+    """State bits of an account."""
+
+    FROZEN = 1
+    CLOSED = 2
+    HAS_INCOMING = 4
+
+
+@unique
+class ResultFlag(IntFlag):
+    """Remarks on a result that do not change its code."""
+
+    REPEATED = 1  # the id was known and the content the same: this is the first outcome
+
+
+@unique
+class EntryKind(IntEnum):
+    """What the body of a log entry holds. Unknown kinds are refused, never skipped."""
+
+    EVENTS = 1
+    CONTROL = 2
+    BLOB = 3  # reserved: metadata, erasable
+    FILLER = 4
+    CONFIGURATION = 5  # reserved: Raft membership
+    PHASES = 6  # reserved: phase rows that need more than an event
+
+
+@unique
+class CommandField(IntEnum):
+    """Fields of a command in the order in which a conflict or a malformed field is reported."""
+
+    NONE = 0
+    KIND = 1
+    FLAGS = 2
+    DEBIT = 3
+    CREDIT = 4
+    AMOUNT = 5
+    REFERENCE = 6
+    USER_DATA = 7
+    CODE = 8
+    TIMEOUT_MS = 9
+    CURRENCY = 10
+    CLIENT_TIMESTAMP_NS = 11
+    ID = 12
+    RESERVED = 13

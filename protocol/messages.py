@@ -1,0 +1,112 @@
+"""Control messages: msgpack bodies of frames that are too rare to be records, as msgspec structs.
+
+Fields may be added at the end with a default; none is ever renamed or given another meaning.
+"""
+
+from typing_extensions import Buffer
+from typing import TypeVar
+
+import msgspec
+
+from bezant.protocol.errors import RemoteProtocolError
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """First frame of a client."""
+
+    client: str
+    protocol_version: int
+    token: str = ""
+
+
+class Welcome(msgspec.Struct, frozen=True):
+    """The node's answer to `Hello`: who it is and what it takes."""
+
+    server: str
+    protocol_version: int
+    log_id: str
+    shard: int
+    rules_version: int
+    kernel_digest: str
+    frame_size_max: int
+    batch_count_max: int
+    connection_bytes_in_flight_max: int
+    clock_ns: int
+
+
+class ErrorMessage(msgspec.Struct, frozen=True):
+    """Body of an ERROR frame; ``code`` is a `FrameError`."""
+
+    code: int
+    message: str
+
+
+class ListAccounts(msgspec.Struct, frozen=True):
+    """Asks for `count` accounts in the order in which they were opened, from `cursor` (0 at first).
+
+    The reply is an array of account records; the next cursor is `cursor` plus their number, and a reply that is
+    shorter than asked (and than BATCH_COUNT_MAX records fit) ends the list.
+    """
+
+    cursor: int
+    count: int
+
+
+class Currency(msgspec.Struct, frozen=True):
+    """A registered currency: its code and the decimals of its minor unit (0 to 18)."""
+
+    code: str
+    decimals: int
+
+
+class Currencies(msgspec.Struct, frozen=True):
+    """The registry, in order of registration."""
+
+    currencies: list[Currency]
+
+
+class Statistics(msgspec.Struct, frozen=True):
+    """Counters of a node since it started; times are seconds of the reactor's clock."""
+
+    uptime_s: float
+    connections: int
+    commands: int
+    events: int
+    accounts: int
+    entries: int
+    syncs: int
+    syncs_inline: int
+    bytes_in: int
+    bytes_out: int
+    log_bytes: int
+    durable_index: int
+    durable_sequence: int
+    bytes_in_flight: int
+    stage_s: dict[str, float] = {}
+    loop_stall_max_ms: float = 0.0
+    durable: bool = True
+    replicas: int = 1
+
+
+class ControlEntry(msgspec.Struct, frozen=True):
+    """Body of a log entry of kind CONTROL: one change of the replicated configuration."""
+
+    currencies: list[Currency] = []
+    rules_version: int = 0
+    created_by: str = ""
+
+
+_Message = TypeVar("_Message")
+
+
+def encode_message(message: msgspec.Struct) -> bytes:
+    """Encode a control message."""
+    return msgspec.msgpack.encode(message)
+
+
+def decode_message(body: Buffer, kind: type[_Message]) -> _Message:
+    """Decode a control message. Raises `RemoteProtocolError` with what does not fit."""
+    try:
+        return msgspec.msgpack.decode(body, type=kind)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise RemoteProtocolError(f"the body is not a {kind.__name__}: {error}") from error
