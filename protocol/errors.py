@@ -1,20 +1,22 @@
 """Exceptions, by whose fault it was. Refusals of a command are result codes (`codes.py`), not exceptions.
 
-    BezantError
-    ├── UsageError                the caller's fault: fix the call
-    │   └── InvalidAmountOrName   an amount, name or currency that cannot be written in a record
-    ├── ProtocolError             the two ends disagree about the protocol
-    │   ├── LocalProtocolError    we were about to break it
-    │   └── RemoteProtocolError   the other end broke it
-    ├── ConnectionFailed          the network or the node is gone: try again or elsewhere
-    │   └── RequestTimedOut       no answer came in time; for look-ups, where nothing is at stake
-    ├── RequestRefused            the node answered a request with an error message
-    ├── StorageError              the data folder or the disk
-    │   ├── DataFolderInUse       another process holds it
-    │   ├── UnsupportedFormat     written by a newer version
-    │   └── CorruptLog            bytes that were durable have changed, or history does not verify
-    └── LedgerError               the engine's own fault: a bug; it stops rather than go on
+BezantError
+├── UsageError                the caller's fault: fix the call
+│   └── InvalidAmountOrName   an amount, name or currency that cannot be written in a record
+├── ProtocolError             the two ends disagree about the protocol
+│   ├── LocalProtocolError    we were about to break it
+│   └── RemoteProtocolError   the other end broke it
+├── ConnectionFailed          the network or the node is gone: try again or elsewhere
+│   └── RequestTimedOut       no answer came in time; for look-ups, where nothing is at stake
+├── RequestRefused            the node answered a request with an error message
+├── StorageError              the data folder or the disk
+│   ├── DataFolderInUse       another process holds it
+│   ├── UnsupportedFormat     written by a newer version
+│   └── CorruptLog            bytes that were durable have changed, or history does not verify
+└── LedgerError               the engine's own fault: a bug; it stops rather than go on
 """
+
+# ruff: noqa: N818 - these names say what happened; "Error" at their ends would add nothing.
 
 
 class BezantError(Exception):

@@ -9,11 +9,11 @@ a well-framed request are answered with an ERROR frame and the connection goes o
 """
 
 import struct
-from typing_extensions import Buffer
 from enum import IntEnum, IntFlag, unique
 from typing import Final, NamedTuple
 
 import xxhash
+from typing_extensions import Buffer
 
 from bezant.protocol.errors import LocalProtocolError, RemoteProtocolError
 from bezant.protocol.records import COMMAND_SIZE, RESULT_SIZE
@@ -104,12 +104,18 @@ def encode_frame(
     shard: int = 0,
     map_version: int = 0,
 ) -> bytes:
-    """Encode one frame. Raises `LocalProtocolError` if it would be longer than FRAME_SIZE_MAX."""
+    """Encode one frame; `body` is bytes or any contiguous array, of records too.
+
+    Raises `LocalProtocolError` if the frame would be longer than FRAME_SIZE_MAX or a field does not fit its width.
+    """
     view = memoryview(body).cast("B")
     length = FRAME_HEADER_SIZE + len(view)
     if length > FRAME_SIZE_MAX:
         raise LocalProtocolError(f"a frame of {length} bytes is over the {FRAME_SIZE_MAX} that one may have")
-    rest = _REST.pack(length, operation, PROTOCOL_VERSION, flags, request_id, timeout_ms, shard, map_version)
+    try:
+        rest = _REST.pack(length, operation, PROTOCOL_VERSION, flags, request_id, timeout_ms, shard, map_version)
+    except struct.error as error:
+        raise LocalProtocolError(f"a field of the frame header does not fit its width: {error}") from error
     hasher = xxhash.xxh3_64(rest)
     hasher.update(view)
     return b"".join((_CHECKSUM.pack(hasher.intdigest()), rest, view))
@@ -153,10 +159,24 @@ class FrameReader:
 
     def __init__(self) -> None:
         self._pending = bytearray()
+        self._damage: RemoteProtocolError | None = None
 
     def feed(self, data: Buffer) -> list[tuple[FrameHeader, memoryview]]:
-        """Take bytes in and return (header, body) of every frame that they complete. Bodies do not outlive `data`
-        unless a frame was split; copy what you keep. Raises `RemoteProtocolError`."""
+        """Take bytes in and return (header, body) of every frame that they complete.
+
+        Bodies do not outlive `data` unless a frame was split; copy what you keep. Raises `RemoteProtocolError`, then
+        and ever after: nothing that follows damage can be trusted. Frames before the damage in the same bytes are
+        lost with it; requests that they answered count as unanswered.
+        """
+        if self._damage is not None:
+            raise self._damage
+        try:
+            return self._cut(data)
+        except RemoteProtocolError as damage:
+            self._damage = damage
+            raise
+
+    def _cut(self, data: Buffer) -> list[tuple[FrameHeader, memoryview]]:
         if self._pending:
             self._pending += memoryview(data).cast("B")
             if len(self._pending) < FRAME_HEADER_SIZE:

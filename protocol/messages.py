@@ -3,10 +3,10 @@
 Fields may be added at the end with a default; none is ever renamed or given another meaning.
 """
 
-from typing_extensions import Buffer
 from typing import TypeVar
 
 import msgspec
+from typing_extensions import Buffer
 
 from bezant.protocol.errors import RemoteProtocolError
 
@@ -108,5 +108,6 @@ def decode_message(body: Buffer, kind: type[_Message]) -> _Message:
     """Decode a control message. Raises `RemoteProtocolError` with what does not fit."""
     try:
         return msgspec.msgpack.decode(body, type=kind)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # The last two reach us unwrapped: a string that is not UTF-8, and a body nested some thousand levels deep.
         raise RemoteProtocolError(f"the body is not a {kind.__name__}: {error}") from error

@@ -22,7 +22,8 @@ from bezant.protocol.records import NAME_SIZE_MAX
 
 CURRENCY_SIZE_MAX: Final = 8
 _CURRENCY_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
-_RANDOM_POOL_SIZE: Final = 16 * 512
+_RANDOM_SIZE: Final = 10
+_RANDOM_POOL_SIZE: Final = _RANDOM_SIZE * 512
 
 
 def check_name(name: str) -> bytes:
@@ -76,7 +77,8 @@ class IdMaker:
     """Makes UUIDv7 ids (RFC 9562, section 5.7): 48 bits of milliseconds, then 74 random bits.
 
     Random bytes are drawn from the system 512 ids at a time, since one system call an id would cost more than the
-    rest of a transfer. Not for use across a fork.
+    rest of a transfer. One maker serves one thread, and none is used on both sides of a fork: two that share a pool
+    would make the same id twice.
     """
 
     def __init__(self) -> None:
@@ -86,11 +88,11 @@ class IdMaker:
     def make(self) -> bytes:
         """Return a new 16-byte id."""
         offset = self._offset
-        if offset + 10 > len(self._pool):
+        if offset + _RANDOM_SIZE > len(self._pool):
             self._pool = os.urandom(_RANDOM_POOL_SIZE)
             offset = 0
-        self._offset = offset + 10
-        random = int.from_bytes(self._pool[offset : offset + 10], "big")
+        self._offset = offset + _RANDOM_SIZE
+        random = int.from_bytes(self._pool[offset : self._offset], "big")
         milliseconds = time.time_ns() // 1_000_000
         value = milliseconds << 80 | 0x7000_8000_0000_0000_0000 | random & 0x0FFF_3FFF_FFFF_FFFF_FFFF
         return value.to_bytes(16, "big")

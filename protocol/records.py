@@ -18,6 +18,8 @@ COMMAND_SIZE: Final = 128
 EVENT_SIZE: Final = 192
 RESULT_SIZE: Final = 64
 ACCOUNT_SIZE: Final = 160
+EVENT_QUERY_SIZE: Final = 32
+EVENT_ANSWER_SIZE: Final = 208
 ENTRY_HEADER_SIZE: Final = 128
 SEGMENT_HEADER_SIZE: Final = 4096
 CONTROL_PAGE_SIZE: Final = 4096
@@ -126,6 +128,23 @@ ACCOUNT: Final = _layout(
 )
 """An account as look-ups answer it. ``found`` is 0 for an id that names no account, and all else is then zero."""
 
+EVENT_QUERY: Final = _layout(
+    EVENT_QUERY_SIZE,
+    ("id_head", "<i8", 0),
+    ("id_tail", "<i8", 8),
+    ("debit_head", "<i8", 16),
+    ("debit_tail", "<i8", 24),
+)
+"""Names an event: the id of its command and the debit account, since an id is used up per slot of that account."""
+
+EVENT_ANSWER: Final = _layout(
+    EVENT_ANSWER_SIZE,
+    ("position", "<i8", 0),
+    ("found", "<i4", 8),
+    ("event", f"V{EVENT_SIZE}", 16),
+)
+"""An event as look-ups answer it: the bytes of `EVENT`. ``found`` is 0 where none matches, and all else is zero."""
+
 ENTRY_HEADER: Final = _layout(
     ENTRY_HEADER_SIZE,
     ("header_checksum", "<u8", 0),
@@ -179,6 +198,8 @@ for _dtype, _size in (
     (EVENT, 192),
     (RESULT, 64),
     (ACCOUNT, 160),
+    (EVENT_QUERY, 32),
+    (EVENT_ANSWER, 208),
     (ENTRY_HEADER, 128),
     (SEGMENT_HEADER, 4096),
     (CONTROL_PAGE, 4096),
