@@ -1,0 +1,7 @@
+"""Settings of the property tests in this folder."""
+
+from hypothesis import settings
+
+# No time limit for one example: a busy machine is not a defect.
+settings.register_profile("bezant", deadline=None)
+settings.load_profile("bezant")

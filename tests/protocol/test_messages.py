@@ -1,0 +1,120 @@
+"""Claim: control messages survive the wire, tolerate later versions, and refuse everything else as the peer's fault."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bezant.protocol import messages
+from bezant.protocol.errors import RemoteProtocolError
+from bezant.protocol.messages import (
+    ControlEntry,
+    Currencies,
+    Currency,
+    ErrorMessage,
+    Hello,
+    ListAccounts,
+    Statistics,
+    Welcome,
+    decode_message,
+    encode_message,
+)
+
+EUR = Currency("EUR", 2)
+WELCOME = Welcome("bezant 0.1.0", 1, "00000000000000ff", 0, 1, "d1", 1 << 20, 8191, 8 << 20, 1_700_000_000_000_000_000)
+
+# Every message and, as JSON, the map of names that it is on the wire.
+MESSAGES: list[tuple[msgspec.Struct, str]] = [
+    (Hello("test", 1), '{"client":"test","protocol_version":1,"token":""}'),
+    (Hello("test", 1, "secret"), '{"client":"test","protocol_version":1,"token":"secret"}'),
+    (
+        WELCOME,
+        '{"server":"bezant 0.1.0","protocol_version":1,"log_id":"00000000000000ff","shard":0,"rules_version":1,'
+        '"kernel_digest":"d1","frame_size_max":1048576,"batch_count_max":8191,'
+        '"connection_bytes_in_flight_max":8388608,"clock_ns":1700000000000000000}',
+    ),
+    (ErrorMessage(4, "no such operation"), '{"code":4,"message":"no such operation"}'),
+    (ListAccounts(0, 1000), '{"cursor":0,"count":1000}'),
+    (EUR, '{"code":"EUR","decimals":2}'),
+    (Currencies([EUR]), '{"currencies":[{"code":"EUR","decimals":2}]}'),
+    (Currencies([]), '{"currencies":[]}'),
+    (
+        Statistics(1.5, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, {"kernel": 0.5}, 1.25, False, 3),
+        '{"uptime_s":1.5,"connections":1,"commands":2,"events":3,"accounts":4,"entries":5,"syncs":6,"syncs_inline":7,'
+        '"bytes_in":8,"bytes_out":9,"log_bytes":10,"durable_index":11,"durable_sequence":12,"bytes_in_flight":13,'
+        '"stage_s":{"kernel":0.5},"loop_stall_max_ms":1.25,"durable":false,"replicas":3}',
+    ),
+    (ControlEntry(), '{"currencies":[],"rules_version":0,"created_by":""}'),
+    (
+        ControlEntry([EUR], 1, "bezant 0.1.0"),
+        '{"currencies":[{"code":"EUR","decimals":2}],"rules_version":1,"created_by":"bezant 0.1.0"}',
+    ),
+]
+TYPES = sorted({type(message) for message, _ in MESSAGES}, key=lambda kind: kind.__name__)
+
+REFUSED = [
+    ("nothing", b""),
+    ("no map", b"\x01"),
+    ("an array", b"\x92\xa1t\x01"),
+    ("a field is missing", b"\x81\xa6client\xa1t"),
+    ("a field of another type", b"\x82\xa6client\xa1t\xb0protocol_version\xa11"),
+    ("an integer as a float", b"\x82\xa6client\xa1t\xb0protocol_version\xcb\x3f\xf8\0\0\0\0\0\0"),
+    ("a key that is no string", b"\x83\xa6client\xa1t\xb0protocol_version\x01\xc0\xc0"),
+    ("bytes behind the message", encode_message(Hello("t", 1)) + b"\x00"),
+    ("cut short", encode_message(Hello("t", 1))[:-1]),
+    ("a string that is not UTF-8", b"\x82\xa6client\xa1\xff\xb0protocol_version\x01"),
+    ("a key that is not UTF-8", b"\x81\xa2\xff\xfe\x01"),
+    ("nested without end", b"\x81\xa1x" + b"\x91" * 200_000 + b"\xc0"),
+    ("a length beyond all memory", b"\x81\xa1x\xdd\xff\xff\xff\xff"),
+    ("a string longer than the body", b"\x81\xa6client\xdb\xff\xff\xff\xff"),
+]
+
+
+def test_every_message_of_the_module_is_tested_here() -> None:
+    defined = {
+        value
+        for value in vars(messages).values()
+        if isinstance(value, type) and issubclass(value, msgspec.Struct) and value is not msgspec.Struct
+    }
+    assert set(TYPES) == defined
+
+
+@pytest.mark.parametrize(("message", "names"), MESSAGES)
+def test_messages_survive_the_wire_under_frozen_names(message: msgspec.Struct, names: str) -> None:
+    body = encode_message(message)
+    assert decode_message(body, type(message)) == message
+    assert decode_message(memoryview(bytearray(body)), type(message)) == message
+    assert msgspec.json.encode(msgspec.msgpack.decode(body)).decode() == names
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_fields_of_a_later_version_are_ignored(kind: type[msgspec.Struct]) -> None:
+    message = next(message for message, _ in MESSAGES if type(message) is kind)
+    later = msgspec.msgpack.decode(encode_message(message)) | {"from_the_future": [1, {"deep": None}]}
+    assert decode_message(msgspec.msgpack.encode(later), kind) == message
+
+
+def test_fields_added_since_the_first_version_may_be_missing() -> None:
+    assert decode_message(b"\x82\xa6client\xa1t\xb0protocol_version\x01", Hello) == Hello("t", 1, "")
+
+
+@pytest.mark.parametrize(("_what", "body"), REFUSED, ids=[what for what, _ in REFUSED])
+def test_a_body_that_is_not_the_message_is_the_peers_fault(_what: str, body: bytes) -> None:
+    with pytest.raises(RemoteProtocolError, match="the body is not a Hello: "):
+        decode_message(body, Hello)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@given(body=st.binary(max_size=60))
+def test_random_bytes_are_a_message_or_the_peers_fault(kind: type[msgspec.Struct], body: bytes) -> None:
+    try:
+        message = decode_message(body, kind)
+    except RemoteProtocolError:
+        return
+    assert isinstance(message, kind)
+
+
+@given(st.integers(0, 2**64 - 1), st.text(max_size=50))
+def test_every_error_message_survives(code: int, text: str) -> None:
+    message = ErrorMessage(code, text)
+    assert decode_message(encode_message(message), ErrorMessage) == message
