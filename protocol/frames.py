@@ -16,13 +16,17 @@ import xxhash
 from typing_extensions import Buffer
 
 from bezant.protocol.errors import LocalProtocolError, RemoteProtocolError
-from bezant.protocol.records import COMMAND_SIZE, RESULT_SIZE
+from bezant.protocol.records import ACCOUNT_SIZE, COMMAND_SIZE, EVENT_ANSWER_SIZE, RESULT_SIZE
 
 PROTOCOL_VERSION: Final = 1
 FRAME_HEADER_SIZE: Final = 32
 FRAME_SIZE_MAX: Final = 1 << 20
 BATCH_COUNT_MAX: Final = (FRAME_SIZE_MAX - FRAME_HEADER_SIZE) // COMMAND_SIZE
 """Commands in one frame, at most: 8191."""
+ACCOUNT_COUNT_MAX: Final = (FRAME_SIZE_MAX - FRAME_HEADER_SIZE) // ACCOUNT_SIZE
+"""Accounts in one reply, and so in one look-up, at most: 6553."""
+EVENT_COUNT_MAX: Final = (FRAME_SIZE_MAX - FRAME_HEADER_SIZE) // EVENT_ANSWER_SIZE
+"""Events in one reply, and so in one look-up, at most: 5041."""
 
 CHECKSUM_OFFSET_END: Final = 8
 _HEADER: Final = struct.Struct("<QIBBHQIHH")

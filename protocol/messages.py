@@ -44,8 +44,8 @@ class ErrorMessage(msgspec.Struct, frozen=True):
 class ListAccounts(msgspec.Struct, frozen=True):
     """Asks for `count` accounts in the order in which they were opened, from `cursor` (0 at first).
 
-    The reply is an array of account records; the next cursor is `cursor` plus their number, and a reply that is
-    shorter than asked (and than BATCH_COUNT_MAX records fit) ends the list.
+    The reply is an array of account records; the next cursor is `cursor` plus their number. A node may answer fewer
+    than asked, and never more than ACCOUNT_COUNT_MAX; an empty reply ends the list.
     """
 
     cursor: int
