@@ -1,0 +1,78 @@
+"""How kernels are compiled: Numba, without the interpreter lock, cached on disk under a digest of their sources.
+
+Numba's own cache looks only at the file of the function it compiles; a constant or function imported from another file
+can change without its noticing. So the cache folder is keyed by a digest of every kernel and protocol source and of
+the versions of Python, NumPy, Numba and llvmlite: change any of them and the kernels are compiled anew.
+
+With ``NUMBA_DISABLE_JIT=1`` the same functions run as plain Python, to be stepped through and to be compared.
+"""
+
+import hashlib
+import os
+import platform
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+import llvmlite
+import numba
+import numpy as np
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+COMPILED: Final = not numba.config.DISABLE_JIT
+"""False when kernels run as plain Python."""
+
+_ROOMS_WITH_KERNELS: Final = ("engine", "net", "perf")
+_KERNEL_MARK: Final = b"from bezant.engine.compiled import"
+
+
+@cache
+def kernel_digest() -> str:
+    """Digest (16 hexadecimal digits) of all that decides what the kernels compute; the same code gives the same."""
+    hasher = hashlib.blake2b(digest_size=8)
+    versions = (platform.python_version(), np.__version__, numba.__version__, llvmlite.__version__)
+    hasher.update("\0".join(versions).encode())
+    root = Path(__file__).resolve().parent.parent
+    sources = sorted((root / "protocol").rglob("*.py"))
+    for room in _ROOMS_WITH_KERNELS:
+        sources += sorted(path for path in (root / room).rglob("*.py") if _KERNEL_MARK in path.read_bytes())
+    for path in sources:
+        hasher.update(f"\0{path.relative_to(root)}\0".encode())
+        hasher.update(path.read_bytes())
+    return hasher.hexdigest()
+
+
+@cache
+def cache_directory() -> str:
+    """Folder of the compiled kernels of exactly this code: ``$XDG_CACHE_HOME/bezant/kernels/<digest>``."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return str(Path(base) / "bezant" / "kernels" / kernel_digest())
+
+
+def _compile(function: _Function, **options: Any) -> _Function:
+    if not COMPILED:
+        return function
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = cache_directory()
+    try:
+        compiled = numba.njit(nogil=True, cache=True, error_model="numpy", _nrt=False, **options)(function)
+    finally:
+        numba.config.CACHE_DIR = before
+    return cast(_Function, compiled)
+
+
+def kernel(function: _Function) -> _Function:
+    """Compile a function over plain arrays and integers. It allocates nothing and never calls back into Python.
+
+    Without Numba's reference counts (``_nrt=False``): they cost an atomic operation an array and call, which made
+    a transfer take twice as long.
+    """
+    return _compile(function)
+
+
+def inlined(function: _Function) -> _Function:
+    """The same, for a part of kernels that is always inlined: a call would copy every field of every array it passes,
+    some eighty words for a ledger's state."""
+    return _compile(function, forceinline=True)

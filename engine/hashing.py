@@ -1,0 +1,337 @@
+"""Hashes that kernels need: XXH3-64 of short frames, BLAKE3 of names, and the mixer of the hash indexes.
+
+Each is a plain Python function over the well-kept library, which runs outside kernels and when kernels are not
+compiled, and a compiled body for use inside kernels; tests hold the two against each other. Sources: the XXH3
+specification (xxHash repository, doc/xxhash_spec.md, "XXH3 algorithm"), the BLAKE3 paper (section 2.2, compression
+function), and for the mixer MurmurHash3's 64-bit finaliser (SMHasher).
+"""
+
+from typing import Any, Final
+
+import numpy as np
+import xxhash
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic, overload
+
+from bezant.protocol.names import account_id, currency_code
+from bezant.protocol.records import Bytes, id_words
+
+_MASK: Final = (1 << 64) - 1
+_inner: Final = njit(nogil=True, error_model="numpy", _nrt=False)
+"""Decorates the parts of a compiled body."""
+
+
+@intrinsic
+def _load_word(_context: Any, buffer: Any, offset: Any) -> Any:
+    """Read 8 bytes at any offset of a uint8 array as a little-endian uint64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        pointer = builder.gep(array.data, [arguments[1]])
+        word = builder.bitcast(pointer, ir.IntType(64).as_pointer())
+        load = builder.load(word)
+        load.align = 1
+        return load
+
+    return types.uint64(buffer, types.int64), generate
+
+
+@intrinsic
+def _store_word(_context: Any, buffer: Any, offset: Any, value: Any) -> Any:
+    """Write a uint64 as 8 little-endian bytes at any offset of a uint8 array."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        pointer = builder.gep(array.data, [arguments[1]])
+        word = builder.bitcast(pointer, ir.IntType(64).as_pointer())
+        store = builder.store(arguments[2], word)
+        store.align = 1
+        return context.get_dummy_value()
+
+    return types.void(buffer, types.int64, types.uint64), generate
+
+
+@intrinsic
+def _multiply_fold(_context: Any, left: Any, right: Any) -> Any:
+    """Multiply two uint64 to 128 bits and xor the halves."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        wide = ir.IntType(128)
+        product = builder.mul(builder.zext(arguments[0], wide), builder.zext(arguments[1], wide))
+        high = builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
+        return builder.xor(builder.trunc(product, ir.IntType(64)), high)
+
+    return types.uint64(types.uint64, types.uint64), generate
+
+
+@intrinsic
+def _prefetch(_context: Any, table: Any, row: Any) -> Any:
+    """Start to load the cache line of a row of a two-dimensional table."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        stride = builder.extract_value(array.strides, 0)
+        address = builder.add(builder.ptrtoint(array.data, ir.IntType(64)), builder.mul(arguments[1], stride))
+        pointer = builder.inttoptr(address, ir.IntType(8).as_pointer())
+        flag = ir.IntType(32)
+        function_type = ir.FunctionType(ir.VoidType(), [pointer.type, flag, flag, flag])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], function_type)
+        builder.call(function, [pointer, flag(1), flag(3), flag(1)])
+        return context.get_dummy_value()
+
+    return types.void(table, types.int64), generate
+
+
+def prefetch(table: Any, row: int) -> None:
+    """Tell the processor that a row of a table will be needed soon; changes nothing else."""
+
+
+@overload(prefetch)
+def _prefetch_compiled(table, row):
+    return lambda table, row: _prefetch(table, row)
+
+
+def load_word(buffer: Bytes, offset: int) -> int:
+    """The uint64 at any byte offset of a buffer."""
+    return int.from_bytes(buffer[offset : offset + 8].tobytes(), "little")
+
+
+@overload(load_word)
+def _load_word_compiled(buffer, offset):
+    return lambda buffer, offset: _load_word(buffer, offset)
+
+
+def store_word(buffer: Bytes, offset: int, value: int) -> None:
+    """Write a uint64 at any byte offset of a buffer."""
+    buffer[offset : offset + 8] = np.frombuffer(int(value).to_bytes(8, "little"), np.uint8)
+
+
+@overload(store_word)
+def _store_word_compiled(buffer, offset, value):
+    return lambda buffer, offset, value: _store_word(buffer, offset, np.uint64(value))
+
+
+# ---- XXH3-64, seed 0, default secret, 17 to 240 bytes ----
+
+_SECRET: Final = np.frombuffer(
+    bytes.fromhex(
+        "b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671fcb79e64eccc0e578825ad07dccff7221b8084674f743248e"
+        "e03590e6813a264c3c2852bb91c300cb88d0658b1b532ea371644897a20df94e3819ef46a9deacd8a8fa763fe39c343ff9dcbbc7c70b4f1d8a"
+        "51e04bcdb45931c89f7ec9d9787364eac5ac8334d3ebc3c581a0fffa1363eb170ddd51b7f0da49d316552629d4689e2b16be587d47a1fc8f"
+        "f8b8d17ad031ce45cb3a8f95160428afd7fbcabb4b407e"
+    ),
+    np.uint8,
+)
+_SECRET_WORDS: Final = tuple(
+    np.uint64(int.from_bytes(_SECRET[offset : offset + 8].tobytes(), "little")) for offset in range(185)
+)
+_SECRETS: Final = np.array(_SECRET_WORDS, np.uint64)
+"""The secret read as a uint64 at every byte offset."""
+
+_PRIME_1: Final = np.uint64(0x9E3779B185EBCA87)
+_AVALANCHE: Final = np.uint64(0x165667919E3779F9)
+
+XXH3_SHORT_MIN: Final = 17
+XXH3_SHORT_MAX: Final = 240
+
+
+def xxh3_64(buffer: Bytes, start: int, end: int) -> Any:
+    """XXH3-64 of ``buffer[start:end]``. Inside kernels only for 17 to 240 bytes; the caller checks that."""
+    return np.uint64(xxhash.xxh3_64_intdigest(buffer[start:end].tobytes()))
+
+
+@overload(xxh3_64)
+def _xxh3_64_compiled(buffer, start, end):
+    def mix(buffer, offset, secret):
+        return _multiply_fold(
+            _load_word(buffer, offset) ^ _SECRETS[secret], _load_word(buffer, offset + 8) ^ _SECRETS[secret + 8]
+        )
+
+    mix_16 = _inner(mix)
+
+    def implementation(buffer, start, end):
+        start = np.int64(start)
+        end = np.int64(end)
+        size = end - start
+        accumulator = np.uint64(size) * _PRIME_1
+        if size <= 128:
+            if size > 96:
+                accumulator += mix_16(buffer, start + 48, 96) + mix_16(buffer, end - 64, 112)
+            if size > 64:
+                accumulator += mix_16(buffer, start + 32, 64) + mix_16(buffer, end - 48, 80)
+            if size > 32:
+                accumulator += mix_16(buffer, start + 16, 32) + mix_16(buffer, end - 32, 48)
+            accumulator += mix_16(buffer, start, 0) + mix_16(buffer, end - 16, 16)
+        else:
+            for block in range(8):
+                accumulator += mix_16(buffer, start + 16 * block, 16 * block)
+            accumulator ^= accumulator >> np.uint64(37)
+            accumulator *= _AVALANCHE
+            accumulator ^= accumulator >> np.uint64(32)
+            for block in range(8, size // 16):
+                accumulator += mix_16(buffer, start + 16 * block, 16 * (block - 8) + 3)
+            accumulator += mix_16(buffer, end - 16, 119)
+        accumulator ^= accumulator >> np.uint64(37)
+        accumulator *= _AVALANCHE
+        accumulator ^= accumulator >> np.uint64(32)
+        return accumulator
+
+    return implementation
+
+
+# ---- the mixer of the hash indexes ----
+
+_MIX_1: Final = 0xFF51AFD7ED558CCD
+_MIX_2: Final = 0xC4CEB9FE1A85EC53
+_SPREAD: Final = 0x9E3779B97F4A7C15
+
+
+def mix_words(head: int, tail: int, salt: int) -> Any:
+    """Hash two words under a salt to a non-negative int64 (63 bits)."""
+    value = ((int(head) & _MASK) * _SPREAD + (int(salt) & _MASK)) & _MASK
+    value ^= value >> 32
+    value = ((value ^ (int(tail) & _MASK)) * _MIX_1) & _MASK
+    value ^= value >> 33
+    value = (value * _MIX_2) & _MASK
+    value ^= value >> 33
+    return np.int64(value >> 1)
+
+
+@overload(mix_words)
+def _mix_words_compiled(head, tail, salt):
+    spread, mix_1, mix_2 = np.uint64(_SPREAD), np.uint64(_MIX_1), np.uint64(_MIX_2)
+
+    def implementation(head, tail, salt):
+        value = np.uint64(head) * spread + np.uint64(salt)
+        value ^= value >> np.uint64(32)
+        value = (value ^ np.uint64(tail)) * mix_1
+        value ^= value >> np.uint64(33)
+        value *= mix_2
+        value ^= value >> np.uint64(33)
+        return np.int64(value >> np.uint64(1))
+
+    return implementation
+
+
+# ---- BLAKE3 of one block, for account ids ----
+
+_BLAKE3_IV: Final = np.array(
+    [0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19], np.uint64
+)
+_BLAKE3_PERMUTATION: Final = np.array([2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8], np.int64)
+_BLAKE3_MIXES: Final = np.array(
+    [[0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10, 14], [3, 7, 11, 15], [0, 5, 10, 15], [1, 6, 11, 12], [2, 7, 8, 13], [3, 4, 9, 14]],
+    np.int64,
+)
+_BLAKE3_FLAGS: Final = np.uint64(1 | 2 | 8)
+"""CHUNK_START, CHUNK_END and ROOT: the input is one block."""
+
+
+SCRATCH_SIZE: Final = 512
+"""Bytes of working memory that `account_id_words` needs: two blocks of 64, then three tables of sixteen words."""
+_KEY_AT: Final = 64
+_MESSAGE_AT: Final = 128
+_PERMUTED_AT: Final = 256
+_STATE_AT: Final = 384
+
+
+def account_id_words(name_words: Any, currency: int, scratch: Bytes) -> tuple[int, int]:
+    """The (head, tail) words of the account id for a checked name (six words, zero padded) and currency word.
+
+    Defined by `bezant.protocol.names.account_id`. Kernels allocate nothing, so they bring `scratch`.
+    """
+    name = b"".join(int(word).to_bytes(8, "little", signed=True) for word in name_words).rstrip(b"\0")
+    return id_words(account_id(name.decode("ascii"), currency_code(currency)))
+
+
+@overload(account_id_words)
+def _account_id_words_compiled(name_words, currency, scratch):
+    mask = np.uint64(0xFFFFFFFF)
+
+    @_inner
+    def rotate(value, count):
+        return ((value >> np.uint64(count)) | (value << np.uint64(32 - count))) & mask
+
+    @_inner
+    def read(scratch, table, index):
+        return _load_word(scratch, table + 8 * index)
+
+    @_inner
+    def write(scratch, table, index, value):
+        _store_word(scratch, table + 8 * index, value)
+
+    @_inner
+    def mix_column(scratch, step):
+        """The function G of the paper on one column or diagonal."""
+        a, b = _BLAKE3_MIXES[step, 0], _BLAKE3_MIXES[step, 1]
+        c, d = _BLAKE3_MIXES[step, 2], _BLAKE3_MIXES[step, 3]
+        va, vb = read(scratch, _STATE_AT, a), read(scratch, _STATE_AT, b)
+        vc, vd = read(scratch, _STATE_AT, c), read(scratch, _STATE_AT, d)
+        va = (va + vb + read(scratch, _MESSAGE_AT, 2 * step)) & mask
+        vd = rotate(vd ^ va, 16)
+        vc = (vc + vd) & mask
+        vb = rotate(vb ^ vc, 12)
+        va = (va + vb + read(scratch, _MESSAGE_AT, 2 * step + 1)) & mask
+        vd = rotate(vd ^ va, 8)
+        vc = (vc + vd) & mask
+        vb = rotate(vb ^ vc, 7)
+        write(scratch, _STATE_AT, a, va)
+        write(scratch, _STATE_AT, b, vb)
+        write(scratch, _STATE_AT, c, vc)
+        write(scratch, _STATE_AT, d, vd)
+
+    @_inner
+    def compress(scratch, block, size):
+        """First two output words (64 bits each) of the root block at `block`, of which `size` bytes count."""
+        for index in range(8):
+            word = read(scratch, block, index)
+            write(scratch, _MESSAGE_AT, 2 * index, word & mask)
+            write(scratch, _MESSAGE_AT, 2 * index + 1, word >> np.uint64(32))
+            write(scratch, _STATE_AT, index, _BLAKE3_IV[index])
+        for index in range(4):
+            write(scratch, _STATE_AT, 8 + index, _BLAKE3_IV[index])
+        write(scratch, _STATE_AT, 12, np.uint64(0))
+        write(scratch, _STATE_AT, 13, np.uint64(0))
+        write(scratch, _STATE_AT, 14, np.uint64(size))
+        write(scratch, _STATE_AT, 15, _BLAKE3_FLAGS)
+        for _ in range(7):
+            for step in range(8):
+                mix_column(scratch, step)
+            for index in range(16):
+                write(scratch, _PERMUTED_AT, index, read(scratch, _MESSAGE_AT, _BLAKE3_PERMUTATION[index]))
+            for index in range(16):
+                write(scratch, _MESSAGE_AT, index, read(scratch, _PERMUTED_AT, index))
+        low = read(scratch, _STATE_AT, 0) ^ read(scratch, _STATE_AT, 8)
+        low |= (read(scratch, _STATE_AT, 1) ^ read(scratch, _STATE_AT, 9)) << np.uint64(32)
+        high = read(scratch, _STATE_AT, 2) ^ read(scratch, _STATE_AT, 10)
+        high |= (read(scratch, _STATE_AT, 3) ^ read(scratch, _STATE_AT, 11)) << np.uint64(32)
+        return low, high
+
+    @_inner
+    def find_byte(scratch, start, end, byte):
+        while start < end and scratch[start] != byte:
+            start += 1
+        return start
+
+    def implementation(name_words, currency, scratch):
+        for index in range(2 * 8):
+            write(scratch, 0, index, np.uint64(0))
+        for index in range(6):
+            write(scratch, 0, index, np.uint64(name_words[index]))
+        size = find_byte(scratch, 0, 48, 0)
+        start, end = 0, size
+        opening = find_byte(scratch, 0, size, 123)
+        closing = find_byte(scratch, opening + 1, size, 125)
+        if closing < size and closing > opening + 1:
+            start, end = opening + 1, closing
+        for index in range(start, end):
+            scratch[_KEY_AT + index - start] = scratch[index]
+        place, _ = compress(scratch, _KEY_AT, end - start)
+        _store_word(scratch, size + 1, np.uint64(currency))
+        head, tail = compress(scratch, 0, size + 9)
+        slot_mask = np.uint64(0xF0FF)
+        head = (head & ~slot_mask) | (place & slot_mask)
+        return np.int64(head), np.int64(tail)
+
+    return implementation

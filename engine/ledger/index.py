@@ -1,0 +1,138 @@
+"""The hash index behind accounts and ids: sixteen bytes a slot, growing without a pause.
+
+Open addressing with linear probing (Knuth, TAOCP volume 3, section 6.4, algorithm L). A slot is two words: the hash
+of the key and a value; a value is never 0, so 0 means empty. The key itself is not stored: whoever asks compares it
+with the record that the value names, and meets a wrong one only if 63 bits of hash collide. (Eight-byte slots with a
+short tag would halve the memory, but a table of those cannot grow without reading every key back from the log.)
+
+Growth goes in three steps, each spread over the batches so that no single one takes long. *Prepare*: when the table
+is half full, one of twice the size is allocated and its pages are touched little by little; the operating system
+zeroes 2 MiB at the first touch of a huge page, so random inserts into an untouched table took two seconds a batch.
+*Switch*: at seven tenths it becomes the current table and the old one stays readable as ``previous``. *Migrate*: every
+batch moves some of the old slots over. The salt of the hash differs in every process, so that nobody can choose keys
+that collide; nothing durable depends on the layout.
+"""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from bezant.engine.compiled import inlined, kernel
+from bezant.protocol.records import Words
+
+META_COUNT: Final = 0
+META_SALT: Final = 1
+_META_SIZE: Final = 2
+
+PREPARE_AT_PERCENT: Final = 50
+"""Load at which the next table is allocated."""
+SWITCH_AT_PERCENT: Final = 70
+"""Load at which the next table takes over."""
+PREPARE_SLOTS_PER_KEY: Final = 16
+"""Slots of the next table touched a key inserted; 10 would do to be ready at the switch."""
+MIGRATE_SLOTS_PER_KEY: Final = 4
+"""Slots of the previous table moved a key inserted; 2 would do to be done before the next switch."""
+
+
+class IndexArrays(NamedTuple):
+    """What kernels see of an index: tables of shape (capacity, 2). `previous` is empty unless a growth is under way."""
+
+    current: Words
+    previous: Words
+    meta: Words
+
+
+@inlined
+def find_slot(table: Words, hash_value: int, slot: int) -> int:
+    """The first slot from `slot` on that holds this hash, or -1 when an empty one comes first."""
+    mask = len(table) - 1
+    slot &= mask
+    while table[slot, 1] != 0:
+        if table[slot, 0] == hash_value:
+            return slot
+        slot = (slot + 1) & mask
+    return -1
+
+
+@inlined
+def insert(table: Words, hash_value: int, value: int) -> None:
+    """Put a value into a table that has room; whether the key is there already is the caller's business."""
+    mask = len(table) - 1
+    slot = hash_value & mask
+    while table[slot, 1] != 0:
+        slot = (slot + 1) & mask
+    table[slot, 0] = hash_value
+    table[slot, 1] = value
+
+
+@kernel
+def migrate(current: Words, previous: Words, start: int, end: int) -> None:
+    """Copy the slots from `start` to `end` of the previous table into the current one."""
+    for slot in range(start, end):
+        if previous[slot, 1] != 0:
+            insert(current, previous[slot, 0], previous[slot, 1])
+
+
+@kernel
+def touch_pages(table: Words, start: int, end: int) -> None:
+    """Write zeros into a part of a table that is zero, so that the operating system gives it memory."""
+    for slot in range(start, end):
+        table[slot, 0] = 0
+
+
+def _new_table(capacity: int) -> Words:
+    return np.zeros((capacity, 2), np.int64)
+
+
+class Index:
+    """An index and its growth. Kernels insert into ``arrays.current`` and count in ``arrays.meta``."""
+
+    def __init__(self, capacity: int, salt: int) -> None:
+        """`capacity` (slots) is a power of two; `salt` goes into every hash."""
+        if capacity < 2 or capacity & (capacity - 1):
+            raise ValueError(f"the capacity of an index is a power of two, not {capacity}")
+        meta = np.zeros(_META_SIZE, np.int64)
+        meta[META_SALT] = salt
+        self.arrays = IndexArrays(_new_table(capacity), _new_table(0), meta)
+        self._next = _new_table(0)
+        self._touched = 0
+        self._migrated = 0
+
+    def make_room(self, keys: int) -> None:
+        """Make sure that `keys` more find room, and do this batch's share of growing."""
+        arrays = self.arrays
+        if len(arrays.previous):
+            self._migrate(keys * MIGRATE_SLOTS_PER_KEY)
+        capacity = len(arrays.current)
+        percent = 100 * (int(arrays.meta[META_COUNT]) + keys) // capacity
+        if percent < PREPARE_AT_PERCENT:
+            return
+        if not len(self._next):
+            self._next = _new_table(2 * capacity)
+            self._touched = 0
+        end = min(self._touched + keys * PREPARE_SLOTS_PER_KEY, len(self._next))
+        touch_pages(self._next, self._touched, end)
+        self._touched = end
+        if percent >= SWITCH_AT_PERCENT:
+            self._switch(keys)
+
+    def _migrate(self, slots: int) -> None:
+        current, previous, meta = self.arrays
+        end = min(self._migrated + slots, len(previous))
+        migrate(current, previous, self._migrated, end)
+        self._migrated = end
+        if end == len(previous):
+            self.arrays = IndexArrays(current, _new_table(0), meta)
+
+    def _switch(self, keys: int) -> None:
+        """Make the next table the current one; a batch that is large beside the table may need more than double."""
+        if len(self.arrays.previous):
+            self._migrate(len(self.arrays.previous))
+        count = int(self.arrays.meta[META_COUNT]) + keys
+        capacity = len(self._next)
+        while 100 * count // capacity >= SWITCH_AT_PERCENT:
+            capacity *= 2
+        table = self._next if capacity == len(self._next) else _new_table(capacity)
+        self.arrays = IndexArrays(table, self.arrays.current, self.arrays.meta)
+        self._next = _new_table(0)
+        self._migrated = 0
