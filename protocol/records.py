@@ -25,6 +25,12 @@ SEGMENT_HEADER_SIZE: Final = 4096
 CONTROL_PAGE_SIZE: Final = 4096
 NAME_SIZE_MAX: Final = 48
 
+LOG_FORMAT_VERSION: Final = 1
+"""The ``format_version`` of segments, entries and control pages. A later one is refused, not guessed at."""
+SEGMENT_MAGIC: Final = b"BZSEGMNT"
+CONTROL_MAGIC: Final = b"BZCONTRL"
+ENTRY_INDEX_FIRST: Final = 1
+
 LIMIT_UNLIMITED: Final = 2**63 - 1
 """The limit of accounts that stand for the outside world: only the 64-bit range stops them."""
 

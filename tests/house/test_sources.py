@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 LINES_MAX = 600
+# The specification is looked up in rather than read through, and is one file so that a stranger needs only one.
+LINES_MAX_OF = {"protocol/README.md": 800}
 TEXT_SUFFIXES = {".py", ".md", ".toml"}
 PRODUCT = ("protocol/", "engine/", "net/", "bezant/")
 
@@ -31,7 +33,7 @@ def test_no_file_is_too_long_to_read(root: Path, trees: dict[str, ast.Module]) -
     texts = {path for folder in folders for path in folder.iterdir() if path.suffix in TEXT_SUFFIXES}
     assert len(texts) >= len(trees)
     lengths = {path.relative_to(root).as_posix(): len(path.read_bytes().splitlines()) for path in sorted(texts)}
-    assert {path: length for path, length in lengths.items() if length > LINES_MAX} == {}
+    assert {path: length for path, length in lengths.items() if length > LINES_MAX_OF.get(path, LINES_MAX)} == {}
 
 
 def test_no_check_of_the_product_can_be_switched_off(trees: dict[str, ast.Module]) -> None:
