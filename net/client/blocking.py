@@ -1,0 +1,206 @@
+"""The wallet without await: the same methods, run on an event loop in a thread of its own.
+
+Any number of threads may share one; their concurrent commands share frames as concurrent awaits do.
+"""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Coroutine, Iterator, Sequence
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import uvloop
+
+from bezant.net.client import lookups
+from bezant.net.client.results import Account, Event, Result, Unlimited
+from bezant.net.client.wallet import Wallet
+from bezant.protocol.errors import UsageError
+from bezant.protocol.messages import Statistics, Welcome
+from bezant.protocol.records import Records
+
+_Value = TypeVar("_Value")
+
+_THREAD_NAME: Final = "bezant-wallet"
+
+
+class _LoopThread:
+    """An event loop that runs in a thread until it is stopped."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name=_THREAD_NAME, daemon=True)
+        self._thread.start()
+
+    def call(self, work: Coroutine[Any, Any, _Value]) -> _Value:
+        """Run a coroutine there and return what it returns."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            # An interrupt came while waiting: let go there too. If the work itself raised, it is over already.
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        """Stop the loop and wait for its thread."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+
+class BlockingWallet:
+    """A `Wallet` without await. Made by `bezant.connect_blocking`; see `Wallet` for what the methods do and raise."""
+
+    def __init__(self, opening: Awaitable[Wallet]) -> None:
+        async def open_wallet() -> Wallet:
+            return await opening
+
+        self._lock = threading.Lock()
+        self._thread: _LoopThread | None = _LoopThread()
+        try:
+            self._wallet = self._thread.call(open_wallet())
+        except BaseException:
+            self._thread.stop()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def welcome(self) -> Welcome:
+        """Who answers: versions, the log's id, what it takes."""
+        return self._wallet.welcome
+
+    @property
+    def timeout_s(self) -> float:
+        """The deadline of calls that name none, in seconds."""
+        return self._wallet.timeout_s
+
+    def open_account(
+        self,
+        name: str,
+        currency: str,
+        *,
+        limit: str | Decimal | Unlimited = "0",
+        id: bytes | None = None,  # noqa: A002 - as in Wallet
+        code: int = 0,
+        timeout_s: float | None = None,
+    ) -> Result:
+        """Open an account; see `Wallet.open_account`."""
+        return self._call(self._wallet.open_account(name, currency, limit=limit, id=id, code=code, timeout_s=timeout_s))
+
+    def transfer(
+        self,
+        debit: str,
+        credit: str,
+        amount: str | Decimal,
+        currency: str,
+        *,
+        id: bytes | None = None,  # noqa: A002
+        user_data: bytes = b"",
+        code: int = 0,
+        timeout_s: float | None = None,
+    ) -> Result:
+        """Move an amount between two accounts; see `Wallet.transfer`."""
+        return self._call(
+            self._wallet.transfer(
+                debit, credit, amount, currency, id=id, user_data=user_data, code=code, timeout_s=timeout_s
+            )
+        )
+
+    def set_limit(
+        self,
+        name: str,
+        currency: str,
+        limit: str | Decimal | Unlimited,
+        *,
+        id: bytes | None = None,  # noqa: A002
+        user_data: bytes = b"",
+        code: int = 0,
+        timeout_s: float | None = None,
+    ) -> Result:
+        """Set how far below zero an account may go; see `Wallet.set_limit`."""
+        return self._call(
+            self._wallet.set_limit(name, currency, limit, id=id, user_data=user_data, code=code, timeout_s=timeout_s)
+        )
+
+    def submit(self, commands: Records, timeout_s: float | None = None) -> Records:
+        """Execute an array of COMMAND records; see `Wallet.submit`."""
+        return self._call(self._wallet.submit(commands, timeout_s))
+
+    def account(self, name: str, currency: str, *, timeout_s: float | None = None) -> Account | None:
+        """Return the account with this name and currency, or None."""
+        return self._call(self._wallet.account(name, currency, timeout_s=timeout_s))
+
+    def accounts_by_id(self, ids: Sequence[bytes], *, timeout_s: float | None = None) -> list[Account | None]:
+        """Return the accounts with these ids, None where there is none, in the order asked."""
+        return self._call(self._wallet.accounts_by_id(ids, timeout_s=timeout_s))
+
+    def accounts(self, *, timeout_s: float | None = None) -> Iterator[Account]:
+        """Iterate over all accounts in the order in which they were opened; `timeout_s` is for each page of them."""
+        # Page by page, because a change of threads for every account would cost more than the account.
+        seconds = self.timeout_s if timeout_s is None else timeout_s
+        cursor = 0
+        while True:
+            page = self._call(lookups.list_accounts(self._wallet.channel, cursor, seconds))
+            if not page:
+                return
+            yield from page
+            cursor += len(page)
+
+    def event(
+        self,
+        id: bytes,  # noqa: A002
+        debit: str,
+        currency: str,
+        *,
+        timeout_s: float | None = None,
+    ) -> Event | None:
+        """Return the event that a command left, or None; see `Wallet.event`."""
+        return self._call(self._wallet.event(id, debit, currency, timeout_s=timeout_s))
+
+    def currencies(self, *, timeout_s: float | None = None) -> dict[str, int]:
+        """Return the decimals of every registered currency, by its code."""
+        return self._call(self._wallet.currencies(timeout_s=timeout_s))
+
+    def register_currency(self, code: str, decimals: int, *, timeout_s: float | None = None) -> None:
+        """Register a currency with 0 to 18 decimals, for ever."""
+        self._call(self._wallet.register_currency(code, decimals, timeout_s=timeout_s))
+
+    def statistics(self, *, timeout_s: float | None = None) -> Statistics:
+        """Return the node's counters."""
+        return self._call(self._wallet.statistics(timeout_s=timeout_s))
+
+    def ping(self, *, timeout_s: float | None = None) -> float:
+        """Ask for a sign of life; return the seconds that it took."""
+        return self._call(self._wallet.ping(timeout_s=timeout_s))
+
+    def close(self) -> None:
+        """Let go of the ledger and of the thread. Commands still unanswered end unknown. May be called again."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            try:
+                thread.call(self._wallet.close())
+            finally:
+                thread.stop()
+
+    def _call(self, work: Coroutine[Any, Any, _Value]) -> _Value:
+        thread = self._thread
+        if thread is None:
+            work.close()
+            raise UsageError("the wallet has been closed")
+        return thread.call(work)

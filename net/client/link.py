@@ -1,0 +1,170 @@
+"""One TCP connection to a node: bytes to frames and back, from the greeting until it ends. Never comes back to life."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Final, cast
+
+from bezant.protocol.errors import BezantError, ConnectionFailed, RemoteProtocolError, RequestRefused, UsageError
+from bezant.protocol.frames import (
+    CLOSES_CONNECTION,
+    PROTOCOL_VERSION,
+    FrameHeader,
+    FrameReader,
+    Operation,
+    encode_frame,
+)
+from bezant.protocol.messages import ErrorMessage, Hello, Welcome, decode_message, encode_message
+
+DEAD_PEER_S: Final = 10
+"""Seconds without an acknowledgement after which the system gives a connection up."""
+
+_PORT_MAX: Final = 65535
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """Split "host:port", "[::1]:port" for IPv6. Raises `UsageError`."""
+    host, colon, port = address.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        colon = ""
+    if not colon or not host or not (port.isascii() and port.isdecimal()) or not 0 < int(port) <= _PORT_MAX:
+        raise UsageError(f"an address is written like 127.0.0.1:7420 or [::1]:7420, not {address!r}")
+    return host, int(port)
+
+
+class Link(asyncio.Protocol):
+    """See the module. Frames go to `on_frame` in order; `on_end` is called once, with the reason, after the last.
+
+    `on_end` gets a `RemoteProtocolError` if the node broke the protocol, else a `ConnectionFailed`.
+    """
+
+    def __init__(
+        self,
+        on_frame: Callable[[FrameHeader, memoryview], None],
+        on_writable: Callable[[], None],
+        on_end: Callable[["Link", BezantError], None],
+    ) -> None:
+        self._on_frame = on_frame
+        self._on_writable = on_writable
+        self._on_end = on_end
+        loop = asyncio.get_running_loop()
+        self._greeting: asyncio.Future[Welcome] = loop.create_future()
+        self._closed: asyncio.Future[None] = loop.create_future()
+        self._reader = FrameReader()
+        self._transport: asyncio.Transport | None = None
+        self._paused = False
+        self._ended = False
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether a frame may be written now: connected, and the system takes more."""
+        return self._transport is not None and not self._ended and not self._paused
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the connection is gone."""
+        return self._ended
+
+    async def greet(self) -> Welcome:
+        """Send HELLO and return the node's welcome.
+
+        Raises `RequestRefused` if the node will not have us, `RemoteProtocolError` if it speaks otherwise,
+        `ConnectionFailed` if it goes away.
+        """
+        hello = Hello(client="bezant-python", protocol_version=PROTOCOL_VERSION)
+        self.write(encode_frame(Operation.HELLO, 0, encode_message(hello)))
+        return await self._greeting
+
+    def write(self, frame: bytes) -> None:
+        """Write one frame. Frames written to a connection that has ended are lost, as they are on the way."""
+        if self._transport is not None and not self._ended:
+            self._transport.write(frame)
+
+    def end(self, error: BezantError) -> None:
+        """Drop the connection now, for this reason; nothing happens if it has ended."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._transport is not None:
+            self._transport.abort()
+        if not self._greeting.done():
+            self._greeting.set_exception(error)
+            # Whoever greets sees it raised; if nobody does any more, it is no news.
+            self._greeting.exception()
+        self._on_end(self, error)
+
+    async def wait_closed(self) -> None:
+        """Return when the socket has been let go of."""
+        if self._transport is not None:
+            await self._closed
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop."""
+        # Not every event loop derives its transports from asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
+        if self._ended:
+            self._transport.abort()
+            return
+        _set_options(transport.get_extra_info("socket"))
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop."""
+        try:
+            for header, body in self._reader.feed(data):
+                if self._ended:
+                    return
+                if self._greeting.done():
+                    self._on_frame(header, body)
+                else:
+                    self._greeting.set_result(_decode_greeting(header, body))
+        except BezantError as error:
+            self.end(error)
+
+    def pause_writing(self) -> None:
+        """Called by the event loop."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """Called by the event loop."""
+        self._paused = False
+        self._on_writable()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop."""
+        if not self._closed.done():
+            self._closed.set_result(None)
+        self.end(ConnectionFailed(f"the connection was lost: {exc}" if exc else "the node closed the connection"))
+
+
+def _decode_greeting(header: FrameHeader, body: memoryview) -> Welcome:
+    """Decode the first frame that a node sends."""
+    if header.operation == Operation.ERROR:
+        refusal = decode_message(body, ErrorMessage)
+        if refusal.code in CLOSES_CONNECTION:
+            raise RemoteProtocolError(f"the node does not understand us: {refusal.message} (error {refusal.code})")
+        raise RequestRefused(refusal.code, refusal.message)
+    if header.operation != Operation.HELLO:
+        raise RemoteProtocolError(f"a node answers HELLO with HELLO, not with operation {header.operation}")
+    welcome = decode_message(body, Welcome)
+    if welcome.protocol_version != PROTOCOL_VERSION:
+        raise RemoteProtocolError(
+            f"the node speaks protocol version {welcome.protocol_version}, not {PROTOCOL_VERSION}"
+        )
+    return welcome
+
+
+def _set_options(stream: socket.socket) -> None:
+    """Send small frames at once, and notice a peer that is gone without a word."""
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", DEAD_PEER_S),
+        ("TCP_KEEPINTVL", DEAD_PEER_S // 5),
+        ("TCP_KEEPCNT", 5),
+        ("TCP_USER_TIMEOUT", DEAD_PEER_S * 1000),
+    ):
+        option = getattr(socket, name, None)  # not every system has every one
+        if option is not None:
+            stream.setsockopt(socket.IPPROTO_TCP, option, value)

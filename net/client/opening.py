@@ -1,0 +1,66 @@
+"""Ways to get a wallet: over TCP, awaited or blocking, or over an engine in the same process."""
+
+from collections.abc import Awaitable, Callable, Generator
+from os import PathLike
+from types import TracebackType
+from typing import Any
+
+from bezant.net.client.blocking import BlockingWallet
+from bezant.net.client.channel import Channel
+from bezant.net.client.connection import TcpChannel
+from bezant.net.client.wallet import TIMEOUT_S_DEFAULT, Wallet
+
+
+class Opening:
+    """A wallet about to be opened: await it for the `Wallet`, or use it in ``async with``, which closes it."""
+
+    def __init__(self, open_channel: Callable[[], Awaitable[Channel]], timeout_s: float) -> None:
+        self._open_channel = open_channel
+        self._timeout_s = timeout_s
+        self._wallet: Wallet | None = None
+
+    def __await__(self) -> Generator[Any, None, Wallet]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Wallet:
+        self._wallet = await self._open()
+        return self._wallet
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._wallet is not None:
+            await self._wallet.close()
+
+    async def _open(self) -> Wallet:
+        return await Wallet.open_over(await self._open_channel(), self._timeout_s)
+
+
+def connect(address: str, *, timeout_s: float = TIMEOUT_S_DEFAULT) -> Opening:
+    """Connect to the node at "host:port"; ``await`` the outcome or use it in ``async with``.
+
+    `timeout_s` bounds the connecting and is the deadline of every call that names none. Raises `ConnectionFailed` if
+    nobody answers, `RequestRefused` or `RemoteProtocolError` if whoever does will not have us, `UsageError` if the
+    address is not one.
+    """
+    return Opening(lambda: TcpChannel.open(address, timeout_s), timeout_s)
+
+
+def connect_blocking(address: str, *, timeout_s: float = TIMEOUT_S_DEFAULT) -> BlockingWallet:
+    """Connect to the node at "host:port" from code that does not await; see `connect` for what it raises."""
+    return BlockingWallet(connect(address, timeout_s=timeout_s))
+
+
+def open(path: str | PathLike[str], *, timeout_s: float = TIMEOUT_S_DEFAULT) -> Opening:  # noqa: A001 - as in bezant.open
+    """Open the ledger in the data folder `path` in this process and event loop, with no node and no socket.
+
+    ``await`` the outcome or use it in ``async with``. Raises `StorageError` if the folder does not let us.
+    """
+
+    async def open_channel() -> Channel:
+        # The engine brings compiled kernels with it; a client of a node must not wait for them.
+        from bezant.net.embedded import open_channel as open_engine
+
+        return await open_engine(path)
+
+    return Opening(open_channel, timeout_s)

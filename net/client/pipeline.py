@@ -1,0 +1,208 @@
+"""The bookkeeping of a pipelined connection, without socket or clock: what is unanswered, unsent, in flight, overdue.
+
+Rules:
+
+- A request lives from `add` until its reply, its deadline or the end of the pipeline, whichever is first, and then its
+  ``answer`` is done. It is sent in the order of `add`, at most once per connection.
+- When a connection is lost, every request that still waits is unsent again and goes out on the next one with the same
+  id and body. That is safe: ids of commands are idempotency keys, and all other requests may be repeated.
+- Bytes in flight are those of frames sent and not yet answered on this connection, also of requests given up
+  meanwhile: the node still works on them. They stay within ``bytes_in_flight_max``, but one frame may always go.
+- A reply to something that was not asked on this connection breaks the protocol.
+"""
+
+import asyncio
+import math
+from collections import deque
+from typing import Final
+
+from typing_extensions import Buffer
+
+from bezant.protocol.errors import (
+    BezantError,
+    ConnectionFailed,
+    LocalProtocolError,
+    RemoteProtocolError,
+    RequestRefused,
+    RequestTimedOut,
+)
+from bezant.protocol.frames import (
+    CLOSES_CONNECTION,
+    FRAME_HEADER_SIZE,
+    FRAME_SIZE_MAX,
+    FrameError,
+    FrameHeader,
+    Operation,
+    encode_frame,
+)
+from bezant.protocol.messages import ErrorMessage, decode_message
+
+_OPERATION_ERROR: Final = int(Operation.ERROR)
+
+
+class Request:
+    """One request until it is answered. ``sent_count`` says on how many connections it has been sent."""
+
+    __slots__ = ("answer", "body", "deadline_s", "operation", "reply_size", "request_id", "sent_count", "size")
+
+    def __init__(
+        self,
+        request_id: int,
+        operation: Operation,
+        body: Buffer,
+        *,
+        deadline_s: float,
+        reply_size: int | None,
+        answer: asyncio.Future[memoryview],
+    ) -> None:
+        self.request_id = request_id
+        self.operation = operation
+        self.body = body
+        self.size = FRAME_HEADER_SIZE + memoryview(body).nbytes
+        self.deadline_s = deadline_s
+        self.reply_size = reply_size
+        self.answer = answer
+        self.sent_count = 0
+
+
+class Pipeline:
+    """See the module. All times are seconds of one monotonic clock, which the caller reads."""
+
+    def __init__(self) -> None:
+        self.bytes_in_flight_max = 0
+        self._bytes_in_flight = 0
+        self._request_id_last = 0
+        # Every request whose answer is not done, in the order of their ids. Superset of the other two but for what
+        # was given up: unsent requests that are done are skipped, sizes in flight stay until the node has replied.
+        self._waiting: dict[int, Request] = {}
+        self._unsent: deque[Request] = deque()
+        self._size_in_flight: dict[int, int] = {}
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """Bytes of frames that were sent on this connection and are not answered."""
+        return self._bytes_in_flight
+
+    @property
+    def waiting_count(self) -> int:
+        """Requests without an answer."""
+        return len(self._waiting)
+
+    def add(
+        self,
+        operation: Operation,
+        body: Buffer,
+        *,
+        deadline_s: float,
+        answer: asyncio.Future[memoryview],
+        reply_size: int | None = None,
+    ) -> Request:
+        """Take on a request. `body` must stay as it is until the answer; a reply of another size than `reply_size`
+        breaks the protocol. Raises `LocalProtocolError` if a frame cannot hold the body.
+        """
+        request = Request(
+            self._request_id_last + 1, operation, body, deadline_s=deadline_s, reply_size=reply_size, answer=answer
+        )
+        if request.size > FRAME_SIZE_MAX:
+            raise LocalProtocolError(f"a frame of {request.size} bytes is over the {FRAME_SIZE_MAX} that one may have")
+        self._request_id_last = request.request_id
+        self._waiting[request.request_id] = request
+        self._unsent.append(request)
+        return request
+
+    def take(self, now_s: float) -> bytes | None:
+        """Return the next frame to send, or None if there is none or no room for it in flight."""
+        while self._unsent:
+            request = self._unsent[0]
+            if request.answer.done():
+                # Given up before it went out, by its caller or by its deadline.
+                self._unsent.popleft()
+                continue
+            if self._size_in_flight and self._bytes_in_flight + request.size > self.bytes_in_flight_max:
+                return None
+            self._unsent.popleft()
+            self._size_in_flight[request.request_id] = request.size
+            self._bytes_in_flight += request.size
+            request.sent_count += 1
+            timeout_ms = max(1, math.ceil((request.deadline_s - now_s) * 1000))
+            return encode_frame(request.operation, request.request_id, request.body, timeout_ms=timeout_ms)
+        return None
+
+    def on_frame(self, header: FrameHeader, body: memoryview) -> None:
+        """Take a reply in. Raises `RemoteProtocolError` or `ConnectionFailed` when the connection must end."""
+        size = self._size_in_flight.pop(header.request_id, None)
+        if size is None:
+            raise _unasked(header, body)
+        self._bytes_in_flight -= size
+        request = self._waiting.get(header.request_id)
+        if header.operation == _OPERATION_ERROR:
+            error = decode_message(body, ErrorMessage)
+            if error.code in CLOSES_CONNECTION:
+                raise _refused_connection(error)
+            self._finish(request, RequestRefused(error.code, error.message))
+            return
+        if request is None:
+            return
+        if header.operation != request.operation:
+            raise RemoteProtocolError(
+                f"request {header.request_id}, operation {request.operation.name}, was answered as {header.operation}"
+            )
+        if request.reply_size is not None and request.reply_size != len(body):
+            raise RemoteProtocolError(
+                f"a reply of {len(body)} bytes where {request.reply_size} belong ({request.operation.name})"
+            )
+        self._finish(request, body)
+
+    def on_connection_lost(self) -> None:
+        """Make every request that still waits unsent again, in order."""
+        self._unsent = deque(self._waiting.values())
+        self._size_in_flight.clear()
+        self._bytes_in_flight = 0
+
+    def expire(self, now_s: float) -> float | None:
+        """End the requests whose deadline has passed, and return the next deadline, if any."""
+        earliest_s = math.inf
+        overdue: list[Request] = []
+        for request in self._waiting.values():
+            if request.deadline_s <= now_s or request.answer.done():
+                overdue.append(request)
+            else:
+                earliest_s = min(earliest_s, request.deadline_s)
+        for request in overdue:
+            self._finish(request, RequestTimedOut("no answer came before the deadline"))
+        if overdue:
+            # Also bounds the queue while there is no connection to take from it.
+            self._unsent = deque(request for request in self._unsent if not request.answer.done())
+        return None if earliest_s == math.inf else earliest_s
+
+    def end(self, error: BezantError) -> None:
+        """End every request with this error."""
+        for request in list(self._waiting.values()):
+            self._finish(request, error)
+        self._unsent.clear()
+        self._size_in_flight.clear()
+        self._bytes_in_flight = 0
+
+    def _finish(self, request: Request | None, outcome: memoryview | BezantError) -> None:
+        if request is None:
+            return
+        del self._waiting[request.request_id]
+        if request.answer.done():
+            return
+        if isinstance(outcome, BezantError):
+            request.answer.set_exception(outcome)
+        else:
+            request.answer.set_result(outcome)
+
+
+def _unasked(header: FrameHeader, body: memoryview) -> BezantError:
+    if header.operation == _OPERATION_ERROR:
+        # About the connection as a whole, or about a frame that did not arrive as it was sent.
+        return _refused_connection(decode_message(body, ErrorMessage))
+    return RemoteProtocolError(f"a reply to request {header.request_id}, which was not asked on this connection")
+
+
+def _refused_connection(error: ErrorMessage) -> BezantError:
+    if error.code == FrameError.OVERLOADED:
+        return ConnectionFailed(f"the node has no room for this connection: {error.message}")
+    return RemoteProtocolError(f"the node ended the connection: {error.message} (error {error.code})")
