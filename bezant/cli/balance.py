@@ -1,0 +1,43 @@
+"""`bezant balance`: shows one account."""
+
+import argparse
+import shlex
+
+from bezant.cli.errors import CommandFailed
+from bezant.cli.output import write_json, write_line
+from bezant.cli.session import add_json_argument, add_ledger_arguments, open_wallet, run_async
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the arguments of `bezant balance`."""
+    parser = subparsers.add_parser("balance", description="Show the balance, the held sum and the limit of an account.")
+    parser.add_argument("name", metavar="NAME", help="the account's name")
+    parser.add_argument("currency", metavar="CURRENCY", help="as in EUR")
+    add_ledger_arguments(parser)
+    add_json_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show; 1 if there is no such account."""
+    return run_async(_run(arguments))
+
+
+async def _run(arguments: argparse.Namespace) -> int:
+    from bezant.cli.accounts import account_fields
+
+    name, currency = arguments.name, arguments.currency
+    async with open_wallet(arguments) as wallet:
+        account = await wallet.account(name, currency)
+        currencies = await wallet.currencies() if account is None else {}
+    if account is None:
+        if currency not in currencies:
+            raise CommandFailed(f"the currency {currency!r} is not registered", "see which are: bezant currencies list")
+        raise CommandFailed(
+            f"there is no account {name!r} in {currency}", f"open it: {shlex.join(('bezant', 'open', name, currency))}"
+        )
+    fields = account_fields(account)
+    if arguments.json:
+        write_json(fields)
+    else:
+        write_line(f"{fields['balance']} {currency}  held {fields['held']}  limit {fields['limit']}")
+    return 0

@@ -1,0 +1,97 @@
+"""What the command line says when something fails: one line that says whose fault it was, and the next step.
+
+The classes are those of `bezant.protocol.errors`, most particular first; the first row that fits an error describes
+it. An error may bring its own next step in ``next_step`` (`CommandFailed` does).
+"""
+
+# ruff: noqa: N818 - as in `bezant.protocol.errors`, these names say what happened.
+
+from typing import Final, NamedTuple
+
+from bezant.protocol.errors import (
+    BezantError,
+    ConnectionFailed,
+    CorruptLog,
+    DataFolderInUse,
+    InvalidAmountOrName,
+    LedgerError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    RequestRefused,
+    RequestTimedOut,
+    StorageError,
+    UnsupportedFormat,
+    UsageError,
+)
+
+STATUS_FAILED: Final = 1
+STATUS_USAGE: Final = 2
+STATUS_INTERRUPTED: Final = 130
+
+
+class CommandFailed(BezantError):
+    """A command could not do its work; the message says why, in words that need nothing added.
+
+    ``next_step`` says what to do about it.
+    """
+
+    def __init__(self, message: str, next_step: str = "") -> None:
+        super().__init__(message)
+        self.next_step = next_step
+
+
+class OutcomeNotKnown(CommandFailed):
+    """The node may or may not have done it: no answer came. The next step settles it."""
+
+
+class InputFileError(UsageError):
+    """A file that was given cannot be read or used; the message begins with the file and the line."""
+
+
+class _Row(NamedTuple):
+    """How one class of errors is told."""
+
+    kind: type[BezantError]
+    fault: str
+    next_step: str
+    status: int = STATUS_FAILED
+
+
+_BUG: Final = "this is a bug in Bezant: keep the data folder as it is and report it"
+
+_ROWS: Final[tuple[_Row, ...]] = (
+    _Row(OutcomeNotKnown, "outcome not known", ""),
+    _Row(CommandFailed, "failed", ""),
+    _Row(InputFileError, "the file", "correct it and run the command again"),
+    _Row(InvalidAmountOrName, "your input", "correct it and run the command again"),
+    _Row(UsageError, "the command line", "see --help", STATUS_USAGE),
+    _Row(LocalProtocolError, "the client", _BUG),
+    _Row(RemoteProtocolError, "the other end", "check that a Bezant node of this version answers at that address"),
+    _Row(RequestTimedOut, "no answer", "nothing was changed; check the node and try again"),
+    _Row(ConnectionFailed, "no connection", "check the address, or start a node: bezant serve --data DIR"),
+    _Row(RequestRefused, "the node refused", "nothing was changed; correct the request"),
+    _Row(DataFolderInUse, "the data folder", "stop the node that holds it, or ask that node with --connect"),
+    _Row(UnsupportedFormat, "the data folder", "use the version of Bezant that wrote it, or a newer one"),
+    _Row(CorruptLog, "the data folder", "keep it as it is, start nothing on it, and restore a copy that verifies"),
+    _Row(StorageError, "the disk", "see to the folder and its disk, then run the command again"),
+    _Row(LedgerError, "the engine", _BUG),
+    _Row(BezantError, "failed", ""),
+)
+
+
+def describe(error: BezantError) -> str:
+    """One line: whose fault, what happened, and the next step."""
+    row = _row_of(error)
+    told = " ".join(str(error).split()) or type(error).__name__
+    next_step = getattr(error, "next_step", "") or row.next_step
+    line = f"{row.fault}: {told}"
+    return f"{line.rstrip('.')}; {next_step}" if next_step else line
+
+
+def exit_status(error: BezantError) -> int:
+    """The exit status that an error ends the command with."""
+    return _row_of(error).status
+
+
+def _row_of(error: BezantError) -> _Row:
+    return next(row for row in _ROWS if isinstance(error, row.kind))

@@ -1,0 +1,103 @@
+"""Entry point of the command line: finds the command, loads its module alone, and turns exceptions into one line.
+
+Exit statuses: 0 done, 1 not done (the one line on stderr says whose fault it was and what to do next), 2 the command
+line itself is wrong, 130 interrupted.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, Protocol, cast
+
+from bezant.cli.errors import STATUS_INTERRUPTED, describe, exit_status
+from bezant.protocol.errors import BezantError
+
+
+class _Command(NamedTuple):
+    """A command as `bezant --help` lists it; its arguments stand in its module."""
+
+    module: str
+    summary: str
+
+
+COMMANDS: Final[dict[str, _Command]] = {
+    "serve": _Command("serve", "run a node on a data folder"),
+    "import": _Command("import_command", "import a CSV file of dated transfers, with their dates"),
+    "accounts": _Command("accounts", "list all accounts with their balances"),
+    "balance": _Command("balance", "show one account"),
+    "transfer": _Command("transfer", "move an amount from one account to another"),
+    "open": _Command("open_account", "open an account"),
+    "currencies": _Command("currencies", "list the currencies, or register one"),
+    "verify": _Command("verify", "re-execute the whole history of a data folder and compare every byte"),
+    "bench": _Command("bench", "measure a node under load"),
+    "demo": _Command("demo", "a bank's books, a million transfers, a crash and a proof, in about a minute"),
+}
+
+
+class _CommandModule(Protocol):
+    """What a command module offers."""
+
+    def add_parser(self, subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", /) -> None: ...
+
+    def run(self, arguments: argparse.Namespace, /) -> int: ...
+
+
+class _ShowVersion(argparse.Action):
+    """`--version`; reads the package's metadata only when asked, because finding it takes longer than the rest."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"bezant {version('bezant')}\n")
+        parser.exit()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (without the program's name) and return its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        arguments, module = _parse(words)
+        status = module.run(arguments)
+        sys.stdout.flush()
+        return status
+    except BezantError as error:
+        sys.stderr.write(f"bezant: {describe(error)}\n")
+        return exit_status(error)
+    except BrokenPipeError:
+        # The reader of our output has gone (`bezant accounts | head`). Python would complain once more when it flushes
+        # stdout on the way out, so give it somewhere to flush to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("bezant: interrupted\n")
+        return STATUS_INTERRUPTED
+
+
+def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, _CommandModule]:
+    """Parse the command line, loading only the module of the command in it. Ends the process with 2 if it is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="bezant",
+        description="A digital-wallet engine: a durable, verifiable ledger. Amounts are exact decimals such as 12.50.",
+        epilog="`bezant COMMAND --help` explains a command.",
+    )
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    # The top level has no option that takes a value, so the first word without a dash is the command.
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    module: _CommandModule | None = None
+    for name, command in COMMANDS.items():
+        if name == chosen:
+            module = cast(_CommandModule, importlib.import_module(f"bezant.cli.{command.module}"))
+            module.add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=command.summary, add_help=False)
+    arguments = parser.parse_args(words)
+    if module is None:
+        parser.error("a command is required")
+    return arguments, module
+
+
+if __name__ == "__main__":
+    sys.exit(main())

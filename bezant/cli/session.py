@@ -1,0 +1,86 @@
+"""How commands reach a ledger: a running node with ``--connect``, a stopped one's folder with ``--data``.
+
+Both give the same `bezant.Wallet`, so a command is written once.
+"""
+
+import argparse
+import asyncio
+import math
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+if TYPE_CHECKING:
+    import bezant
+
+DEFAULT_ADDRESS: Final = "127.0.0.1:7420"
+DEFAULT_TIMEOUT_S: Final = 10.0
+
+_Value = TypeVar("_Value")
+
+
+def add_ledger_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the choice between a running node and the folder of a stopped one."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--connect",
+        metavar="HOST:PORT",
+        type=address,
+        default=DEFAULT_ADDRESS,
+        help="the node to ask (default: %(default)s)",
+    )
+    group.add_argument("--data", metavar="DIR", type=Path, help="the data folder of a node that is not running")
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        dest="timeout_s",
+        type=positive_seconds,
+        default=DEFAULT_TIMEOUT_S,
+        help="how long to wait for a connection and for each answer (default: %(default)s)",
+    )
+
+
+def add_json_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json``."""
+    parser.add_argument("--json", action="store_true", help="print one line of JSON instead of text")
+
+
+def address(text: str) -> str:
+    """Check that an argument looks like HOST:PORT; for argparse, which reports the error."""
+    host, separator, port = text.rpartition(":")
+    if not separator or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise argparse.ArgumentTypeError(f"an address is written like {DEFAULT_ADDRESS}, not {text!r}")
+    return text
+
+
+def positive_seconds(text: str) -> float:
+    """Read a finite number of seconds above zero; for argparse."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"a number of seconds above zero is needed, not {text!r}")
+    return seconds
+
+
+@asynccontextmanager
+async def open_wallet(arguments: argparse.Namespace) -> "AsyncIterator[bezant.Wallet]":
+    """The wallet that the arguments of `add_ledger_arguments` name. Raises `BezantError` if it cannot be had."""
+    import bezant
+
+    if arguments.data is not None:
+        async with bezant.open(arguments.data) as wallet:
+            yield wallet
+    else:
+        async with bezant.connect(arguments.connect, timeout_s=arguments.timeout_s) as wallet:
+            yield wallet
+
+
+def run_async(main: Coroutine[Any, Any, _Value]) -> _Value:
+    """Run a command's coroutine on uvloop; Ctrl-C cancels it and becomes KeyboardInterrupt."""
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
