@@ -44,6 +44,13 @@ class _CommandModule(Protocol):
     def run(self, arguments: argparse.Namespace, /) -> int: ...
 
 
+class _Parser(argparse.ArgumentParser):
+    """Takes no abbreviated options: ``--time`` must not begin to mean something else when an option is added."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **settings})
+
+
 class _ShowVersion(argparse.Action):
     """`--version`; reads the package's metadata only when asked, because finding it takes longer than the rest."""
 
@@ -77,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, _CommandModule]:
     """Parse the command line, loading only the module of the command in it. Ends the process with 2 if it is wrong."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="bezant",
         description="A digital-wallet engine: a durable, verifiable ledger. Amounts are exact decimals such as 12.50.",
         epilog="`bezant COMMAND --help` explains a command.",
