@@ -1,8 +1,12 @@
 """What the tests of the command line share: a ledger small enough to be read at once, and files to import."""
 
 import gzip
-from collections.abc import Callable, Sequence
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pytest
@@ -15,6 +19,40 @@ HEADER = (
     "transaction_id,date,from_account,to_account,amount,currency,kind,printed_amount,client_account,"
     "bank_recorded_balance"
 )
+
+
+READY = "listening on "
+STOP_TIMEOUT_S = 60
+
+
+class Node:
+    """`bezant serve` in a process of its own, on a free port; as a context manager it is never left running."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        command = [sys.executable, "-m", "bezant", "serve", "--data", str(data), "--listen", "127.0.0.1:0"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.address = ""
+
+    def __enter__(self) -> Self:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith(READY):
+                self.address = line.removeprefix(READY).strip()
+                return self
+        raise AssertionError(f"the node ended with status {self.process.wait()} before it listened")
+
+    def stop(self) -> int:
+        """Stop it as an operator would; returns its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(STOP_TIMEOUT_S)
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(STOP_TIMEOUT_S)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
 
 class FakeLedger:
@@ -79,6 +117,20 @@ class FakeLedger:
             code = ResultCode.COMMITTED
         result["debit_balance"], result["credit_balance"] = self.balances[debit], self.balances[credit]
         return code
+
+
+@pytest.fixture
+def start_node(tmp_path: Path) -> Callable[[], Node]:
+    """Makes a node on one data folder, again and again; use it in ``with``."""
+    return lambda: Node(tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node that the tests of one file share."""
+    with Node(tmp_path_factory.mktemp("node") / "data") as running:
+        yield running
+        assert running.stop() == 0
 
 
 @pytest.fixture
