@@ -94,6 +94,7 @@ class Index:
         meta = np.zeros(_META_SIZE, np.int64)
         meta[META_SALT] = salt
         self.arrays = IndexArrays(_new_table(capacity), _new_table(0), meta)
+        touch_pages(self.arrays.current, 0, capacity)
         self._next = _new_table(0)
         self._touched = 0
         self._migrated = 0

@@ -560,5 +560,3 @@ def execute_batch(
             progress[PROGRESS_NEEDED] = needed
             return
     progress[PROGRESS_NEXT] = count
-
-

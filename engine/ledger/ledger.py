@@ -35,7 +35,7 @@ from bezant.protocol.names import currency_code, currency_word
 from bezant.protocol.records import ACCOUNT, EVENT, POSITION_NONE, RESULT, Records, Words, position_of
 
 ACCOUNTS_MAX_DEFAULT = 1 << 22
-IDS_CAPACITY_INITIAL_DEFAULT = 1 << 16
+IDS_CAPACITY_INITIAL_DEFAULT = 1 << 22
 ACCOUNTS_CAPACITY_INITIAL = 1 << 10
 
 FetchEvents = Callable[[npt.NDArray[np.int64]], Records]
@@ -105,9 +105,7 @@ class Ledger:
         count = len(commands)
         self._account_index.make_room(count)
         self._id_index.make_room(count)
-        self._arrays = self._arrays._replace(
-            account_index=self._account_index.arrays, id_index=self._id_index.arrays
-        )
+        self._arrays = self._arrays._replace(account_index=self._account_index.arrays, id_index=self._id_index.arrays)
         events, results = np.empty(count, EVENT), np.empty(count, RESULT)
         command_words = commands.view(np.int64).reshape(count, 16)
         event_words = events.view(np.int64).reshape(count, 24)

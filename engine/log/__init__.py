@@ -1,0 +1,5 @@
+"""The log: the immutable list of events, in segment files. ``README.md`` states what is promised; start there.
+
+``log.py`` is what others call; below it ``recovery.py`` (what to believe after a crash), ``segment.py`` (one file),
+``entry.py`` (one entry), ``control.py`` (the watermark) and ``storage.py`` (the only module that touches files).
+"""

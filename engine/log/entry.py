@@ -1,0 +1,88 @@
+"""One entry of the log: its header, encoded, decoded and checked, and its hash in the chain."""
+
+import struct
+from typing import Final, NamedTuple
+
+import blake3
+import xxhash
+from typing_extensions import Buffer
+
+from bezant.protocol.kinds import EntryKind
+from bezant.protocol.records import ENTRY_HEADER, ENTRY_HEADER_SIZE, Bytes
+
+RULES_VERSION: Final = 1
+HASH_SIZE: Final = 32
+HASH_NONE: Final = bytes(HASH_SIZE)
+"""The hash before the first entry."""
+BODY_SIZE_MAX: Final = 8 << 20
+"""Bytes in the body of one entry, at most."""
+
+_HEADER: Final = struct.Struct("<QQ32sqqqqqiihhiqi12x")
+_CHECKED_FROM: Final = ENTRY_HEADER.fields["body_checksum"][1] if ENTRY_HEADER.fields else 0
+_CHECKSUM: Final = struct.Struct("<Q")
+_KINDS: Final = frozenset(int(kind) for kind in EntryKind)
+
+if _HEADER.size != ENTRY_HEADER_SIZE or _CHECKED_FROM != _CHECKSUM.size:
+    raise AssertionError("the entry header's codec and its dtype disagree")
+
+
+class EntryHeader(NamedTuple):
+    """A decoded header; fields as in `ENTRY_HEADER`."""
+
+    header_checksum: int
+    body_checksum: int
+    previous_hash: bytes
+    term: int
+    index: int
+    first_sequence: int
+    timestamp_ns: int
+    durable_before: int
+    count: int
+    body_size: int
+    kind: int
+    format_version: int
+    rules_version: int
+    log_id: int
+    shard: int
+
+
+class Entry(NamedTuple):
+    """An entry as it lies in the log: decoded header, encoded header, body."""
+
+    header: EntryHeader
+    encoded: bytes
+    body: Buffer
+
+
+def encode_entry(header: EntryHeader, body: Buffer) -> Entry:
+    """Encode an entry; both checksums in `header` are computed here, whatever it says."""
+    header = header._replace(body_checksum=xxhash.xxh3_64_intdigest(body))
+    encoded = bytearray(_HEADER.pack(*header))
+    checksum = xxhash.xxh3_64_intdigest(memoryview(encoded)[_CHECKED_FROM:])
+    _CHECKSUM.pack_into(encoded, 0, checksum)
+    return Entry(header._replace(header_checksum=checksum), bytes(encoded), body)
+
+
+def decode_header(data: Bytes) -> EntryHeader | None:
+    """Decode the header at the start of `data`; None unless it is whole, in its checksum and in its numbers."""
+    if len(data) < ENTRY_HEADER_SIZE:
+        return None
+    encoded = data[:ENTRY_HEADER_SIZE].tobytes()
+    header = EntryHeader(*_HEADER.unpack(encoded))
+    if xxhash.xxh3_64_intdigest(encoded[_CHECKED_FROM:]) != header.header_checksum:
+        return None
+    if header.kind not in _KINDS or not 0 <= header.body_size <= BODY_SIZE_MAX or header.index < 1:
+        return None
+    return header
+
+
+def body_is_whole(header: EntryHeader, body: Bytes) -> bool:
+    """Whether a body is the one that its header was made for."""
+    return len(body) == header.body_size and xxhash.xxh3_64_intdigest(body) == header.body_checksum
+
+
+def entry_hash(encoded: Buffer, body: Buffer) -> bytes:
+    """BLAKE3 of an entry, header and body: what the next entry's `previous_hash` must be."""
+    hasher = blake3.blake3(encoded)
+    hasher.update(body)
+    return hasher.digest()

@@ -1,0 +1,168 @@
+"""One segment file: a header page, then entries back to back, then zeros; and the way to an event in it."""
+
+import struct
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import xxhash
+
+from bezant.engine.log.entry import Entry, EntryHeader, decode_header
+from bezant.engine.log.storage import Directory, LogFile
+from bezant.protocol.errors import CorruptLog, UnsupportedFormat
+from bezant.protocol.records import (
+    ENTRY_HEADER_SIZE,
+    LOG_FORMAT_VERSION,
+    SEGMENT_HEADER_SIZE,
+    SEGMENT_MAGIC,
+    Bytes,
+)
+
+_HEADER: Final = struct.Struct("<Q8siiqqq")
+_CHECKSUM: Final = struct.Struct("<Q")
+_NAME_PREFIX: Final = "segment-"
+
+SPARSE_DISTANCE: Final = 64 << 10
+"""Bytes of log between two entries whose place is remembered: 16 bytes of memory for every 64 KiB of history."""
+
+
+class SegmentHeader(NamedTuple):
+    """A decoded segment header; fields as in `SEGMENT_HEADER`."""
+
+    shard: int
+    log_id: int
+    segment_number: int
+    segment_size: int
+
+
+def segment_name(number: int) -> str:
+    """File name of a segment."""
+    return f"{_NAME_PREFIX}{number:010d}"
+
+
+def segment_numbers(directory: Directory) -> list[int]:
+    """Numbers of the segments in a folder, ascending."""
+    return [int(name.removeprefix(_NAME_PREFIX)) for name in directory.names() if name.startswith(_NAME_PREFIX)]
+
+
+def create_segment(directory: Directory, header: SegmentHeader) -> None:
+    """Make a segment file of zeros, durably."""
+    page = bytearray(SEGMENT_HEADER_SIZE)
+    _HEADER.pack_into(
+        page,
+        0,
+        0,
+        SEGMENT_MAGIC,
+        LOG_FORMAT_VERSION,
+        header.shard,
+        header.log_id,
+        header.segment_number,
+        header.segment_size,
+    )
+    _CHECKSUM.pack_into(page, 0, xxhash.xxh3_64_intdigest(memoryview(page)[_CHECKSUM.size :]))
+    directory.create_file(segment_name(header.segment_number), header.segment_size, page)
+
+
+def read_segment_header(directory: Directory, number: int) -> SegmentHeader:
+    """Read and check the header of a segment file. Raises `CorruptLog`, `UnsupportedFormat`."""
+    file = directory.open(segment_name(number), writable=False)
+    try:
+        page = file.read(SEGMENT_HEADER_SIZE, 0)
+        size = file.size()
+    finally:
+        file.close()
+    if len(page) < SEGMENT_HEADER_SIZE:
+        raise CorruptLog(f"{file.path}: {len(page)} bytes where a header of {SEGMENT_HEADER_SIZE} was expected")
+    checksum, magic, version, *rest = _HEADER.unpack_from(page)
+    if magic == SEGMENT_MAGIC and version > LOG_FORMAT_VERSION:
+        raise UnsupportedFormat(
+            f"{file.path} has format {version}; this version of Bezant reads up to {LOG_FORMAT_VERSION}: start the newer "
+            "version that wrote it"
+        )
+    if magic != SEGMENT_MAGIC or xxhash.xxh3_64_intdigest(page[_CHECKSUM.size :]) != checksum:
+        raise CorruptLog(f"{file.path}, offset 0: the header of the segment is damaged")
+    header = SegmentHeader(*rest)
+    if header.segment_number != number or header.segment_size != size:
+        raise CorruptLog(
+            f"{file.path}: the header speaks of segment {header.segment_number} of {header.segment_size} bytes; "
+            f"the file is number {number} of {size}"
+        )
+    return header
+
+
+class Segment:
+    """A segment that is open for reading, and while it is the last one for writing.
+
+    `end` is the offset behind its last entry; `first_sequence` that of its first event.
+    """
+
+    def __init__(self, directory: Directory, header: SegmentHeader, *, writable: bool) -> None:
+        self.number = header.segment_number
+        self.size = header.segment_size
+        self.end = SEGMENT_HEADER_SIZE
+        self.first_sequence = 0
+        self._directory = directory
+        self._mapping: Bytes | None = None
+        self._sparse_sequences: list[int] = []
+        self._sparse_offsets: list[int] = []
+        self.file: LogFile | None = directory.open(segment_name(self.number), writable=True) if writable else None
+
+    @property
+    def name(self) -> str:
+        """File name."""
+        return segment_name(self.number)
+
+    @property
+    def room(self) -> int:
+        """Bytes left behind the last entry."""
+        return self.size - self.end
+
+    def mapping(self) -> Bytes:
+        """The file's bytes, read-only; mapped at the first use."""
+        if self._mapping is None:
+            file = self.file or self._directory.open(self.name, writable=False)
+            self._mapping = file.map()
+            if self.file is None:
+                file.close()
+        return self._mapping
+
+    def unmap(self) -> None:
+        """Give the mapping up; the next `mapping` makes it anew."""
+        self._mapping = None
+
+    def note_entry(self, header: EntryHeader, offset: int) -> None:
+        """Take notice of the entry that now lies at `offset`, behind all others."""
+        if not self._sparse_offsets or offset - self._sparse_offsets[-1] >= SPARSE_DISTANCE:
+            if not self._sparse_offsets:
+                self.first_sequence = header.first_sequence
+            self._sparse_offsets.append(offset)
+            self._sparse_sequences.append(header.first_sequence)
+        self.end = offset + ENTRY_HEADER_SIZE + header.body_size
+
+    def find(self, sequence: int) -> Iterator[tuple[EntryHeader, int]]:
+        """Headers and body offsets of the entries from the one that may hold this sequence on."""
+        place = max(bisect_right(self._sparse_sequences, sequence) - 1, 0)
+        yield from self.headers(self._sparse_offsets[place] if self._sparse_offsets else self.end)
+
+    def headers(self, offset: int = SEGMENT_HEADER_SIZE) -> Iterator[tuple[EntryHeader, int]]:
+        """Headers and body offsets of all entries from a known one on. Raises `CorruptLog` if one is damaged."""
+        mapping = self.mapping()
+        while offset < self.end:
+            header = decode_header(mapping[offset:])
+            if header is None:
+                raise CorruptLog(f"{self.name}, offset {offset}: a header that was whole is damaged now")
+            yield header, offset + ENTRY_HEADER_SIZE
+            offset += ENTRY_HEADER_SIZE + header.body_size
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries."""
+        mapping = self.mapping()
+        for header, offset in self.headers():
+            encoded = mapping[offset - ENTRY_HEADER_SIZE : offset].tobytes()
+            yield Entry(header, encoded, mapping[offset : offset + header.body_size])
+
+    def close(self) -> None:
+        """Close the file."""
+        if self.file is not None:
+            self.file.close()
+            self.file = None

@@ -1,0 +1,148 @@
+"""Files: the only module of the engine that touches the file system. A simulator replaces these two classes.
+
+Assumptions about disks: a write that `fdatasync` has covered survives; one that it has not covered may be lost, torn at
+any byte or reordered with others since the last sync; a rename is durable once its directory is synced.
+"""
+
+import fcntl
+import mmap
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from typing_extensions import Buffer
+
+from bezant.protocol.errors import DataFolderInUse, StorageError
+from bezant.protocol.records import Bytes
+
+IO_VECTORS_MAX: Final = 1024
+"""Buffers that one `pwritev` takes (IOV_MAX)."""
+ZERO_CHUNK_SIZE: Final = 4 << 20
+"""Zeros written at a time when a file is made; small enough not to hold up syncs of other files."""
+
+
+class LogFile:
+    """One open file, written at offsets and read through a mapping."""
+
+    def __init__(self, path: Path, *, writable: bool) -> None:
+        self.path = path
+        self._descriptor = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+
+    def write(self, buffers: Sequence[Buffer], offset: int) -> None:
+        """Write buffers one after the other, starting at a byte offset."""
+        views = [memoryview(buffer).cast("B") for buffer in buffers]
+        while views:
+            written = os.pwritev(self._descriptor, views[:IO_VECTORS_MAX], offset)
+            offset += written
+            while views and written >= len(views[0]):
+                written -= len(views.pop(0))
+            if written:
+                views[0] = views[0][written:]
+
+    def sync(self) -> None:
+        """Return when everything written is on the disk."""
+        os.fdatasync(self._descriptor)
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Read up to `size` bytes at an offset."""
+        return os.pread(self._descriptor, size, offset)
+
+    def size(self) -> int:
+        """Bytes in the file."""
+        return os.fstat(self._descriptor).st_size
+
+    def map(self) -> Bytes:
+        """The whole file as a read-only array that shows what is written later, too."""
+        mapping = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
+        return np.frombuffer(mapping, np.uint8)
+
+    def close(self) -> None:
+        """Close the file; mappings stay."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class Directory:
+    """One folder of log files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def create(self) -> None:
+        """Make the folder, durably, if it is not there."""
+        if not self.path.is_dir():
+            self.path.mkdir(parents=True)
+            _sync_directory(self.path.parent)
+
+    def names(self) -> list[str]:
+        """Names of the files in the folder, sorted."""
+        return sorted(entry.name for entry in self.path.iterdir() if entry.is_file())
+
+    def open(self, name: str, *, writable: bool) -> LogFile:
+        """Open a file that exists."""
+        return LogFile(self.path / name, writable=writable)
+
+    def create_file(self, name: str, size: int, head: Buffer = b"") -> None:
+        """Make a file of `head` and zeros; it appears under its name only when all of it is durable."""
+        temporary = self.path / f"{name}.new"
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            zeros = bytes(min(size, ZERO_CHUNK_SIZE))
+            for offset in range(0, size, ZERO_CHUNK_SIZE):
+                chunk = zeros[: min(ZERO_CHUNK_SIZE, size - offset)]
+                if os.pwrite(descriptor, chunk, offset) != len(chunk):
+                    raise StorageError(f"{temporary}: the disk took only part of a write")
+            os.pwrite(descriptor, head, 0)
+            os.fsync(descriptor)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise StorageError(f"{temporary}: cannot make a file of {size} bytes: {error.strerror}") from error
+        finally:
+            os.close(descriptor)
+        temporary.rename(self.path / name)
+        _sync_directory(self.path)
+
+    def free_bytes(self) -> int:
+        """Bytes that the file system has left for us."""
+        status = os.statvfs(self.path)
+        return status.f_bavail * status.f_frsize
+
+    def remove_unfinished(self) -> None:
+        """Remove what a crash left of `create_file`."""
+        for path in self.path.glob("*.new"):
+            path.unlink()
+
+
+class FolderLock:
+    """Keeps other processes out of a data folder for as long as this one lives."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises `DataFolderInUse`."""
+        self._descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._descriptor)
+            raise DataFolderInUse(
+                f"{folder} is in use by process {holder}: stop it, or talk to it with --connect"
+            ) from error
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+
+    def release(self) -> None:
+        """Let others in."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

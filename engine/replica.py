@@ -1,0 +1,270 @@
+"""A replica: one ledger and one log, joined. Commands in; results out once the log says they are durable.
+
+The ledger runs ahead of the log: `execute` changes the ledger's state and appends the events in memory; the results
+may be told to anyone only when `durable_index` has reached the index that `execute` returned. Nothing here waits, and
+nothing here knows sockets, loops or threads: whoever drives a replica decides when to write a group and where.
+"""
+
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from bezant.engine.ledger.kernel import SLOT_BITS_OF_HEAD
+from bezant.engine.ledger.ledger import ACCOUNTS_MAX_DEFAULT, IDS_CAPACITY_INITIAL_DEFAULT, Ledger
+from bezant.engine.log.entry import RULES_VERSION, Entry
+from bezant.engine.log.log import FREE_SPACE_FLOOR_DEFAULT, SEGMENT_SIZE_DEFAULT, Group, Log, open_log
+from bezant.engine.log.storage import Directory, FolderLock
+from bezant.protocol.codes import ResultCode
+from bezant.protocol.currencies import ISO_4217
+from bezant.protocol.errors import CorruptLog, LedgerError, RemoteProtocolError, StorageError, UnsupportedFormat
+from bezant.protocol.kinds import EntryKind
+from bezant.protocol.messages import ControlEntry, Currency, decode_message, encode_message
+from bezant.protocol.records import COMMAND, EVENT, EVENT_ANSWER, EVENT_SIZE, Records, Words, position_of
+
+BATCH_COMMANDS_MAX: Final = 32_768
+"""Commands that one `execute` takes: the events of so many fit in one entry."""
+
+_NO_PRESET: Final = np.zeros(0, np.int64)
+
+
+class ReplicaSettings(msgspec.Struct, frozen=True):
+    """Sizes of a replica; see the constants for their units."""
+
+    segment_size: int = SEGMENT_SIZE_DEFAULT
+    free_space_floor: int = FREE_SPACE_FLOOR_DEFAULT
+    accounts_max: int = ACCOUNTS_MAX_DEFAULT
+    ids_capacity_initial: int = IDS_CAPACITY_INITIAL_DEFAULT
+
+
+class Executed(NamedTuple):
+    """Results of a batch, not to be told before the log is durable up to `index`."""
+
+    results: Records
+    index: int
+    event_count: int
+
+
+def shard_directory(data_directory: Path, shard: int) -> Directory:
+    """The folder of one shard's log within a data folder."""
+    return Directory(data_directory / f"shard-{shard:04d}")
+
+
+class Replica:
+    """The write side of one shard on one node. Use `open_replica`."""
+
+    def __init__(
+        self, log: Log, lock: FolderLock, settings: ReplicaSettings, *, shard: int, clock_ns: Callable[[], int]
+    ) -> None:
+        self.log = log
+        self.shard = shard
+        self.ledger = Ledger(
+            shard=shard,
+            accounts_max=settings.accounts_max,
+            ids_capacity_initial=settings.ids_capacity_initial,
+            fetch_events=log.read_events,
+        )
+        self._lock = lock
+        self._clock_ns = clock_ns
+
+    # ---- recovery ----
+
+    def recover(self, on_progress: Callable[[int], None] | None = None) -> None:
+        """Rebuild the ledger from the log. `on_progress` is told the number of events so far, an entry at a time."""
+        events = 0
+        for entry in self.log.open():
+            self._replay(entry)
+            events += entry.header.count
+            if on_progress is not None:
+                on_progress(events)
+        if self.log.last_index == 0:
+            self._append_control(
+                ControlEntry(
+                    currencies=[Currency(code, decimals) for code, decimals in ISO_4217.items()],
+                    rules_version=RULES_VERSION,
+                    created_by=f"bezant {version('bezant')}",
+                )
+            )
+            self.write_group()
+        self.ledger.check_invariants()
+
+    def _replay(self, entry: Entry) -> None:
+        if entry.header.kind == EntryKind.CONTROL:
+            apply_control(self.ledger, entry)
+        elif entry.header.kind == EntryKind.EVENTS:
+            replay_events(self.ledger, entry)
+        elif entry.header.kind != EntryKind.FILLER:
+            raise UnsupportedFormat(f"entry {entry.header.index} has kind {entry.header.kind}, which is not known here")
+
+    # ---- commands ----
+
+    def execute(self, commands: Records, preset: Words = _NO_PRESET) -> Executed:
+        """Execute commands (at most BATCH_COMMANDS_MAX) and append their events in memory.
+
+        `preset` may hold a code a command, which refuses it unseen unless it is 0. When the disk has no room for
+        their events all of them are refused as STORAGE_FULL.
+        """
+        if len(commands) > BATCH_COMMANDS_MAX:
+            raise LedgerError(f"a batch of {len(commands)} commands is over the {BATCH_COMMANDS_MAX} that one may have")
+        if not self.log.has_room(len(commands) * EVENT_SIZE):
+            preset = np.full(len(commands), int(ResultCode.STORAGE_FULL), np.int64)
+        first_sequence = self.ledger.next_sequence
+        timestamp_ns = self._next_timestamp_ns()
+        execution = self.ledger.execute(commands, timestamp_ns, preset)
+        count = len(execution.events)
+        if count:
+            self.log.append(
+                EntryKind.EVENTS,
+                execution.events.view(np.uint8),
+                first_sequence=first_sequence,
+                count=count,
+                timestamp_ns=timestamp_ns,
+            )
+        return Executed(execution.results, self.log.last_index, count)
+
+    def register_currency(self, code: str, decimals: int) -> int:
+        """Register a currency; returns the index that must be durable before anyone is told. Raises `UsageError`."""
+        if code not in self.ledger.currencies:
+            if not self.log.has_room(EVENT_SIZE):
+                raise StorageError("the disk is at its free-space floor; nothing can be registered now")
+            self.ledger.register_currency(code, decimals)
+            self._append_control(ControlEntry(currencies=[Currency(code, decimals)]))
+        else:
+            self.ledger.register_currency(code, decimals)
+        return self.log.last_index
+
+    def _append_control(self, control: ControlEntry) -> None:
+        timestamp_ns = self._next_timestamp_ns()
+        body = encode_message(control)
+        self.log.append(
+            EntryKind.CONTROL, body, first_sequence=self.ledger.next_sequence, count=0, timestamp_ns=timestamp_ns
+        )
+        if self.log.last_index == 1:
+            for currency in control.currencies:
+                self.ledger.register_currency(currency.code, currency.decimals)
+
+    def _next_timestamp_ns(self) -> int:
+        return max(self._clock_ns(), self.log.last_timestamp_ns + 1, self.ledger.last_timestamp_ns + 1)
+
+    # ---- durability ----
+
+    def begin_group(self) -> Group | None:
+        """What is to be written next; see `Log.begin_group`."""
+        return self.log.begin_group()
+
+    def finish_group(self, group: Group) -> None:
+        """Take notice that a group is durable."""
+        self.log.finish_group(group)
+
+    def write_group(self) -> None:
+        """Write and sync everything appended, here and now."""
+        group = self.begin_group()
+        if group is not None:
+            group.write_and_sync()
+            self.finish_group(group)
+
+    @property
+    def durable_index(self) -> int:
+        """Index of the last entry whose results may be told."""
+        return self.log.durable_index
+
+    # ---- look-ups ----
+
+    def lookup_events(self, keys: npt.NDArray[np.int64]) -> Records:
+        """EVENT_ANSWER records for keys (int64 of shape (count, 4): command id, debit account id)."""
+        commands = np.zeros(len(keys), COMMAND)
+        commands["id_head"], commands["id_tail"] = keys[:, 0], keys[:, 1]
+        commands["debit_head"], commands["debit_tail"] = keys[:, 2], keys[:, 3]
+        sequences = self.ledger.find_events(commands)
+        answers = np.zeros(len(keys), EVENT_ANSWER)
+        unique, places = np.unique(sequences, return_inverse=True)
+        known = unique > 0
+        events = np.zeros(len(unique), EVENT)
+        events[known] = self.log.read_events(unique[known])
+        found = events[places]
+        same = (found["id_head"] == commands["id_head"]) & (found["id_tail"] == commands["id_tail"]) & (sequences > 0)
+        same &= (found["debit_head"] ^ commands["debit_head"]) & SLOT_BITS_OF_HEAD == 0
+        for number in np.flatnonzero(same).tolist():
+            answers[number]["position"] = position_of(self.shard, int(sequences[number]))
+            answers[number]["found"] = 1
+            answers[number]["event"] = found[number].tobytes()
+        return answers
+
+    def close(self) -> None:
+        """Close the log and let others have the folder."""
+        self.log.close()
+        self._lock.release()
+
+
+def apply_control(ledger: Ledger, entry: Entry) -> None:
+    """Apply a control entry to a ledger."""
+    try:
+        control = decode_message(entry.body, ControlEntry)
+    except RemoteProtocolError as error:
+        raise CorruptLog(f"control entry {entry.header.index} cannot be read: {error}") from error
+    if control.rules_version > RULES_VERSION:
+        raise UnsupportedFormat(f"entry {entry.header.index} switches to rules {control.rules_version}, unknown here")
+    for currency in control.currencies:
+        ledger.register_currency(currency.code, currency.decimals)
+
+
+def replay_events(ledger: Ledger, entry: Entry) -> None:
+    """Rebuild the commands of an entry from its events, execute them, and require the same bytes."""
+    header = entry.header
+    recorded = np.frombuffer(entry.body, EVENT)
+    if len(recorded) != header.count or header.first_sequence != ledger.next_sequence:
+        raise CorruptLog(f"entry {header.index} does not continue the history: its sequences do not fit")
+    words = recorded.view(np.int64).reshape(header.count, EVENT_SIZE // 8)
+    command_words = words[:, :16].copy()
+    command_words[:, 15] = 0
+    commands = command_words.view(COMMAND).reshape(header.count)
+    execution = ledger.execute(commands, header.timestamp_ns)
+    if not np.array_equal(execution.events.view(np.uint8), recorded.view(np.uint8)):
+        raise CorruptLog(_describe_difference(header.index, header.first_sequence, recorded, execution.events))
+
+
+def _describe_difference(index: int, first_sequence: int, recorded: Records, executed: Records) -> str:
+    for number in range(min(len(recorded), len(executed))):
+        for name in EVENT.names or ():
+            if recorded[number][name] != executed[number][name]:
+                return (
+                    f"entry {index}, sequence {first_sequence + number}: {name} is {recorded[number][name]} in the "
+                    f"history and {executed[number][name]} when its command is executed again"
+                )
+    return f"entry {index}: {len(recorded)} events in the history, {len(executed)} when executed again"
+
+
+def open_replica(
+    data_directory: Path,
+    *,
+    shard: int = 0,
+    settings: ReplicaSettings | None = None,
+    clock_ns: Callable[[], int] = time.time_ns,
+    on_progress: Callable[[int], None] | None = None,
+) -> Replica:
+    """Open the replica in a data folder, creating it if there is none, and recover its state.
+
+    Raises `DataFolderInUse`, `UnsupportedFormat`, `CorruptLog`, `StorageError`.
+    """
+    settings = settings or ReplicaSettings()
+    directory = shard_directory(data_directory, shard)
+    directory.create()
+    lock = FolderLock(data_directory)
+    try:
+        log = open_log(
+            directory,
+            shard=shard,
+            segment_size=settings.segment_size,
+            free_space_floor=settings.free_space_floor,
+        )
+        replica = Replica(log, lock, settings, shard=shard, clock_ns=clock_ns)
+        replica.recover(on_progress)
+    except BaseException:
+        lock.release()
+        raise
+    return replica
