@@ -1,0 +1,261 @@
+"""Tables for ledger tests: one row per command, with the code and the balances that it must end in.
+
+A `Books` runs the rows against one implementation, either all in one entry or each in an entry of its own, and checks
+for every row what holds for all of them: whether an event was left, that event and result agree, that a repeat is
+answered with the first outcome.
+"""
+
+import itertools
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+import numpy as np
+
+from bezant.protocol.codes import CODE_ROW
+from bezant.protocol.codes import ResultCode as Code
+from bezant.protocol.kinds import CommandField, CommandKind, ResultFlag
+from bezant.protocol.names import account_id, slot_of
+from bezant.protocol.records import Records, Words, id_words, position_of, split_position
+
+from .model import INTEGER_MAX, Command, encode_commands
+
+MAX: Final = INTEGER_MAX
+MIN: Final = -(2**63)
+FIELDS_OF_OUTCOME: Final = (
+    "timestamp_ns",
+    "effective_amount",
+    "debit_balance",
+    "debit_held",
+    "credit_balance",
+    "credit_held",
+)
+_ENTRY_GAP_NS: Final = 1_000
+_fresh_numbers = itertools.count(1)
+
+
+class Executed(Protocol):
+    """What `execute` answers."""
+
+    @property
+    def events(self) -> Records: ...
+
+    @property
+    def results(self) -> Records: ...
+
+
+class Subject(Protocol):
+    """An implementation of the ledger: the kernel's or the model."""
+
+    @property
+    def next_sequence(self) -> int: ...
+
+    @property
+    def last_timestamp_ns(self) -> int: ...
+
+    @property
+    def account_count(self) -> int: ...
+
+    def register_currency(self, code: str, decimals: int) -> None: ...
+
+    def execute(self, commands: Records, entry_timestamp_ns: int, preset: Words = ...) -> Executed: ...
+
+    def lookup_accounts(self, ids: Words) -> Records: ...
+
+    def list_accounts(self, cursor: int, count: int) -> Records: ...
+
+    def check_invariants(self) -> None: ...
+
+
+def id_of(number: int) -> bytes:
+    """A readable id for rows that speak of the same id more than once."""
+    return b"id" + number.to_bytes(14, "big")
+
+
+def fresh_id() -> bytes:
+    """An id that no other row has."""
+    return b"fresh" + next(_fresh_numbers).to_bytes(11, "big")
+
+
+def account(name: str | bytes) -> bytes:
+    """The id of an account: ``"ann"`` in EUR, ``"ann/USD"`` in another currency; bytes are an id already."""
+    if isinstance(name, bytes):
+        return name
+    text, _, currency = name.partition("/")
+    return account_id(text, currency or "EUR")
+
+
+def words_of(ids: list[bytes]) -> Words:
+    """Ids as look-ups take them."""
+    return np.array([id_words(identifier) for identifier in ids], np.int64).reshape(-1, 2)
+
+
+def named(name: bytes) -> dict[str, bytes]:
+    """The three fields of an OPEN that its name occupies."""
+    padded = name.ljust(48, b"\0")
+    return {"credit": padded[:16], "reference": padded[16:32], "user_data": padded[32:]}
+
+
+def word(currency: bytes) -> int:
+    """The signed word of a currency that may be an impossible one."""
+    return int.from_bytes(currency.ljust(8, b"\0"), "little", signed=True)
+
+
+def open_account(name: str, limit: int = 0, **fields: bytes | int) -> Command:
+    text, _, currency = name.partition("/")
+    command = Command(
+        kind=CommandKind.OPEN,
+        id=fresh_id(),
+        debit=account(name),
+        amount=limit,
+        currency=word((currency or "EUR").encode()),
+        **named(text.encode()),
+    )
+    return replace(command, **fields)
+
+
+def transfer(debit: str | bytes, credit: str | bytes, amount: int, **fields: bytes | int) -> Command:
+    command = Command(
+        kind=CommandKind.TRANSFER, id=fresh_id(), debit=account(debit), credit=account(credit), amount=amount
+    )
+    return replace(command, **fields)
+
+
+def set_limit(name: str | bytes, limit: int, **fields: bytes | int) -> Command:
+    command = Command(kind=CommandKind.SET_LIMIT, id=fresh_id(), debit=account(name), amount=limit)
+    return replace(command, **fields)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A command, and what it must be answered with: the code and the balances after it of both accounts."""
+
+    command: Command
+    code: Code
+    debit: int = 0
+    credit: int = 0
+    field: CommandField = CommandField.NONE
+    repeated: bool = False
+
+
+def row(
+    command: Command,
+    code: Code = Code.COMMITTED,
+    debit: int = 0,
+    credit: int = 0,
+    *,
+    field: CommandField = CommandField.NONE,
+    repeated: bool = False,
+) -> Row:
+    """A row; balances that are left out are zero, as they are where there is no account."""
+    return Row(command, code, debit, credit, field, repeated)
+
+
+def expect(what: str, found: object, wanted: object) -> None:
+    """Fail with a sentence if what was found is not what was wanted."""
+    if found != wanted:
+        raise AssertionError(f"{what}: {found!r}, not {wanted!r}")
+
+
+def outcome_of(record: np.void) -> list[int]:
+    """The fields that results and events share."""
+    return [int(record[field]) for field in FIELDS_OF_OUTCOME]
+
+
+class Books:
+    """One implementation under test, with EUR, USD and JPY registered and a clock that only goes forward."""
+
+    def __init__(self, subject: Subject, *, apart: bool, shard: int = 0) -> None:
+        self.subject = subject
+        self.apart = apart
+        self.shard = shard
+        self._first_results: dict[tuple[int, bytes], np.void] = {}
+        for code, decimals in (("EUR", 2), ("USD", 2), ("JPY", 0)):
+            subject.register_currency(code, decimals)
+
+    def next_timestamp_ns(self) -> int:
+        """The timestamp that the next entry gets unless it is given one."""
+        return self.subject.last_timestamp_ns + _ENTRY_GAP_NS
+
+    def fund(self, **balances: int) -> None:
+        """Open ``world`` without limit and the named accounts in EUR with limit 0, and pay each its balance."""
+        self.run(open_account("world", MAX), *(open_account(name) for name in balances))
+        self.run(*(transfer("world", name, balance) for name, balance in balances.items() if balance))
+
+    def run(self, *commands: Command, at: int | None = None) -> Executed:
+        """Execute commands that must all commit, in one entry."""
+        return self.check_entry([row(command) for command in commands], at=at, balances=False)
+
+    def check(self, *rows: Row) -> None:
+        """Execute the rows, in one entry or in one each, and compare every outcome with what the row says."""
+        for entry in [[one] for one in rows] if self.apart else [list(rows)]:
+            self.check_entry(entry)
+
+    def check_entry(
+        self, rows: list[Row], *, at: int | None = None, balances: bool = True, preset: list[int] | None = None
+    ) -> Executed:
+        """Execute the rows in one entry whose timestamp is `at`; see `check`."""
+        first_sequence = self.subject.next_sequence
+        commands = encode_commands([one.command for one in rows])
+        sent = commands.tobytes()
+        timestamp_ns = self.next_timestamp_ns() if at is None else at
+        if preset is None:
+            executed = self.subject.execute(commands, timestamp_ns)
+        else:
+            executed = self.subject.execute(commands, timestamp_ns, np.array(preset, np.int64))
+        expect("the bytes of the commands, afterwards", commands.tobytes(), sent)
+        expect("number of results", len(executed.results), len(rows))
+        events = iter(executed.events)
+        sequence = first_sequence
+        for number, (expected, result) in enumerate(zip(rows, executed.results, strict=True)):
+            where = f"of row {number}, {expected.command}"
+            expect(f"code {where}", Code(int(result["code"])), expected.code)
+            expect(f"flags {where}", int(result["flags"]), ResultFlag.REPEATED if expected.repeated else 0)
+            expect(f"detail {where}", int(result["detail"]), expected.field)
+            if balances:
+                found = (int(result["debit_balance"]), int(result["credit_balance"]))
+                expect(f"balances {where}", found, (expected.debit, expected.credit))
+            if expected.repeated or not CODE_ROW[expected.code].leaves_event:
+                self._check_without_event(expected, result, where)
+                continue
+            expect(f"position {where}", split_position(int(result["position"])), (self.shard, sequence))
+            self._check_event(expected, result, next(events), where)
+            sequence += 1
+        expect("events that no row should have left", list(events), [])
+        expect("next sequence", self.subject.next_sequence, sequence)
+        if sequence > first_sequence:
+            expect("last timestamp", self.subject.last_timestamp_ns, int(executed.events["timestamp_ns"][-1]))
+        self.subject.check_invariants()
+        return executed
+
+    def _check_event(self, expected: Row, result: np.void, event: np.void, where: str) -> None:
+        """The event repeats the command and the result, and one of a refusal is on no account's chain."""
+        is_committed = expected.code == Code.COMMITTED
+        expect(f"effective amount {where}", int(result["effective_amount"]), expected.command.amount * is_committed)
+        expect(f"result in the event {where}", int(event["result"]), expected.code)
+        expect(f"outcome in the event {where}", outcome_of(event), outcome_of(result))
+        asked = encode_commands([expected.command])[0]
+        expect(f"command in the event {where}", event.tobytes()[:120], asked.tobytes()[:120])
+        expect(f"reserved bytes of the event {where}", int(event["event_reserved"]), 0)
+        if not is_committed:
+            expect(f"back-pointers {where}", (int(event["debit_previous"]), int(event["credit_previous"])), (0, 0))
+        self._first_results[slot_of(expected.command.debit), expected.command.id] = result.copy()
+
+    def _check_without_event(self, expected: Row, result: np.void, where: str) -> None:
+        """A repeat is the first outcome, a conflict has its position, and all others have nothing."""
+        position, outcome = 0, [0] * len(FIELDS_OF_OUTCOME)
+        if expected.repeated or expected.code == Code.ID_CONFLICT:
+            first = self._first_results[slot_of(expected.command.debit), expected.command.id]
+            position = int(first["position"])
+            if expected.repeated:
+                outcome = outcome_of(first)
+        expect(f"position {where}", int(result["position"]), position)
+        expect(f"outcome {where}", outcome_of(result), outcome)
+
+    def position(self, sequence: int) -> int:
+        return position_of(self.shard, sequence)
+
+    def find(self, name: str | bytes) -> np.void:
+        """The row of one account."""
+        rows = self.subject.lookup_accounts(words_of([account(name)]))
+        expect("number of accounts found", len(rows), 1)
+        return rows[0]

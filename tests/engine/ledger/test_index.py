@@ -1,0 +1,150 @@
+"""The indexes behind accounts and ids grow while in use: nothing is lost, and nothing is found that is not there."""
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from random import Random
+from typing import Final
+
+import numpy as np
+import pytest
+
+from bezant.engine.ledger.ledger import Ledger
+from bezant.protocol.codes import ResultCode as Code
+from bezant.protocol.kinds import CommandKind, ResultFlag
+from bezant.protocol.names import account_id
+from bezant.protocol.records import COMMAND, Records, id_words
+
+from .model import Command
+from .pair import Pair
+from .tables import MAX, expect, open_account, transfer
+
+ACCOUNTS_COUNT: Final = 5_000
+TRANSFERS_COUNT: Final = 20_000
+ENTRY_COMMANDS_MAX: Final = 900
+IDS_COUNT: Final = 6_000
+
+
+def test_thousands_of_accounts_and_ids_from_a_tiny_table() -> None:
+    """Against the model, with repeats from every stage of growth in between and all of them once more at the end."""
+    chance = Random(1)
+    pair = Pair(accounts_max=ACCOUNTS_COUNT, ids_capacity_initial=16)
+    pair.register_currency("EUR", 2)
+    names = [f"wallet-{number}" for number in range(ACCOUNTS_COUNT)]
+    commands = [open_account(name, MAX, id=chance.randbytes(16)) for name in names]
+    for _ in range(TRANSFERS_COUNT):
+        debit, credit = chance.sample(names, 2)
+        commands.append(transfer(debit, credit, chance.randint(1, 1_000), id=chance.randbytes(16)))
+    for start, end in stretches(chance, len(commands)):
+        repeated = chance.choices(commands[:end], k=20)
+        codes = pair.execute([*commands[start:end], *repeated], pair.model.last_timestamp_ns + 1)
+        expect("codes", set(codes), {Code.COMMITTED})
+    expect("events", pair.ledger.next_sequence - 1, ACCOUNTS_COUNT + TRANSFERS_COUNT)
+    pair.compare_accounts()
+    before = pair.ledger.next_sequence
+    for start, end in stretches(chance, len(commands)):
+        pair.execute(commands[start:end], pair.model.last_timestamp_ns + 1)
+    expect("next sequence after nothing but repeats", pair.ledger.next_sequence, before)
+    full: list[Command] = [open_account("one-more"), open_account(names[0])]
+    expect("codes", pair.execute(full, 10**9), [Code.ACCOUNTS_FULL, Code.ACCOUNT_EXISTS])
+
+
+def stretches(chance: Random, total: int) -> Iterator[tuple[int, int]]:
+    """Cut `total` commands into entries of all sizes, the first ones small."""
+    start = 0
+    while start < total:
+        end = min(total, start + chance.randint(1, min(ENTRY_COMMANDS_MAX, 2 + start)))
+        yield start, end
+        start = end
+
+
+def random_ids(chance: Random) -> Iterator[bytes]:
+    while True:
+        yield chance.randbytes(16)
+
+
+def rising_ids(_: Random) -> Iterator[bytes]:
+    """As small integers, most significant byte first: all but the last bytes are equal."""
+    return (number.to_bytes(16, "big") for number in count(1))
+
+
+def rising_ids_of_the_other_order(_: Random) -> Iterator[bytes]:
+    return (number.to_bytes(16, "little") for number in count(1))
+
+
+def ids_of_equal_heads(chance: Random) -> Iterator[bytes]:
+    while True:
+        yield b"the head" + chance.randbytes(8)
+
+
+def ids_of_equal_tails(chance: Random) -> Iterator[bytes]:
+    while True:
+        yield chance.randbytes(8) + b"the tail"
+
+
+def ids_of_equal_words(chance: Random) -> Iterator[bytes]:
+    """Head and tail are the same word, which cancels out in a hash that joins them with an exclusive or."""
+    while True:
+        yield chance.randbytes(8) * 2
+
+
+def ids_in_multiples(_: Random) -> Iterator[bytes]:
+    """Multiples of 2^32: the low bits that a lazy hash would take are all zero."""
+    return (id_of_words(number << 32, number << 32) for number in count(1))
+
+
+def id_of_words(head: int, tail: int) -> bytes:
+    return head.to_bytes(8, "little") + tail.to_bytes(8, "little")
+
+
+@pytest.mark.parametrize(
+    "make_ids",
+    [
+        random_ids,
+        rising_ids,
+        rising_ids_of_the_other_order,
+        ids_of_equal_heads,
+        ids_of_equal_tails,
+        ids_of_equal_words,
+        ids_in_multiples,
+    ],
+)
+def test_ids_of_every_make(make_ids: Callable[[Random], Iterator[bytes]]) -> None:
+    """Against a dictionary: each id is used in two slots, and each use keeps its own sequence."""
+    chance = Random(2)
+    ledger = Ledger(accounts_max=4, ids_capacity_initial=16)
+    ledger.register_currency("EUR", 2)
+    accounts = [account_id(name, "EUR") for name in ("left", "right")]
+    ids = make_ids(chance)
+    uses = [
+        (accounts[number % 2], identifier) for identifier in (next(ids) for _ in range(IDS_COUNT)) for number in (0, 1)
+    ]
+    chance.shuffle(uses)
+    sequences: dict[tuple[bytes, bytes], int] = {}
+    records = transfers(uses)
+    assert ledger.find_events(records).tolist() == [0] * len(uses)
+    for start, end in stretches(chance, len(uses)):
+        executed = ledger.execute(records[start:end], ledger.last_timestamp_ns + 1)
+        assert len(executed.events) == end - start
+        for use in uses[start:end]:
+            sequences[use] = len(sequences) + 1
+        picked = chance.choices(range(len(uses)), k=30)
+        wanted = [sequences.get(uses[number], 0) for number in picked]
+        assert ledger.find_events(records[picked]).tolist() == wanted
+    assert len(sequences) == len(uses)
+    assert ledger.find_events(records).tolist() == [sequences[use] for use in uses]
+    repeated = ledger.execute(records, ledger.last_timestamp_ns + 1)
+    assert len(repeated.events) == 0
+    assert set(repeated.results["flags"].tolist()) == {ResultFlag.REPEATED}
+    assert repeated.results["position"].tolist() == [sequences[use] for use in uses]
+    ledger.check_invariants()
+
+
+def transfers(uses: list[tuple[bytes, bytes]]) -> Records:
+    """Transfers from accounts that do not exist: refused, and so an event and a use of the id each."""
+    records = np.zeros(len(uses), COMMAND)
+    records["kind"] = CommandKind.TRANSFER
+    records["amount"] = 1
+    for field, number in (("debit", 0), ("id", 1)):
+        words = np.array([id_words(use[number]) for use in uses], np.int64)
+        records[f"{field}_head"], records[f"{field}_tail"] = words[:, 0], words[:, 1]
+    return records
