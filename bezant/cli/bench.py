@@ -1,0 +1,136 @@
+"""`bezant bench`: measures a node under load, from another process; perf/README.md says what the figures mean."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from bezant.cli.output import write_json, write_remark
+from bezant.cli.progress import Bar, progress
+from bezant.cli.session import add_json_argument, address
+
+if TYPE_CHECKING:
+    from bezant.perf.load.report import Report
+    from bezant.perf.load.session import Settings
+
+_STATUS_TERMINATED = 128 + signal.SIGTERM
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the arguments of `bezant bench`."""
+    parser = subparsers.add_parser(
+        "bench",
+        description="Measure a node under load. Starts one on a temporary folder unless it gets the address of one.",
+    )
+    kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
+    _add_transfers(kinds)
+    _add_sdk(kinds)
+
+
+def _add_transfers(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    summary = "transfers between random accounts, in frames, over any number of connections"
+    parser = kinds.add_parser("transfers", help=summary, description=summary.capitalize() + ".")
+    _add_number(parser, "--accounts", 10_000, "accounts to move money between")
+    _add_number(parser, "--transfers", 1_000_000, "transfers in all")
+    _add_number(parser, "--batch", 8189, "transfers in one frame")
+    _add_number(parser, "--clients", 1, "connections")
+    _add_number(parser, "--inflight", 1, "frames of one connection that wait for their reply")
+    parser.add_argument(
+        "--ids",
+        choices=("time", "random"),
+        default="time",
+        help="ids of transfers: rising with time, as the SDK's, or 128 random bits (default: %(default)s)",
+    )
+    _add_common(parser)
+
+
+def _add_sdk(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    summary = "concurrent awaits of wallet.transfer in one process, through the SDK"
+    parser = kinds.add_parser("sdk", help=summary, description=summary.capitalize() + ".")
+    _add_number(parser, "--concurrency", 1000, "transfers that are awaited at the same time")
+    _add_number(parser, "--transfers", 200_000, "transfers in all")
+    _add_number(parser, "--accounts", 10_000, "accounts to move money between")
+    _add_common(parser)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seed",
+        metavar="N",
+        type=int,
+        help="of the random numbers (default: the same in every run, or a new one with --connect)",
+    )
+    parser.add_argument("--connect", metavar="HOST:PORT", type=address, help="a node that runs already")
+    parser.add_argument("--echo", metavar="HOST:PORT", type=address, help="with --connect: the node's echo listener")
+    parser.add_argument(
+        "--directory",
+        metavar="DIR",
+        type=Path,
+        help="where the temporary folder goes; with --connect, a folder on the disk of that node's data",
+    )
+    add_json_argument(parser)
+
+
+def _add_number(parser: argparse.ArgumentParser, name: str, default: int, meaning: str) -> None:
+    parser.add_argument(name, metavar="N", type=int, default=default, help=f"{meaning} (default: %(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print the report, and fail if the books contradict the answers."""
+    settings = _settings(arguments)
+    with _stopping_on_sigterm():
+        report = _measure(settings, quiet=arguments.json)
+    if arguments.json:
+        write_json(report.as_json())
+    else:
+        _write_table(report)
+    if report.books_fault:
+        write_remark(f"bezant: the node's accounts contradict its answers: {report.books_fault}")
+        return 1
+    return 0
+
+
+def _settings(arguments: argparse.Namespace) -> "Settings":
+    from bezant.perf.load.session import Settings
+
+    given = {name: value for name, value in vars(arguments).items() if name in Settings.__struct_fields__}
+    return Settings(**given)
+
+
+def _measure(settings: "Settings", *, quiet: bool) -> "Report":
+    from bezant.perf.load.session import measure
+
+    if quiet:
+        return measure(settings, lambda _done: None)
+    with progress("transfers", total=settings.transfers, unit="transfers") as bar:
+        return measure(settings, _follow(bar, settings.transfers))
+
+
+def _follow(bar: Bar, total: int) -> Callable[[int], None]:
+    return lambda done: bar.update(done, total)
+
+
+def _write_table(report: "Report") -> None:
+    from rich.console import Console
+
+    from bezant.perf.load.report import make_table
+
+    Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty()).print(make_table(report))
+
+
+@contextmanager
+def _stopping_on_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into an ordinary exit while the block runs, so that no node or load is left behind."""
+
+    def leave(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(_STATUS_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

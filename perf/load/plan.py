@@ -1,0 +1,72 @@
+"""What the command and its load process say to each other: a plan in on stdin, then lines of JSON out on stdout."""
+
+from typing import Literal
+
+import msgspec
+
+from bezant.protocol.messages import Statistics
+
+IdKind = Literal["time", "random"]
+
+
+class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One load, as `bezant bench` was asked for it. ``batch``, ``clients`` and ``inflight`` are unused by the SDK's.
+
+    ``inflight`` counts frames of one client that wait for a reply. ``echo`` is the address of the node's echo listener
+    ("" if it has none), ``node_process_id`` the node's process if it runs on this machine (else 0), and
+    ``stall_timeout_s`` how long no reply at all may come before the load gives up.
+    """
+
+    address: str
+    transfers: int
+    accounts: int
+    batch: int = 1
+    clients: int = 1
+    inflight: int = 1
+    concurrency: int = 1
+    ids: IdKind = "time"
+    seed: int = 1
+    echo: str = ""
+    node_process_id: int = 0
+    stall_timeout_s: float = 60.0
+
+
+class LoadProgress(msgspec.Struct, frozen=True, tag="progress"):
+    """So many transfers have been answered."""
+
+    done: int
+
+
+class LoadFailure(msgspec.Struct, frozen=True, tag="failure"):
+    """The load could not be run; ``error`` names a class of `bezant.protocol.errors`."""
+
+    error: str
+    message: str
+
+
+class LoadOutcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
+    """What a load process measured and what it found in the books afterwards.
+
+    ``books_fault`` is None if the accounts say the same as the replies did. ``seconds`` runs from the first send to the
+    last reply; the processor times of both processes are those within it. The echo's median is over round trips before
+    and after.
+    """
+
+    seconds: float
+    accepted: int
+    rejected: int
+    unknown: int
+    repeated: int
+    rejected_codes: dict[str, int]
+    latency_us: dict[str, float | None]
+    echo_p50_us: float | None
+    load_cpu_seconds: float
+    node_cpu_seconds: float | None
+    books_fault: str | None
+    kernel_digest: str
+    statistics_before: Statistics
+    statistics_after: Statistics
+    warnings: list[str] = []
+
+
+LoadLine = LoadProgress | LoadFailure | LoadOutcome

@@ -1,0 +1,201 @@
+"""The processes of a measurement: the node and the load, each started, watched and stopped by its own handle.
+
+Children have a process group of their own, so that an interrupt at the terminal reaches the command alone, which then
+stops them in order. Every wait has a limit.
+"""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final, Self
+
+import msgspec
+
+from bezant.perf.load.plan import LoadFailure, LoadLine, LoadOutcome, LoadPlan, LoadProgress
+from bezant.protocol import errors
+from bezant.protocol.errors import BezantError
+
+NODE_COMMAND: Final = (sys.executable, "-m", "bezant", "serve")
+NODE_START_TIMEOUT_S: Final = 120.0
+"""A node that starts for the first time compiles its kernels."""
+NODE_STOP_TIMEOUT_S: Final = 60.0
+LOAD_LINE_TIMEOUT_S: Final = 180.0
+"""Between two lines of the load process; it reports several times a second once its kernels are compiled."""
+LOAD_STOP_TIMEOUT_S: Final = 10.0
+_LINE_SIZE_MAX: Final = 1 << 20
+_STANDARD_ERROR_TAIL_SIZE: Final = 2000
+_TOLD_AS_THEY_ARE: Final = frozenset(
+    {"UsageError", "ConnectionFailed", "RequestTimedOut", "RemoteProtocolError", "LocalProtocolError"}
+)
+
+
+class ProcessFailed(BezantError):  # noqa: N818 - it says what happened, as in `bezant.protocol.errors`
+    """A process of the measurement did not start, or ended before its work was done."""
+
+
+class LineReader:
+    """Reads lines from a pipe, each within a time limit."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._descriptor = pipe.fileno()
+        self._pending = b""
+
+    def read_line(self, timeout_s: float) -> bytes | None:
+        """The next line without its end, or None at the end of the pipe. Raises `TimeoutError`, `ProcessFailed`."""
+        deadline = time.monotonic() + timeout_s
+        while b"\n" not in self._pending:
+            if len(self._pending) > _LINE_SIZE_MAX:
+                raise ProcessFailed(f"a process wrote a line of more than {_LINE_SIZE_MAX} bytes")
+            ready, _, _ = select.select([self._descriptor], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise TimeoutError
+            part = os.read(self._descriptor, 1 << 16)
+            if not part:
+                return None
+            self._pending += part
+        line, self._pending = self._pending.split(b"\n", 1)
+        return line
+
+
+class ChildProcess:
+    """A process with its stdout on a pipe and its stderr in a file; stopped when the context ends."""
+
+    def __init__(self, name: str, command: Sequence[str], stop_timeout_s: float) -> None:
+        self.name = name
+        self._stop_timeout_s = stop_timeout_s
+        self._standard_error = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `stop`
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._standard_error,
+                process_group=0,
+            )
+        except OSError as error:
+            self._standard_error.close()
+            raise ProcessFailed(f"{name} does not start: {error}") from error
+        if self._process.stdin is None or self._process.stdout is None:
+            raise ProcessFailed(f"{name} has no pipes")
+        self._input = self._process.stdin
+        self._output = self._process.stdout
+        self._lines = LineReader(self._output)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def process_id(self) -> int:
+        """Its number in the system."""
+        return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended, by our doing or not."""
+        return self._process.poll() is not None
+
+    def send(self, data: bytes) -> None:
+        """Write all of its stdin."""
+        try:
+            self._input.write(data)
+            self._input.close()
+        except BrokenPipeError:
+            raise ProcessFailed(self.describe_end()) from None
+
+    def read_line(self, timeout_s: float) -> bytes:
+        """Its next line. Raises `ProcessFailed` if it says nothing for so long, or has ended."""
+        try:
+            line = self._lines.read_line(timeout_s)
+        except TimeoutError:
+            raise ProcessFailed(f"{self.name} has said nothing for {timeout_s:g} s") from None
+        if line is None:
+            raise ProcessFailed(self.describe_end())
+        return line
+
+    def describe_end(self) -> str:
+        """That it ended, how, and what it said last on stderr."""
+        try:
+            status = str(self._process.wait(self._stop_timeout_s))
+        except subprocess.TimeoutExpired:
+            status = "unknown: it closed its output and goes on"
+        size = self._standard_error.seek(0, os.SEEK_END)
+        self._standard_error.seek(max(0, size - _STANDARD_ERROR_TAIL_SIZE))
+        told = self._standard_error.read().decode(errors="replace").strip()
+        return f"{self.name} ended early (status {status}){': ' + told if told else ''}"
+
+    def stop(self) -> None:
+        """End it with SIGTERM, and with SIGKILL if that does not help in time; safe to repeat."""
+        if not self.ended:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(self._stop_timeout_s)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        for stream in (self._input, self._output, self._standard_error):
+            stream.close()
+
+
+class NodeProcess(ChildProcess):
+    """A node of our own on a data folder, with the addresses that it printed."""
+
+    def __init__(self, data: Path, command: Sequence[str] = NODE_COMMAND) -> None:
+        listen = ("--listen", "127.0.0.1:0", "--echo", "127.0.0.1:0")
+        super().__init__("the node", (*command, "--data", str(data), *listen), NODE_STOP_TIMEOUT_S)
+        try:
+            self.address = self._read_address(b"listening on ")
+            self.echo = self._read_address(b"echo on ")
+        except BaseException:
+            self.stop()
+            raise
+
+    def _read_address(self, prefix: bytes) -> str:
+        deadline = time.monotonic() + NODE_START_TIMEOUT_S
+        while True:
+            line = self.read_line(max(0.0, deadline - time.monotonic()))
+            if line.startswith(prefix):
+                return line.removeprefix(prefix).decode("ascii", "replace").strip()
+
+
+def run_load(module: str, plan: LoadPlan, on_progress: Callable[[int], None]) -> LoadOutcome:
+    """Run a load module in a process of its own and return its outcome; `on_progress` gets the transfers done so far.
+
+    Raises what the load failed with, and `ProcessFailed` if it ends without an outcome.
+    """
+    with ChildProcess("the load process", (sys.executable, "-m", module), LOAD_STOP_TIMEOUT_S) as child:
+        child.send(msgspec.json.encode(plan))
+        while True:
+            line = _decode_line(child.read_line(LOAD_LINE_TIMEOUT_S))
+            if isinstance(line, LoadProgress):
+                on_progress(line.done)
+            elif isinstance(line, LoadFailure):
+                raise _as_error(line)
+            else:
+                return line
+
+
+def _decode_line(line: bytes) -> LoadLine:
+    try:
+        decoded: LoadLine = msgspec.json.decode(line, type=LoadLine)
+    except msgspec.MsgspecError as error:
+        raise ProcessFailed(f"the load process said something else than its progress: {error}") from error
+    return decoded
+
+
+def _as_error(failure: LoadFailure) -> BezantError:
+    if failure.error in _TOLD_AS_THEY_ARE:
+        kind: type[BezantError] = getattr(errors, failure.error)
+        return kind(failure.message)
+    return BezantError(failure.message)

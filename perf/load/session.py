@@ -1,0 +1,168 @@
+"""One measurement from start to end: a node, the floor, the load, the floor again, the report.
+
+The node and the load are processes of their own; this one only waits for them. The floor is measured before and after
+the load, while the node has nothing to do, so that a drift of the machine shows in both.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from bezant.perf.load.filesystem import file_system_type, is_memory
+from bezant.perf.load.floor import SyncFloor
+from bezant.perf.load.plan import IdKind, LoadOutcome, LoadPlan
+from bezant.perf.load.processes import NODE_COMMAND, NodeProcess, ProcessFailed, run_load
+from bezant.perf.load.report import Report, Surroundings, make_report
+from bezant.protocol.errors import BezantError, UsageError
+from bezant.protocol.frames import BATCH_COUNT_MAX
+
+LoadKind = Literal["transfers", "sdk"]
+
+_MODULES: Final[dict[LoadKind, str]] = {
+    "transfers": "bezant.perf.load.generator",
+    "sdk": "bezant.perf.load.sdk",
+}
+_SETTINGS: Final[dict[LoadKind, tuple[str, ...]]] = {
+    "transfers": ("accounts", "transfers", "batch", "clients", "inflight", "ids", "seed"),
+    "sdk": ("accounts", "transfers", "concurrency", "seed"),
+}
+_CLIENTS_MAX: Final = 10_000
+_ACCOUNTS_MAX: Final = 10_000_000
+_SEED_FIXED: Final = 1
+_LOG_SEGMENT_SUFFIX: Final = ".segment"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What `bezant bench` was asked for.
+
+    ``connect`` is the address of a node that runs already (None: start one), ``echo`` that of its echo listener, and
+    ``directory`` the folder for the data of our own node, or one on the file system of the other node's data.
+    """
+
+    kind: LoadKind
+    accounts: int
+    transfers: int
+    batch: int = 1
+    clients: int = 1
+    inflight: int = 1
+    concurrency: int = 1
+    ids: IdKind = "time"
+    seed: int | None = None
+    connect: str | None = None
+    echo: str | None = None
+    directory: Path | None = None
+    node_command: Sequence[str] = NODE_COMMAND
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise `UsageError` for what cannot be measured."""
+    limits = {
+        "accounts": (2, _ACCOUNTS_MAX),
+        "transfers": (1, 1 << 40),
+        "batch": (1, BATCH_COUNT_MAX),
+        "clients": (1, _CLIENTS_MAX),
+        "inflight": (1, 1 << 16),
+        "concurrency": (1, 1 << 20),
+    }
+    for name, (least, most) in limits.items():
+        value = getattr(settings, name)
+        if not least <= value <= most:
+            raise UsageError(f"--{name} is {least} to {most}, not {value}")
+    if settings.seed is not None and not 0 <= settings.seed < 1 << 63:
+        raise UsageError(f"--seed is 0 to 2^63 - 1, not {settings.seed}")
+    if settings.directory is not None and not settings.directory.is_dir():
+        raise UsageError(f"--directory {settings.directory} is not a folder")
+    if settings.echo and not settings.connect:
+        raise UsageError("--echo goes with --connect; a node of our own has its echo listener")
+
+
+def measure(settings: Settings, on_progress: Callable[[int], None]) -> Report:
+    """Measure as asked and report; `on_progress` gets the number of transfers answered so far.
+
+    Starts and stops its own node unless there is an address to connect to. Raises `UsageError`, `ProcessFailed`,
+    and what the load failed with.
+    """
+    check_settings(settings)
+    with ExitStack() as stack:
+        if settings.connect:
+            return _measure_other(settings, settings.connect, on_progress)
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bezant-bench-", dir=settings.directory))
+        except OSError as error:
+            raise UsageError(f"no folder for the node's data: {error}") from error
+        return _measure_own(settings, Path(folder), on_progress)
+
+
+def _measure_own(settings: Settings, folder: Path, on_progress: Callable[[int], None]) -> Report:
+    data = folder / "data"
+    with NodeProcess(data, settings.node_command) as node:
+        floor = SyncFloor(folder)
+        floor.measure()
+        other_before = _size_besides_log(data)
+        plan = _make_plan(settings, node.address, node.echo, node.process_id, _SEED_FIXED)
+        try:
+            outcome = run_load(_MODULES[settings.kind], plan, on_progress)
+        except BezantError as error:
+            if node.ended:
+                raise ProcessFailed(f"{node.describe_end()}; the load: {error}") from error
+            raise
+        floor.measure()
+    return _report(settings, plan, outcome, folder, floor, other_bytes=_size_besides_log(data) - other_before)
+
+
+def _measure_other(settings: Settings, address: str, on_progress: Callable[[int], None]) -> Report:
+    # A fixed seed would repeat the random ids of the measurement before this one on the same node.
+    plan = _make_plan(settings, address, settings.echo or "", 0, int.from_bytes(os.urandom(7), "little"))
+    floor = SyncFloor(settings.directory) if settings.directory else None
+    if floor:
+        floor.measure()
+    outcome = run_load(_MODULES[settings.kind], plan, on_progress)
+    if floor:
+        floor.measure()
+    return _report(settings, plan, outcome, settings.directory, floor, other_bytes=None)
+
+
+def _make_plan(settings: Settings, address: str, echo: str, node_process_id: int, seed_default: int) -> LoadPlan:
+    return LoadPlan(
+        address=address,
+        transfers=settings.transfers,
+        accounts=settings.accounts,
+        batch=settings.batch,
+        clients=settings.clients,
+        inflight=settings.inflight,
+        concurrency=settings.concurrency,
+        ids=settings.ids,
+        seed=seed_default if settings.seed is None else settings.seed,
+        echo=echo,
+        node_process_id=node_process_id,
+    )
+
+
+def _report(
+    settings: Settings,
+    plan: LoadPlan,
+    outcome: LoadOutcome,
+    directory: Path | None,
+    floor: SyncFloor | None,
+    *,
+    other_bytes: int | None,
+) -> Report:
+    file_system = file_system_type(directory) if directory else None
+    surroundings = Surroundings(
+        file_system=file_system,
+        on_memory=is_memory(file_system),
+        sync_p50_us=floor.p50_us() if floor else {},
+        other_bytes=other_bytes,
+    )
+    asked: dict[str, Any] = {name: getattr(plan, name) for name in _SETTINGS[settings.kind]}
+    return make_report(plan, outcome, surroundings, asked)
+
+
+def _size_besides_log(data: Path) -> int:
+    """Bytes of all files of a data folder but the log's segments, which the node counts itself."""
+    return sum(path.stat().st_size for path in data.rglob("*") if path.is_file() and path.suffix != _LOG_SEGMENT_SUFFIX)

@@ -1,0 +1,65 @@
+"""A fake node for the load generators, in a process of its own, and rings of frames to try kernels on."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bezant.perf.load import floor
+from bezant.perf.load.books import LoadAccounts
+from bezant.perf.load.processes import NodeProcess
+from bezant.perf.load.ring import FrameRing
+
+FAKE_NODE = (sys.executable, str(Path(__file__).with_name("fake_node.py")), "serve")
+
+StartNode = Callable[..., NodeProcess]
+MakeRing = Callable[..., FrameRing]
+
+
+@pytest.fixture
+def fake_node_command() -> tuple[str, ...]:
+    """What to run instead of `bezant serve`."""
+    return FAKE_NODE
+
+
+@pytest.fixture
+def start_fake_node(tmp_path: Path) -> Iterator[StartNode]:
+    """Start a fake node with the arguments given; it is stopped after the test."""
+    started: list[NodeProcess] = []
+
+    def start(*arguments: str) -> NodeProcess:
+        node = NodeProcess(tmp_path / "data", (*FAKE_NODE, *arguments))
+        started.append(node)
+        return node
+
+    yield start
+    for node in started:
+        node.stop()
+
+
+@pytest.fixture(scope="session")
+def good_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
+    """A fake node without a fault, for all tests that read its counters only as differences."""
+    with NodeProcess(tmp_path_factory.mktemp("good") / "data", FAKE_NODE) as node:
+        yield node
+
+
+@pytest.fixture(autouse=True)
+def short_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure the floor a few times only."""
+    monkeypatch.setattr(floor, "ECHO_WARM_UP", 1)
+    monkeypatch.setattr(floor, "ECHO_COUNT_MAX", 5)
+    monkeypatch.setattr(floor, "SYNC_COUNT", 3)
+
+
+@pytest.fixture
+def make_ring() -> MakeRing:
+    """Make a ring; what is not given is small."""
+    accounts = LoadAccounts(10)
+
+    def make(**changes: object) -> FrameRing:
+        settings = {"transfers": 100, "batch": 1, "frames_in_flight_max": 4, "rising_ids": False, "seed": 7}
+        return FrameRing(**settings | changes, account_heads=accounts.heads, account_tails=accounts.tails)
+
+    return make

@@ -1,0 +1,154 @@
+"""Claim: a load counts what the node answered, checks it against the books, and ends early for what it cannot trust."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from bezant.perf.load.generator import run_transfers
+from bezant.perf.load.plan import LoadPlan
+from bezant.perf.load.sdk import run_sdk
+from bezant.protocol.errors import (
+    BezantError,
+    ConnectionFailed,
+    RemoteProtocolError,
+    RequestRefused,
+    RequestTimedOut,
+    UsageError,
+)
+
+
+def plan_for(node, **changes: object) -> LoadPlan:
+    settings = {"address": node.address, "transfers": 500, "accounts": 10, "clients": 2, "inflight": 3}
+    return LoadPlan(**settings | changes)
+
+
+def ignore(_done: int) -> None:
+    pass
+
+
+@pytest.mark.parametrize("ids", ["time", "random"])
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1, 1, 1), (500, 1, 1, 1), (500, 1, 7, 9), (500, 3, 2, 2), (5, 64, 4, 4), (20_000, 8191, 2, 4)],
+)
+async def test_everything_sent_is_answered(good_node, shape: tuple[int, ...], ids: str) -> None:
+    asked = dict(zip(("transfers", "batch", "clients", "inflight"), shape, strict=True))
+    transfers = asked["transfers"]
+    plan = plan_for(good_node, **asked, ids=ids, echo=good_node.echo)
+    told = []
+    outcome = await run_transfers(plan, told.append)
+    assert (outcome.accepted, outcome.rejected, outcome.unknown, outcome.repeated) == (transfers, 0, 0, 0)
+    assert outcome.books_fault is None
+    assert outcome.seconds > 0
+    assert outcome.latency_us["p50"] <= outcome.latency_us["max"]
+    assert outcome.echo_p50_us > 0
+    assert told[-1] == transfers
+    assert outcome.statistics_after.commands - outcome.statistics_before.commands == transfers
+
+
+async def test_a_run_longer_than_the_ring(good_node, monkeypatch) -> None:
+    monkeypatch.setattr("bezant.perf.load.ring._SLOT_COUNT_MAX", 64)
+    outcome = await run_transfers(plan_for(good_node, transfers=20_000, clients=4, inflight=8), ignore)
+    assert outcome.accepted == 20_000
+    assert outcome.books_fault is None
+
+
+async def test_rejected_transfers_are_counted_by_code(start_fake_node) -> None:
+    node = start_fake_node("--fault", "reject", "--fault-after", "210")
+    outcome = await run_transfers(plan_for(node), ignore)
+    assert outcome.accepted == 200
+    assert outcome.rejected == 300
+    assert outcome.rejected_codes == {"INSUFFICIENT_FUNDS": 300}
+    assert outcome.books_fault is None
+
+
+async def test_repeats_are_no_transfers(start_fake_node) -> None:
+    outcome = await run_transfers(plan_for(start_fake_node("--fault", "repeat")), ignore)
+    assert (outcome.accepted, outcome.repeated) == (500, 500)
+    assert outcome.books_fault is None
+
+
+async def test_books_that_lack_a_transfer_are_found(start_fake_node) -> None:
+    node = start_fake_node("--fault", "lose", "--fault-after", "509")
+    outcome = await run_transfers(plan_for(node), ignore)
+    assert outcome.accepted == 500
+    assert "500 transfers were answered" in outcome.books_fault
+    assert "499" in outcome.books_fault
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize(
+    ("fault", "kind", "meaning"),
+    [
+        ("checksum", RemoteProtocolError, "checksum"),
+        ("request-id", RemoteProtocolError, "no request that is waiting|not one to a frame"),
+        ("wrong-connection", RemoteProtocolError, "another connection"),
+        ("error", RequestRefused, "too much"),
+        ("close", ConnectionFailed, "closed connection"),
+        ("silent", RequestTimedOut, "then nothing"),
+    ],
+)
+async def test_a_node_that_cannot_be_trusted_ends_the_load(
+    start_fake_node, fault: str, kind: type[BezantError], meaning: str, batch: int
+) -> None:
+    node = start_fake_node("--fault", fault, "--fault-after", "100")
+    with pytest.raises(kind, match=meaning):
+        await run_transfers(plan_for(node, batch=batch, stall_timeout_s=0.1), ignore)
+
+
+async def test_a_batch_beyond_the_nodes_is_a_usage_error(start_fake_node) -> None:
+    with pytest.raises(UsageError, match="2000 that the node takes"):
+        await run_transfers(plan_for(start_fake_node("--batch-max", "2000"), batch=2001), ignore)
+
+
+async def test_more_in_flight_than_the_node_takes_is_told(good_node) -> None:
+    outcome = await run_transfers(plan_for(good_node, transfers=40_000, batch=8191, clients=1, inflight=5), ignore)
+    assert len(outcome.warnings) == 1
+    assert "waiting in the socket" in outcome.warnings[0]
+
+
+@contextlib.contextmanager
+def closing_listener() -> Iterator[str]:
+    """The address of a port where nobody listens any more."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    yield address
+
+
+async def test_nobody_there_is_told() -> None:
+    with closing_listener() as address, pytest.raises(ConnectionFailed, match=address):
+        await run_transfers(LoadPlan(address=address, transfers=1, accounts=2), ignore)
+
+
+async def test_something_else_than_a_node_is_told() -> None:
+    async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example.org ESMTP, and some more to make a header of it\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    with pytest.raises(RemoteProtocolError, match="version"):
+        await run_transfers(LoadPlan(address=address, transfers=1, accounts=2), ignore)
+    server.close()
+    await server.wait_closed()
+
+
+async def test_the_sdk_makes_all_transfers(good_node) -> None:
+    plan = LoadPlan(address=good_node.address, transfers=700, accounts=10, concurrency=50, echo=good_node.echo)
+    told = []
+    outcome = await run_sdk(plan, told.append)
+    assert (outcome.accepted, outcome.rejected, outcome.unknown) == (700, 0, 0)
+    assert outcome.books_fault is None
+    assert outcome.latency_us["p50"] > 0
+    assert told[-1] == 700
+
+
+async def test_the_sdk_counts_rejections(start_fake_node) -> None:
+    node = start_fake_node("--fault", "reject", "--fault-after", "10")
+    outcome = await run_sdk(LoadPlan(address=node.address, transfers=30, accounts=10, concurrency=4), ignore)
+    assert outcome.rejected_codes == {"INSUFFICIENT_FUNDS": 30}
+    assert outcome.books_fault is None
