@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, _CommandModule]:
     """Parse the command line, loading only the module of the command in it. Ends the process with 2 if it is wrong."""
-    parser = _Parser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="bezant",
         description="A digital-wallet engine: a durable, verifiable ledger. Amounts are exact decimals such as 12.50.",
         epilog="`bezant COMMAND --help` explains a command.",

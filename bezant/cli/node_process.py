@@ -14,7 +14,7 @@ START_TIMEOUT_S: Final = 300.0
 """The first start on a machine compiles the kernels, which takes a slow machine minutes."""
 
 STOP_TIMEOUT_S: Final = 60.0
-LOG_TAIL_LINES: Final = 12
+LOG_TAIL_LINES: Final = 3
 _READY: Final = "listening on "
 
 

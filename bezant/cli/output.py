@@ -13,6 +13,12 @@ def write_line(text: str = "") -> None:
     sys.stdout.write(text + "\n")
 
 
+def write_at_once(text: str = "") -> None:
+    """Write one line to stdout and let it be seen now, also by the reader of a pipe: for work that takes a while."""
+    write_line(text)
+    sys.stdout.flush()
+
+
 def write_json(value: object) -> None:
     """Write one value as one line of JSON to stdout. Amounts are decimal strings in it, never floats."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")

@@ -55,7 +55,9 @@ async def test_one_that_takes_too_long_is_ended(start, monkeypatch: pytest.Monke
 
 
 async def test_it_is_killed_and_what_it_printed_is_kept(start, tmp_path: Path) -> None:
-    async with start("print('listening on 127.0.0.1:4711\\nmore', flush=True); signal.pause()") as node:
+    # In one write, so that it is all there when the first line is.
+    program = "sys.stdout.write('listening on 127.0.0.1:4711\\nmore\\n'); sys.stdout.flush(); signal.pause()"
+    async with start(program) as node:
         await node.kill()
     assert (tmp_path / "node.log").read_text() == "more\n"
 
