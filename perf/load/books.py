@@ -10,11 +10,12 @@ from bezant.protocol.errors import BezantError
 from bezant.protocol.frames import BATCH_COUNT_MAX
 from bezant.protocol.kinds import CommandKind
 from bezant.protocol.names import account_id, currency_word
-from bezant.protocol.records import COMMAND, LIMIT_UNLIMITED, NAME_SIZE_MAX, Words
+from bezant.protocol.records import COMMAND, COMMAND_SIZE, LIMIT_UNLIMITED, NAME_SIZE_MAX, Records, Words
 
 CURRENCY: Final = "EUR"
 _READY: Final = (ResultCode.COMMITTED, ResultCode.ACCOUNT_EXISTS)
-_NAME_OFFSET: Final = COMMAND.fields["credit_head"][1] if COMMAND.fields else 0
+_NAME_OFFSET: Final = 32
+"""Where an OPEN has the name: from the bytes of the credit account on."""
 
 
 class BooksUnusable(BezantError):  # noqa: N818 - it says what happened, as in `bezant.protocol.errors`
@@ -46,28 +47,16 @@ class LoadAccounts:
     async def open_all(self, client: ControlClient) -> None:
         """Open the accounts that are not open yet, without a limit, so that no transfer is refused for funds.
 
-        The id of each opening is that of the account, so that opening again is a repeat and leaves no event. Raises
-        `BooksUnusable`.
+        Opening an account again is a repeat and leaves no event. Raises `BooksUnusable`.
         """
-        currency = currency_word(CURRENCY)
         for start in range(0, len(self.names), BATCH_COUNT_MAX):
-            names = self.names[start : start + BATCH_COUNT_MAX]
-            heads, tails = self.heads[start : start + len(names)], self.tails[start : start + len(names)]
-            commands = np.zeros(len(names), COMMAND)
-            commands["id_head"], commands["id_tail"] = heads, tails
-            commands["debit_head"], commands["debit_tail"] = heads, tails
-            commands["amount"] = LIMIT_UNLIMITED
-            commands["currency"] = currency
-            commands["kind"] = CommandKind.OPEN
-            raw = commands.view(np.uint8).reshape(len(names), COMMAND.itemsize)
-            padded = np.array([name.encode() for name in names], f"S{NAME_SIZE_MAX}")
-            raw[:, _NAME_OFFSET : _NAME_OFFSET + NAME_SIZE_MAX] = padded.view(np.uint8).reshape(len(names), -1)
-            codes = (await client.submit(commands))["code"]
+            chosen = range(start, min(start + BATCH_COUNT_MAX, len(self.names)))
+            codes = (await client.submit(opening_commands(self, chosen)))["code"]
             refused = np.flatnonzero(~np.isin(codes, _READY))
             if len(refused):
                 row = CODE_ROW.get(int(codes[refused[0]]))
                 why = row.meaning if row else f"result code {codes[refused[0]]}"
-                raise BooksUnusable(f"the node does not open the account {names[refused[0]]}: {why}")
+                raise BooksUnusable(f"the node does not open the account {self.names[start + refused[0]]}: {why}")
 
     async def read(self, client: ControlClient) -> Books:
         """The sums as they are now. Raises `BooksUnusable` if an account is missing."""
@@ -78,11 +67,26 @@ class LoadAccounts:
         return Books(int(records["event_count"].sum()), sum(records["balance"].tolist()))
 
 
+def opening_commands(accounts: LoadAccounts, chosen: range) -> Records:
+    """Commands that open the accounts with the numbers `chosen`, without a limit; the id of each is its account's."""
+    part = slice(chosen.start, chosen.stop)
+    commands = np.zeros(len(chosen), COMMAND)
+    commands["id_head"] = commands["debit_head"] = accounts.heads[part]
+    commands["id_tail"] = commands["debit_tail"] = accounts.tails[part]
+    commands["amount"] = LIMIT_UNLIMITED
+    commands["currency"] = currency_word(CURRENCY)
+    commands["kind"] = CommandKind.OPEN
+    names = np.array([name.encode() for name in accounts.names[part]], f"S{NAME_SIZE_MAX}")
+    raw = commands.view(np.uint8).reshape(len(chosen), COMMAND_SIZE)
+    raw[:, _NAME_OFFSET : _NAME_OFFSET + NAME_SIZE_MAX] = names.view(np.uint8).reshape(len(chosen), NAME_SIZE_MAX)
+    return commands
+
+
 def books_fault(before: Books, after: Books, committed: int) -> str | None:
     """What contradicts that exactly `committed` transfers were made between the accounts, or None."""
     touched = after.event_count - before.event_count
     if touched != 2 * committed:
-        return f"{committed} transfers were answered as committed, but the accounts have {touched / 2:g} more of them"
+        return f"{committed} transfers were answered as committed, but the accounts took part in {touched / 2}"
     if after.balance != before.balance:
         return f"the balances of the accounts add up to {after.balance - before.balance} minor units more than before"
     return None

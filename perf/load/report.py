@@ -21,22 +21,22 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What the command knows and the load process does not.
 
     ``file_system`` is the type of the one the data folder is on, None if unknown; ``sync_p50_us`` the medians of the
-    ways to sync, fastest first, empty if not measured; ``other_bytes`` how much the data folder's files besides the log
-    grew, None if that cannot be seen.
+    ways to sync, fastest first, empty if not measured; ``bytes_on_disk`` how much more of the disk the data folder
+    uses, None if it cannot be seen.
     """
 
     file_system: str | None
     on_memory: bool
     sync_p50_us: dict[str, float]
-    other_bytes: int | None
+    bytes_on_disk: int | None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """One measurement. Times end in their unit; ``stages`` are seconds of the node's reactor within the run.
 
-    ``bytes_on_disk`` is what the run added to the log and to the files beside it, without the zeros that segments are
-    made of ahead of need. ``floor_us`` parts are None if not measured. ``books_fault`` is None if the accounts agree
-    with what was answered. ``cpu`` is the share of one core that each process used.
+    ``bytes_on_disk`` is what the run added to the data folder (see disk.py), or to the log if the folder cannot be
+    seen. ``floor_us`` parts are None if not measured. ``books_fault`` is None if the accounts agree with what was
+    answered. ``cpu`` is the share of one core that each process used.
     """
 
     transfers_per_second: float
@@ -76,7 +76,9 @@ def make_report(
     """Put the outcome of a load and its surroundings together."""
     before, after = outcome.statistics_before, outcome.statistics_after
     durable = after.durable and not surroundings.on_memory
-    bytes_on_disk = after.log_bytes - before.log_bytes + (surroundings.other_bytes or 0)
+    bytes_on_disk = surroundings.bytes_on_disk
+    if bytes_on_disk is None:
+        bytes_on_disk = after.log_bytes - before.log_bytes
     return Report(
         transfers_per_second=round(outcome.accepted / outcome.seconds, 1),
         accepted=outcome.accepted,

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from bezant.perf.load.disk import used_bytes
 from bezant.perf.load.filesystem import file_system_type, is_memory
 from bezant.perf.load.floor import SyncFloor
 from bezant.perf.load.plan import IdKind, LoadOutcome, LoadPlan
@@ -34,7 +35,6 @@ _SETTINGS: Final[dict[LoadKind, tuple[str, ...]]] = {
 _CLIENTS_MAX: Final = 10_000
 _ACCOUNTS_MAX: Final = 10_000_000
 _SEED_FIXED: Final = 1
-_LOG_SEGMENT_SUFFIX: Final = ".segment"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +103,7 @@ def _measure_own(settings: Settings, folder: Path, on_progress: Callable[[int], 
     with NodeProcess(data, settings.node_command) as node:
         floor = SyncFloor(folder)
         floor.measure()
-        other_before = _size_besides_log(data)
+        used_before = used_bytes(data)
         plan = _make_plan(settings, node.address, node.echo, node.process_id, _SEED_FIXED)
         try:
             outcome = run_load(_MODULES[settings.kind], plan, on_progress)
@@ -111,8 +111,9 @@ def _measure_own(settings: Settings, folder: Path, on_progress: Callable[[int], 
             if node.ended:
                 raise ProcessFailed(f"{node.describe_end()}; the load: {error}") from error
             raise
+        used_after = used_bytes(data)
         floor.measure()
-    return _report(settings, plan, outcome, folder, floor, other_bytes=_size_besides_log(data) - other_before)
+    return _report(settings, plan, outcome, folder, floor, bytes_on_disk=used_after - used_before)
 
 
 def _measure_other(settings: Settings, address: str, on_progress: Callable[[int], None]) -> Report:
@@ -124,7 +125,7 @@ def _measure_other(settings: Settings, address: str, on_progress: Callable[[int]
     outcome = run_load(_MODULES[settings.kind], plan, on_progress)
     if floor:
         floor.measure()
-    return _report(settings, plan, outcome, settings.directory, floor, other_bytes=None)
+    return _report(settings, plan, outcome, settings.directory, floor, bytes_on_disk=None)
 
 
 def _make_plan(settings: Settings, address: str, echo: str, node_process_id: int, seed_default: int) -> LoadPlan:
@@ -150,19 +151,14 @@ def _report(
     directory: Path | None,
     floor: SyncFloor | None,
     *,
-    other_bytes: int | None,
+    bytes_on_disk: int | None,
 ) -> Report:
     file_system = file_system_type(directory) if directory else None
     surroundings = Surroundings(
         file_system=file_system,
         on_memory=is_memory(file_system),
         sync_p50_us=floor.p50_us() if floor else {},
-        other_bytes=other_bytes,
+        bytes_on_disk=bytes_on_disk,
     )
     asked: dict[str, Any] = {name: getattr(plan, name) for name in _SETTINGS[settings.kind]}
     return make_report(plan, outcome, surroundings, asked)
-
-
-def _size_besides_log(data: Path) -> int:
-    """Bytes of all files of a data folder but the log's segments, which the node counts itself."""
-    return sum(path.stat().st_size for path in data.rglob("*") if path.is_file() and path.suffix != _LOG_SEGMENT_SUFFIX)

@@ -12,7 +12,9 @@ from bezant.perf.load.report import Report, Surroundings, make_report, make_tabl
 from bezant.protocol.messages import Statistics
 
 PLAN = LoadPlan(address="", transfers=1000, accounts=10)
-ON_DISK = Surroundings(file_system="ext4", on_memory=False, sync_p50_us={"direct": 70.0, "mmap": 90.0}, other_bytes=50)
+ON_DISK = Surroundings(
+    file_system="ext4", on_memory=False, sync_p50_us={"direct": 70.0, "mmap": 90.0}, bytes_on_disk=200_000
+)
 SETTINGS = {"accounts": 10, "transfers": 1000, "batch": 1, "clients": 1, "inflight": 1, "ids": "time", "seed": 1}
 
 
@@ -22,7 +24,7 @@ def statistics(**changes: object) -> Statistics:
 
 
 BEFORE = statistics(log_bytes=1000, syncs=3, entries=2, stage_s={"execute_busy": 1.0})
-AFTER = statistics(log_bytes=200_950, syncs=13, entries=22, stage_s={"execute_busy": 1.5, "sync_wait": 0.25})
+AFTER = statistics(log_bytes=201_000, syncs=13, entries=22, stage_s={"execute_busy": 1.5, "sync_wait": 0.25})
 OUTCOME = LoadOutcome(
     seconds=0.5,
     accepted=1000,
@@ -86,10 +88,11 @@ def test_memory_is_not_durable_whatever_the_node_says() -> None:
 
 
 def test_what_was_not_measured_is_null() -> None:
-    nothing = Surroundings(file_system=None, on_memory=False, sync_p50_us={}, other_bytes=None)
+    nothing = Surroundings(file_system=None, on_memory=False, sync_p50_us={}, bytes_on_disk=None)
     none = dict.fromkeys(("p50", "p90", "p99", "p999", "max"))
     fields = report(nothing, echo_p50_us=None, node_cpu_seconds=None, accepted=0, latency_us=none).as_json()
     assert fields["floor_us"] == {"echo_p50": None, "sync_p50": None}
+    assert fields["bytes_on_disk"] == 200_000
     assert fields["bytes_per_transfer"] is None
     assert fields["cpu"]["node"] is None
 
