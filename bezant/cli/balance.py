@@ -3,7 +3,7 @@
 import argparse
 import shlex
 
-from bezant.cli.errors import CommandFailed
+from bezant.cli.errors import InputWrong
 from bezant.cli.output import write_json, write_line
 from bezant.cli.session import add_json_argument, add_ledger_arguments, open_wallet, run_async
 
@@ -24,15 +24,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _run(arguments: argparse.Namespace) -> int:
     from bezant.cli.accounts import account_fields
+    from bezant.cli.outcomes import check_currency
 
     name, currency = arguments.name, arguments.currency
     async with open_wallet(arguments) as wallet:
+        await check_currency(wallet, currency)
         account = await wallet.account(name, currency)
-        currencies = await wallet.currencies() if account is None else {}
     if account is None:
-        if currency not in currencies:
-            raise CommandFailed(f"the currency {currency!r} is not registered", "see which are: bezant currencies list")
-        raise CommandFailed(
+        raise InputWrong(
             f"there is no account {name!r} in {currency}", f"open it: {shlex.join(('bezant', 'open', name, currency))}"
         )
     fields = account_fields(account)

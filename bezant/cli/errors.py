@@ -41,6 +41,14 @@ class CommandFailed(BezantError):
         self.next_step = next_step
 
 
+class InputWrong(CommandFailed):
+    """What was typed names something that is not there, or cannot be asked."""
+
+
+class CommandRefused(CommandFailed):
+    """The ledger refused the command, because of the state that it is in."""
+
+
 class OutcomeNotKnown(CommandFailed):
     """The node may or may not have done it: no answer came. The next step settles it."""
 
@@ -62,6 +70,8 @@ _BUG: Final = "this is a bug in Bezant: keep the data folder as it is and report
 
 _ROWS: Final[tuple[_Row, ...]] = (
     _Row(OutcomeNotKnown, "outcome not known", ""),
+    _Row(InputWrong, "your input", ""),
+    _Row(CommandRefused, "refused", ""),
     _Row(CommandFailed, "failed", ""),
     _Row(InputFileError, "the file", "correct it and run the command again"),
     _Row(InvalidAmountOrName, "your input", "correct it and run the command again"),

@@ -178,6 +178,6 @@ def failures(report: "ImportReport") -> list[str]:
         lines.append("some rows were refused; the list above names them")
     if report.mismatches:
         lines.append(
-            f"{report.mismatches:,} balances differ from what the bank recorded; the list above names the first"
+            f"balances that differ from what the bank recorded: {report.mismatches:,}; the list above has the first"
         )
     return lines

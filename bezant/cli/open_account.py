@@ -35,10 +35,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _run(arguments: argparse.Namespace) -> int:
     import bezant
-    from bezant.cli.outcomes import check_outcome
+    from bezant.cli.outcomes import check_currency, check_outcome
 
     limit = bezant.UNLIMITED if arguments.limit == UNLIMITED_WORD else arguments.limit
     async with open_wallet(arguments) as wallet:
+        await check_currency(wallet, arguments.currency)
         result = await wallet.open_account(
             arguments.name, arguments.currency, limit=limit, timeout_s=arguments.timeout_s
         )

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Final
 
-from bezant.cli.errors import CommandFailed, OutcomeNotKnown
+from bezant.cli.errors import CommandRefused, InputWrong, OutcomeNotKnown
 from bezant.cli.output import write_json
 from bezant.protocol.codes import CODE_ROW, ResultCode
 from bezant.protocol.errors import InvalidAmountOrName
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 ID_DIGITS: Final = 32
 
+_MALFORMED_STATUS: Final = 400
 _NEXT_STEPS: Final[dict[ResultCode, str]] = {
     ResultCode.DEBIT_ACCOUNT_UNKNOWN: "open it first: bezant open NAME CURRENCY",
     ResultCode.CREDIT_ACCOUNT_UNKNOWN: "open it first: bezant open NAME CURRENCY",
@@ -55,8 +56,8 @@ def result_fields(result: "bezant.Result", currency: str) -> dict[str, Any]:
 def check_outcome(result: "bezant.Result", currency: str, *, as_json: bool, retry: str) -> None:
     """Print the result if JSON is asked for, and raise unless it was committed.
 
-    `retry` is the command line that settles an outcome that is not known. Raises `CommandFailed` for a refusal and
-    `OutcomeNotKnown` if no answer came.
+    `retry` is the command line that settles an outcome that is not known. Raises `InputWrong` for a command that could
+    never be done, `CommandRefused` for one that the ledger refused and `OutcomeNotKnown` if no answer came.
     """
     if as_json:
         write_json(result_fields(result, currency))
@@ -68,5 +69,15 @@ def check_outcome(result: "bezant.Result", currency: str, *, as_json: bool, retr
     told = f"{result.code.name}: {row.meaning.partition(';')[0]}"
     if result.conflict_field is not None:
         told += f" (the field is {result.conflict_field.name.lower()})"
-    next_step = _NEXT_STEPS.get(result.code, f"it is not done; try again: {retry}" if row.retry_helps else "")
-    raise CommandFailed(f"refused, {told}", next_step)
+    if row.http_status == _MALFORMED_STATUS:
+        raise InputWrong(told, "correct it and run the command again")
+    raise CommandRefused(told, _NEXT_STEPS.get(result.code, f"try again: {retry}" if row.retry_helps else ""))
+
+
+async def check_currency(wallet: "bezant.Wallet", currency: str) -> None:
+    """Raise `InputWrong` unless the currency is registered."""
+    if currency not in await wallet.currencies():
+        raise InputWrong(
+            f"the currency {currency!r} is not registered",
+            "see which are: bezant currencies list; or register it: bezant currencies add CODE DECIMALS",
+        )

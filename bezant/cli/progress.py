@@ -73,13 +73,12 @@ def progress(title: str, *, total: int, unit: str, stream: TextIO | None = None)
         return
     # rich takes 60 ms to load: only for someone who sees it.
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
-        TextColumn("{task.description:<34}"),
-        BarColumn(bar_width=32),
-        MofNCompleteColumn(),
-        TextColumn(unit),
+        TextColumn("{task.description:<17}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f} " + unit),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
     )

@@ -28,12 +28,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _run(arguments: argparse.Namespace) -> int:
-    from bezant.cli.outcomes import check_outcome, parse_id
+    from bezant.cli.outcomes import check_currency, check_outcome, parse_id
     from bezant.protocol.names import IdMaker
 
     # The id is made here, not in the SDK, so that it can be told when no answer comes.
     identifier = parse_id(arguments.id) if arguments.id is not None else IdMaker().make()
     async with open_wallet(arguments) as wallet:
+        await check_currency(wallet, arguments.currency)
         result = await wallet.transfer(
             arguments.debit,
             arguments.credit,

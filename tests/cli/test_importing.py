@@ -88,7 +88,7 @@ async def test_a_balance_that_differs_fails_the_import(ledger, write_csv: WriteC
     assert not report.ok
     assert (report.committed, report.balances_checked, report.mismatches) == (3, 3, 1)
     assert f"{path}:3: the engine's balance is 599.50, the bank recorded 599.49" in report_lines(file, report)
-    assert "1 balances differ" in failures(report)[0]
+    assert "recorded: 1;" in failures(report)[0]
 
 
 async def test_examples_are_bounded_and_counts_are_not(ledger, write_csv: WriteCsv) -> None:

@@ -38,7 +38,7 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
         bar.advance(4)
         bar.update(10, 10)
     assert "importing" in stream.getvalue()
-    assert "10/10" in stream.getvalue()
+    assert "10 of 10 rows" in stream.getvalue()
 
 
 def test_a_table_is_as_wide_as_its_cells(capsys) -> None:
