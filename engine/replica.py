@@ -69,6 +69,8 @@ class Replica:
             ids_capacity_initial=settings.ids_capacity_initial,
             fetch_events=log.read_events,
         )
+        self.durable = log.is_durable
+        self._closed = False
         self._lock = lock
         self._clock_ns = clock_ns
 
@@ -78,7 +80,7 @@ class Replica:
         """Rebuild the ledger from the log. `on_progress` is told the number of events so far, an entry at a time."""
         events = 0
         for entry in self.log.open():
-            self._replay(entry)
+            replay_entry(self.ledger, entry)
             events += entry.header.count
             if on_progress is not None:
                 on_progress(events)
@@ -92,14 +94,6 @@ class Replica:
             )
             self.write_group()
         self.ledger.check_invariants()
-
-    def _replay(self, entry: Entry) -> None:
-        if entry.header.kind == EntryKind.CONTROL:
-            apply_control(self.ledger, entry)
-        elif entry.header.kind == EntryKind.EVENTS:
-            replay_events(self.ledger, entry)
-        elif entry.header.kind != EntryKind.FILLER:
-            raise UnsupportedFormat(f"entry {entry.header.index} has kind {entry.header.kind}, which is not known here")
 
     # ---- commands ----
 
@@ -196,9 +190,22 @@ class Replica:
         return answers
 
     def close(self) -> None:
-        """Close the log and let others have the folder."""
+        """Close the log and let others have the folder. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
         self.log.close()
         self._lock.release()
+
+
+def replay_entry(ledger: Ledger, entry: Entry) -> None:
+    """Take an entry of the history into a ledger. Raises `CorruptLog`, `UnsupportedFormat`."""
+    if entry.header.kind == EntryKind.CONTROL:
+        apply_control(ledger, entry)
+    elif entry.header.kind == EntryKind.EVENTS:
+        replay_events(ledger, entry)
+    elif entry.header.kind != EntryKind.FILLER:
+        raise UnsupportedFormat(f"entry {entry.header.index} has kind {entry.header.kind}, which is not known here")
 
 
 def apply_control(ledger: Ledger, entry: Entry) -> None:

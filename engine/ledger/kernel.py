@@ -9,8 +9,6 @@ Everything is int64. Sums are compared before they are formed, so nothing ever o
 
 from typing import Any, Final
 
-import numpy as np
-
 from bezant.engine.compiled import inlined, kernel
 from bezant.engine.hashing import mix_words, prefetch
 from bezant.engine.ledger.checks import IMPORTED, OPEN, TRANSFER, check_command

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable
 from typing import NamedTuple
 
+import blake3
 import numpy as np
 import numpy.typing as npt
 
@@ -41,6 +42,7 @@ ACCOUNTS_CAPACITY_INITIAL = 1 << 10
 FetchEvents = Callable[[npt.NDArray[np.int64]], Records]
 """Returns the EVENT records with these sequences, in this order; all lie in earlier batches."""
 
+_DIGEST_ACCOUNTS = 8192
 _NO_PRESET = np.zeros(0, np.int64)
 
 
@@ -235,6 +237,16 @@ class Ledger:
             find_rows(self._arrays, np.stack([rows["id_head"], rows["id_tail"]], axis=1), numbers)
             if not np.array_equal(numbers, np.arange(len(rows))):
                 raise LedgerError("the account index does not lead to every account")
+
+    def digest(self) -> str:
+        """BLAKE3 over the logical state, as hexadecimal: the same history gives the same digest everywhere."""
+        hasher = blake3.blake3()
+        for code, decimals in self._currency_decimals.items():
+            hasher.update(f"{code}:{decimals};".encode())
+        hasher.update(f"{self.next_sequence}:{self.last_timestamp_ns};".encode())
+        for cursor in range(0, self.account_count, _DIGEST_ACCOUNTS):
+            hasher.update(self.list_accounts(cursor, _DIGEST_ACCOUNTS).tobytes())
+        return hasher.hexdigest()
 
     def currency_of(self, number: int) -> str:
         """Code of a currency by its number in order of registration."""

@@ -22,7 +22,7 @@ _CHECKED_FROM: Final = ENTRY_HEADER.fields["body_checksum"][1] if ENTRY_HEADER.f
 _CHECKSUM: Final = struct.Struct("<Q")
 _KINDS: Final = frozenset(int(kind) for kind in EntryKind)
 
-if _HEADER.size != ENTRY_HEADER_SIZE or _CHECKED_FROM != _CHECKSUM.size:
+if _HEADER.size != ENTRY_HEADER_SIZE or _CHECKSUM.size != _CHECKED_FROM:
     raise AssertionError("the entry header's codec and its dtype disagree")
 
 

@@ -131,6 +131,7 @@ class Log:
         self.durable_index = 0
         self.durable_sequence = 0
         self.bytes_count = 0
+        self.watermark_sequence = 0
         self.recovery = RecoveryReport(0, False, 0, "")
 
     # ---- open and recover ----
@@ -153,6 +154,7 @@ class Log:
                 raise CorruptLog(f"{self._directory.path}: segment {header.segment_number} belongs to another log")
         self._control = ControlFile(self._directory, shard=self._shard, log_id=self.log_id, writable=self._writable)
         watermark = self._control.read()
+        self.watermark_sequence = watermark.durable_sequence
         segments = [Segment(self._directory, header, writable=self._writable) for header in headers]
         walk = Walk(segments, log_id=self.log_id, shard=self._shard, watermark=watermark)
         entries = 0
@@ -195,6 +197,11 @@ class Log:
                     segment.file.sync()
             self._write_watermark(clean_stop=0)
             self._prepare()
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether a sync means anything: false on a file system that lives in memory."""
+        return self._directory.is_durable()
 
     # ---- append and write ----
 

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 from typing_extensions import Buffer
 
+from bezant.engine.log.file_system import file_system_type, is_memory
 from bezant.protocol.errors import DataFolderInUse, StorageError
 from bezant.protocol.records import Bytes
 
@@ -109,6 +110,10 @@ class Directory:
         """Bytes that the file system has left for us."""
         status = os.statvfs(self.path)
         return status.f_bavail * status.f_frsize
+
+    def is_durable(self) -> bool:
+        """Whether what is synced here survives a power cut: false on a file system that lives in memory."""
+        return not is_memory(file_system_type(self.path))
 
     def remove_unfinished(self) -> None:
         """Remove what a crash left of `create_file`."""

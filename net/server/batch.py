@@ -1,0 +1,156 @@
+"""A batch: what is executed together. It fills while frames arrive, is executed once, and waits for the log."""
+
+import asyncio
+import struct
+from collections.abc import Callable
+from typing import Final, NamedTuple, Protocol
+
+import numpy as np
+import xxhash
+
+from bezant.engine.hashing import XXH3_SHORT_MAX
+from bezant.engine.replica import BATCH_COMMANDS_MAX
+from bezant.net.server.frame_kernels import (
+    CURSOR_COMMANDS,
+    CURSOR_DEADLINES,
+    CURSOR_FRAMES,
+    CURSOR_SIZE,
+    FRAME,
+    encode_replies,
+    reply_offset,
+    reply_size,
+)
+from bezant.protocol.frames import CHECKSUM_OFFSET_END, FRAME_HEADER_SIZE, Operation
+from bezant.protocol.records import COMMAND, RESULT, RESULT_SIZE, Records
+
+_CHECKSUM: Final = struct.Struct("<Q")
+_NO_RESULTS: Final = np.zeros(0, RESULT)
+
+
+class Replier(Protocol):
+    """Whoever gets replies: a connection."""
+
+    def send_replies(self, replies: memoryview, request_bytes: int) -> None:
+        """Send encoded replies to frames that were `request_bytes` long together."""
+        ...
+
+
+class Run(NamedTuple):
+    """Frames of one connection that follow one another in a batch."""
+
+    replier: Replier
+    frame_first: int
+    frame_end: int
+    request_bytes: int
+
+
+class Submission(NamedTuple):
+    """Commands that the process itself has submitted, without a socket."""
+
+    future: "asyncio.Future[Records]"
+    first: int
+    count: int
+
+
+class Request(NamedTuple):
+    """A request that reads or changes state in its place among the commands, but is not one.
+
+    `respond` gets the body of the reply, or the error instead, when all that it rests on is durable.
+    """
+
+    operation: Operation
+    body: bytes
+    respond: Callable[[bytes | Exception], None]
+
+
+class Batch:
+    """Commands of many frames in one array, and who waits for them."""
+
+    def __init__(self) -> None:
+        self.commands = np.zeros(BATCH_COMMANDS_MAX, COMMAND)
+        self.command_words = self.commands.view(np.int64).reshape(BATCH_COMMANDS_MAX, -1)
+        self.frames = np.zeros(BATCH_COMMANDS_MAX, FRAME)
+        self.cursor = np.zeros(CURSOR_SIZE, np.int64)
+        self.runs: list[Run] = []
+        self.submissions: list[Submission] = []
+        self.requests: list[Request] = []
+        self.answers: list[tuple[Request, bytes | Exception]] = []
+        self.results: Records = _NO_RESULTS
+        self.index = 0
+
+    def clear(self) -> None:
+        """Make it ready to be filled again."""
+        self.cursor[:] = 0
+        self.runs.clear()
+        self.submissions.clear()
+        self.requests.clear()
+        self.answers.clear()
+        self.results = _NO_RESULTS
+
+    @property
+    def command_count(self) -> int:
+        """Commands so far."""
+        return int(self.cursor[CURSOR_COMMANDS])
+
+    @property
+    def frame_count(self) -> int:
+        """Frames so far."""
+        return int(self.cursor[CURSOR_FRAMES])
+
+    @property
+    def has_deadlines(self) -> bool:
+        """Whether any frame has one."""
+        return bool(self.cursor[CURSOR_DEADLINES])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody waits for it."""
+        return not (self.runs or self.submissions or self.requests)
+
+    def has_room(self, commands: int) -> bool:
+        """Whether so many more commands fit."""
+        return self.command_count + commands <= BATCH_COMMANDS_MAX
+
+    def add_submission(self, commands: Records, future: "asyncio.Future[Records]") -> None:
+        """Add commands of the process itself; there must be room."""
+        first = self.command_count
+        self.commands[first : first + len(commands)] = commands
+        self.cursor[CURSOR_COMMANDS] = first + len(commands)
+        self.submissions.append(Submission(future, first, len(commands)))
+
+    def send_replies(self) -> int:
+        """Tell everybody their results; returns the bytes sent. All of it must be durable."""
+        size = 0
+        if self.runs:
+            size = self._send_to_connections()
+        for future, first, count in self.submissions:
+            if not future.done():
+                future.set_result(self.results[first : first + count].copy())
+        for request, answer in self.answers:
+            request.respond(answer)
+        return size
+
+    def _send_to_connections(self) -> int:
+        frame_count = self.frame_count
+        last = self.frames[frame_count - 1]
+        size = reply_offset(self.frames, frame_count - 1) + reply_size(1, int(last["command_count"]))
+        out = np.empty(size // 8, np.int64)
+        out_bytes = out.view(np.uint8)
+        result_words = self.results.view(np.int64).reshape(len(self.results), RESULT_SIZE // 8)
+        if encode_replies(self.frames, frame_count, result_words, out, out_bytes):
+            self._seal_long_replies(memoryview(out_bytes))
+        view = memoryview(out_bytes)
+        start = 0
+        for run in self.runs:
+            end = reply_offset(self.frames, run.frame_end) if run.frame_end < frame_count else size
+            run.replier.send_replies(view[start:end], run.request_bytes)
+            start = end
+        return size
+
+    def _seal_long_replies(self, view: memoryview) -> None:
+        """Write the checksums that the kernel has left to us."""
+        counts = self.frames["command_count"][: self.frame_count]
+        for number in np.flatnonzero(FRAME_HEADER_SIZE + counts * RESULT_SIZE > XXH3_SHORT_MAX).tolist():
+            start = reply_offset(self.frames, number)
+            end = start + reply_size(1, int(counts[number]))
+            _CHECKSUM.pack_into(view, start, xxhash.xxh3_64_intdigest(view[start + CHECKSUM_OFFSET_END : end]))

@@ -1,0 +1,235 @@
+"""The reactor: from frames to batches to the log, and back to replies. Single-threaded, on one event loop.
+
+    collecting -> (kernel) -> executed -> (group: write + sync) -> replies
+
+While one group is being synced, frames collect in the next batch, and that is executed in memory when it is large
+enough for the wait to be worth using. When the sync returns, everything executed goes into the next group: group
+commit. A lone small group is written and synced on the loop itself, because handing it to the thread and back costs
+as much as the sync.
+
+Bounds: a batch has BATCH_COMMANDS_MAX commands; at most EXECUTED_MAX batches wait for the log; connections stop reading
+when their own bytes in flight or those of all together reach their limits.
+"""
+
+import asyncio
+import time
+from typing import Final, Protocol
+
+import numpy as np
+
+from bezant.engine.replica import Replica
+from bezant.net.server.batch import Batch, Request
+from bezant.net.server.frame_kernels import preset_expired
+from bezant.net.server.requests import answer_request
+from bezant.net.server.statistics import Counters
+from bezant.net.server.syncing import SyncThread, write_or_die
+from bezant.protocol.errors import BezantError, UsageError
+from bezant.protocol.records import Records, Words
+
+CONNECTION_BYTES_IN_FLIGHT_MAX: Final = 8 << 20
+TOTAL_BYTES_IN_FLIGHT_MAX: Final = 64 << 20
+EXECUTED_MAX: Final = 4
+"""Batches that may wait in memory for the log."""
+EXECUTE_EARLY_COMMANDS_MIN: Final = 2048
+"""Commands that make it worth executing a batch while a sync is under way; fewer wait for company."""
+INLINE_SYNC_BYTES_MAX: Final = 16 << 10
+INLINE_SYNC_S_MAX: Final = 0.001
+"""A group is synced on the loop if it is this small and such syncs have lately been this quick."""
+INLINE_SYNC_WEIGHT: Final = 0.1
+"""Weight of the newest sync in the running mean."""
+
+_NO_PRESET: Final = np.zeros(0, np.int64)
+
+
+class Waiter(Protocol):
+    """A connection that found no room and wants to be called when there is some."""
+
+    def resume(self) -> None:
+        """Go on reading."""
+        ...
+
+
+class Reactor:
+    """Drives one replica from one event loop."""
+
+    def __init__(self, replica: Replica, loop: asyncio.AbstractEventLoop) -> None:
+        self.replica = replica
+        self.counters = Counters(replica)
+        self.bytes_in_flight = 0
+        self._loop = loop
+        self._sync_thread = SyncThread(loop, self._on_synced)
+        self._spare = [Batch() for _ in range(EXECUTED_MAX + 1)]
+        self._collecting = Batch()
+        self._executed: list[Batch] = []
+        self._syncing: list[Batch] = []
+        self._group_under_way = False
+        self._pump_scheduled = False
+        self._waiters: list[Waiter] = []
+        self._inline_sync_s = 0.0
+        self._sync_started_s = 0.0
+        self._stopping = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    # ---- what comes in ----
+
+    @property
+    def collecting(self) -> Batch:
+        """The batch that takes commands now. Whoever adds to it calls `schedule`."""
+        return self._collecting
+
+    def schedule(self) -> None:
+        """Have the collected batch executed when every readable connection has been read once."""
+        if not self._pump_scheduled:
+            self._pump_scheduled = True
+            self._idle.clear()
+            self._loop.call_soon(self._pump)
+
+    def submit(self, commands: Records, future: "asyncio.Future[Records]") -> bool:
+        """Add commands of the process itself; False if there is no room now (wait with `add_waiter`)."""
+        if not self._collecting.has_room(len(commands)):
+            return False
+        self._collecting.add_submission(commands, future)
+        self.schedule()
+        return True
+
+    def request(self, request: Request) -> None:
+        """Add a request that is answered in its place among the commands."""
+        self._collecting.requests.append(request)
+        self.schedule()
+
+    def add_waiter(self, waiter: Waiter) -> None:
+        """Have a connection called once there is room again."""
+        self._waiters.append(waiter)
+        self.schedule()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether connections may read on."""
+        return self.bytes_in_flight < TOTAL_BYTES_IN_FLIGHT_MAX
+
+    # ---- the pipeline ----
+
+    def _pump(self) -> None:
+        started = time.perf_counter()
+        self._pump_scheduled = False
+        if self._should_execute():
+            self._execute()
+        if not self._group_under_way:
+            self._start_group()
+        self._wake_waiters()
+        if self._is_idle():
+            self._idle.set()
+        self.counters.note_step(time.perf_counter() - started)
+
+    def _should_execute(self) -> bool:
+        if self._collecting.is_empty or len(self._executed) >= EXECUTED_MAX:
+            return False
+        return not self._group_under_way or self._collecting.command_count >= EXECUTE_EARLY_COMMANDS_MIN
+
+    def _execute(self) -> None:
+        """Execute the collected batch in memory."""
+        started = time.perf_counter()
+        batch = self._collecting
+        self._collecting = self._spare.pop()
+        count = batch.command_count
+        if count:
+            executed = self.replica.execute(batch.commands[:count], self._preset(batch))
+            batch.results = executed.results
+            self.counters.commands += count
+            self.counters.events += executed.event_count
+        for request in batch.requests:
+            batch.answers.append((request, self._answer(request)))
+        batch.index = self.replica.log.last_index
+        self._executed.append(batch)
+        self.counters.add("execute", time.perf_counter() - started)
+
+    def _preset(self, batch: Batch) -> Words:
+        """Codes for commands whose deadline passed before they got here."""
+        if not batch.has_deadlines:
+            return _NO_PRESET
+        preset = np.zeros(batch.command_count, np.int64)
+        preset_expired(batch.frames, batch.frame_count, time.monotonic_ns(), preset)
+        return preset if preset.any() else _NO_PRESET
+
+    def _answer(self, request: Request) -> bytes | Exception:
+        """What a request is answered, as far as the client is to blame for errors; others are ours and propagate."""
+        try:
+            return answer_request(self.replica, request.operation, request.body)
+        except (UsageError, BezantError) as error:
+            return error
+
+    def _start_group(self) -> None:
+        """Make everything executed durable: inline if it is small, else on the thread."""
+        if not self._executed:
+            return
+        group = self.replica.begin_group()
+        self._syncing, self._executed = self._executed, []
+        if group is None:
+            self._reply()
+            return
+        self._group_under_way = True
+        self.counters.syncs += 1
+        if group.bytes_count <= INLINE_SYNC_BYTES_MAX and self._inline_sync_s <= INLINE_SYNC_S_MAX:
+            self.counters.syncs_inline += 1
+            self._finish_group(group, write_or_die(group))
+            return
+        self._sync_started_s = time.perf_counter()
+        self._sync_thread.write(group)
+        started = time.perf_counter()
+        self.replica.log.settle_hash()
+        self.counters.add("hash", time.perf_counter() - started)
+
+    def _on_synced(self, group: object, seconds: float) -> None:
+        """The thread is done."""
+        started = time.perf_counter()
+        self.counters.add("sync_handover_wait", started - self._sync_started_s - seconds)
+        self._finish_group(group, seconds)
+        if not self._pump_scheduled:
+            self._pump()
+        self.counters.note_step(time.perf_counter() - started)
+
+    def _finish_group(self, group: object, seconds: float) -> None:
+        self.counters.add("write_and_sync", seconds)
+        self._inline_sync_s += INLINE_SYNC_WEIGHT * (seconds - self._inline_sync_s)
+        self._group_under_way = False
+        self.replica.finish_group(group)
+        self._reply()
+
+    def _reply(self) -> None:
+        """Tell the results of everything that has become durable."""
+        started = time.perf_counter()
+        batches, self._syncing = self._syncing, []
+        for batch in batches:
+            if batch.index > self.replica.durable_index:
+                raise BezantError(f"results up to index {batch.index} were about to be told before they were durable")
+            self.counters.bytes_out += batch.send_replies()
+            batch.clear()
+            self._spare.append(batch)
+        self.counters.add("reply", time.perf_counter() - started)
+        if not self._collecting.is_empty or self._executed or self._waiters:
+            self.schedule()
+
+    def _wake_waiters(self) -> None:
+        if self._waiters and self.has_room and self._collecting.is_empty:
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                waiter.resume()
+
+    def _is_idle(self) -> bool:
+        return (
+            self._collecting.is_empty
+            and not self._executed
+            and not self._syncing
+            and not self._group_under_way
+            and not self._pump_scheduled
+        )
+
+    # ---- the end ----
+
+    async def stop(self) -> None:
+        """Answer everything that came in, then close the log. Nothing may be added meanwhile."""
+        self.schedule()
+        await self._idle.wait()
+        self._sync_thread.stop()
+        self.replica.close()

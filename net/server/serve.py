@@ -1,0 +1,95 @@
+"""`serve`: one node in one process, until SIGTERM or SIGINT.
+
+Order of a start: lock the folder, recover the ledger, compile the kernels, listen, say so. Order of a stop: listen no
+more, close idle reading, answer what came in, make it durable, mark the stop as clean.
+"""
+
+import asyncio
+import gc
+import signal
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from bezant.engine.compiled import kernel_digest
+from bezant.engine.log.entry import RULES_VERSION
+from bezant.engine.replica import Replica, ReplicaSettings, open_replica
+from bezant.net.server.connection import Connection, ReceiveBuffer, make_welcome
+from bezant.net.server.echo import EchoProtocol
+from bezant.net.server.reactor import Reactor
+from bezant.net.server.warm import warm_kernels
+from bezant.protocol.errors import UsageError
+
+LISTEN_BACKLOG: Final = 1024
+"""Connections that may wait to be accepted."""
+SWITCH_INTERVAL_S: Final = 0.0005
+"""How soon the sync thread gets the interpreter's lock back when the loop is busy."""
+
+
+def serve(
+    data_directory: Path, listen: str, *, echo: str | None = None, settings: ReplicaSettings | None = None
+) -> int:
+    """Run a node; returns the exit status. Prints one line when it listens, and one for the echo port if asked for.
+
+    Raises `StorageError` and its kinds if the data folder does not let us, `UsageError` for an address in use.
+    """
+    warm_kernels()
+    replica = open_replica(data_directory, settings=settings)
+    report = replica.log.recovery
+    if report.torn_bytes:
+        sys.stderr.write(
+            f"bezant: the last write before a crash was torn: {report.torn_bytes} bytes that were never acknowledged "
+            f"are set aside in {report.torn_file}\n"
+        )
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.freeze()
+    try:
+        uvloop.run(_serve(replica, listen, echo))
+    finally:
+        replica.close()
+    return 0
+
+
+async def _serve(replica: Replica, listen: str, echo: str | None) -> None:
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    reactor = Reactor(replica, loop)
+    shared = ReceiveBuffer()
+    welcome = make_welcome(reactor, f"bezant {version('bezant')}", kernel_digest(), RULES_VERSION)
+    server = await _listen(loop, lambda: Connection(reactor, shared, welcome), listen)
+    servers = [server]
+    _say(f"listening on {_address(server)}")
+    if echo is not None:
+        servers.append(await _listen(loop, EchoProtocol, echo))
+        _say(f"echo on {_address(servers[-1])}")
+    await stopped.wait()
+    for running in servers:
+        running.close()
+    await reactor.stop()
+
+
+async def _listen(loop: asyncio.AbstractEventLoop, factory: type | object, address: str) -> asyncio.Server:
+    host, separator, port = address.rpartition(":")
+    if not separator or not port.isdigit():
+        raise UsageError(f"an address is written HOST:PORT, not {address!r}")
+    try:
+        return await loop.create_server(factory, host.strip("[]"), int(port), backlog=LISTEN_BACKLOG)  # type: ignore[arg-type]
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {address}: {error.strerror or error}; choose another with --listen"
+        ) from error
+
+
+def _address(server: asyncio.Server) -> str:
+    host, port = server.sockets[0].getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
