@@ -1,7 +1,8 @@
 """One measurement from start to end: a node, the floor, the load, the floor again, the report.
 
 The node and the load are processes of their own; this one only waits for them. The floor is measured before and after
-the load, while the node has nothing to do, so that a drift of the machine shows in both.
+the load, so that a drift of the machine shows in both; its sync part before the node starts and after it has stopped,
+because a node without load still writes: it makes segments ahead of need.
 """
 
 import os
@@ -100,9 +101,9 @@ def measure(settings: Settings, on_progress: Callable[[int], None]) -> Report:
 
 def _measure_own(settings: Settings, folder: Path, on_progress: Callable[[int], None]) -> Report:
     data = folder / "data"
+    floor = SyncFloor(folder)
+    floor.measure()
     with NodeProcess(data, settings.node_command) as node:
-        floor = SyncFloor(folder)
-        floor.measure()
         used_before = used_bytes(data)
         plan = _make_plan(settings, node.address, node.echo, node.process_id, _SEED_FIXED)
         try:
@@ -112,7 +113,7 @@ def _measure_own(settings: Settings, folder: Path, on_progress: Callable[[int], 
                 raise ProcessFailed(f"{node.describe_end()}; the load: {error}") from error
             raise
         used_after = used_bytes(data)
-        floor.measure()
+    floor.measure()
     return _report(settings, plan, outcome, folder, floor, bytes_on_disk=used_after - used_before)
 
 
