@@ -13,11 +13,18 @@ import numba
 import pytest
 
 HERE: Final = Path(__file__).parent
-FILES: Final = ("test_table.py", "test_table_ids.py", "test_table_malformed.py", "test_machine.py", "test_history.py")
+FILES: Final = (
+    "test_table.py",
+    "test_table_ids.py",
+    "test_table_malformed.py",
+    "test_machine.py",
+    "test_history.py",
+    "test_collisions.py",
+)
 TIMEOUT_S: Final = 120
 
 
-@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="this run is the uncompiled one already")
+@pytest.mark.skipif(numba.config.DISABLE_JIT == 1, reason="this run is the uncompiled one already")
 def test_the_kernel_without_compilation() -> None:
     """In a process of its own, because the choice is made when Numba is imported."""
     paths = [str(HERE / name) for name in FILES]

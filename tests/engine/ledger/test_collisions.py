@@ -1,0 +1,50 @@
+"""Keys whose hashes are equal: compared by what they are, wherever the events lie that they collide with.
+
+A good hash of 63 bits gives no such keys, so a poor one takes its place, which only the uncompiled kernel allows.
+"""
+
+from random import Random
+
+import numba
+import pytest
+
+from bezant.engine.ledger import kernel
+
+from .model import Command
+from .pair import Pair
+from .tables import MAX, id_of, open_account, transfer
+
+pytestmark = pytest.mark.skipif(not numba.config.DISABLE_JIT, reason="a compiled kernel keeps the hash it has")
+
+
+def poor_hash(bits: int) -> object:
+    """A hash of so few bits that most keys collide with others."""
+
+    def mix_words(head: int, tail: int, salt: int) -> int:
+        return (int(head) * 31 + int(tail) * 7 + int(salt) >> 3) & (1 << bits) - 1
+
+    return mix_words
+
+
+@pytest.mark.parametrize("bits", [0, 2, 5])
+@pytest.mark.parametrize("fetches", [True, False])
+def test_equal_hashes(monkeypatch: pytest.MonkeyPatch, bits: int, fetches: bool) -> None:
+    monkeypatch.setattr(kernel, "mix_words", poor_hash(bits))
+    chance = Random(bits)
+    pair = Pair(ids_capacity_initial=16, fetches=fetches, compares_look_ups=False)
+    pair.register_currency("EUR", 2)
+    names = [f"wallet-{number}" for number in range(20)]
+    commands = [open_account(name, MAX) for name in names]
+    for number in range(120):
+        debit, credit = chance.sample(names, 2)
+        commands.append(transfer(debit, credit, chance.randint(1, 1_000), id=id_of(number)))
+    start = 0
+    while start < len(commands):
+        end = start + chance.randint(1, 12)
+        repeated: list[Command] = chance.choices(commands[:end], k=4)
+        entry = [*commands[start:end], *repeated]
+        chance.shuffle(entry)
+        pair.execute(entry, pair.model.last_timestamp_ns + 1)
+        start = end
+    pair.execute(commands, pair.model.last_timestamp_ns + 1)
+    pair.compare_accounts()
