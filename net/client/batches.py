@@ -24,7 +24,8 @@ async def submit_array(channel: Channel, commands: Records, timeout_s: float) ->
         raise UsageError(f"commands are a one-dimensional array of COMMAND records, not {commands.dtype}")
     frame_count_max = min(BATCH_COUNT_MAX, channel.welcome.batch_count_max)
     if 0 < len(commands) <= frame_count_max:
-        return await channel.submit(commands, timeout_s)
+        # A copy, so that the caller may write to the rows, and does not keep what else arrived with them.
+        return (await channel.submit(commands, timeout_s)).copy()
     results = unknown_results(len(commands))
     under_way: deque[tuple[int, asyncio.Task[Records]]] = deque()
     unknown: OutcomeUnknown | None = None

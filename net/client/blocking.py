@@ -6,6 +6,7 @@ Any number of threads may share one; their concurrent commands share frames as c
 import asyncio
 import threading
 from collections.abc import Awaitable, Coroutine, Iterator, Sequence
+from concurrent.futures import CancelledError
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -22,29 +23,40 @@ from bezant.protocol.records import Records
 _Value = TypeVar("_Value")
 
 _THREAD_NAME: Final = "bezant-wallet"
+_CLOSED: Final = "the wallet has been closed"
 
 
 class _LoopThread:
     """An event loop that runs in a thread until it is stopped."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stopped = False
         self._loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._run, name=_THREAD_NAME, daemon=True)
         self._thread.start()
 
     def call(self, work: Coroutine[Any, Any, _Value]) -> _Value:
-        """Run a coroutine there and return what it returns."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        """Run a coroutine there and return what it returns. Raises `UsageError` when stopped, before or meanwhile."""
+        with self._lock:
+            if self._stopped:
+                work.close()
+                raise UsageError(_CLOSED)
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except CancelledError as error:
+            raise UsageError(_CLOSED) from error
         except BaseException:
             # An interrupt came while waiting: let go there too. If the work itself raised, it is over already.
             future.cancel()
             raise
 
     def stop(self) -> None:
-        """Stop the loop and wait for its thread."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        """Stop the loop, with whatever still runs on it, and wait for its thread."""
+        with self._lock:
+            self._stopped = True
+            self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
     def _run(self) -> None:
@@ -52,8 +64,17 @@ class _LoopThread:
         try:
             self._loop.run_forever()
         finally:
+            self._loop.run_until_complete(self._end_tasks())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
+
+    @staticmethod
+    async def _end_tasks() -> None:
+        """End calls that came in while the wallet was closing, so that no thread waits for them for ever."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class BlockingWallet:
@@ -64,7 +85,8 @@ class BlockingWallet:
             return await opening
 
         self._lock = threading.Lock()
-        self._thread: _LoopThread | None = _LoopThread()
+        self._closed = False
+        self._thread = _LoopThread()
         try:
             self._wallet = self._thread.call(open_wallet())
         except BaseException:
@@ -191,16 +213,13 @@ class BlockingWallet:
     def close(self) -> None:
         """Let go of the ledger and of the thread. Commands still unanswered end unknown. May be called again."""
         with self._lock:
-            thread, self._thread = self._thread, None
-        if thread is not None:
-            try:
-                thread.call(self._wallet.close())
-            finally:
-                thread.stop()
+            if self._closed:
+                return
+            self._closed = True
+        try:
+            self._thread.call(self._wallet.close())
+        finally:
+            self._thread.stop()
 
     def _call(self, work: Coroutine[Any, Any, _Value]) -> _Value:
-        thread = self._thread
-        if thread is None:
-            work.close()
-            raise UsageError("the wallet has been closed")
-        return thread.call(work)
+        return self._thread.call(work)

@@ -19,7 +19,7 @@ import numpy as np
 
 from bezant.net.client.channel import Channel, OutcomeUnknown
 from bezant.net.client.results import RESULT_ROW, UNKNOWN_ROW, ResultRow
-from bezant.protocol.errors import UsageError
+from bezant.protocol.errors import LedgerError, UsageError
 from bezant.protocol.frames import BATCH_COUNT_MAX
 from bezant.protocol.records import COMMAND, Records
 
@@ -76,7 +76,7 @@ class Coalescer:
             self._send(batch)
         return waiter
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Take no more commands. Those already sent are the channel's to end, those not yet sent end unknown."""
         self._closed = True
         for batch in self._gathering.values():
@@ -114,9 +114,9 @@ class Coalescer:
         commands = np.frombuffer(b"".join(batch.commands), COMMAND)
         batch.commands.clear()
         try:
-            rows = _rows(await self._channel.submit(commands, batch.timeout_s))
-        except OutcomeUnknown as unknown:
-            rows = _rows(unknown.results)
+            rows = _rows(await self._submit(commands, batch.timeout_s))
+            if len(rows) != len(batch.waiters):
+                raise LedgerError(f"{len(batch.waiters)} commands were answered with {len(rows)} results")
         except asyncio.CancelledError:
             # Only the end of the event loop cancels this task.
             for waiter in batch.waiters:
@@ -130,6 +130,12 @@ class Coalescer:
             self._release(len(batch.waiters))
             return
         self._settle(batch, rows)
+
+    async def _submit(self, commands: Records, timeout_s: float) -> Records:
+        try:
+            return await self._channel.submit(commands, timeout_s)
+        except OutcomeUnknown as unknown:
+            return unknown.results
 
     def _settle(self, batch: _Batch, rows: list[ResultRow]) -> None:
         for waiter, row in zip(batch.waiters, rows, strict=True):

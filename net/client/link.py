@@ -113,8 +113,6 @@ class Link(asyncio.Protocol):
         """Called by the event loop."""
         try:
             for header, body in self._reader.feed(data):
-                if self._ended:
-                    return
                 if self._greeting.done():
                     self._on_frame(header, body)
                 else:

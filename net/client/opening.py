@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Generator
 from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -61,6 +62,6 @@ def open(path: str | PathLike[str], *, timeout_s: float = TIMEOUT_S_DEFAULT) -> 
         # The engine brings compiled kernels with it; a client of a node must not wait for them.
         from bezant.net.embedded import open_channel as open_engine
 
-        return await open_engine(path)
+        return await open_engine(Path(path))
 
     return Opening(open_channel, timeout_s)

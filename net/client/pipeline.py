@@ -88,6 +88,11 @@ class Pipeline:
         """Requests without an answer."""
         return len(self._waiting)
 
+    @property
+    def unsent_count(self) -> int:
+        """Requests in line for this connection or the next."""
+        return len(self._unsent)
+
     def add(
         self,
         operation: Operation,
@@ -168,7 +173,7 @@ class Pipeline:
                 overdue.append(request)
             else:
                 earliest_s = min(earliest_s, request.deadline_s)
-        for request in overdue:
+        for request in sorted(overdue, key=lambda request: request.deadline_s):
             self._finish(request, RequestTimedOut("no answer came before the deadline"))
         if overdue:
             # Also bounds the queue while there is no connection to take from it.

@@ -104,12 +104,11 @@ class Result(msgspec.Struct, frozen=True, gc=False):
 
 _COMMITTED: Final = int(ResultCode.COMMITTED)
 _REPEATED: Final = int(ResultFlag.REPEATED)
-_CODE_OF: Final = {int(code): code for code in ResultCode}
 _FIELD_CODES: Final = frozenset({ResultCode.ID_CONFLICT, ResultCode.FIELD_NOT_ALLOWED})
 
 
 def result_of(row: ResultRow, identifier: bytes, decimals: int) -> Result:
-    """Make a `Result` of a RESULT row. Raises `RemoteProtocolError` on a code that this version does not know."""
+    """Make a `Result` of a RESULT row. Raises `RemoteProtocolError` on numbers that this version does not know."""
     number, flags, detail, position, timestamp_ns, amount, debit_balance, debit_held, credit_balance, credit_held = row
     conflict_field = None
     code: ResultCode | None
@@ -118,11 +117,13 @@ def result_of(row: ResultRow, identifier: bytes, decimals: int) -> Result:
     elif number == CODE_UNKNOWN:
         outcome, code = Outcome.UNKNOWN, None
     else:
-        outcome, code = Outcome.REJECTED, _CODE_OF.get(number)
-        if code is None:
-            raise RemoteProtocolError(f"the node answered with result code {number}, which this client does not know")
-        if code in _FIELD_CODES:
-            conflict_field = CommandField(detail)
+        outcome = Outcome.REJECTED
+        try:
+            code = ResultCode(number)
+            if code in _FIELD_CODES:
+                conflict_field = CommandField(detail)
+        except ValueError as error:
+            raise RemoteProtocolError(f"the node answers with what this client does not know: {error}") from error
     return Result(
         outcome,
         code,

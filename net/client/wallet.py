@@ -230,7 +230,7 @@ class Wallet:
 
     async def close(self) -> None:
         """Let go of the ledger. Commands still unanswered end unknown. May be called again."""
-        await self._coalescer.close()
+        self._coalescer.close()
         await self._channel.close()
         await self._coalescer.wait_settled()
 

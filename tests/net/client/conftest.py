@@ -1,0 +1,23 @@
+"""Fixtures of the client's tests. Each async test runs on asyncio's event loop and on uvloop: callers have either."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import uvloop
+
+from .scripted import ScriptedServer
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Names the event loops that pytest-asyncio runs the tests of this folder on."""
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedServer]:
+    """A started server, stopped after the test."""
+    scripted = ScriptedServer()
+    await scripted.start()
+    yield scripted
+    await scripted.stop()
