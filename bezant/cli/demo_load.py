@@ -30,6 +30,9 @@ FUNDS: Final = "10000.00"
 FUNDS_UNITS: Final = 1_000_000
 AMOUNT_UNITS_MAX: Final = 1_000
 BATCHES_IN_FLIGHT: Final = 4
+BATCHES_AT_CRASH: Final = 8
+"""Batches sent in one go before the crash, so that several are under way in it: received, executed, being synced."""
+
 SEED: Final = 1993
 
 
@@ -124,18 +127,21 @@ async def push(wallet: Submitter, load: DemoLoad, transfer_count: int, on_done: 
 async def push_until_crash(
     wallet: "bezant.Wallet", load: DemoLoad, acknowledged_count: int, crash: Callable[[], Awaitable[None]]
 ) -> tuple[list[Acknowledged], list[Batch]]:
-    """Send batches without end; once so many are answered, call `crash` while BATCHES_IN_FLIGHT are not.
+    """Send batches without end; once so many are answered, send BATCHES_AT_CRASH and call `crash` among their answers.
 
     Returns the batches that were acknowledged, with their results, and those that were not. Closes the wallet.
     """
     acknowledged: list[Acknowledged] = []
     unanswered: list[Batch] = []
-    async with Pipeline[Batch](wallet, BATCHES_IN_FLIGHT) as pipeline:
+    async with Pipeline[Batch](wallet, BATCHES_IN_FLIGHT + BATCHES_AT_CRASH) as pipeline:
         while len(acknowledged) < acknowledged_count:
-            while not pipeline.is_full:
+            while len(pipeline) < BATCHES_IN_FLIGHT:
                 await pipeline.send(load.make_batch(BATCH_COUNT_MAX))
             acknowledged.append(Acknowledged(*await pipeline.take()))
-        await pipeline.send(load.make_batch(BATCH_COUNT_MAX))
+        for batch in [load.make_batch(BATCH_COUNT_MAX) for _ in range(BATCHES_AT_CRASH)]:
+            await pipeline.send(batch)
+        # With one more answer the node is in the midst of them.
+        acknowledged.append(Acknowledged(*await pipeline.take()))
         await crash()
         # The SDK would send what is pending again, to the next node at this address. Here nobody shall help: closing
         # makes every batch that was not answered unknown.
