@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.errors import ConnectionFailed
+from bezant.protocol.errors import ConnectionFailed, UsageError
 from bezant.protocol.frames import Operation
 from bezant.protocol.messages import Welcome
 from bezant.protocol.records import RESULT, Records
@@ -23,6 +23,17 @@ def unknown_results(count: int) -> Records:
     results = np.zeros(count, RESULT)
     results["code"] = CODE_UNKNOWN
     return results
+
+
+TIMEOUT_S_MAX: Final = 1_000_000
+"""Eleven days; the deadline travels as 32 bits of milliseconds."""
+
+
+def check_timeout(timeout_s: float) -> float:
+    """Return a timeout in seconds, or raise `UsageError` if it is none."""
+    if not 0 < timeout_s <= TIMEOUT_S_MAX:
+        raise UsageError(f"a timeout is above 0 and up to {TIMEOUT_S_MAX} seconds, not {timeout_s!r}")
+    return timeout_s
 
 
 class OutcomeUnknown(ConnectionFailed):

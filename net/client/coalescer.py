@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from bezant.net.client.channel import Channel, OutcomeUnknown
+from bezant.net.client.channel import Channel, OutcomeUnknown, check_timeout
 from bezant.net.client.results import RESULT_ROW, UNKNOWN_ROW, ResultRow
 from bezant.protocol.errors import LedgerError, UsageError
 from bezant.protocol.frames import BATCH_COUNT_MAX
@@ -91,7 +91,7 @@ class Coalescer:
     def _begin(self, timeout_s: float) -> _Batch:
         if self._closed:
             raise UsageError("the wallet has been closed")
-        batch = self._gathering[timeout_s] = _Batch(timeout_s)
+        batch = self._gathering[timeout_s] = _Batch(check_timeout(timeout_s))
         if not self._is_flush_due:
             self._is_flush_due = True
             self._loop.call_soon(self._flush)
@@ -145,7 +145,7 @@ class Coalescer:
 
     async def _submit_when_room(self, command: bytes, timeout_s: float) -> ResultRow:
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(check_timeout(timeout_s)):
                 while self._pending_count >= COMMANDS_PENDING_MAX:
                     room = self._loop.create_future()
                     self._wait_for_room.append(room)

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from typing_extensions import Buffer
 
-from bezant.net.client.channel import CODE_UNKNOWN, OutcomeUnknown, unknown_results
+from bezant.net.client.channel import CODE_UNKNOWN, OutcomeUnknown, check_timeout, unknown_results
 from bezant.net.client.link import Link, parse_address
 from bezant.net.client.pipeline import Pipeline, Request
 from bezant.protocol.codes import ResultCode
@@ -35,9 +35,6 @@ from bezant.protocol.records import RESULT, RESULT_SIZE, Records
 BACKOFF_S_MIN: Final = 0.02
 BACKOFF_S_MAX: Final = 1.0
 """Seconds between attempts to reconnect: doubled each time, less up to half of it by chance."""
-
-TIMEOUT_S_MAX: Final = 1_000_000
-"""Eleven days; the deadline travels as 32 bits of milliseconds."""
 
 _DEADLINE_GRAIN_S: Final = 0.001  # one timer serves every deadline that falls within this
 
@@ -79,7 +76,7 @@ class TcpChannel:
     def __init__(self, address: str, timeout_s: float) -> None:
         self._address = address
         self._host, self._port = parse_address(address)
-        self._timeout_s = timeout_s
+        self._timeout_s = check_timeout(timeout_s)
         self._loop = asyncio.get_running_loop()
         self._pipeline = Pipeline()
         self._state = State.CONNECTING
@@ -172,10 +169,7 @@ class TcpChannel:
             raise UsageError("the connection has been closed")
         if self._failure is not None:
             raise self._failure
-        seconds = self._timeout_s if timeout_s is None else timeout_s
-        if not 0 < seconds <= TIMEOUT_S_MAX:
-            raise UsageError(f"a timeout is above 0 and up to {TIMEOUT_S_MAX} seconds, not {seconds!r}")
-        deadline_s = self._loop.time() + seconds
+        deadline_s = self._loop.time() + (self._timeout_s if timeout_s is None else check_timeout(timeout_s))
         answer: asyncio.Future[memoryview] = self._loop.create_future()
         request = self._pipeline.add(operation, body, deadline_s=deadline_s, answer=answer, reply_size=reply_size)
         self._arm_timer(deadline_s)

@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from bezant.net.client import lookups
 from bezant.net.client.batches import submit_array
-from bezant.net.client.channel import Channel
+from bezant.net.client.channel import Channel, check_timeout
 from bezant.net.client.coalescer import Coalescer
 from bezant.net.client.commands import (
     amount_units,
@@ -48,7 +48,7 @@ class Wallet:
     def __init__(self, channel: Channel, timeout_s: float = TIMEOUT_S_DEFAULT) -> None:
         """Stand over an open channel. `open_over` is the way to make one that knows its currencies."""
         self._channel = channel
-        self._timeout_s = timeout_s
+        self._timeout_s = check_timeout(timeout_s)
         self._coalescer = Coalescer(channel)
         self._make_id = IdMaker().make
         self._decimals: dict[str, int] = {}
@@ -235,7 +235,7 @@ class Wallet:
         await self._coalescer.wait_settled()
 
     def _seconds(self, timeout_s: float | None) -> float:
-        return self._timeout_s if timeout_s is None else timeout_s
+        return self._timeout_s if timeout_s is None else check_timeout(timeout_s)
 
     async def _fetch_decimals(self, currency: str, timeout_s: float | None) -> int:
         """Return the decimals of a currency that was not known: somebody may have registered it meanwhile."""

@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from bezant.net.client.channel import CODE_UNKNOWN, OutcomeUnknown
-from bezant.net.client.connection import TIMEOUT_S_MAX, TRANSITIONS, State, TcpChannel
+from bezant.net.client.channel import CODE_UNKNOWN, TIMEOUT_S_MAX, OutcomeUnknown
+from bezant.net.client.connection import TRANSITIONS, State, TcpChannel
 from bezant.net.client.link import Link, parse_address
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import (
