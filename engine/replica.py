@@ -46,7 +46,7 @@ class Executed(NamedTuple):
     """Results of a batch, not to be told before the log is durable up to `index`."""
 
     results: Records
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     event_count: int
 
 
@@ -114,7 +114,7 @@ class Replica:
         if count:
             self.log.append(
                 EntryKind.EVENTS,
-                execution.events.view(np.uint8),
+                execution.events.view(np.uint8).data,
                 first_sequence=first_sequence,
                 count=count,
                 timestamp_ns=timestamp_ns,
@@ -231,7 +231,7 @@ def replay_events(ledger: Ledger, entry: Entry) -> None:
     command_words[:, 15] = 0
     commands = command_words.view(COMMAND).reshape(header.count)
     execution = ledger.execute(commands, header.timestamp_ns)
-    if not np.array_equal(execution.events.view(np.uint8), recorded.view(np.uint8)):
+    if not np.array_equal(execution.events.view(np.uint8).data, recorded.view(np.uint8)):
         raise CorruptLog(_describe_difference(header.index, header.first_sequence, recorded, execution.events))
 
 

@@ -105,10 +105,10 @@ def check_open(command: Any, words: Words, scratch: Bytes) -> int:
 def check_command(commands: Records, words: Words, index: int, scratch: Bytes) -> tuple[int, int]:
     """(code, detail) of what is wrong with a command by itself; code COMMITTED when nothing is."""
     command = commands[index]
-    kind = np.int64(command["kind"])
+    kind: Any = np.int64(command["kind"])
     if kind < OPEN or kind > SET_LIMIT:
         return _KIND_UNKNOWN, 0
-    flags = np.int64(command["flags"])
+    flags: Any = np.int64(command["flags"])
     if flags & ~FLAGS_ALLOWED != 0:
         return _FLAGS_UNKNOWN, 0
     if command["reserved"] != 0:

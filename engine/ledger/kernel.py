@@ -1,8 +1,8 @@
 """The rules of the ledger, compiled: commands in, events and results out, in place over plain arrays.
 
-``README.md`` states the rules in words and in the order of the steps here. A kernel never calls back into Python: when
-a command's id may repeat one of an earlier entry, `execute_batch` stops and names the sequence of the event that it must
-see; `Ledger.execute` fetches it and calls again (`PROGRESS_NEEDED`).
+``README.md`` states the rules in words and in the order of the steps here. A kernel never calls back into Python:
+when a command's id may repeat one of an earlier entry, `execute_batch` stops and names the sequence of the event that
+it must see; `Ledger.execute` fetches it and calls again (`PROGRESS_NEEDED`).
 
 Everything is int64. Sums are compared before they are formed, so nothing ever overflows.
 """
@@ -373,9 +373,9 @@ def execute_open(arrays: LedgerArrays, event: Any, words: Words, position: int) 
     for index in range(6):
         cold["name"][index] = words[4 + index]
     event["effective_amount"] = event["amount"]
-    index = arrays.account_index
-    insert(index.current, mix_words(row["id_head"], row["id_tail"], index.meta[META_SALT]), number + 1)
-    index.meta[META_COUNT] += 1
+    accounts = arrays.account_index
+    insert(accounts.current, mix_words(row["id_head"], row["id_tail"], accounts.meta[META_SALT]), number + 1)
+    accounts.meta[META_COUNT] += 1
     return _COMMITTED
 
 

@@ -33,11 +33,11 @@ class EntryHeader(NamedTuple):
     body_checksum: int
     previous_hash: bytes
     term: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     first_sequence: int
     timestamp_ns: int
     durable_before: int
-    count: int
+    count: int  # type: ignore[assignment]  # likewise
     body_size: int
     kind: int
     format_version: int
@@ -51,10 +51,10 @@ class Entry(NamedTuple):
 
     header: EntryHeader
     encoded: bytes
-    body: Buffer
+    body: bytes | memoryview
 
 
-def encode_entry(header: EntryHeader, body: Buffer) -> Entry:
+def encode_entry(header: EntryHeader, body: bytes | memoryview) -> Entry:
     """Encode an entry; both checksums in `header` are computed here, whatever it says."""
     header = header._replace(body_checksum=xxhash.xxh3_64_intdigest(body))
     encoded = bytearray(_HEADER.pack(*header))
@@ -78,7 +78,7 @@ def decode_header(data: Bytes) -> EntryHeader | None:
 
 def body_is_whole(header: EntryHeader, body: Bytes) -> bool:
     """Whether a body is the one that its header was made for."""
-    return len(body) == header.body_size and xxhash.xxh3_64_intdigest(body) == header.body_checksum
+    return len(body) == header.body_size and xxhash.xxh3_64_intdigest(body.data) == header.body_checksum
 
 
 def entry_hash(encoded: Buffer, body: Buffer) -> bytes:

@@ -206,7 +206,7 @@ class Log:
     # ---- append and write ----
 
     def append(
-        self, kind: EntryKind, body: Buffer, *, first_sequence: int, count: int, timestamp_ns: int
+        self, kind: EntryKind, body: bytes | memoryview, *, first_sequence: int, count: int, timestamp_ns: int
     ) -> EntryHeader:
         """Add an entry behind the last one, in memory. `has_room` must have said yes."""
         self.settle_hash()

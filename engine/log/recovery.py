@@ -79,9 +79,9 @@ class Walk:
                     self._torn = (segment, offset)
                 return
             encoded = mapping[offset : offset + ENTRY_HEADER_SIZE].tobytes()
-            yield Entry(header, encoded, body)
+            yield Entry(header, encoded, body.data)
             segment.note_entry(header, offset)
-            self.previous_hash = entry_hash(encoded, body)
+            self.previous_hash = entry_hash(encoded, body.data)
             self.last_header = header
             self.next_index = header.index + 1
             offset = segment.end

@@ -76,8 +76,8 @@ def read_segment_header(directory: Directory, number: int) -> SegmentHeader:
     checksum, magic, version, *rest = _HEADER.unpack_from(page)
     if magic == SEGMENT_MAGIC and version > LOG_FORMAT_VERSION:
         raise UnsupportedFormat(
-            f"{file.path} has format {version}; this version of Bezant reads up to {LOG_FORMAT_VERSION}: start the newer "
-            "version that wrote it"
+            f"{file.path} has format {version}; this version of Bezant reads up to {LOG_FORMAT_VERSION}: "
+            "start the newer version that wrote it"
         )
     if magic != SEGMENT_MAGIC or xxhash.xxh3_64_intdigest(page[_CHECKSUM.size :]) != checksum:
         raise CorruptLog(f"{file.path}, offset 0: the header of the segment is damaged")
@@ -159,7 +159,7 @@ class Segment:
         mapping = self.mapping()
         for header, offset in self.headers():
             encoded = mapping[offset - ENTRY_HEADER_SIZE : offset].tobytes()
-            yield Entry(header, encoded, mapping[offset : offset + header.body_size])
+            yield Entry(header, encoded, mapping[offset : offset + header.body_size].data)
 
     def close(self) -> None:
         """Close the file."""
