@@ -54,7 +54,7 @@ class Result(msgspec.Struct, frozen=True, gc=False):
     ``code`` is None when the outcome is unknown; every number is then 0. ``repeated`` says that the id was known with
     the same content, and that this is its first outcome. ``conflict_field`` is the field that differs (ID_CONFLICT)
     or that the kind does not use (FIELD_NOT_ALLOWED). ``position`` is opaque, and None if the command left no event.
-    ``amount`` is what was moved, 0 if nothing was. Balances are those after the command.
+    ``amount`` is what was moved, or the limit that was set; 0 if the command was not done. Balances are those after it.
     """
 
     outcome: Outcome
@@ -78,7 +78,7 @@ class Result(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def amount_text(self) -> str:
-        """What was moved, as a decimal string."""
+        """What was moved or set, as a decimal string."""
         return format_amount(self.amount, self.decimals)
 
     @property
