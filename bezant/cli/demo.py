@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from bezant.cli.errors import CommandFailed
 from bezant.cli.output import write_at_once
 from bezant.cli.progress import progress
-from bezant.cli.session import run_async
+from bezant.cli.session import positive_count, run_async
+from bezant.protocol.errors import UsageError
 
 if TYPE_CHECKING:
     import bezant
@@ -32,6 +33,7 @@ OVERDRAFT: Final = ["account:*"]
 
 TRANSFERS: Final = 1_000_000
 WALLETS: Final = 10_000
+WALLETS_MIN: Final = 2
 ACKNOWLEDGED_BEFORE_CRASH: Final = 20
 EVENT_SAMPLE: Final = 200
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -51,17 +53,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--transfers",
         metavar="N",
-        type=_positive,
+        type=positive_count,
         default=TRANSFERS,
         help="how many transfers to push (default: %(default)s)",
     )
-    parser.add_argument("--wallets", metavar="N", type=_positive, default=WALLETS, help=argparse.SUPPRESS)
-
-
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 2 <= int(text) <= 100_000_000):
-        raise argparse.ArgumentTypeError(f"a whole number from 2 to 100,000,000 is needed, not {text!r}")
-    return int(text)
+    parser.add_argument("--wallets", metavar="N", type=positive_count, default=WALLETS, help=argparse.SUPPRESS)
 
 
 class Findings:
@@ -112,6 +108,8 @@ class Findings:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo; 0 if every promise held."""
+    if arguments.wallets < WALLETS_MIN:
+        raise UsageError(f"a transfer needs {WALLETS_MIN} wallets at least")
     file = arguments.file or _default_file()
     findings = Findings()
     with _leaving_on_sigterm(), TemporaryDirectory(prefix="bezant-demo-") as folder:

@@ -2,8 +2,11 @@
 
 import argparse
 from pathlib import Path
+from typing import Final
 
-from bezant.cli.session import DEFAULT_ADDRESS, address
+from bezant.cli.session import DEFAULT_ADDRESS, address, positive_count
+
+MIB: Final = 1 << 20
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -32,10 +35,28 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         type=address,
         help="also answer every byte with itself there: the floor that `bezant bench` measures against",
     )
+    parser.add_argument(
+        "--accounts-max",
+        metavar="N",
+        type=positive_count,
+        help="how many accounts the node takes; then openings are answered ACCOUNTS_FULL (default: 4,194,304)",
+    )
+    parser.add_argument(
+        "--free-space-floor-mib",
+        metavar="MIB",
+        type=positive_count,
+        help="free space on the disk at which the node takes no more, so that it never runs full (default: 256)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
+    from bezant.engine.replica import ReplicaSettings
     from bezant.net.server.serve import serve
 
-    return serve(arguments.data, arguments.listen, echo=arguments.echo)
+    given: dict[str, int] = {}
+    if arguments.accounts_max is not None:
+        given["accounts_max"] = arguments.accounts_max
+    if arguments.free_space_floor_mib is not None:
+        given["free_space_floor"] = arguments.free_space_floor_mib * MIB
+    return serve(arguments.data, arguments.listen, echo=arguments.echo, settings=ReplicaSettings(**given))

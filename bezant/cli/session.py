@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from bezant.cli.errors import InputWrong
+
 if TYPE_CHECKING:
     import bezant
 
@@ -65,17 +67,33 @@ def positive_seconds(text: str) -> float:
     return seconds
 
 
+def positive_count(text: str) -> int:
+    """Read a whole number above zero, of at most twelve digits; for argparse."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 12 and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"a whole number above zero is needed, not {text!r}")
+    return int(text)
+
+
 @asynccontextmanager
 async def open_wallet(arguments: argparse.Namespace) -> "AsyncIterator[bezant.Wallet]":
     """The wallet that the arguments of `add_ledger_arguments` name. Raises `BezantError` if it cannot be had."""
     import bezant
 
     if arguments.data is not None:
+        _check_data_folder(arguments.data)
         async with bezant.open(arguments.data) as wallet:
             yield wallet
     else:
         async with bezant.connect(arguments.connect, timeout_s=arguments.timeout_s) as wallet:
             yield wallet
+
+
+def _check_data_folder(data: Path) -> None:
+    """Raise `InputWrong` unless there is a ledger: `bezant.open` would make one, and a mistyped path must not."""
+    from bezant.engine.replica import shard_directory
+
+    if not shard_directory(data, 0).path.is_dir():
+        raise InputWrong(f"there is no ledger at {data}", "make one by running a node: bezant serve --data DIR")
 
 
 def run_async(main: Coroutine[Any, Any, _Value]) -> _Value:

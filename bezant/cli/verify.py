@@ -39,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "log_id": report.log_id,
                 "state_digest": report.state_digest,
                 "chain_hash": report.chain_hash,
+                "torn_bytes": report.torn_bytes,
             }
         )
         return 0
@@ -46,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
         f"verified: {report.events:,} events in {report.entries:,} entries, {report.accounts:,} accounts,"
         f" in {report.seconds:.1f} s ({rate:,} events/s); every byte is as the rules make it"
     )
+    if report.torn_bytes:
+        write_line(f"the last write before a crash was torn: {report.torn_bytes:,} bytes that were never acknowledged")
     for title, value in (
         ("log", report.log_id),
         ("chain hash", report.chain_hash),

@@ -201,11 +201,14 @@ def test_a_folder_in_use_is_told(bezant, node) -> None:
         assert "stop the node that holds it" in err
 
 
-def test_a_folder_without_a_ledger_is_told(bezant, tmp_path: Path) -> None:
-    status, out, err = bezant("verify", "--data", str(tmp_path / "none"))
+@pytest.mark.parametrize("line", ["verify", "accounts", "balance a EUR", "open a EUR", "transfer a b 1.00 EUR"])
+def test_a_folder_without_a_ledger_is_told_and_stays_as_it_is(bezant, tmp_path: Path, line: str) -> None:
+    """A mistyped path must not become a new, empty ledger."""
+    status, out, err = bezant(*line.split(), "--data", str(tmp_path))
     assert status == 1
     assert out == ""
     assert err.startswith("bezant: ")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nobody_there_is_told(bezant) -> None:

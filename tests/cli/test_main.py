@@ -73,6 +73,8 @@ def test_what_is_not_ours_is_not_swallowed(run_fake) -> None:
         "serve",
         "serve --data d --listen nowhere",
         "serve --data d --listen host:70000",
+        "serve --data d --accounts-max 0",
+        "serve --data d --free-space-floor-mib -1",
         "transfer a b 1.00",
         "transfer a b 1.00 EUR --connect h:1 --data d",
         "transfer a b 1.00 EUR --timeout 0",

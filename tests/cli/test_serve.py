@@ -1,0 +1,50 @@
+"""`bezant serve` hands the node what the command line says, and nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bezant.cli.main import main
+from bezant.engine.replica import ReplicaSettings
+from bezant.net.server import serve as serve_module
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What `serve` was called with, in place of serving."""
+    calls: dict[str, Any] = {}
+
+    def fake(data: Path, listen: str, *, echo: str | None = None, settings: ReplicaSettings | None = None) -> int:
+        calls.update(data=data, listen=listen, echo=echo, settings=settings)
+        return 7
+
+    monkeypatch.setattr(serve_module, "serve", fake)
+    return calls
+
+
+def test_defaults_are_the_engine_s(served: dict[str, Any]) -> None:
+    assert main(["serve", "--data", "books"]) == 7
+    assert served == {
+        "data": Path("books"),
+        "listen": "127.0.0.1:7420",
+        "echo": None,
+        "settings": ReplicaSettings(),
+    }
+
+
+def test_everything_that_can_be_said_arrives(served: dict[str, Any]) -> None:
+    line = "serve --data d --listen [::1]:0 --echo 127.0.0.1:0 --accounts-max 10 --free-space-floor-mib 3"
+    assert main(line.split()) == 7
+    assert (served["listen"], served["echo"]) == ("[::1]:0", "127.0.0.1:0")
+    assert served["settings"] == ReplicaSettings(accounts_max=10, free_space_floor=3 << 20)
+
+
+@pytest.mark.parametrize(
+    ("option", "field", "unit"), [("4,194,304", "accounts_max", 1), ("256", "free_space_floor", 1 << 20)]
+)
+def test_help_names_the_defaults_that_are_true(option: str, field: str, unit: int, capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+    assert f"(default: {option})" in " ".join(capsys.readouterr().out.split())
+    assert getattr(ReplicaSettings(), field) == int(option.replace(",", "")) * unit
