@@ -32,7 +32,7 @@ COMMANDS: Final[dict[str, _Command]] = {
     "currencies": _Command("currencies", "list the currencies, or register one"),
     "verify": _Command("verify", "re-execute the whole history of a data folder and compare every byte"),
     "bench": _Command("bench", "measure a node under load"),
-    "demo": _Command("demo", "a bank's books, a million transfers, a crash and a proof, in about a minute"),
+    "demo": _Command("demo", "a bank's books, a million transfers, a crash and a proof, in less than a minute"),
 }
 
 
