@@ -96,17 +96,22 @@ class Index:
         self.arrays = IndexArrays(_new_table(capacity), _new_table(0), meta)
         touch_pages(self.arrays.current, 0, capacity)
         self._next = _new_table(0)
+        self._quiet_below = 0
         self._touched = 0
         self._migrated = 0
 
     def make_room(self, keys: int) -> None:
         """Make sure that `keys` more find room, and do this batch's share of growing."""
-        arrays = self.arrays
-        if len(arrays.previous):
+        if int(self.arrays.meta[META_COUNT]) + keys < self._quiet_below:
+            return
+        if len(self.arrays.previous):
             self._migrate(keys * MIGRATE_SLOTS_PER_KEY)
+        arrays = self.arrays
         capacity = len(arrays.current)
         percent = 100 * (int(arrays.meta[META_COUNT]) + keys) // capacity
         if percent < PREPARE_AT_PERCENT:
+            if not len(arrays.previous):
+                self._quiet_below = capacity * PREPARE_AT_PERCENT // 100
             return
         if not len(self._next):
             self._next = _new_table(2 * capacity)
@@ -136,4 +141,5 @@ class Index:
         table = self._next if capacity == len(self._next) else _new_table(capacity)
         self.arrays = IndexArrays(table, self.arrays.current, self.arrays.meta)
         self._next = _new_table(0)
+        self._quiet_below = 0
         self._migrated = 0

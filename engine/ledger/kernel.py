@@ -105,9 +105,10 @@ def same_key(event: Any, command: Any) -> bool:
 @inlined
 def find_original(originals: Originals, extra_first: int, command_number: int, sequence: int) -> int:
     """Number in `originals` of the event with this sequence, or -1 if it has not been fetched."""
-    candidate = originals.of_command[command_number]
-    if candidate >= 0 and originals.sequences[candidate] == sequence:
-        return candidate
+    if len(originals.of_command) != 0:
+        candidate = originals.of_command[command_number]
+        if candidate >= 0 and originals.sequences[candidate] == sequence:
+            return candidate
     for candidate in range(extra_first, len(originals.sequences)):
         if originals.sequences[candidate] == sequence:
             return candidate

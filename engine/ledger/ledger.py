@@ -26,9 +26,9 @@ from bezant.engine.ledger.state import (
     COUNTER_LAST_TIMESTAMP_NS,
     COUNTER_NEXT_SEQUENCE,
     CURRENCIES_MAX,
+    NO_ORIGINALS,
     Originals,
     new_arrays,
-    no_originals,
 )
 from bezant.protocol.errors import LedgerError, UsageError
 from bezant.protocol.money import DECIMALS_MAX
@@ -107,7 +107,9 @@ class Ledger:
         count = len(commands)
         self._account_index.make_room(count)
         self._id_index.make_room(count)
-        self._arrays = self._arrays._replace(account_index=self._account_index.arrays, id_index=self._id_index.arrays)
+        accounts, ids = self._account_index.arrays, self._id_index.arrays
+        if self._arrays.id_index is not ids or self._arrays.account_index is not accounts:
+            self._arrays = self._arrays._replace(account_index=accounts, id_index=ids)
         events, results = np.empty(count, EVENT), np.empty(count, RESULT)
         command_words = commands.view(np.int64).reshape(count, 16)
         event_words = events.view(np.int64).reshape(count, 24)
@@ -115,7 +117,7 @@ class Ledger:
         progress[PROGRESS_NEXT] = 0
         progress[PROGRESS_EVENTS] = 0
         progress[PROGRESS_BASE_SEQUENCE] = self.next_sequence
-        originals = no_originals(count)
+        originals = NO_ORIGINALS
         progress[PROGRESS_EXTRA_FIRST] = 0
         while True:
             execute_batch(

@@ -14,7 +14,7 @@ import numpy as np
 
 from bezant.engine.hashing import SCRATCH_SIZE
 from bezant.engine.ledger.index import IndexArrays
-from bezant.protocol.records import EVENT, POSITION_NONE, SEQUENCE_FIRST, Bytes, Records, Words
+from bezant.protocol.records import EVENT, SEQUENCE_FIRST, Bytes, Records, Words
 
 ROW: Final = np.dtype(
     [
@@ -60,8 +60,8 @@ class LedgerArrays(NamedTuple):
 class Originals(NamedTuple):
     """Events of earlier entries that a batch's ids may repeat, fetched for the kernel.
 
-    `of_command` has, for each command, the number of its candidate in `events` or -1; `sequences` are theirs. Those
-    from `first_extra` on were fetched singly and are searched one by one.
+    `of_command` is empty or has, for each command, the number of its candidate in `events` or -1; `sequences` are
+    theirs. Those from `first_extra` on were fetched singly and are searched one by one.
     """
 
     events: Records
@@ -87,9 +87,5 @@ def new_arrays(
     )
 
 
-def no_originals(count: int) -> Originals:
-    """What a batch starts with: nothing fetched."""
-    return Originals(np.zeros(0, EVENT), np.zeros(0, np.int64), np.full(count, -1, np.int64))
-
-
-NO_POSITION: Final = np.int64(POSITION_NONE)
+NO_ORIGINALS: Final = Originals(np.zeros(0, EVENT), np.zeros(0, np.int64), np.zeros(0, np.int64))
+"""What a batch starts with: nothing fetched."""

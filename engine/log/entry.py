@@ -56,11 +56,11 @@ class Entry(NamedTuple):
 
 def encode_entry(header: EntryHeader, body: bytes | memoryview) -> Entry:
     """Encode an entry; both checksums in `header` are computed here, whatever it says."""
-    header = header._replace(body_checksum=xxhash.xxh3_64_intdigest(body))
-    encoded = bytearray(_HEADER.pack(*header))
-    checksum = xxhash.xxh3_64_intdigest(memoryview(encoded)[_CHECKED_FROM:])
-    _CHECKSUM.pack_into(encoded, 0, checksum)
-    return Entry(header._replace(header_checksum=checksum), bytes(encoded), body)
+    body_checksum = xxhash.xxh3_64_intdigest(body)
+    checked = _HEADER.pack(0, body_checksum, *header[2:])[_CHECKED_FROM:]
+    checksum = xxhash.xxh3_64_intdigest(checked)
+    header = header._replace(header_checksum=checksum, body_checksum=body_checksum)
+    return Entry(header, _CHECKSUM.pack(checksum) + checked, body)
 
 
 def decode_header(data: Bytes) -> EntryHeader | None:
