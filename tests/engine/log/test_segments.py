@@ -1,0 +1,276 @@
+"""Claim: a log of any length opens, reads and grows with a bounded number of files open, and waits for a full disk."""
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from typing_extensions import Buffer
+
+from bezant.engine.log.log import SEGMENTS_MAPPED_MAX, SEGMENTS_PREPARED, open_log
+from bezant.engine.log.segment import create_segment, read_segment_header, segment_numbers
+from bezant.engine.log.storage import Directory
+from bezant.protocol.errors import CorruptLog, StorageError
+from bezant.protocol.kinds import EntryKind
+from bezant.protocol.records import SEGMENT_HEADER_SIZE
+
+from .logs import ROOM, SEGMENT_SIZE, Writer, contents, entry_size, open_entries, places_in, read_facts, segment_path
+
+SEGMENTS: Final = SEGMENTS_MAPPED_MAX + 16
+EVENTS_OF_SEGMENT: Final = 310
+FILES_SPARE: Final = 24
+"""Descriptors that a process may take beyond those it has: few beside the segments of the long log."""
+
+
+@pytest.fixture(scope="module")
+def long_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log of many segments, one entry in each."""
+    folder = tmp_path_factory.mktemp("long")
+    writer = Writer(folder)
+    for _ in range(SEGMENTS):
+        writer.append(EVENTS_OF_SEGMENT)
+    writer.sync()
+    writer.close()
+    return folder
+
+
+@pytest.fixture
+def few_descriptors() -> Iterator[None]:
+    """For as long as the test runs, this process can open only a few more files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))  # noqa: PTH208 - names, not paths
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(highest + FILES_SPARE, soft), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def mapped_segments(folder: Path) -> int:
+    """Segments of a folder that this process has mapped."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return len({line for line in lines if f"{folder}/segment-" in line})
+
+
+@pytest.mark.usefixtures("few_descriptors")
+@pytest.mark.parametrize("writable", [False, True], ids=["to read", "to write"])
+def test_a_long_log_opens_with_few_descriptors(long_log: Path, writable: bool) -> None:
+    log, entries = open_entries(long_log, writable=writable)
+    assert len(entries) == SEGMENTS
+    assert mapped_segments(long_log) <= 1
+    log.close()
+
+
+@pytest.mark.usefixtures("few_descriptors")
+def test_a_long_log_is_written_with_few_descriptors(tmp_path: Path) -> None:
+    writer = Writer(tmp_path)
+    for _ in range(2 * FILES_SPARE):
+        writer.write(EVENTS_OF_SEGMENT)
+    writer.close()
+    assert len(read_facts(tmp_path)) == 2 * FILES_SPARE
+
+
+def test_history_is_read_through_a_bounded_number_of_mappings(long_log: Path) -> None:
+    writer = Writer(long_log)
+    firsts = range(1, SEGMENTS * EVENTS_OF_SEGMENT, EVENTS_OF_SEGMENT)
+    assert writer.read(*firsts) == list(firsts)
+    assert mapped_segments(long_log) <= SEGMENTS_MAPPED_MAX
+    assert writer.read(*firsts) == list(firsts)
+    # The one that was not read for longest goes, so one that is read again and again stays.
+    for sequence in firsts[1:]:
+        assert writer.read(1, sequence) == [1, sequence]
+    assert f"{segment_path(long_log)}\n" in Path("/proc/self/maps").read_text()
+    writer.close()
+    assert mapped_segments(long_log) == 0
+
+
+def test_bodies_outlive_the_mappings_they_came_from(long_log: Path) -> None:
+    log = open_log(Directory(long_log), writable=False)
+    bodies = [entry.body for entry in log.open()]
+    log.close()
+    assert [bytes(body) for body in bodies] == [fact.body for fact in read_facts(long_log)]
+
+
+def test_segments_are_made_ahead(tmp_path: Path) -> None:
+    """Each stop waits for the one that is being made; and those that are ready are used before others are made."""
+    for _ in range(2 * SEGMENTS_PREPARED):
+        writer = Writer(tmp_path)
+        writer.close()
+    assert segment_numbers(Directory(tmp_path)) == list(range(1, SEGMENTS_PREPARED + 2))
+    nodes = {name: (tmp_path / name).stat().st_ino for name in contents(tmp_path)}
+    writer = Writer(tmp_path)
+    writer.write(*[EVENTS_OF_SEGMENT] * (SEGMENTS_PREPARED + 1))
+    writer.close()
+    assert {name: (tmp_path / name).stat().st_ino for name in nodes} == nodes
+    assert [len(places_in(tmp_path, number)) for number in range(1, SEGMENTS_PREPARED + 2)] == [1, 1, 1]
+
+
+def test_a_segment_that_was_being_made_when_the_process_died_is_no_obstacle(tmp_path: Path) -> None:
+    writer = Writer(tmp_path)
+    writer.write(EVENTS_OF_SEGMENT)
+    writer.close()
+    unfinished = tmp_path / "segment-0000000099.new"
+    unfinished.write_bytes(bytes(100))
+    assert read_facts(tmp_path) == writer.facts
+    assert unfinished.exists()
+    again = Writer(tmp_path)
+    assert again.facts == writer.facts
+    assert not unfinished.exists()
+    again.close()
+
+
+def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    writer = Writer(tmp_path)
+    writer.write(1)
+    writer.close()
+    for name in ("segment-", "segment-12", "segment-0000000002~", "segment-0000000002.bak", "notes"):
+        (tmp_path / name).write_bytes(b"mine")
+    assert Directory(tmp_path).names() == sorted(contents(tmp_path))
+    Writer(tmp_path).close()
+    assert {name for name, data in contents(tmp_path).items() if data == b"mine"} == {
+        "segment-",
+        "segment-12",
+        "segment-0000000002~",
+        "segment-0000000002.bak",
+        "notes",
+    }
+
+
+def test_the_size_of_a_segment_counts_for_new_ones_only(tmp_path: Path) -> None:
+    writer = Writer(tmp_path)
+    writer.write(EVENTS_OF_SEGMENT)
+    writer.close()
+    old = len(segment_numbers(Directory(tmp_path)))
+    larger = 2 * SEGMENT_SIZE
+    writer = Writer(tmp_path, segment_size=larger)
+    assert not writer.log.has_room(SEGMENT_SIZE)  # the empty ones of the old size come first
+    for _ in range(old):
+        writer.write(EVENTS_OF_SEGMENT)
+    writer.write(2 * EVENTS_OF_SEGMENT)
+    writer.close()
+    sizes = [segment_path(tmp_path, number).stat().st_size for number in segment_numbers(Directory(tmp_path))]
+    assert sizes[: old + 1] == [SEGMENT_SIZE] * old + [larger]
+    assert read_facts(tmp_path) == writer.facts
+
+
+# --- Segment headers
+
+
+def test_a_header_is_read_as_it_was_written(tmp_path: Path) -> None:
+    Writer(tmp_path, shard=7).close()
+    header = read_segment_header(Directory(tmp_path), 1)
+    assert (header.shard, header.segment_number, header.segment_size) == (7, 1, SEGMENT_SIZE)
+    create_segment(Directory(tmp_path), header._replace(segment_number=9))
+    assert read_segment_header(Directory(tmp_path), 9) == header._replace(segment_number=9)
+    data = segment_path(tmp_path, 9).read_bytes()
+    assert len(data) == SEGMENT_SIZE
+    assert not any(data[SEGMENT_HEADER_SIZE:])
+
+
+def test_a_file_under_another_number_is_refused(tmp_path: Path) -> None:
+    Writer(tmp_path).close()
+    segment_path(tmp_path, 4).write_bytes(segment_path(tmp_path, 1).read_bytes())
+    with pytest.raises(CorruptLog, match=f"speaks of segment 1 of {SEGMENT_SIZE} bytes; the file is number 4"):
+        read_segment_header(Directory(tmp_path), 4)
+
+
+@pytest.mark.parametrize("size", [0, 100, SEGMENT_HEADER_SIZE, SEGMENT_SIZE - 1, SEGMENT_SIZE + 1])
+def test_a_file_of_another_size_is_refused(tmp_path: Path, size: int) -> None:
+    Writer(tmp_path).close()
+    os.truncate(segment_path(tmp_path), size)
+    before = contents(tmp_path)
+    with pytest.raises(CorruptLog, match=f"{size}"):
+        open_entries(tmp_path)
+    assert contents(tmp_path) == before
+
+
+# --- A full disk
+
+
+class Disk(Directory):
+    """A folder on a disk whose free space the test decides."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.free = 1 << 40
+        self.refuses = False
+        self.asked = 0
+
+    def free_bytes(self) -> int:
+        self.asked += 1
+        return self.free
+
+    def create_file(self, name: str, size: int, head: Buffer = b"") -> None:
+        if self.refuses:
+            raise StorageError(f"no file {name} of {size} bytes on this disk")
+        super().create_file(name, size, head)
+
+
+FLOOR: Final = 1 << 20
+
+
+def fill(writer: Writer) -> None:
+    """Write until there is no room."""
+    while writer.log.has_room(ROOM - entry_size(0)):
+        writer.write(EVENTS_OF_SEGMENT)
+
+
+def test_below_the_floor_no_segment_is_made_and_above_it_the_log_goes_on(tmp_path: Path) -> None:
+    disk = Disk(tmp_path)
+    writer = Writer(disk, free_space_floor=FLOOR)
+    disk.free = FLOOR + SEGMENT_SIZE - 1
+    fill(writer)
+    count = len(segment_numbers(disk))
+    assert not writer.log.has_room(ROOM - entry_size(0))
+    assert not writer.log.has_room(ROOM - entry_size(0))
+    assert len(segment_numbers(disk)) == count
+    # What is there can be read, and small entries still fit.
+    assert writer.read(1, EVENTS_OF_SEGMENT + 1) == [1, EVENTS_OF_SEGMENT + 1]
+    assert writer.log.has_room(100)
+    writer.append_body(EntryKind.CONTROL, b"small")
+    writer.sync()
+    disk.free = FLOOR + SEGMENT_SIZE
+    assert writer.log.has_room(ROOM - entry_size(0))
+    writer.write(EVENTS_OF_SEGMENT)
+    writer.close()
+    assert read_facts(tmp_path) == writer.facts
+
+
+def test_a_disk_that_fails_to_make_a_file_is_asked_again(tmp_path: Path) -> None:
+    disk = Disk(tmp_path)
+    writer = Writer(disk)
+    disk.refuses = True
+    fill(writer)
+    assert not writer.log.has_room(ROOM - entry_size(0))
+    disk.refuses = False
+    assert writer.log.has_room(ROOM - entry_size(0))
+    writer.write(EVENTS_OF_SEGMENT)
+    writer.close()
+    assert read_facts(tmp_path) == writer.facts
+
+
+def test_a_log_opens_on_a_full_disk(tmp_path: Path) -> None:
+    """And says that it has no room, rather than not to start: its history can be read."""
+    writer = Writer(tmp_path)
+    writer.write(EVENTS_OF_SEGMENT)
+    writer.close()
+    disk = Disk(tmp_path)
+    disk.free = 0
+    writer = Writer(disk)
+    fill(writer)
+    assert writer.read(1) == [1]
+    writer.close()
+    log, _ = open_entries(tmp_path)
+    assert log.recovery.clean_stop
+    log.close()
+
+
+def test_an_error_that_is_not_for_want_of_room_is_not_taken_for_it(tmp_path: Path) -> None:
+    class Broken(Disk):
+        def free_bytes(self) -> int:
+            raise PermissionError("statvfs")
+
+    writer = Writer(Broken(tmp_path))
+    with pytest.raises(PermissionError):
+        fill(writer)
+    writer.close()
