@@ -133,6 +133,7 @@ class Node:
         self.connections: list[Connection] = []
         self.connected: list[Client] = []
         self.port = 0
+        self.stopped = False
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -153,7 +154,10 @@ class Node:
         return client
 
     async def stop(self) -> None:
-        """Stop it as `serve` does, its clients having gone, and check that nothing is left behind."""
+        """Stop it as `serve` does, its clients having gone, and check that nothing is left behind. May be repeated."""
+        if self.stopped:
+            return
+        self.stopped = True
         for client in self.connected:
             client.abort()
         self.server.close()
@@ -164,6 +168,15 @@ class Node:
         assert self.reactor.counters.connections == 0
         assert (self.clients.unsent_bytes, self.clients.receive_buffer.held_bytes) == (0, 0)
         await self.reactor.stop()
+
+    async def abandon(self) -> None:
+        """Leave it as it is, for a test that has broken it."""
+        self.stopped = True
+        for end in (*self.connected, *self.connections):
+            end.abort()
+        self.server.close()
+        await until(lambda: self.reactor.counters.connections == 0)
+        self.replica.close()
 
 
 class SlowDisk:
