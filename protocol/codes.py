@@ -1,4 +1,4 @@
-"""Every result code, in order of precedence, with what a client may conclude from it.
+"""Every result code, with what a client may conclude from it; the order of the checks is in the ledger's README.
 
 The table answers four questions about each code: does the command leave an event, does it use up the id, can the same
 command succeed if it is sent again, and which HTTP status says it. The rules behind it: a malformed command, a repeat
