@@ -14,12 +14,16 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
+from bezant.engine.compiled import without_literals
 from bezant.protocol.names import account_id, currency_code
 from bezant.protocol.records import Bytes, id_words
 
 _MASK: Final = (1 << 64) - 1
-_inner: Final = njit(nogil=True, error_model="numpy", _nrt=False)
-"""Decorates the parts of a compiled body."""
+
+
+def _inner(function: Any) -> Any:
+    """Decorates the parts of a compiled body."""
+    return without_literals(njit(nogil=True, error_model="numpy", _nrt=False)(function))
 
 
 @intrinsic

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from bezant.engine.compiled import inlined, kernel
+from bezant.engine.compiled import called, inlined
 from bezant.engine.ledger.checks import (
     FORBID,
 )
@@ -55,7 +55,7 @@ def write_outcome(result: Any, event: Any, position: int, flags: int) -> None:
     result["credit_held"] = event["credit_held"]
 
 
-@kernel
+@called
 def first_difference(event: Any, command: Any) -> int:
     """The first field (`CommandField`) in which a command differs from the one that an event carries, or 0."""
     if event["kind"] != command["kind"]:

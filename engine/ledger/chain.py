@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from bezant.engine.compiled import inlined, kernel
+from bezant.engine.compiled import called, inlined
 from bezant.engine.ledger.answers import answer_from, write_outcome, write_refusal
 from bezant.engine.ledger.checks import (
     HOLD,
@@ -53,7 +53,7 @@ def chain_end(commands: Records, first: int) -> int:
     return -1
 
 
-@kernel
+@called
 def refuse_chain(results: Records, first: int, end: int, code: int, detail: int, culprit: int, others: int) -> None:
     """Refuse a chain without a trace: the culprit (-1: none) with its code, the others with theirs."""
     for number in range(first, end):
@@ -73,7 +73,7 @@ def same_id_before(commands: Records, first: int, number: int) -> bool:
     return False
 
 
-@kernel
+@called
 def check_chain_commands(
     arrays: LedgerArrays, commands: Records, command_words: Words, results: Records, first: int, end: int
 ) -> bool:
@@ -89,7 +89,7 @@ def check_chain_commands(
     return True
 
 
-@kernel
+@called
 def answer_repeated_chain(
     arrays: LedgerArrays,
     commands: Records,
@@ -131,7 +131,7 @@ def answer_repeated_chain(
     return 0
 
 
-@kernel
+@called
 def check_chain_executable(arrays: LedgerArrays, commands: Records, results: Records, first: int, end: int) -> bool:
     """Refuse a chain of which a command cannot be executed now; True if all can."""
     last_timestamp_ns = arrays.counters[COUNTER_LAST_TIMESTAMP_NS]
@@ -155,7 +155,7 @@ def check_chain_executable(arrays: LedgerArrays, commands: Records, results: Rec
     return True
 
 
-@kernel
+@called
 def run_chain(
     arrays: LedgerArrays,
     commands: Records,
@@ -201,7 +201,7 @@ def run_chain(
         write_outcome(results[number], events[event_number], base + event_number, 0)
 
 
-@kernel
+@called
 def execute_chain(
     arrays: LedgerArrays,
     commands: Records,

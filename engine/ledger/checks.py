@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from bezant.engine.compiled import inlined, kernel
+from bezant.engine.compiled import called, inlined
 from bezant.engine.hashing import account_id_words
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.kinds import TIMEOUT_MS_MAX, CommandField, CommandFlag, CommandKind
@@ -101,7 +101,7 @@ def field_not_allowed(command: Any, kind: int) -> int:
     return 0
 
 
-@kernel
+@called
 def name_is_valid(words: Words) -> bool:
     """Whether the six words are 1 to 48 bytes of printable ASCII without spaces, then zeros."""
     ended = False
@@ -116,7 +116,7 @@ def name_is_valid(words: Words) -> bool:
     return words[WORD_NAME_FIRST] & 0xFF != 0
 
 
-@kernel
+@called
 def currency_is_valid(word: int) -> bool:
     """Whether the word is 1 to 8 of A-Z and 0-9, then zeros."""
     ended = False
@@ -129,7 +129,7 @@ def currency_is_valid(word: int) -> bool:
     return word & 0xFF != 0
 
 
-@kernel
+@called
 def check_open(command: Any, words: Words, scratch: Bytes) -> int:
     """The code of what is wrong with an OPEN, or COMMITTED."""
     if not name_is_valid(words):

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from bezant.engine.compiled import inlined, kernel
+from bezant.engine.compiled import called, inlined
 from bezant.engine.ledger.answers import answer_from, write_outcome, write_refusal
 from bezant.engine.ledger.checks import (
     CAPTURE,
@@ -74,7 +74,7 @@ def find_used(
     return hash_value, find_key(arrays, head, tail, debit_head, hash_value, number, events, originals, progress)
 
 
-@kernel
+@called
 def find_fate(
     arrays: LedgerArrays, command: Any, number: int, events: Records, originals: Originals, progress: Words
 ) -> int:
@@ -90,7 +90,7 @@ def find_fate(
     return value if value < 0 else value >> SEQUENCE_BITS
 
 
-@kernel
+@called
 def check_executable(arrays: LedgerArrays, command: Any, last_timestamp_ns: int) -> int:
     """The code of what keeps a command from being executed now without using up its id, or COMMITTED."""
     if command["flags"] & IMPORTED != 0:
@@ -140,7 +140,7 @@ def execute_kind(
     return execute_rare_kind(arrays, event, event_words, position)
 
 
-@kernel
+@called
 def execute_rare_kind(arrays: LedgerArrays, event: Any, event_words: Words, position: int) -> int:
     """The kinds that are not worth inlining."""
     kind = event["kind"]
@@ -186,7 +186,7 @@ def append_event(
     return code
 
 
-@kernel
+@called
 def show_refused(arrays: LedgerArrays, event: Any) -> None:
     """Show the accounts of an event that was refused for another's sake, as they are now."""
     kind = event["kind"]

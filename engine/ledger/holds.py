@@ -7,7 +7,7 @@ the order (deadline, sequence); each row knows its place in it, so that a captur
 Inside a chain a closed hold keeps its row, marked with its fate, until the chain stands (`settle_hold`) or falls.
 """
 
-from bezant.engine.compiled import inlined, kernel
+from bezant.engine.compiled import called, inlined
 from bezant.engine.ledger.index import insert, remove, replace
 from bezant.engine.ledger.state import (
     COUNTER_HEAP,
@@ -63,7 +63,7 @@ def sink(rows: Records, heap: Words, place: int, count: int) -> None:
     put_in_heap(rows, heap, place, number)
 
 
-@kernel
+@called
 def leave_heap(arrays: LedgerArrays, place: int) -> None:
     """Take the hold at a place out of the heap."""
     rows, heap = arrays.holds.rows, arrays.holds.heap
@@ -82,7 +82,7 @@ def open_holds(arrays: LedgerArrays) -> int:
     return arrays.counters[COUNTER_HOLDS_TOP] - arrays.counters[COUNTER_HOLDS_FREE]
 
 
-@kernel
+@called
 def make_hold(
     arrays: LedgerArrays,
     head: int,
@@ -122,7 +122,7 @@ def make_hold(
     return number
 
 
-@kernel
+@called
 def drop_hold(arrays: LedgerArrays, number: int) -> None:
     """Free the row of a hold, whatever became of it."""
     hold = arrays.holds.rows[number]
@@ -135,7 +135,7 @@ def drop_hold(arrays: LedgerArrays, number: int) -> None:
     arrays.counters[COUNTER_HOLDS_FREE] += 1
 
 
-@kernel
+@called
 def settle_hold(arrays: LedgerArrays, number: int) -> None:
     """Write the fate of a closed hold beside its id, where it stays, and free its row."""
     hold = arrays.holds.rows[number]

@@ -10,7 +10,7 @@ Everything is int64. Events and results are written where the caller wants them;
 
 from typing import Any, Final
 
-from bezant.engine.compiled import inlined, kernel
+from bezant.engine.compiled import called, inlined, kernel
 from bezant.engine.hashing import prefetch
 from bezant.engine.ledger.answers import write_refusal
 from bezant.engine.ledger.chain import chain_end, execute_chain, refuse_chain
@@ -48,7 +48,7 @@ COMMAND_WORDS_COPIED: Final = 15
 _CHAIN_UNTERMINATED: Final = int(ResultCode.CHAIN_UNTERMINATED)
 
 
-@kernel
+@called
 def expire_holds(arrays: LedgerArrays, events: Records, event_words: Words, progress: Words) -> None:
     """Expire the holds that are due, in the order (deadline, sequence), before any command; a bounded number."""
     while arrays.counters[COUNTER_HEAP] > 0 and progress[PROGRESS_EVENTS] < EXPIRES_PER_ENTRY_MAX:

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from bezant.engine.compiled import inlined, kernel
+from bezant.engine.compiled import called, inlined, kernel
 from bezant.engine.hashing import mix_words
 from bezant.engine.ledger.index import META_SALT_1, META_SALT_2, find_slot
 from bezant.engine.ledger.state import SEQUENCE_MASK, LedgerArrays, Originals
@@ -52,7 +52,7 @@ def hash_of_key(arrays: LedgerArrays, head: int, tail: int, debit_head: int) -> 
     return mix_words(head, tail, debit_head & SLOT_BITS_OF_HEAD, meta[META_SALT_1], meta[META_SALT_2])
 
 
-@kernel
+@called
 def look_up_account(arrays: LedgerArrays, head: int, tail: int) -> int:
     """`find_account` as a call, for whom inlining would only cost time to compile."""
     return find_account(arrays, head, tail)
@@ -139,7 +139,7 @@ def find_hold(arrays: LedgerArrays, head: int, tail: int, debit_head: int) -> in
     return -1
 
 
-@kernel
+@called
 def look_up_hold(arrays: LedgerArrays, head: int, tail: int, debit_head: int) -> int:
     """`find_hold` as a call."""
     return find_hold(arrays, head, tail, debit_head)

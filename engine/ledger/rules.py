@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from bezant.engine.compiled import inlined, kernel
+from bezant.engine.compiled import called, inlined
 from bezant.engine.ledger.checks import KEEP_OPEN
 from bezant.engine.ledger.holds import make_hold
 from bezant.engine.ledger.index import insert
@@ -181,7 +181,7 @@ def find_currency(arrays: LedgerArrays, word: int) -> int:
     return -1
 
 
-@kernel
+@called
 def execute_open(arrays: LedgerArrays, event: Any, words: Words, position: int) -> int:
     """Add an account; the caller has made sure that there is room for one."""
     number = look_up_account(arrays, event["debit_head"], event["debit_tail"])
@@ -222,7 +222,7 @@ def find_open_account(arrays: LedgerArrays, event: Any) -> tuple[int, int]:
     return number, _COMMITTED
 
 
-@kernel
+@called
 def execute_set_limit(arrays: LedgerArrays, event: Any, position: int) -> int:
     """Replace the limit of an account."""
     number, code = find_open_account(arrays, event)
@@ -233,7 +233,7 @@ def execute_set_limit(arrays: LedgerArrays, event: Any, position: int) -> int:
     return code
 
 
-@kernel
+@called
 def execute_freeze(arrays: LedgerArrays, event: Any, position: int) -> int:
     """Freeze an account, or unfreeze it; one that is so already stays so."""
     number, code = find_open_account(arrays, event)
@@ -245,7 +245,7 @@ def execute_freeze(arrays: LedgerArrays, event: Any, position: int) -> int:
     return code
 
 
-@kernel
+@called
 def execute_close(arrays: LedgerArrays, event: Any, position: int) -> int:
     """Close an account for ever."""
     number, code = find_open_account(arrays, event)
@@ -293,7 +293,7 @@ def available_amount(row: Any, amount: int) -> int:
     return min(room, amount)
 
 
-@kernel
+@called
 def execute_transfer_available(arrays: LedgerArrays, event: Any, position: int) -> int:
     """Move at most an amount: as much of it as is available."""
     debit_row = look_up_account(arrays, event["debit_head"], event["debit_tail"])
@@ -313,7 +313,7 @@ def execute_transfer_available(arrays: LedgerArrays, event: Any, position: int) 
 # ---- holds ----
 
 
-@kernel
+@called
 def execute_hold(arrays: LedgerArrays, event: Any, hash_value: int, sequence: int, position: int) -> int:
     """Reserve an amount on the debit account for the credit account; the caller has made sure of room for a hold."""
     debit_row = look_up_account(arrays, event["debit_head"], event["debit_tail"])
@@ -367,7 +367,7 @@ def check_capture(arrays: LedgerArrays, event: Any, hold_row: int, debit_row: in
     return check_credit(arrays, credit_row, event["amount"] if event["amount"] != 0 else remaining)
 
 
-@kernel
+@called
 def execute_capture(arrays: LedgerArrays, event: Any, fate: int, position: int) -> int:
     """Move the held amount, or a part of it; the rest is released, or stays held with KEEP_OPEN."""
     debit_row = look_up_account(arrays, event["debit_head"], event["debit_tail"])
@@ -401,7 +401,7 @@ def execute_capture(arrays: LedgerArrays, event: Any, fate: int, position: int) 
     return _COMMITTED
 
 
-@kernel
+@called
 def execute_release(arrays: LedgerArrays, event: Any, fate: int, position: int) -> int:
     """Give back what is left of a hold."""
     debit_row = look_up_account(arrays, event["debit_head"], event["debit_tail"])
@@ -421,7 +421,7 @@ def execute_release(arrays: LedgerArrays, event: Any, fate: int, position: int) 
     return _COMMITTED
 
 
-@kernel
+@called
 def execute_expire(arrays: LedgerArrays, event: Any, hold_row: int, position: int) -> None:
     """Give back what is left of a hold whose time is up; the event names its accounts, its id and the amount."""
     hold = arrays.holds.rows[hold_row]

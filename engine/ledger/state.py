@@ -5,8 +5,8 @@ look-up or a rare kind touches (`ROW_COLD`). Tables are allocated whole and zero
 touch, so a table for four million accounts costs memory only for those that exist.
 
 Invariants (checked by `Ledger.check_invariants`): the balances of each currency add up to zero; an account's held
-sum is that of its open holds; held >= 0; balance - held >= -(2^63 - 1), and >= -limit except where a limit was lowered below
-what was used already.
+sum is that of its open holds; held >= 0; balance - held >= -(2^63 - 1), and >= -limit except where a limit was lowered
+below what was used already.
 """
 
 from typing import Final, NamedTuple

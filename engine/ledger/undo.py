@@ -6,7 +6,7 @@ used, whatever comes of it, so the id index is never taken back.
 
 from typing import Final
 
-from bezant.engine.compiled import inlined, kernel
+from bezant.engine.compiled import called, inlined
 from bezant.engine.ledger.holds import drop_hold, settle_hold
 from bezant.engine.ledger.index import remove
 from bezant.engine.ledger.lookups import hash_of_account
@@ -84,7 +84,7 @@ def begin_chain(arrays: LedgerArrays) -> None:
     arrays.counters[COUNTER_IN_CHAIN] = 1
 
 
-@kernel
+@called
 def let_stand(arrays: LedgerArrays) -> None:
     """The chain stands: free the rows of the holds that it closed."""
     arrays.counters[COUNTER_IN_CHAIN] = 0
@@ -97,7 +97,7 @@ def let_stand(arrays: LedgerArrays) -> None:
                 settle_hold(arrays, number)
 
 
-@kernel
+@called
 def take_back(arrays: LedgerArrays) -> None:
     """The chain falls: restore every image, the last one first."""
     arrays.counters[COUNTER_IN_CHAIN] = 0
@@ -115,7 +115,7 @@ def take_back(arrays: LedgerArrays) -> None:
             drop_hold(arrays, number)
 
 
-@kernel
+@called
 def forget_account(arrays: LedgerArrays, number: int) -> None:
     """Take the account that was opened last out of the table again."""
     row, index = arrays.rows[number], arrays.account_index
