@@ -10,6 +10,7 @@ With ``NUMBA_DISABLE_JIT=1`` the same functions run as plain Python, to be stepp
 import hashlib
 import os
 import platform
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,8 @@ COMPILED: Final = not numba.config.DISABLE_JIT
 """False when kernels run as plain Python."""
 
 _ROOMS_WITH_KERNELS: Final = ("engine", "net", "perf")
-_KERNEL_MARK: Final = b"from bezant.engine.compiled import"
+_KERNEL_MARK: Final = re.compile(rb"^@(?:kernel|called|inlined)$", re.MULTILINE)
+_IMPORT: Final = re.compile(rb"^(?:from|import) bezant\.([\w.]+)", re.MULTILINE)
 
 
 @cache
@@ -35,13 +37,27 @@ def kernel_digest() -> str:
     versions = (platform.python_version(), np.__version__, numba.__version__, llvmlite.__version__)
     hasher.update("\0".join(versions).encode())
     root = Path(__file__).resolve().parent.parent
-    sources = sorted((root / "protocol").rglob("*.py"))
-    for room in _ROOMS_WITH_KERNELS:
-        sources += sorted(path for path in (root / room).rglob("*.py") if _KERNEL_MARK in path.read_bytes())
-    for path in sources:
-        hasher.update(f"\0{path.relative_to(root)}\0".encode())
-        hasher.update(path.read_bytes())
+    for name, source in sorted(kernel_sources(root).items()):
+        hasher.update(f"\0{name}\0".encode())
+        hasher.update(source)
     return hasher.hexdigest()
+
+
+def kernel_sources(root: Path) -> dict[str, bytes]:
+    """The sources, by their names below `root`, that kernels are made from: every file that has one, and all that these
+    import from the project, directly or through others; and the whole protocol."""
+    found: dict[str, bytes] = {}
+    waiting = list((root / "protocol").rglob("*.py"))
+    for room in _ROOMS_WITH_KERNELS:
+        waiting += [path for path in (root / room).rglob("*.py") if _KERNEL_MARK.search(path.read_bytes())]
+    while waiting:
+        path = waiting.pop()
+        name = path.relative_to(root).as_posix()
+        if name not in found:
+            found[name] = path.read_bytes()
+            modules = [root.joinpath(*match.decode().split(".")) for match in _IMPORT.findall(found[name])]
+            waiting += [source for module in modules if (source := module.with_suffix(".py")).is_file()]
+    return found
 
 
 @cache

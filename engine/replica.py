@@ -28,7 +28,14 @@ from bezant.engine.log.log import FREE_SPACE_FLOOR_DEFAULT, SEGMENT_SIZE_DEFAULT
 from bezant.engine.log.storage import Directory, FolderLock
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.currencies import ISO_4217
-from bezant.protocol.errors import CorruptLog, LedgerError, RemoteProtocolError, StorageError, UnsupportedFormat
+from bezant.protocol.errors import (
+    CorruptLog,
+    LedgerError,
+    RemoteProtocolError,
+    StorageError,
+    UnsupportedFormat,
+    UsageError,
+)
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.messages import ControlEntry, Currency, decode_message, encode_message
 from bezant.protocol.records import COMMAND, EVENT, EVENT_ANSWER, EVENT_SIZE, Records, Words, position_of
@@ -200,13 +207,30 @@ class Replica:
 
 
 def replay_entry(ledger: Ledger, entry: Entry) -> None:
-    """Take an entry of the history into a ledger. Raises `CorruptLog`, `UnsupportedFormat`."""
-    if entry.header.kind == EntryKind.CONTROL:
-        apply_control(ledger, entry)
-    elif entry.header.kind == EntryKind.EVENTS:
+    """Take an entry of the history into a ledger. Raises `CorruptLog`, `UnsupportedFormat`, `StorageError`."""
+    header = entry.header
+    if header.kind not in (EntryKind.EVENTS, EntryKind.CONTROL, EntryKind.FILLER):
+        raise UnsupportedFormat(f"entry {header.index} has kind {header.kind}, which is not known here")
+    if header.first_sequence != ledger.next_sequence:
+        raise CorruptLog(
+            f"entry {header.index} does not continue the history: its first sequence is {header.first_sequence}, and "
+            f"{ledger.next_sequence} comes next"
+        )
+    if header.timestamp_ns <= ledger.last_timestamp_ns:
+        raise CorruptLog(
+            f"entry {header.index} does not continue the history: its time is {header.timestamp_ns}, and that of the "
+            f"event before it {ledger.last_timestamp_ns}"
+        )
+    has_events = header.kind == EntryKind.EVENTS
+    if (header.count > 0) != has_events or (has_events and header.body_size != header.count * EVENT_SIZE):
+        raise CorruptLog(
+            f"entry {header.index} has kind {header.kind}, and {header.count} events in {header.body_size} bytes; that "
+            "cannot be"
+        )
+    if has_events:
         replay_events(ledger, entry)
-    elif entry.header.kind != EntryKind.FILLER:
-        raise UnsupportedFormat(f"entry {entry.header.index} has kind {entry.header.kind}, which is not known here")
+    elif header.kind == EntryKind.CONTROL:
+        apply_control(ledger, entry)
 
 
 def apply_control(ledger: Ledger, entry: Entry) -> None:
@@ -217,23 +241,29 @@ def apply_control(ledger: Ledger, entry: Entry) -> None:
         raise CorruptLog(f"control entry {entry.header.index} cannot be read: {error}") from error
     if control.rules_version > RULES_VERSION:
         raise UnsupportedFormat(f"entry {entry.header.index} switches to rules {control.rules_version}, unknown here")
-    for currency in control.currencies:
-        ledger.register_currency(currency.code, currency.decimals)
+    try:
+        for currency in control.currencies:
+            ledger.register_currency(currency.code, currency.decimals)
+    except UsageError as error:
+        raise CorruptLog(f"control entry {entry.header.index} cannot be applied: {error}") from error
 
 
 def replay_events(ledger: Ledger, entry: Entry) -> None:
     """Rebuild the commands of an entry from its events, execute them, and require the same bytes."""
     header = entry.header
     recorded = np.frombuffer(entry.body, EVENT)
-    if len(recorded) != header.count or header.first_sequence != ledger.next_sequence:
-        raise CorruptLog(f"entry {header.index} does not continue the history: its sequences do not fit")
     asked = recorded if not ledger.holds_with_deadline else recorded[recorded["kind"] != EXPIRE]
     words = np.ascontiguousarray(asked).view(np.int64).reshape(len(asked), EVENT_SIZE // 8)
     command_words = words[:, :16].copy()
     command_words[:, 15] = 0
     commands = command_words.view(COMMAND).reshape(len(asked))
     execution = ledger.execute(commands, header.timestamp_ns)
-    if not np.array_equal(execution.events.view(np.uint8).data, recorded.view(np.uint8)):
+    if not np.array_equal(execution.events.view(np.uint8), recorded.view(np.uint8)):
+        if np.any(np.isin(execution.results["code"], (int(ResultCode.ACCOUNTS_FULL), int(ResultCode.HOLDS_FULL)))):
+            raise StorageError(
+                f"entry {header.index} has more accounts or open holds than accounts_max and holds_max let a ledger "
+                "have here: set them to what the node had that wrote the history"
+            )
         raise CorruptLog(_describe_difference(header.index, header.first_sequence, recorded, execution.events))
 
 
@@ -271,8 +301,12 @@ def open_replica(
             segment_size=settings.segment_size,
             free_space_floor=settings.free_space_floor,
         )
-        replica = Replica(log, lock, settings, shard=shard, clock_ns=clock_ns)
-        replica.recover(on_progress)
+        try:
+            replica = Replica(log, lock, settings, shard=shard, clock_ns=clock_ns)
+            replica.recover(on_progress)
+        except BaseException:
+            log.close()
+            raise
     except BaseException:
         lock.release()
         raise

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bezant.engine.compiled import kernel_digest
-from bezant.engine.ledger.ledger import Ledger
+from bezant.engine.ledger.ledger import ACCOUNTS_MAX_DEFAULT, Ledger
 from bezant.engine.log.entry import Entry
 from bezant.engine.log.log import Log, open_log
 from bezant.engine.log.storage import FolderLock
@@ -37,10 +37,16 @@ class VerifyReport(NamedTuple):
     torn_bytes: int
 
 
-def verify(directory: Path, on_progress: Callable[[int, int], None] | None = None) -> VerifyReport:
+def verify(
+    directory: Path,
+    on_progress: Callable[[int, int], None] | None = None,
+    *,
+    accounts_max: int = ACCOUNTS_MAX_DEFAULT,
+) -> VerifyReport:
     """Verify the history in a data folder, which no node may have open. Changes nothing in it.
 
-    `on_progress` is told (events done, events in all). Raises `CorruptLog` with the first thing that is wrong.
+    `on_progress` is told (events done, events in all); `accounts_max` is at least that of the node. Raises `CorruptLog`
+    with the first thing that is wrong.
     """
     folder = shard_directory(directory, 0)
     if not folder.path.is_dir():
@@ -49,16 +55,16 @@ def verify(directory: Path, on_progress: Callable[[int, int], None] | None = Non
     try:
         log = open_log(folder, writable=False)
         try:
-            return _verify(log, on_progress)
+            return _verify(log, on_progress, accounts_max)
         finally:
             log.close()
     finally:
         lock.release()
 
 
-def _verify(log: Log, on_progress: Callable[[int, int], None] | None) -> VerifyReport:
+def _verify(log: Log, on_progress: Callable[[int, int], None] | None, accounts_max: int) -> VerifyReport:
     started = time.perf_counter()
-    ledger = Ledger(fetch_events=log.read_events)
+    ledger = Ledger(accounts_max=accounts_max, fetch_events=log.read_events)
     events = entries = 0
     for entry in _ahead(log.open()):
         replay_entry(ledger, entry)

@@ -1,26 +1,31 @@
 """The engine in the caller's own process and event loop: the same wallet, without a node and without a socket.
 
-The reactor is the node's; only the way in differs. A failed sync of the log ends the whole process, as it ends a node:
-see the log's README. One process at a time can have a data folder open.
+The reactor is the node's; only the way in differs. What ends a node at once, a failed sync of the log or a bug in the
+engine, ends the whole process here (`bezant.net.server.failure`). One process at a time can have a data folder open.
 """
 
 import asyncio
+from collections import deque
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 from bezant.engine.compiled import kernel_digest
 from bezant.engine.log.entry import RULES_VERSION
-from bezant.engine.replica import ReplicaSettings, open_replica
-from bezant.net.client.channel import OutcomeUnknown, unknown_results
+from bezant.engine.replica import Replica, ReplicaSettings, open_replica
+from bezant.net.client.channel import OutcomeUnknown, check_timeout, unknown_results
 from bezant.net.server.batch import Request
-from bezant.net.server.connection import make_welcome
+from bezant.net.server.clients import make_welcome
 from bezant.net.server.reactor import Reactor
-from bezant.protocol.errors import ConnectionFailed, RemoteProtocolError, RequestRefused, RequestTimedOut, UsageError
-from bezant.protocol.frames import BATCH_COUNT_MAX, FrameError, Operation
+from bezant.net.server.requests import error_code
+from bezant.net.server.warm import warm_kernels
+from bezant.protocol.errors import RequestRefused, RequestTimedOut, UsageError
+from bezant.protocol.frames import BATCH_COUNT_MAX, Operation
 from bezant.protocol.messages import Welcome, encode_message
 from bezant.protocol.records import Records
 
-TIMEOUT_S_DEFAULT = 30.0
+TIMEOUT_S_DEFAULT: Final = 30.0
+"""Deadline, in seconds, of calls that bring none."""
 
 
 class EngineChannel:
@@ -29,50 +34,47 @@ class EngineChannel:
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
         self._welcome = make_welcome(reactor, f"bezant {version('bezant')}", kernel_digest(), RULES_VERSION)
-        self._room: list[asyncio.Future[None]] = []
-        self._closed = False
+        # Submissions that found no room, in order. They are their callers' arrays, and leave with their deadlines.
+        self._waiting: deque[tuple[Records, asyncio.Future[Records]]] = deque()
+        self._stopping: asyncio.Task[None] | None = None
 
     @property
     def welcome(self) -> Welcome:
         """What the engine takes."""
         return self._welcome
 
-    def resume(self) -> None:
-        """The reactor has room again."""
-        room, self._room = self._room, []
-        for future in room:
-            if not future.done():
-                future.set_result(None)
-
     async def submit(self, commands: Records, timeout_s: float | None) -> Records:
-        """Execute up to BATCH_COUNT_MAX commands; see `Channel.submit`."""
+        """Execute up to BATCH_COUNT_MAX commands; see `Channel.submit`. Raises `UsageError` when closed."""
+        seconds = self._check_call(timeout_s)
         if len(commands) > BATCH_COUNT_MAX:
             raise UsageError(f"one submission has up to {BATCH_COUNT_MAX} commands, not {len(commands)}")
-        loop = asyncio.get_running_loop()
-        answered: asyncio.Future[Records] = loop.create_future()
+        answered: asyncio.Future[Records] = asyncio.get_running_loop().create_future()
+        if self._waiting or not self._reactor.submit(commands, answered):
+            self._wait_for_room(commands, answered)
         try:
-            async with asyncio.timeout(TIMEOUT_S_DEFAULT if timeout_s is None else timeout_s):
-                await self._add(commands, answered)
+            async with asyncio.timeout(seconds):
                 return await answered
         except TimeoutError as error:
             raise OutcomeUnknown("no result in time", commands, unknown_results(len(commands))) from error
 
-    async def _add(self, commands: Records, answered: "asyncio.Future[Records]") -> None:
-        while True:
-            if self._closed:
-                raise ConnectionFailed("the ledger is closed")
-            if not self._room and self._reactor.submit(commands, answered):
-                return
-            room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            if not self._room:
+    def _wait_for_room(self, commands: Records, answered: "asyncio.Future[Records]") -> None:
+        if not self._waiting:
+            self._reactor.add_waiter(self)
+        self._waiting.append((commands, answered))
+
+    def resume(self) -> None:
+        """The reactor has room again."""
+        while self._waiting:
+            commands, answered = self._waiting[0]
+            # Done already: its deadline has passed, or its caller has gone.
+            if not answered.done() and not self._reactor.submit(commands, answered):
                 self._reactor.add_waiter(self)
-            self._room.append(room)
-            await room
+                return
+            self._waiting.popleft()
 
     async def request(self, operation: Operation, body: bytes, timeout_s: float | None) -> bytes:
-        """Ask anything but commands; see `Channel.request`."""
-        if self._closed:
-            raise ConnectionFailed("the ledger is closed")
+        """Ask anything but commands; see `Channel.request`. Raises `UsageError` when closed."""
+        seconds = self._check_call(timeout_s)
         if operation is Operation.PING:
             return body
         if operation is Operation.STATISTICS:
@@ -84,28 +86,49 @@ class EngineChannel:
                 return
             if isinstance(answer, bytes):
                 answered.set_result(answer)
-            elif isinstance(answer, RemoteProtocolError):
-                answered.set_exception(RequestRefused(int(FrameError.BODY_MALFORMED), str(answer)))
             else:
-                answered.set_exception(RequestRefused(int(FrameError.REQUEST_REFUSED), str(answer)))
+                answered.set_exception(RequestRefused(int(error_code(answer)), str(answer)))
 
         self._reactor.request(Request(operation, body, respond))
         try:
-            async with asyncio.timeout(TIMEOUT_S_DEFAULT if timeout_s is None else timeout_s):
+            async with asyncio.timeout(seconds):
                 return await answered
         except TimeoutError as error:
             raise RequestTimedOut(f"no answer to {operation.name} in time") from error
 
+    def _check_call(self, timeout_s: float | None) -> float:
+        """Return the deadline of a call in seconds. Raises `UsageError` if it cannot be made."""
+        if self._stopping is not None:
+            raise UsageError("the ledger has been closed")
+        return check_timeout(TIMEOUT_S_DEFAULT if timeout_s is None else timeout_s)
+
     async def close(self) -> None:
-        """Finish what was submitted and close the data folder."""
-        if not self._closed:
-            self._closed = True
-            self.resume()
-            await self._reactor.stop()
+        """Finish what was submitted and close the data folder. May be called again; returns when it is closed."""
+        if self._stopping is None:
+            self._stopping = asyncio.ensure_future(self._reactor.stop())
+        # Shielded, so that a caller who stops waiting does not leave the folder locked.
+        await asyncio.shield(self._stopping)
 
 
 async def open_channel(path: Path, settings: ReplicaSettings | None = None) -> EngineChannel:
     """Open the ledger in a data folder, creating it if there is none. Raises `StorageError` and its kinds."""
     loop = asyncio.get_running_loop()
-    replica = await loop.run_in_executor(None, lambda: open_replica(path, settings=settings))
+    opening = loop.run_in_executor(None, _open_warm, path, settings)
+    try:
+        replica = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_unwanted)
+        raise
     return EngineChannel(Reactor(replica, loop))
+
+
+def _open_warm(path: Path, settings: ReplicaSettings | None) -> Replica:
+    """Compile what is not compiled yet, here and not on the loop at the first commands; then recover the ledger."""
+    warm_kernels()
+    return open_replica(path, settings=settings)
+
+
+def _close_unwanted(opening: "asyncio.Future[Replica]") -> None:
+    """Close a replica that was opened for somebody who has gone."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()

@@ -1,1 +1,4 @@
-"""Measurements: load generators, micro-benchmarks, reports. See README.md; nothing of the product imports this."""
+"""Measurements: load generators, micro-benchmarks, reports. Start with README.md.
+
+Of the product, only `bezant bench` imports this room.
+"""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bezant.perf.load.report import Report
     from bezant.perf.load.session import Settings
 
+_WIDTH_MAX = 500
 _STATUS_TERMINATED = 128 + signal.SIGTERM
 
 
@@ -119,7 +120,8 @@ def _write_table(report: "Report") -> None:
 
     from bezant.perf.load.report import make_table
 
-    Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty()).print(make_table(report))
+    # What is not a terminal has no width to fit into.
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDTH_MAX).print(make_table(report))
 
 
 @contextmanager

@@ -44,6 +44,17 @@ class ControlFile:
         """Make an empty control file, durably."""
         directory.create_file(CONTROL_NAME, 2 * CONTROL_PAGE_SIZE)
 
+    @staticmethod
+    def was_written(directory: Directory) -> bool:
+        """Whether there is a control file that was ever written to, by whatever version."""
+        if CONTROL_NAME not in directory.names():
+            return False
+        file = directory.open(CONTROL_NAME, writable=False)
+        try:
+            return any(file.read(file.size(), 0))
+        finally:
+            file.close()
+
     def read(self) -> Watermark:
         """The newest whole page of this log; all zeros if there is none. Raises `UnsupportedFormat`."""
         newest = Watermark()

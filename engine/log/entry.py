@@ -7,7 +7,6 @@ import blake3
 import xxhash
 from typing_extensions import Buffer
 
-from bezant.protocol.kinds import EntryKind
 from bezant.protocol.records import ENTRY_HEADER, ENTRY_HEADER_SIZE, Bytes
 
 RULES_VERSION: Final = 1
@@ -20,7 +19,6 @@ BODY_SIZE_MAX: Final = 8 << 20
 _HEADER: Final = struct.Struct("<QQ32sqqqqqiihhiqi12x")
 _CHECKED_FROM: Final = ENTRY_HEADER.fields["body_checksum"][1] if ENTRY_HEADER.fields else 0
 _CHECKSUM: Final = struct.Struct("<Q")
-_KINDS: Final = frozenset(int(kind) for kind in EntryKind)
 
 if _HEADER.size != ENTRY_HEADER_SIZE or _CHECKSUM.size != _CHECKED_FROM:
     raise AssertionError("the entry header's codec and its dtype disagree")
@@ -56,7 +54,15 @@ class Entry(NamedTuple):
 
 def encode_entry(header: EntryHeader, body: bytes | memoryview) -> Entry:
     """Encode an entry; both checksums in `header` are computed here, whatever it says."""
-    body_checksum = xxhash.xxh3_64_intdigest(body)
+    return _encode(header, xxhash.xxh3_64_intdigest(body), body)
+
+
+def with_durable_before(entry: Entry, durable_before: int) -> Entry:
+    """The same entry with a newer watermark in its header."""
+    return _encode(entry.header._replace(durable_before=durable_before), entry.header.body_checksum, entry.body)
+
+
+def _encode(header: EntryHeader, body_checksum: int, body: bytes | memoryview) -> Entry:
     checked = _HEADER.pack(0, body_checksum, *header[2:])[_CHECKED_FROM:]
     checksum = xxhash.xxh3_64_intdigest(checked)
     header = header._replace(header_checksum=checksum, body_checksum=body_checksum)
@@ -64,14 +70,17 @@ def encode_entry(header: EntryHeader, body: bytes | memoryview) -> Entry:
 
 
 def decode_header(data: Bytes) -> EntryHeader | None:
-    """Decode the header at the start of `data`; None unless it is whole, in its checksum and in its numbers."""
+    """Decode the header at the start of `data`; None unless it is whole, in its checksum and in its sizes.
+
+    Whether this version of Bezant knows its kind and format is for the caller to say.
+    """
     if len(data) < ENTRY_HEADER_SIZE:
         return None
     encoded = data[:ENTRY_HEADER_SIZE].tobytes()
     header = EntryHeader(*_HEADER.unpack(encoded))
     if xxhash.xxh3_64_intdigest(encoded[_CHECKED_FROM:]) != header.header_checksum:
         return None
-    if header.kind not in _KINDS or not 0 <= header.body_size <= BODY_SIZE_MAX or header.index < 1:
+    if not 0 <= header.body_size <= BODY_SIZE_MAX or header.index < 1:
         return None
     return header
 

@@ -27,6 +27,7 @@ from bezant.engine.log.entry import (
     EntryHeader,
     encode_entry,
     entry_hash,
+    with_durable_before,
 )
 from bezant.engine.log.recovery import RecoveryReport, Walk
 from bezant.engine.log.segment import (
@@ -70,6 +71,8 @@ class Group:
     def __init__(self, placed: list[_Placed]) -> None:
         self._placed = placed
         self.last_header = placed[-1].entry.header
+        self.last_segment = placed[-1].segment
+        self.end = placed[-1].offset + ENTRY_HEADER_SIZE + self.last_header.body_size
         self.bytes_count = sum(ENTRY_HEADER_SIZE + item.entry.header.body_size for item in placed)
 
     def write_and_sync(self) -> None:
@@ -93,10 +96,6 @@ class Group:
             file.write(buffers, start)
             file.sync()
 
-    def segments(self) -> set[Segment]:
-        """Segments that have entries of this group."""
-        return {item.segment for item in self._placed}
-
 
 class Log:
     """The log of one shard in one folder. Use `open_log`."""
@@ -115,6 +114,8 @@ class Log:
         self._segment_size = segment_size
         self._free_space_floor = free_space_floor
         self._writable = writable
+        self._is_open = False
+        self._control: ControlFile | None = None
         self._segments: list[Segment] = []
         self._prepared: list[Segment] = []
         self._maker = ThreadPoolExecutor(1, "bezant-segments") if writable else None
@@ -124,6 +125,9 @@ class Log:
         self._writing: list[_Placed] = []
         self._unhashed: Entry | None = None
         self._chain_hash = HASH_NONE
+        self._write_count = 0
+        self._durable_segment = 0
+        self._durable_offset = 0
         self._term = 0
         self.log_id = 0
         self.last_index = 0
@@ -139,7 +143,8 @@ class Log:
     def open(self) -> Iterator[Entry]:
         """Open the log, creating it if the folder is empty, and yield every entry of its history in order.
 
-        Iterate to the end before anything else. Raises `CorruptLog`, `UnsupportedFormat`, `StorageError`.
+        Iterate to the end before anything else but `read_events`, which reads what was yielded before. Raises
+        `CorruptLog`, `UnsupportedFormat`, `StorageError`.
         """
         numbers = segment_numbers(self._directory)
         if not numbers:
@@ -155,48 +160,68 @@ class Log:
         self._control = ControlFile(self._directory, shard=self._shard, log_id=self.log_id, writable=self._writable)
         watermark = self._control.read()
         self.watermark_sequence = watermark.durable_sequence
-        segments = [Segment(self._directory, header, writable=self._writable) for header in headers]
-        walk = Walk(segments, log_id=self.log_id, shard=self._shard, watermark=watermark)
+        self._segments = [Segment(self._directory, header) for header in headers]
+        walk = Walk(self._segments, log_id=self.log_id, shard=self._shard, watermark=watermark)
         entries = 0
         for entry in walk:
+            yield entry
             entries += 1
             self.bytes_count += ENTRY_HEADER_SIZE + entry.header.body_size
-            yield entry
-        self._finish_open(walk, segments, watermark, entries)
+            self._note_durable(entry.header)
+        self._finish_open(walk, watermark, entries)
 
     def _create(self) -> None:
         if not self._writable:
             raise StorageError(f"{self._directory.path} holds no log")
+        if ControlFile.was_written(self._directory):
+            raise CorruptLog(f"{self._directory.path}: there is a file {CONTROL_NAME!r} of a log and no segment of it")
         ControlFile.create(self._directory)
         header = SegmentHeader(self._shard, secrets.randbits(62) | 1, 1, self._segment_size)
         create_segment(self._directory, header)
 
-    def _finish_open(self, walk: Walk, segments: list[Segment], watermark: Watermark, entries: int) -> None:
+    def _finish_open(self, walk: Walk, watermark: Watermark, entries: int) -> None:
         torn_bytes, torn_file = walk.torn_bytes, ""
         if self._writable:
             torn_bytes, torn_file = walk.set_torn_tail_aside(self._directory)
             self._directory.remove_unfinished()
         self.recovery = RecoveryReport(entries, bool(watermark.clean_stop), torn_bytes, torn_file)
-        last = segments.index(walk.last_segment)
-        self._segments, self._prepared = segments[: last + 1], segments[last + 1 :]
-        for segment in self._segments[:-1]:
-            segment.close()
-            segment.unmap()
+        split = self._segments.index(walk.last_segment) + 1
+        self._segments, self._prepared = self._segments[:split], self._segments[split:]
         self._chain_hash = walk.previous_hash
         self._write_count = watermark.write_count
         header = walk.last_header
         if header is not None:
             self._term = header.term
-            self.last_index = self.durable_index = header.index
+            self.last_index = header.index
             self.last_timestamp_ns = header.timestamp_ns
-            self.durable_sequence = header.first_sequence + header.count - 1
+        self._durable_segment, self._durable_offset = walk.last_segment.number, walk.last_segment.end
+        self._is_open = True
         if self._writable:
-            # What was read may still be in the page cache alone: a crash can come between a write and its sync.
-            for segment in self._segments[-1:]:
-                if segment.file is not None:
-                    segment.file.sync()
+            for segment in self._prepared:
+                segment.open_file()
+            self._write_tail_again(watermark)
             self._write_watermark(clean_stop=0)
             self._prepare()
+        for segment in (self._segments[-1], *self._prepared):
+            segment.unmap()
+
+    def _write_tail_again(self, watermark: Watermark) -> None:
+        """Make durable what was read behind the watermark, which may be in the page cache alone.
+
+        A crash can come between a write and its sync; and after a sync that failed the kernel may hold pages that count
+        as clean and are not on the disk, so that another sync alone would do nothing. All of that lies in the last
+        segment, because a segment is written only after the sync of the one before it.
+        """
+        segment = self._segments[-1]
+        start = watermark.durable_offset if watermark.durable_segment == segment.number else 0
+        start = min(max(start, SEGMENT_HEADER_SIZE), segment.end)
+        file = segment.open_file()
+        file.write([segment.mapping()[start : segment.end].tobytes()], start)
+        file.sync()
+
+    def _note_durable(self, header: EntryHeader) -> None:
+        self.durable_index = header.index
+        self.durable_sequence = header.first_sequence + header.count - 1
 
     @property
     def is_durable(self) -> bool:
@@ -237,17 +262,18 @@ class Log:
         segment = self._segments[-1]
         self._unwritten.append(_Placed(segment, segment.end, entry))
         segment.note_entry(entry.header, segment.end)
-        self._unhashed = entry
+        self._hash_later(entry)
         self.last_index = header.index
         self.last_timestamp_ns = timestamp_ns
         self.bytes_count += size
         return entry.header
 
-    def settle_hash(self) -> None:
-        """Compute the chain hash of the last entry, if that was left for later.
+    def _hash_later(self, entry: Entry) -> None:
+        """Leave the hash of the last entry for later, so that it is computed while the entry is being synced."""
+        self._unhashed = entry
 
-        Left for later, so that it is done while the entry is being synced and not before.
-        """
+    def settle_hash(self) -> None:
+        """Compute the chain hash of the last entry, if that was left for later."""
         if self._unhashed is not None:
             self._chain_hash = entry_hash(self._unhashed.encoded, self._unhashed.body)
             self._unhashed = None
@@ -261,28 +287,33 @@ class Log:
     def has_room(self, body_size: int) -> bool:
         """Whether an entry with such a body finds room, without waiting for the disk if that can be helped."""
         size = ENTRY_HEADER_SIZE + body_size
-        if self._segments[-1].room >= size or self._prepared:
+        if self._segments[-1].room >= size:
             return True
-        self._collect_prepared(wait=True)
-        return bool(self._prepared)
+        if not self._prepared:
+            self._collect_prepared(wait=True)
+        return bool(self._prepared) and self._prepared[0].room >= size
 
     def begin_group(self) -> Group | None:
         """Everything appended and not yet written, or None if there is nothing or a group is under way."""
         if self._writing or not self._unwritten:
             return None
+        last = self._unwritten[-1]
+        if last.entry.header.durable_before != self.durable_index:
+            # It was appended while the group before it was being synced. Recovery must know that this one is written
+            # only afterwards, or rot in that one would pass for a torn tail.
+            entry = with_durable_before(last.entry, self.durable_index)
+            self._unwritten[-1] = last._replace(entry=entry)
+            self._hash_later(entry)
         self._writing, self._unwritten = self._unwritten, []
         return Group(self._writing)
 
     def finish_group(self, group: Group) -> None:
         """Take notice that a group is durable."""
         self._writing = []
-        header = group.last_header
-        self.durable_index = header.index
-        self.durable_sequence = header.first_sequence + header.count - 1
+        self._note_durable(group.last_header)
+        self._durable_segment, self._durable_offset = group.last_segment.number, group.end
         self._write_watermark(clean_stop=0)
-        for segment in group.segments():
-            if segment is not self._segments[-1]:
-                segment.close()
+        self._close_full_segments()
         if not self._prepared or len(self._prepared) < SEGMENTS_PREPARED:
             self._prepare()
 
@@ -292,11 +323,29 @@ class Log:
         return not self._writing and not self._unwritten
 
     def _write_watermark(self, *, clean_stop: int) -> None:
+        if self._control is None:
+            raise LedgerError("a log is written to before it is open")
         self._write_count += 1
-        last = self._segments[-1]
         self._control.write(
-            Watermark(self._write_count, self.durable_index, self.durable_sequence, last.number, last.end, clean_stop)
+            Watermark(
+                self._write_count,
+                self.durable_index,
+                self.durable_sequence,
+                self._durable_segment,
+                self._durable_offset,
+                clean_stop,
+            )
         )
+
+    def _close_full_segments(self) -> None:
+        """Close the files of segments that nothing more will be written to; they are the oldest of those open."""
+        waiting = {placed.segment for placed in (*self._writing, *self._unwritten)}
+        for number in range(len(self._segments) - 2, -1, -1):
+            segment = self._segments[number]
+            if segment.file is None:
+                return
+            if segment not in waiting:
+                segment.close()
 
     def _rotate(self, size: int) -> None:
         """Go on in the next segment."""
@@ -305,6 +354,7 @@ class Log:
         if not self._prepared or self._prepared[0].room < size:
             raise StorageError(f"{self._directory.path}: no segment has room for an entry of {size} bytes")
         self._segments.append(self._prepared.pop(0))
+        self._close_full_segments()
         self._prepare()
 
     def _prepare(self) -> None:
@@ -325,7 +375,9 @@ class Log:
                 f"{self._free_space_floor} must stay free. Make room on the disk; the node goes on by itself"
             )
         create_segment(self._directory, header)
-        return Segment(self._directory, header, writable=True)
+        segment = Segment(self._directory, header)
+        segment.open_file()
+        return segment
 
     def _collect_prepared(self, *, wait: bool) -> None:
         """Take over the segment that the helper thread has made."""
@@ -360,9 +412,9 @@ class Log:
             header = placed.entry.header
             if 0 <= sequence - header.first_sequence < header.count:
                 return header.first_sequence, np.frombuffer(placed.entry.body, EVENT)
+        if not 0 < sequence <= self.durable_sequence:
+            raise LedgerError(f"no entry has the event with sequence {sequence}")
         place = bisect_right(self._segments, sequence, key=lambda segment: segment.first_sequence) - 1
-        while place > 0 and self._segments[place].first_sequence > sequence:
-            place -= 1
         segment = self._segments[max(place, 0)]
         mapping = segment.mapping()
         self._keep_mapped(segment)
@@ -387,11 +439,12 @@ class Log:
         if self._maker is not None:
             self._maker.shutdown(wait=True)
             self._collect_prepared(wait=False)
-        if self._writable and self.idle and self._segments:
-            self._write_watermark(clean_stop=1)
-            self._control.sync()
-        if self._segments:
+        if self._control is not None:
+            if self._writable and self._is_open and self.idle:
+                self._write_watermark(clean_stop=1)
+                self._control.sync()
             self._control.close()
+            self._control = None
         for segment in (*self._segments, *self._prepared):
             segment.close()
             segment.unmap()
@@ -407,7 +460,8 @@ def open_log(
 ) -> Log:
     """A log over a folder; call `Log.open` and iterate that to the end before using it.
 
-    `segment_size` (bytes) counts for segments made from now on and must hold the largest entry.
+    `segment_size` (bytes) counts for segments made from now on and must hold the largest entry: `has_room` says no to
+    one that does not fit in an empty segment.
     """
     if segment_size < SEGMENT_SIZE_MIN or segment_size % SEGMENT_HEADER_SIZE:
         raise StorageError(f"a segment has at least {SEGMENT_SIZE_MIN} bytes, a multiple of {SEGMENT_HEADER_SIZE}")

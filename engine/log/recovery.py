@@ -1,9 +1,9 @@
 """What to believe of a log after a crash: walks every entry, and decides what damage means.
 
-At the first place where no next entry can be read, the walk stops with the index of the last good entry. What follows
-from that place on decides:
+Where nothing but zeros follows in a segment, the walk goes on in the next one if that begins with anything. At the
+first place where no next entry can be read, it stops with the index of the last good entry. What lies there decides:
 
-| what lies there | watermark above the last good index, or entries in a later segment | decision |
+| what lies there | watermark above the last good index, or anything in a later segment | decision |
 | --- | --- | --- |
 | zeros to the end of the segment | no | the end of the log |
 | zeros to the end of the segment | yes | rot: refuse |
@@ -11,7 +11,10 @@ from that place on decides:
 | anything else | yes | rot: refuse |
 
 Watermarks are the control page and the `durable_before` of every whole header found behind the damage. A later segment
-is written only after the one before it is durable, so an entry there proves the rest.
+is written only after the one before it is durable, so anything there proves the rest: an entry whose index is too high
+says that the segment before has lost its end. One case is a torn tail all the same: a segment that ends in zeros, and
+behind it one that is not empty and has lost the sector with its first header. An entry that is whole and of a kind,
+format or rules that are not known here is neither: a newer version wrote it, and the log is refused.
 """
 
 from collections.abc import Iterator
@@ -20,12 +23,29 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from bezant.engine.log.control import Watermark
-from bezant.engine.log.entry import HASH_NONE, Entry, EntryHeader, body_is_whole, decode_header, entry_hash
+from bezant.engine.log.entry import (
+    HASH_NONE,
+    RULES_VERSION,
+    Entry,
+    EntryHeader,
+    body_is_whole,
+    decode_header,
+    entry_hash,
+)
 from bezant.engine.log.segment import Segment
 from bezant.engine.log.storage import Directory
-from bezant.protocol.errors import CorruptLog
-from bezant.protocol.records import ENTRY_HEADER, ENTRY_HEADER_SIZE, ENTRY_INDEX_FIRST, SEGMENT_HEADER_SIZE, Bytes
+from bezant.protocol.errors import CorruptLog, UnsupportedFormat
+from bezant.protocol.kinds import EntryKind
+from bezant.protocol.records import (
+    ENTRY_HEADER,
+    ENTRY_HEADER_SIZE,
+    ENTRY_INDEX_FIRST,
+    LOG_FORMAT_VERSION,
+    SEGMENT_HEADER_SIZE,
+    Bytes,
+)
 
+_KINDS: Final = frozenset(int(kind) for kind in EntryKind)
 _LOG_ID_AT: Final = 104
 if ENTRY_HEADER.fields is None or ENTRY_HEADER.fields["log_id"][1] != _LOG_ID_AT:
     raise AssertionError("the log id is not where recovery looks for it")
@@ -56,20 +76,19 @@ class Walk:
         self.last_segment = segments[0]
 
     def __iter__(self) -> Iterator[Entry]:
-        """Yield every good entry. Raises `CorruptLog` at rot."""
+        """Yield every good entry. Raises `CorruptLog` at rot, `UnsupportedFormat` at what a newer version wrote."""
         for number, segment in enumerate(self._segments):
             yield from self._walk_segment(segment)
             later = self._segments[number + 1 :]
-            if not later or not self._holds_entry(later[0]):
+            if self._torn is not None or not later or not _begins(later[0]):
                 self._judge(segment, later)
                 return
-            if self._torn is not None:
-                raise CorruptLog(self._rot(segment, "later segments have entries, so this one was durable"))
+            self._check_complete(segment, later[0])
+            segment.unmap()
 
     def _walk_segment(self, segment: Segment) -> Iterator[Entry]:
         mapping = segment.mapping()
         offset = SEGMENT_HEADER_SIZE
-        self.last_segment = segment
         while True:
             header = decode_header(mapping[offset : offset + ENTRY_HEADER_SIZE])
             body = mapping[offset + ENTRY_HEADER_SIZE :][: header.body_size if header else 0]
@@ -77,12 +96,16 @@ class Walk:
             if header is None or self._problem:
                 if np.any(mapping[offset:]):
                     self._torn = (segment, offset)
+                else:
+                    self._problem = "nothing but zeros"
                 return
+            self._check_known(segment, header, offset)
             encoded = mapping[offset : offset + ENTRY_HEADER_SIZE].tobytes()
             yield Entry(header, encoded, body.data)
             segment.note_entry(header, offset)
             self.previous_hash = entry_hash(encoded, body.data)
             self.last_header = header
+            self.last_segment = segment
             self.next_index = header.index + 1
             offset = segment.end
 
@@ -90,7 +113,7 @@ class Walk:
         """What is wrong with the entry at the walk's place, in words; empty if nothing is."""
         if header is None:
             return "no whole entry header"
-        if header.log_id != self._log_id or header.shard != self._shard:
+        if not self._is_ours(header):
             return "an entry of another log"
         if header.index != self.next_index:
             return f"an entry with index {header.index}"
@@ -100,14 +123,38 @@ class Walk:
             return "an entry whose body fails its checksum"
         return ""
 
-    def _holds_entry(self, segment: Segment) -> bool:
-        return decode_header(segment.mapping()[SEGMENT_HEADER_SIZE:][:ENTRY_HEADER_SIZE]) is not None
+    def _is_ours(self, header: EntryHeader) -> bool:
+        return header.log_id == self._log_id and header.shard == self._shard
+
+    def _check_known(self, segment: Segment, header: EntryHeader, offset: int) -> None:
+        """Refuse an entry that is whole and beyond this version: to take it for damage would be to cut it off."""
+        for what, number, known in (
+            ("kind", header.kind, header.kind in _KINDS),
+            ("format", header.format_version, header.format_version <= LOG_FORMAT_VERSION),
+            ("rules", header.rules_version, header.rules_version <= RULES_VERSION),
+        ):
+            if not known:
+                raise UnsupportedFormat(
+                    f"{segment.name}, offset {offset}: entry {header.index} has {what} {number}, which this version of "
+                    "Bezant does not know: start the newer version that wrote it"
+                )
+
+    def _check_complete(self, segment: Segment, following: Segment) -> None:
+        """Raise `CorruptLog` if the segment behind begins with an entry that has others before it."""
+        header = decode_header(following.mapping()[SEGMENT_HEADER_SIZE:])
+        if header is not None and self._is_ours(header) and header.index > self.next_index:
+            why = f"{following.name} begins with the entry with index {header.index}, so this one was durable"
+            raise CorruptLog(self._rot(segment, why))
 
     def _judge(self, segment: Segment, later: list[Segment]) -> None:
         """At the place where the walk stopped: is that the end, a torn tail, or rot?"""
-        for other in later:
-            if np.any(other.mapping()[SEGMENT_HEADER_SIZE:]):
-                raise CorruptLog(self._rot(other, "a segment behind the end of the log is not empty"))
+        written = [other for other in later if np.any(other.mapping()[SEGMENT_HEADER_SIZE:])]
+        if self._torn is None and written and written == later[:1]:
+            segment = written.pop()
+            self._torn = (segment, SEGMENT_HEADER_SIZE)
+        if written:
+            why = f"{written[0].name} behind it is not empty, so this one was durable"
+            raise CorruptLog(self._rot(segment, why))
         known = self._watermark.durable_index
         if self._torn is not None:
             known = max(known, self._watermark_behind(*self._torn))
@@ -124,7 +171,7 @@ class Walk:
             start = offset + place - _LOG_ID_AT
             if start >= offset:
                 header = decode_header(segment.mapping()[start : start + ENTRY_HEADER_SIZE])
-                if header is not None and header.log_id == self._log_id:
+                if header is not None and self._is_ours(header):
                     highest = max(highest, header.durable_before)
             place = data.find(pattern, place + 1)
         return highest
@@ -132,7 +179,7 @@ class Walk:
     def _rot(self, segment: Segment, why: str) -> str:
         offset = self._torn[1] if self._torn is not None else segment.end
         return (
-            f"{segment.name}, offset {offset}: found {self._problem or 'nothing'} where the entry with index "
+            f"{segment.name}, offset {offset}: found {self._problem} where the entry with index "
             f"{self.next_index} was expected; {why}. This is damage to durable data, not a crash: nothing was changed. "
             "Restore the file from a copy"
         )
@@ -142,14 +189,12 @@ class Walk:
         if self._torn is None:
             return 0, ""
         segment, offset = self._torn
-        data = segment.mapping()[offset:]
-        size = int(np.flatnonzero(data)[-1]) + 1
-        name = f"torn-{segment.number:010d}-{offset}-{self.next_index}"
-        directory.create_file(name, size, data[:size].tobytes())
-        if segment.file is None:
-            raise CorruptLog(f"{segment.name}: a torn tail of {size} bytes, and the log is open for reading only")
-        segment.file.write([bytes(size)], offset)
-        segment.file.sync()
+        size = self.torn_bytes
+        name = _unused_name(directory, f"torn-{segment.number:010d}-{offset}-{self.next_index}")
+        directory.create_file(name, size, segment.mapping()[offset : offset + size].tobytes())
+        file = segment.open_file()
+        file.write([bytes(size)], offset)
+        file.sync()
         return size, name
 
     @property
@@ -158,4 +203,20 @@ class Walk:
         if self._torn is None:
             return 0
         segment, offset = self._torn
-        return int(np.flatnonzero(segment.mapping()[offset:])[-1]) + 1
+        backwards = segment.mapping()[offset:][::-1] != 0
+        return len(backwards) - int(np.argmax(backwards))
+
+
+def _begins(segment: Segment) -> bool:
+    """Whether anything lies where the first header of a segment would."""
+    return bool(np.any(segment.mapping()[SEGMENT_HEADER_SIZE:][:ENTRY_HEADER_SIZE]))
+
+
+def _unused_name(directory: Directory, wanted: str) -> str:
+    """A name that no file has: what was set aside at the same place after an earlier crash stays."""
+    names = frozenset(directory.names())
+    name, number = wanted, 1
+    while name in names:
+        number += 1
+        name = f"{wanted}-{number}"
+    return name

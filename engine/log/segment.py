@@ -1,5 +1,6 @@
 """One segment file: a header page, then entries back to back, then zeros; and the way to an event in it."""
 
+import re
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -15,12 +16,15 @@ from bezant.protocol.records import (
     LOG_FORMAT_VERSION,
     SEGMENT_HEADER_SIZE,
     SEGMENT_MAGIC,
+    SEQUENCE_BITS,
     Bytes,
 )
 
 _HEADER: Final = struct.Struct("<Q8siiqqq")
 _CHECKSUM: Final = struct.Struct("<Q")
 _NAME_PREFIX: Final = "segment-"
+_NAME: Final = re.compile(rf"{_NAME_PREFIX}([0-9]{{10,}})", re.ASCII)
+_SEQUENCE_NEVER: Final = 1 << SEQUENCE_BITS
 
 SPARSE_DISTANCE: Final = 64 << 10
 """Bytes of log between two entries whose place is remembered: 16 bytes of memory for every 64 KiB of history."""
@@ -41,8 +45,8 @@ def segment_name(number: int) -> str:
 
 
 def segment_numbers(directory: Directory) -> list[int]:
-    """Numbers of the segments in a folder, ascending."""
-    return [int(name.removeprefix(_NAME_PREFIX)) for name in directory.names() if name.startswith(_NAME_PREFIX)]
+    """Numbers of the segments in a folder, ascending; one that a crash left unfinished does not count."""
+    return sorted(int(match[1]) for match in map(_NAME.fullmatch, directory.names()) if match is not None)
 
 
 def create_segment(directory: Directory, header: SegmentHeader) -> None:
@@ -91,21 +95,21 @@ def read_segment_header(directory: Directory, number: int) -> SegmentHeader:
 
 
 class Segment:
-    """A segment that is open for reading, and while it is the last one for writing.
+    """A segment, mapped while it is read; its file is open (`open_file`) only while it may be written.
 
-    `end` is the offset behind its last entry; `first_sequence` that of its first event.
+    `end` is the offset behind its last entry; `first_sequence` that of its first event, beyond all while it is empty.
     """
 
-    def __init__(self, directory: Directory, header: SegmentHeader, *, writable: bool) -> None:
+    def __init__(self, directory: Directory, header: SegmentHeader) -> None:
         self.number = header.segment_number
         self.size = header.segment_size
         self.end = SEGMENT_HEADER_SIZE
-        self.first_sequence = 0
+        self.first_sequence = _SEQUENCE_NEVER
+        self.file: LogFile | None = None
         self._directory = directory
         self._mapping: Bytes | None = None
         self._sparse_sequences: list[int] = []
         self._sparse_offsets: list[int] = []
-        self.file: LogFile | None = directory.open(segment_name(self.number), writable=True) if writable else None
 
     @property
     def name(self) -> str:
@@ -119,15 +123,17 @@ class Segment:
 
     def mapping(self) -> Bytes:
         """The file's bytes, read-only; mapped at the first use."""
-        if self._mapping is None:
-            file = self.file or self._directory.open(self.name, writable=False)
-            self._mapping = file.map()
-            if self.file is None:
+        mapping = self._mapping
+        if mapping is None:
+            file = self._directory.open(self.name, writable=False)
+            try:
+                mapping = self._mapping = file.map()
+            finally:
                 file.close()
-        return self._mapping
+        return mapping
 
     def unmap(self) -> None:
-        """Give the mapping up; the next `mapping` makes it anew."""
+        """Give the mapping up, once nobody uses a part of it; the next `mapping` makes it anew."""
         self._mapping = None
 
     def note_entry(self, header: EntryHeader, offset: int) -> None:
@@ -160,6 +166,12 @@ class Segment:
         for header, offset in self.headers():
             encoded = mapping[offset - ENTRY_HEADER_SIZE : offset].tobytes()
             yield Entry(header, encoded, mapping[offset : offset + header.body_size].data)
+
+    def open_file(self) -> LogFile:
+        """The file, to write to; opened at the first use."""
+        if self.file is None:
+            self.file = self._directory.open(self.name, writable=True)
+        return self.file
 
     def close(self) -> None:
         """Close the file."""

@@ -22,6 +22,8 @@ IO_VECTORS_MAX: Final = 1024
 """Buffers that one `pwritev` takes (IOV_MAX)."""
 ZERO_CHUNK_SIZE: Final = 4 << 20
 """Zeros written at a time when a file is made; small enough not to hold up syncs of other files."""
+UNFINISHED_SUFFIX: Final = ".new"
+"""Ends the name of a file that is being made."""
 
 
 class LogFile:
@@ -73,10 +75,11 @@ class Directory:
         self.path = path
 
     def create(self) -> None:
-        """Make the folder, durably, if it is not there."""
-        if not self.path.is_dir():
-            self.path.mkdir(parents=True)
-            _sync_directory(self.path.parent)
+        """Make the folder and those above it, durably, if they are not there."""
+        missing = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        self.path.mkdir(parents=True, exist_ok=True)
+        for path in missing:
+            _sync_directory(path.parent)
 
     def names(self) -> list[str]:
         """Names of the files in the folder, sorted."""
@@ -87,24 +90,26 @@ class Directory:
         return LogFile(self.path / name, writable=writable)
 
     def create_file(self, name: str, size: int, head: Buffer = b"") -> None:
-        """Make a file of `head` and zeros; it appears under its name only when all of it is durable."""
-        temporary = self.path / f"{name}.new"
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        """Make a file of `head` and zeros; it appears under its name only when all of it is durable.
+
+        Raises `StorageError`, having left nothing behind that takes up room.
+        """
+        temporary = self.path / f"{name}{UNFINISHED_SUFFIX}"
         try:
-            zeros = bytes(min(size, ZERO_CHUNK_SIZE))
-            for offset in range(0, size, ZERO_CHUNK_SIZE):
-                chunk = zeros[: min(ZERO_CHUNK_SIZE, size - offset)]
-                if os.pwrite(descriptor, chunk, offset) != len(chunk):
-                    raise StorageError(f"{temporary}: the disk took only part of a write")
-            os.pwrite(descriptor, head, 0)
-            os.fsync(descriptor)
+            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            try:
+                zeros = memoryview(bytes(min(size, ZERO_CHUNK_SIZE)))
+                for offset in range(0, size, ZERO_CHUNK_SIZE):
+                    _write_all(descriptor, zeros[: size - offset], offset)
+                _write_all(descriptor, memoryview(head).cast("B"), 0)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            temporary.rename(self.path / name)
+            _sync_directory(self.path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise StorageError(f"{temporary}: cannot make a file of {size} bytes: {error.strerror}") from error
-        finally:
-            os.close(descriptor)
-        temporary.rename(self.path / name)
-        _sync_directory(self.path)
 
     def free_bytes(self) -> int:
         """Bytes that the file system has left for us."""
@@ -117,7 +122,7 @@ class Directory:
 
     def remove_unfinished(self) -> None:
         """Remove what a crash left of `create_file`."""
-        for path in self.path.glob("*.new"):
+        for path in self.path.glob(f"*{UNFINISHED_SUFFIX}"):
             path.unlink()
 
 
@@ -143,6 +148,13 @@ class FolderLock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    """Write all of it; a disk that is nearly full takes a part and then fails."""
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written
 
 
 def _sync_directory(path: Path) -> None:

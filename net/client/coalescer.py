@@ -2,8 +2,8 @@
 
 Rules:
 
-- Commands with the same timeout that are submitted in one turn share a frame of up to BATCH_COUNT_MAX, in order; other
-  timeouts get frames of their own, so that the deadline on the frame is exact.
+- Commands with the same timeout that are submitted in one turn share frames of up to COALESCED_COUNT_MAX, in order;
+  other timeouts get frames of their own, so that the deadline on the frame is exact.
 - One callback sends them at the end of the turn. There is no timer to wait for companions: under load the answers to
   one frame wake its callers together, and their next commands make the next frame.
 - At most COMMANDS_PENDING_MAX commands wait for answers; more wait for room, within their deadlines.
@@ -20,8 +20,11 @@ import numpy as np
 from bezant.net.client.channel import Channel, OutcomeUnknown, check_timeout
 from bezant.net.client.results import RESULT_ROW, UNKNOWN_ROW, ResultRow
 from bezant.protocol.errors import LedgerError, UsageError
-from bezant.protocol.frames import BATCH_COUNT_MAX
 from bezant.protocol.records import COMMAND, Records
+
+COALESCED_COUNT_MAX: Final = 512
+"""Commands in one frame. A frame could hold more, but then a thousand callers would be one frame that either this
+process or the node works on; with several frames under way both do: 225,000 instead of 161,000 transfers a second."""
 
 COMMANDS_PENDING_MAX: Final = 1 << 17
 """Commands of one wallet that wait for answers: 16 MB of records, and two seconds of them at the target rate."""
@@ -43,7 +46,7 @@ class Coalescer:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._count_max = min(BATCH_COUNT_MAX, channel.welcome.batch_count_max)
+        self._count_max = min(COALESCED_COUNT_MAX, channel.welcome.batch_count_max)
         self._loop = asyncio.get_running_loop()
         self._gathering: dict[float, _Batch] = {}
         self._is_flush_due = False

@@ -30,7 +30,7 @@ _NO_RESULTS: Final = np.zeros(0, RESULT)
 class Replier(Protocol):
     """Whoever gets replies: a connection."""
 
-    def send_replies(self, replies: memoryview, request_bytes: int) -> None:
+    def send_replies(self, replies: bytes | memoryview, request_bytes: int) -> None:
         """Send encoded replies to frames that were `request_bytes` long together."""
         ...
 
@@ -48,8 +48,8 @@ class Submission(NamedTuple):
     """Commands that the process itself has submitted, without a socket."""
 
     future: "asyncio.Future[Records]"
-    first: int
-    count: int
+    command_first: int
+    command_end: int
 
 
 class Request(NamedTuple):
@@ -114,38 +114,38 @@ class Batch:
     def add_submission(self, commands: Records, future: "asyncio.Future[Records]") -> None:
         """Add commands of the process itself; there must be room."""
         first = self.command_count
-        self.commands[first : first + len(commands)] = commands
-        self.cursor[CURSOR_COMMANDS] = first + len(commands)
-        self.submissions.append(Submission(future, first, len(commands)))
+        end = first + len(commands)
+        self.commands[first:end] = commands
+        self.cursor[CURSOR_COMMANDS] = end
+        self.submissions.append(Submission(future, first, end))
 
-    def send_replies(self) -> int:
-        """Tell everybody their results; returns the bytes sent. All of it must be durable."""
-        size = 0
+    def send_replies(self) -> None:
+        """Tell everybody their results. All of it must be durable."""
         if self.runs:
-            size = self._send_to_connections()
-        for future, first, count in self.submissions:
+            self._send_to_connections()
+        for future, command_first, command_end in self.submissions:
             if not future.done():
-                future.set_result(self.results[first : first + count].copy())
+                future.set_result(self.results[command_first:command_end].copy())
         for request, answer in self.answers:
             request.respond(answer)
-        return size
 
-    def _send_to_connections(self) -> int:
+    def _send_to_connections(self) -> None:
         frame_count = self.frame_count
         last = self.frames[frame_count - 1]
         size = reply_offset(self.frames, frame_count - 1) + reply_size(1, int(last["command_count"]))
         out = np.empty(size // 8, np.int64)
         out_bytes = out.view(np.uint8)
         result_words = self.results.view(np.int64).reshape(len(self.results), RESULT_SIZE // 8)
+        view = out_bytes.data
         if encode_replies(self.frames, frame_count, result_words, out, out_bytes):
-            self._seal_long_replies(memoryview(out_bytes))
-        view = memoryview(out_bytes)
+            self._seal_long_replies(view)
         start = 0
         for run in self.runs:
             end = reply_offset(self.frames, run.frame_end) if run.frame_end < frame_count else size
-            run.replier.send_replies(view[start:end], run.request_bytes)
+            replies = view[start:end]
+            # Copied unless they are most of it: unsent, a view of a few replies would keep those of all in memory.
+            run.replier.send_replies(replies if 2 * len(replies) > size else bytes(replies), run.request_bytes)
             start = end
-        return size
 
     def _seal_long_replies(self, view: memoryview) -> None:
         """Write the checksums that the kernel has left to us."""

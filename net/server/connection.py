@@ -1,21 +1,24 @@
 """One client's connection: from bytes to frames, and replies back.
 
-All connections share one receive buffer, since the loop reads one at a time: an idle connection holds no memory. Only
-a large frame that arrives in pieces gets a buffer of its own, into which the rest is received directly. The frames in
-what has arrived are taken into the reactor's batch by one kernel call.
+Bytes that cannot be taken yet lie in the connection's inbox (`inbox.py`). The frames in what has arrived are taken into
+the reactor's batch by one kernel call; only what is not a command goes through the interpreter a frame at a time.
 
-States: greeting (HELLO must come first) -> open -> closing (an error was sent; nothing is read any more).
+States: greeting (HELLO must come first) -> open -> ending (nothing more is taken; closed when all is answered). An
+ending begins with the end of the client's stream, with an error after which nothing can be trusted, or with the node's
+stop. A connection that this side ends first is shut for writing and read on, into nothing, until the client closes:
+closed at once, the bytes that it still sends could cost it the replies that are on their way.
 """
 
 import asyncio
+import socket
 import time
 from typing import Final, cast
 
 import msgspec
-import numpy as np
 from typing_extensions import Buffer
 
 from bezant.net.server.batch import Request, Run
+from bezant.net.server.clients import UNSENT_BYTES_MAX, Clients
 from bezant.net.server.frame_kernels import (
     CURSOR_FRAMES,
     CURSOR_LENGTH,
@@ -31,10 +34,11 @@ from bezant.net.server.frame_kernels import (
     SCAN_VERSION_UNSUPPORTED,
     scan_frames,
 )
-from bezant.net.server.reactor import CONNECTION_BYTES_IN_FLIGHT_MAX, Reactor
-from bezant.protocol.errors import RemoteProtocolError, UsageError
+from bezant.net.server.inbox import Inbox, SkippedFrame, Unread
+from bezant.net.server.reactor import CONNECTION_BYTES_IN_FLIGHT_MAX
+from bezant.net.server.requests import error_code, reply_size_max
+from bezant.protocol.errors import RemoteProtocolError
 from bezant.protocol.frames import (
-    BATCH_COUNT_MAX,
     CLOSES_CONNECTION,
     FRAME_HEADER_SIZE,
     FRAME_SIZE_MAX,
@@ -47,18 +51,24 @@ from bezant.protocol.frames import (
     encode_frame,
     frame_checksum,
 )
-from bezant.protocol.messages import ErrorMessage, Hello, Welcome, decode_message, encode_message
+from bezant.protocol.messages import ErrorMessage, Hello, decode_message, encode_message
 from bezant.protocol.records import Bytes
 
-RECEIVE_BUFFER_SIZE: Final = 1 << 20
-LEFTOVER_SIZE_MAX: Final = 64 << 10
-"""The start of an unfinished frame that is kept and copied back; a larger frame gets a buffer of its own."""
-OWN_BUFFERS_BYTES_MAX: Final = 64 << 20
-"""Bytes of such buffers of all connections together; who needs more is refused."""
+FRAMES_PER_STEP_MAX: Final = 64
+"""Frames, other than commands, that a connection handles before it is others' turn."""
+REPLY_BYTES_DUE_MAX: Final = 4 << 20
+"""Bytes that the replies to a connection's requests, other than commands, may have before it is read on."""
+REPLY_BYTES_DUE_MIN: Final = 64 << 10
+"""What each of them counts for at least, since it costs more than its bytes."""
+LARGE_FRAME_S_MAX: Final = 60.0
+"""Seconds that a large frame has to arrive; its buffer is one that others wait for."""
 WRITE_BUFFER_BYTES_MAX: Final = 1 << 20
-"""Unsent reply bytes at which a connection is not read any more, until the client has read some."""
+"""Unsent reply bytes at which a connection is not read any more, until the client has read most of them."""
 WRITE_STALL_S_MAX: Final = 30.0
-"""A client that reads nothing for so long, while replies wait, is disconnected."""
+"""A client that leaves so much unread for so long is disconnected; so is one that does not close for so long after
+this side has."""
+ERROR_MESSAGE_SIZE_MAX: Final = 400
+"""Characters of the text of an error; it may repeat what the client sent, which may be as long as a frame."""
 
 _ERRORS: Final = {
     SCAN_CHECKSUM_WRONG: (FrameError.CHECKSUM_WRONG, "the checksum of the frame is wrong"),
@@ -82,34 +92,27 @@ _AMONG_COMMANDS: Final = frozenset(
 )
 
 
-class ReceiveBuffer:
-    """The buffer that all connections of a loop share, and the account of their own ones."""
-
-    def __init__(self) -> None:
-        self.bytes = np.zeros(RECEIVE_BUFFER_SIZE, np.uint8)
-        self.view = memoryview(self.bytes)
-        self.own_bytes = 0
-
-
 class Connection(asyncio.BufferedProtocol):
     """Server side of one TCP connection."""
 
-    def __init__(self, reactor: Reactor, shared: ReceiveBuffer, welcome: Welcome) -> None:
-        self._reactor = reactor
-        self._shared = shared
-        self._welcome = welcome
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+        self._reactor = clients.reactor
+        self._inbox = Inbox(clients.receive_buffer)
         self._transport: asyncio.Transport | None = None
         self._greeted = False
-        self._closing = False
-        self._leftover = b""
-        self._own: Bytes | None = None
-        self._own_filled = 0
+        self._ending = False
+        self._client_ended = False
+        self._finished = False
+        self._last_words = b""
         self._bytes_in_flight = 0
+        self._reply_bytes_due = 0
+        self._unsent_bytes = 0
         self._reading = True
         self._write_paused = False
-        self._waiting = False
         self._queued = False
         self._stall_timer: asyncio.TimerHandle | None = None
+        self._large_frame_timer: asyncio.TimerHandle | None = None
 
     # ---- asyncio's side ----
 
@@ -118,179 +121,174 @@ class Connection(asyncio.BufferedProtocol):
         # Cast, not checked: the transports of uvloop are asyncio's by duck typing alone.
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
-        self._reactor.counters.connections += 1
+        # So that a client whose machine has gone without a word does not count as a connection for ever.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if not self._clients.add(self):
+            self._ending = True
+            self._refuse(0, FrameError.OVERLOADED, "the node has as many connections as it takes; try again later")
+            self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
         """The client is gone. What it sent is executed all the same; the replies go nowhere."""
-        self._closing = True
+        self._ending = True
         self._transport = None
-        self._drop_own()
-        self._cancel_stall_timer()
-        self._reactor.bytes_in_flight -= self._bytes_in_flight
-        self._bytes_in_flight = 0
-        self._reactor.counters.connections -= 1
+        self._inbox.drop()
+        self._stop_timers()
+        self._forget_unsent()
+        self._clients.remove(self)
 
     def eof_received(self) -> bool:
         """The client sends no more; close when its replies are out."""
-        self._closing = True
-        return self._bytes_in_flight > 0
+        self._client_ended = True
+        if not self._finished:
+            self._end()
+        # False has the loop close the transport, which `_end` may have done already.
+        return not self._finished
 
     def get_buffer(self, sizehint: int) -> Buffer:
-        """Where the next bytes go: behind the leftover in the shared buffer, or into the frame's own buffer."""
-        if self._own is not None:
-            return memoryview(self._own)[self._own_filled :]
-        size = len(self._leftover)
-        if size:
-            self._shared.view[:size] = self._leftover
-        return self._shared.view[size:]
+        """Where the next bytes go."""
+        return self._inbox.space()
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes have arrived."""
         started = time.perf_counter()
-        self._reactor.counters.bytes_in += nbytes
-        if self._closing:
-            self._leftover = b""
+        counters = self._reactor.counters
+        counters.bytes_in += nbytes
+        if self._ending:
             return
-        if self._own is not None:
-            self._own_filled += nbytes
-            if self._own_filled < len(self._own):
-                return
-            own, self._own = self._own, None
-            self._shared.own_bytes -= len(own)
-            self._scan(own, len(own))
-        else:
-            end = len(self._leftover) + nbytes
-            self._leftover = b""
-            self._scan(self._shared.bytes, end)
+        unread = self._inbox.add(nbytes, time.monotonic_ns())
+        if unread is not None:
+            self._scan(unread)
+        elif self._inbox.skipped is not None and self._inbox.skipped.remaining == 0:
+            self._on_skipped(self._inbox.skipped)
+        self._watch_large_frame()
         seconds = time.perf_counter() - started
-        self._reactor.counters.add("receive", seconds)
-        self._reactor.counters.note_step(seconds)
+        counters.add("receive", seconds)
+        counters.note_step(seconds)
 
     def pause_writing(self) -> None:
         """The client does not read its replies: read no more of its requests, and do not wait for ever."""
         self._write_paused = True
-        self._update_reading()
-        loop = asyncio.get_running_loop()
-        self._stall_timer = loop.call_later(WRITE_STALL_S_MAX, self._on_write_stall)
+        self._update()
+        self._arm_stall_timer()
+        if self._transport is not None:
+            self._note_unsent(self._transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         """The client reads again."""
         self._write_paused = False
-        self._cancel_stall_timer()
-        self._update_reading()
-
-    def _on_write_stall(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    def _cancel_stall_timer(self) -> None:
-        if self._stall_timer is not None:
-            self._stall_timer.cancel()
-            self._stall_timer = None
+        self._forget_unsent()
+        if not self._finished:
+            self._stop_stall_timer()
+        self._update()
 
     # ---- frames ----
 
-    def _scan(self, buffer: Bytes, end: int) -> None:
-        """Take all whole frames from a buffer; keep the rest."""
-        offset = 0
-        verified = -1
-        while not self._closing:
-            status, offset = self._take_commands(buffer, offset, end, verified)
-            verified = -1
+    def _scan(self, unread: Unread) -> None:
+        """Take all whole frames; keep the rest."""
+        buffer, offset, end, verified, received_ns = unread
+        frames_left = FRAMES_PER_STEP_MAX
+        while not self._last_words:
+            if not frames_left or not self._has_room:
+                self._keep(Unread(buffer, offset, end, verified, received_ns))
+                return
+            status, offset = self._take_commands(buffer, offset, end, verified, received_ns)
             if status == SCAN_INCOMPLETE:
-                self._keep(buffer, offset, end)
+                self._keep_start(buffer, offset, end)
                 return
             if status == SCAN_FULL:
-                self._keep_all(buffer, offset, end)
+                self._keep(Unread(buffer, offset, end, verified, received_ns))
                 return
             length = int(self._reactor.collecting.cursor[CURSOR_LENGTH])
             if status in _ERRORS:
                 self._refuse(0, *_ERRORS[status])
             elif status == SCAN_LONG:
-                frame = memoryview(buffer)[offset : offset + length]
+                frame = buffer[offset : offset + length].data
                 if frame_checksum(frame) == decode_header(frame).checksum:
                     verified = offset
                 else:
                     self._refuse(0, *_ERRORS[SCAN_CHECKSUM_WRONG])
             else:
-                self._handle(memoryview(buffer)[offset : offset + length], status)
+                self._handle(buffer[offset : offset + length].data, status)
                 offset += length
+                frames_left -= 1
 
-    def _take_commands(self, buffer: Bytes, offset: int, end: int, verified: int) -> tuple[int, int]:
+    def _take_commands(self, buffer: Bytes, offset: int, end: int, verified: int, received_ns: int) -> tuple[int, int]:
         """Let the kernel take what it can; returns why it stopped and where."""
         if not self._greeted:
-            return self._check_greeting(buffer, offset, end)
+            return self._check_greeting(buffer, offset, end), offset
         batch = self._reactor.collecting
         cursor = batch.cursor
         frame_first = int(cursor[CURSOR_FRAMES])
         cursor[CURSOR_OFFSET] = offset
         cursor[CURSOR_VERIFIED] = verified
-        status = scan_frames(buffer, end, batch.command_words, batch.frames, time.monotonic_ns(), cursor)
+        status = scan_frames(buffer, end, batch.command_words, batch.frames, received_ns, cursor)
         stopped = int(cursor[CURSOR_OFFSET])
         frame_end = int(cursor[CURSOR_FRAMES])
         if frame_end > frame_first:
             batch.runs.append(Run(self, frame_first, frame_end, stopped - offset))
             self._bytes_in_flight += stopped - offset
             self._reactor.bytes_in_flight += stopped - offset
-            self._update_reading()
+            self._update()
             self._reactor.schedule()
         return status, stopped
 
-    def _check_greeting(self, buffer: Bytes, offset: int, end: int) -> tuple[int, int]:
+    def _check_greeting(self, buffer: Bytes, offset: int, end: int) -> int:
         """Before HELLO nothing but HELLO is looked at, and by no kernel."""
-        cursor = self._reactor.collecting.cursor
         if end - offset < FRAME_HEADER_SIZE:
-            return SCAN_INCOMPLETE, offset
-        view = memoryview(buffer)
-        header = decode_header(view[offset : offset + FRAME_HEADER_SIZE])
-        cursor[CURSOR_LENGTH] = header.length
+            return SCAN_INCOMPLETE
+        header = decode_header(buffer[offset : offset + FRAME_HEADER_SIZE].data)
+        self._reactor.collecting.cursor[CURSOR_LENGTH] = header.length
         if header.version != PROTOCOL_VERSION:
-            return SCAN_VERSION_UNSUPPORTED, offset
+            return SCAN_VERSION_UNSUPPORTED
         if not FRAME_HEADER_SIZE <= header.length <= FRAME_SIZE_MAX:
-            return SCAN_LENGTH_INVALID, offset
+            return SCAN_LENGTH_INVALID
         if end - offset < header.length:
-            return SCAN_INCOMPLETE, offset
-        if frame_checksum(view[offset : offset + header.length]) != header.checksum:
-            return SCAN_CHECKSUM_WRONG, offset
-        return SCAN_OTHER_OPERATION, offset
+            return SCAN_INCOMPLETE
+        if frame_checksum(buffer[offset : offset + header.length].data) != header.checksum:
+            return SCAN_CHECKSUM_WRONG
+        return SCAN_OTHER_OPERATION
 
-    def _keep(self, buffer: Bytes, offset: int, end: int) -> None:
+    def _keep_start(self, buffer: Bytes, offset: int, end: int) -> None:
         """Keep the start of a frame whose rest has not arrived."""
-        size = end - offset
-        length = int(self._reactor.collecting.cursor[CURSOR_LENGTH]) if size >= FRAME_HEADER_SIZE else 0
-        if length <= LEFTOVER_SIZE_MAX:
-            self._leftover = buffer[offset:end].tobytes()
-            return
-        if self._shared.own_bytes + length > OWN_BUFFERS_BYTES_MAX:
-            self._refuse(0, FrameError.OVERLOADED, "too many large frames arrive at the same time; send smaller ones")
-            self._close()
-            return
-        self._shared.own_bytes += length
-        self._own = np.empty(length, np.uint8)
-        self._own[:size] = buffer[offset:end]
-        self._own_filled = size
+        has_header = end - offset >= FRAME_HEADER_SIZE
+        length = int(self._reactor.collecting.cursor[CURSOR_LENGTH]) if has_header else 0
+        self._inbox.keep_start(buffer, offset, end, length)
 
-    def _keep_all(self, buffer: Bytes, offset: int, end: int) -> None:
-        """Keep whole frames that the batch has no room for, and read no more until it has."""
-        self._leftover = buffer[offset:end].tobytes()
-        self._waiting = True
-        self._update_reading()
-        if not self._queued:
-            self._queued = True
-            self._reactor.add_waiter(self)
+    def _keep(self, unread: Unread) -> None:
+        """Keep frames that there is no room for, or no time in this step, and read no more until there is."""
+        self._inbox.keep(unread)
+        self._update()
 
     def resume(self) -> None:
         """The reactor has room again."""
         self._queued = False
-        if not self._waiting:
-            self._update_reading()
-            return
-        self._waiting = False
-        kept = np.frombuffer(self._leftover, np.uint8).copy()
-        self._leftover = b""
-        if not self._closing:
-            self._scan(kept, len(kept))
-            self._update_reading()
+        if self._has_room:
+            unread = self._inbox.take_kept()
+            if unread is not None:
+                self._scan(unread)
+                self._watch_large_frame()
+        self._update()
+        if self._ending:
+            self._maybe_finish()
+
+    def _on_skipped(self, skipped: SkippedFrame) -> None:
+        """A frame for which there was no memory has passed."""
+        self._inbox.drop_unfinished()
+        if skipped.is_whole:
+            message = "too many large frames arrive at the same time; send smaller ones, or try again later"
+            self._refuse(skipped.header.request_id, FrameError.OVERLOADED, message)
+        else:
+            self._refuse(0, *_ERRORS[SCAN_CHECKSUM_WRONG])
+
+    def _watch_large_frame(self) -> None:
+        """Have a timer exactly while a large frame is arriving."""
+        awaits = self._inbox.awaits_large_frame
+        if awaits and self._large_frame_timer is None:
+            self._large_frame_timer = asyncio.get_running_loop().call_later(LARGE_FRAME_S_MAX, self.abort)
+        elif not awaits and self._large_frame_timer is not None:
+            self._large_frame_timer.cancel()
+            self._large_frame_timer = None
 
     # ---- operations ----
 
@@ -299,125 +297,181 @@ class Connection(asyncio.BufferedProtocol):
         header = decode_header(frame)
         body = bytes(frame[FRAME_HEADER_SIZE:])
         try:
-            if not self._greeted:
-                self._greet(header, body)
+            if not self._greeted and header.operation != Operation.HELLO:
+                self._refuse(header.request_id, FrameError.HELLO_EXPECTED, "the first frame of a connection is HELLO")
             elif status == SCAN_BODY_MALFORMED or header.flags:
                 raise RemoteProtocolError("a request has no flags, and COMMANDS a body of 1 to 8191 whole commands")
+            elif not self._greeted:
+                self._greet(header, body)
             else:
                 self._dispatch(header, body)
         except RemoteProtocolError as error:
             self._refuse(header.request_id, FrameError.BODY_MALFORMED, str(error))
 
     def _greet(self, header: FrameHeader, body: bytes) -> None:
-        if header.operation != Operation.HELLO:
-            self._refuse(header.request_id, FrameError.HELLO_EXPECTED, "the first frame of a connection is HELLO")
-            return
         hello = decode_message(body, Hello)
         if hello.protocol_version != PROTOCOL_VERSION:
             message = f"protocol version {hello.protocol_version} is not spoken here, only {PROTOCOL_VERSION}"
             self._refuse(header.request_id, FrameError.VERSION_UNSUPPORTED, message)
             return
         self._greeted = True
-        welcome = msgspec.structs.replace(self._welcome, clock_ns=time.time_ns())
+        welcome = msgspec.structs.replace(self._clients.welcome, clock_ns=time.time_ns())
         self._reply(header, encode_message(welcome))
 
     def _dispatch(self, header: FrameHeader, body: bytes) -> None:
-        try:
-            operation = Operation(header.operation)
-        except ValueError:
-            operation = Operation.ERROR
-        if operation is Operation.PING:
+        operation = header.operation
+        if operation == Operation.PING:
             self._reply(header, body)
-        elif operation is Operation.STATISTICS:
+        elif operation == Operation.STATISTICS:
+            if body:
+                raise RemoteProtocolError("STATISTICS has no body")
             statistics = self._reactor.counters.snapshot(self._reactor.bytes_in_flight)
             self._reply(header, encode_message(statistics))
         elif operation in _AMONG_COMMANDS:
-            self._bytes_in_flight += header.length
-            self._reactor.bytes_in_flight += header.length
-            self._update_reading()
-            self._reactor.request(Request(operation, body, lambda answer: self._respond(header, answer)))
+            self._request(Operation(operation), header, body)
         else:
-            message = f"operation {header.operation} is not one that a client may ask for here"
+            message = f"operation {operation} is not one that a client may ask for here"
             self._refuse(header.request_id, FrameError.OPERATION_UNKNOWN, message)
+
+    def _request(self, operation: Operation, header: FrameHeader, body: bytes) -> None:
+        """Have the reactor answer a request among the commands."""
+        reply_bytes_due = max(reply_size_max(operation, body), REPLY_BYTES_DUE_MIN)
+
+        def respond(answer: bytes | Exception) -> None:
+            self._respond(header, answer)
+            self._reply_bytes_due -= reply_bytes_due
+            self._settle(header.length)
+
+        self._reply_bytes_due += reply_bytes_due
+        self._bytes_in_flight += header.length
+        self._reactor.bytes_in_flight += header.length
+        self._update()
+        self._reactor.request(Request(operation, body, respond))
 
     def _respond(self, header: FrameHeader, answer: bytes | Exception) -> None:
         """Send what a request among the commands is answered."""
         if isinstance(answer, bytes):
             self._reply(header, answer)
-        elif isinstance(answer, RemoteProtocolError):
-            self._refuse(header.request_id, FrameError.BODY_MALFORMED, str(answer))
         else:
-            code = FrameError.REQUEST_REFUSED if isinstance(answer, UsageError) else FrameError.OVERLOADED
-            self._refuse(header.request_id, code, str(answer))
-        self._settle(header.length)
+            self._refuse(header.request_id, error_code(answer), str(answer))
 
     # ---- what goes out ----
 
-    def send_replies(self, replies: memoryview, request_bytes: int) -> None:
+    def send_replies(self, replies: bytes | memoryview, request_bytes: int) -> None:
         """Send encoded replies to frames that were `request_bytes` long together."""
-        if self._transport is not None:
-            self._transport.write(replies)
+        self._write(replies)
         self._settle(request_bytes)
 
     def _reply(self, header: FrameHeader, body: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(encode_frame(header.operation, header.request_id, body, flags=FrameFlag.REPLY))
+        self._write(encode_frame(header.operation, header.request_id, body, flags=FrameFlag.REPLY))
 
     def _refuse(self, request_id: int, code: FrameError, message: str) -> None:
-        """Answer with an ERROR frame, and close the connection if nothing after it can be trusted."""
-        body = encode_message(ErrorMessage(int(code), message))
-        if self._transport is not None:
-            self._transport.write(encode_frame(Operation.ERROR, request_id, body, flags=FrameFlag.REPLY))
+        """Answer with an ERROR frame; one that ends the connection comes after the replies to all before it."""
+        body = encode_message(ErrorMessage(int(code), message[:ERROR_MESSAGE_SIZE_MAX]))
+        frame = encode_frame(Operation.ERROR, request_id, body, flags=FrameFlag.REPLY)
         if code in CLOSES_CONNECTION:
-            self._close()
+            self._last_words = frame
+            self._inbox.drop()
+            self._end()
+        else:
+            self._write(frame)
 
-    def _close(self) -> None:
-        """Read no more; close when the requests before this are answered."""
-        self._closing = True
-        self._leftover = b""
-        self._drop_own()
-        if self._transport is not None and self._reading:
-            self._reading = False
-            self._transport.pause_reading()
-        self._maybe_close()
+    def _write(self, data: bytes | memoryview) -> None:
+        if self._transport is None:
+            return
+        was_paused = self._write_paused
+        self._reactor.counters.bytes_out += len(data)
+        self._transport.write(data)
+        if was_paused:
+            self._note_unsent(len(data))
 
-    def _maybe_close(self) -> None:
-        """Close the transport, which sends what is buffered first, unless requests wait for their answers."""
-        if self._transport is not None and self._bytes_in_flight == 0:
+    def _note_unsent(self, size: int) -> None:
+        """Count bytes that a client which does not read leaves with us; too many in all, and it has to go."""
+        self._unsent_bytes += size
+        self._clients.unsent_bytes += size
+        if self._clients.unsent_bytes > UNSENT_BYTES_MAX:
+            self.abort()
+
+    def _forget_unsent(self) -> None:
+        self._clients.unsent_bytes -= self._unsent_bytes
+        self._unsent_bytes = 0
+
+    # ---- the end ----
+
+    def stop(self) -> None:
+        """Take no more requests; close when those that came are answered."""
+        self._end()
+
+    def abort(self) -> None:
+        """Close at once; replies that are not sent are lost."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _end(self) -> None:
+        """Take nothing more; finish when what came is answered."""
+        self._ending = True
+        self._inbox.drop_unfinished()
+        self._watch_large_frame()
+        self._update()
+        self._maybe_finish()
+
+    def _maybe_finish(self) -> None:
+        """Say the last words and close, unless requests wait for their answers."""
+        if self._transport is None or self._finished or self._bytes_in_flight or self._inbox.has_kept:
+            return
+        self._write(self._last_words)
+        self._finished = True
+        self._arm_stall_timer()
+        if self._client_ended:
             self._transport.close()
+        elif not self._transport.is_closing():
+            self._transport.write_eof()
 
-    def _drop_own(self) -> None:
-        if self._own is not None:
-            self._shared.own_bytes -= len(self._own)
-            self._own = None
+    def _arm_stall_timer(self) -> None:
+        if self._stall_timer is None:
+            self._stall_timer = asyncio.get_running_loop().call_later(WRITE_STALL_S_MAX, self.abort)
+
+    def _stop_stall_timer(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    def _stop_timers(self) -> None:
+        self._stop_stall_timer()
+        if self._large_frame_timer is not None:
+            self._large_frame_timer.cancel()
+            self._large_frame_timer = None
 
     # ---- flow control ----
 
+    @property
+    def _has_room(self) -> bool:
+        """Whether this client may have more requests under way."""
+        return (
+            not self._write_paused
+            and self._bytes_in_flight < CONNECTION_BYTES_IN_FLIGHT_MAX
+            and self._reply_bytes_due < REPLY_BYTES_DUE_MAX
+        )
+
     def _settle(self, request_bytes: int) -> None:
-        """Requests of so many bytes are answered."""
-        if self._transport is None:
-            return
+        """Requests of so many bytes are answered, or would be if the client were still there."""
         self._bytes_in_flight -= request_bytes
         self._reactor.bytes_in_flight -= request_bytes
-        if self._closing:
-            self._maybe_close()
-        elif not self._reading:
-            self._update_reading()
+        if self._ending:
+            self._maybe_finish()
+        if not self._reading:
+            self._update()
 
-    def _update_reading(self) -> None:
+    def _update(self) -> None:
         """Read exactly while there is room: here, in the client's own replies, and in the node."""
-        if self._transport is None or self._closing:
+        if self._transport is None:
             return
-        node_has_room = self._reactor.has_room
-        if not node_has_room and not self._queued:
+        has_room = self._has_room
+        waits = self._inbox.has_kept or not self._reactor.has_room
+        if has_room and waits and not self._queued:
             self._queued = True
             self._reactor.add_waiter(self)
-        wanted = (
-            not self._write_paused
-            and not self._waiting
-            and node_has_room
-            and self._bytes_in_flight < CONNECTION_BYTES_IN_FLIGHT_MAX
-        )
+        wanted = not self._client_ended if self._ending else has_room and not waits
         if wanted == self._reading:
             return
         self._reading = wanted
@@ -425,20 +479,3 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
-
-
-def make_welcome(reactor: Reactor, server: str, kernel_digest: str, rules_version: int) -> Welcome:
-    """What a node tells every client; `clock_ns` is set for each."""
-    log_id = reactor.replica.log.log_id & (1 << 64) - 1
-    return Welcome(
-        server=server,
-        protocol_version=PROTOCOL_VERSION,
-        log_id=f"{log_id:016x}",
-        shard=reactor.replica.shard,
-        rules_version=rules_version,
-        kernel_digest=kernel_digest,
-        frame_size_max=FRAME_SIZE_MAX,
-        batch_count_max=BATCH_COUNT_MAX,
-        connection_bytes_in_flight_max=CONNECTION_BYTES_IN_FLIGHT_MAX,
-        clock_ns=0,
-    )

@@ -7,29 +7,35 @@ enough for the wait to be worth using. When the sync returns, everything execute
 commit. A lone small group is written and synced on the loop itself, because handing it to the thread and back costs
 as much as the sync.
 
-Bounds: a batch has BATCH_COMMANDS_MAX commands; at most EXECUTED_MAX batches wait for the log; connections stop reading
-when their own bytes in flight or those of all together reach their limits.
+Bounds: a batch has BATCH_COMMANDS_MAX commands; there are BATCHES_MAX batches; connections stop reading when their own
+bytes in flight or those of all together reach their limits. A step of the loop spends STEP_S_MAX on requests.
+
+An exception in the pipeline is a bug, and leaves requests that nobody would ever answer: the process ends.
 """
 
 import asyncio
 import time
-from typing import Final, Protocol
+from collections import deque
+from collections.abc import Callable
+from typing import Final, ParamSpec, Protocol
 
 import numpy as np
 
+from bezant.engine.log.log import Group
 from bezant.engine.replica import Replica
 from bezant.net.server.batch import Batch, Request
+from bezant.net.server.failure import end_after_bug
 from bezant.net.server.frame_kernels import preset_expired
 from bezant.net.server.requests import answer_request
 from bezant.net.server.statistics import Counters
 from bezant.net.server.syncing import SyncThread, write_or_die
-from bezant.protocol.errors import BezantError, UsageError
+from bezant.protocol.errors import CorruptLog, LedgerError, RemoteProtocolError, StorageError, UsageError
 from bezant.protocol.records import Records, Words
 
 CONNECTION_BYTES_IN_FLIGHT_MAX: Final = 8 << 20
 TOTAL_BYTES_IN_FLIGHT_MAX: Final = 64 << 20
-EXECUTED_MAX: Final = 4
-"""Batches that may wait in memory for the log."""
+BATCHES_MAX: Final = 6
+"""Batches in memory, of 5 MiB each: the one that collects, and those that are executed and wait for the log."""
 EXECUTE_EARLY_COMMANDS_MIN: Final = 2048
 """Commands that make it worth executing a batch while a sync is under way; fewer wait for company."""
 INLINE_SYNC_BYTES_MAX: Final = 16 << 10
@@ -37,8 +43,11 @@ INLINE_SYNC_S_MAX: Final = 0.001
 """A group is synced on the loop if it is this small and such syncs have lately been this quick."""
 INLINE_SYNC_WEIGHT: Final = 0.1
 """Weight of the newest sync in the running mean."""
+STEP_S_MAX: Final = 0.005
+"""Seconds after which requests, and connections that wait for room, are left for the next step of the loop."""
 
 _NO_PRESET: Final = np.zeros(0, np.int64)
+_Parameters = ParamSpec("_Parameters")
 
 
 class Waiter(Protocol):
@@ -57,17 +66,17 @@ class Reactor:
         self.counters = Counters(replica)
         self.bytes_in_flight = 0
         self._loop = loop
-        self._sync_thread = SyncThread(loop, self._on_synced)
-        self._spare = [Batch() for _ in range(EXECUTED_MAX + 1)]
+        self._sync_thread = SyncThread(loop, _or_die(self._on_synced))
+        self._run_pump = _or_die(self._pump)
+        self._spare = [Batch() for _ in range(BATCHES_MAX - 1)]
         self._collecting = Batch()
         self._executed: list[Batch] = []
         self._syncing: list[Batch] = []
         self._group_under_way = False
         self._pump_scheduled = False
-        self._waiters: list[Waiter] = []
+        self._waiters: deque[Waiter] = deque()
         self._inline_sync_s = 0.0
         self._sync_started_s = 0.0
-        self._stopping = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -83,7 +92,7 @@ class Reactor:
         if not self._pump_scheduled:
             self._pump_scheduled = True
             self._idle.clear()
-            self._loop.call_soon(self._pump)
+            self._loop.call_soon(self._run_pump)
 
     def submit(self, commands: Records, future: "asyncio.Future[Records]") -> bool:
         """Add commands of the process itself; False if there is no room now (wait with `add_waiter`)."""
@@ -123,7 +132,7 @@ class Reactor:
         self.counters.note_step(time.perf_counter() - started)
 
     def _should_execute(self) -> bool:
-        if self._collecting.is_empty or len(self._executed) >= EXECUTED_MAX:
+        if self._collecting.is_empty or not self._spare:
             return False
         return not self._group_under_way or self._collecting.command_count >= EXECUTE_EARLY_COMMANDS_MIN
 
@@ -138,8 +147,7 @@ class Reactor:
             batch.results = executed.results
             self.counters.commands += count
             self.counters.events += executed.event_count
-        for request in batch.requests:
-            batch.answers.append((request, self._answer(request)))
+        self._answer_requests(batch)
         batch.index = self.replica.log.last_index
         self._executed.append(batch)
         self.counters.add("execute", time.perf_counter() - started)
@@ -152,11 +160,23 @@ class Reactor:
         preset_expired(batch.frames, batch.frame_count, time.monotonic_ns(), preset)
         return preset if preset.any() else _NO_PRESET
 
+    def _answer_requests(self, batch: Batch) -> None:
+        """Answer the requests of a batch, or as many as there is time for; the rest goes to the next batch."""
+        started = time.perf_counter()
+        for number, request in enumerate(batch.requests):
+            if number and time.perf_counter() - started > STEP_S_MAX:
+                self._collecting.requests.extend(batch.requests[number:])
+                self.schedule()
+                return
+            batch.answers.append((request, self._answer(request)))
+
     def _answer(self, request: Request) -> bytes | Exception:
-        """What a request is answered, as far as the client is to blame for errors; others are ours and propagate."""
+        """What a request is answered, also if it is the client's fault or the disk's; bugs and rot propagate."""
         try:
             return answer_request(self.replica, request.operation, request.body)
-        except (UsageError, BezantError) as error:
+        except CorruptLog:
+            raise
+        except (RemoteProtocolError, UsageError, StorageError) as error:
             return error
 
     def _start_group(self) -> None:
@@ -180,7 +200,7 @@ class Reactor:
         self.replica.log.settle_hash()
         self.counters.add("hash", time.perf_counter() - started)
 
-    def _on_synced(self, group: object, seconds: float) -> None:
+    def _on_synced(self, group: Group, seconds: float) -> None:
         """The thread is done."""
         started = time.perf_counter()
         self.counters.add("sync_handover_wait", started - self._sync_started_s - seconds)
@@ -189,7 +209,7 @@ class Reactor:
             self._pump()
         self.counters.note_step(time.perf_counter() - started)
 
-    def _finish_group(self, group: object, seconds: float) -> None:
+    def _finish_group(self, group: Group, seconds: float) -> None:
         self.counters.add("write_and_sync", seconds)
         self._inline_sync_s += INLINE_SYNC_WEIGHT * (seconds - self._inline_sync_s)
         self._group_under_way = False
@@ -202,8 +222,8 @@ class Reactor:
         batches, self._syncing = self._syncing, []
         for batch in batches:
             if batch.index > self.replica.durable_index:
-                raise BezantError(f"results up to index {batch.index} were about to be told before they were durable")
-            self.counters.bytes_out += batch.send_replies()
+                raise LedgerError(f"results up to index {batch.index} were about to be told before they were durable")
+            batch.send_replies()
             batch.clear()
             self._spare.append(batch)
         self.counters.add("reply", time.perf_counter() - started)
@@ -211,10 +231,19 @@ class Reactor:
             self.schedule()
 
     def _wake_waiters(self) -> None:
-        if self._waiters and self.has_room and self._collecting.is_empty:
-            waiters, self._waiters = self._waiters, []
-            for waiter in waiters:
-                waiter.resume()
+        """Let those that found no room try again, in the order in which they came."""
+        if not self._can_wake():
+            return
+        started = time.perf_counter()
+        for _ in range(len(self._waiters)):
+            self._waiters.popleft().resume()
+            if time.perf_counter() - started > STEP_S_MAX:
+                break
+        if self._can_wake():
+            self.schedule()
+
+    def _can_wake(self) -> bool:
+        return bool(self._waiters) and self.has_room and self._collecting.is_empty
 
     def _is_idle(self) -> bool:
         return (
@@ -227,9 +256,25 @@ class Reactor:
 
     # ---- the end ----
 
-    async def stop(self) -> None:
-        """Answer everything that came in, then close the log. Nothing may be added meanwhile."""
+    async def wait_idle(self) -> None:
+        """Return when everything that came in has been answered."""
         self.schedule()
         await self._idle.wait()
+
+    async def stop(self) -> None:
+        """Answer everything that came in, then close the log. Nothing may be added meanwhile."""
+        await self.wait_idle()
         self._sync_thread.stop()
         self.replica.close()
+
+
+def _or_die(step: Callable[_Parameters, None]) -> Callable[_Parameters, None]:
+    """Have the process end when a step of the pipeline raises."""
+
+    def run(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> None:
+        try:
+            step(*args, **kwargs)
+        except Exception as error:
+            end_after_bug(error)
+
+    return run

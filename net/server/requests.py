@@ -7,12 +7,28 @@ sent when that is durable.
 import numpy as np
 
 from bezant.engine.replica import Replica
-from bezant.protocol.errors import RemoteProtocolError
-from bezant.protocol.frames import ACCOUNT_COUNT_MAX, EVENT_COUNT_MAX, Operation
+from bezant.protocol.errors import RemoteProtocolError, UsageError
+from bezant.protocol.frames import ACCOUNT_COUNT_MAX, EVENT_COUNT_MAX, FRAME_SIZE_MAX, FrameError, Operation
 from bezant.protocol.messages import Currencies, Currency, ListAccounts, decode_message, encode_message
-from bezant.protocol.records import EVENT_QUERY
+from bezant.protocol.records import ACCOUNT_SIZE, EVENT_ANSWER_SIZE, EVENT_QUERY
 
 _ID_SIZE = 16
+
+
+def error_code(error: Exception) -> FrameError:
+    """The code of the ERROR frame that says why a request was not answered: the client's fault, or want of room."""
+    if isinstance(error, RemoteProtocolError):
+        return FrameError.BODY_MALFORMED
+    return FrameError.REQUEST_REFUSED if isinstance(error, UsageError) else FrameError.OVERLOADED
+
+
+def reply_size_max(operation: Operation, body: bytes) -> int:
+    """Bytes that the reply will have at most, as far as the request decides it; 0 if it does not."""
+    if operation is Operation.LOOKUP_ACCOUNTS:
+        return len(body) // _ID_SIZE * ACCOUNT_SIZE
+    if operation is Operation.LOOKUP_EVENTS:
+        return len(body) // EVENT_QUERY.itemsize * EVENT_ANSWER_SIZE
+    return FRAME_SIZE_MAX if operation is Operation.LIST_ACCOUNTS else 0
 
 
 def answer_request(replica: Replica, operation: Operation, body: bytes) -> bytes:
@@ -26,10 +42,14 @@ def answer_request(replica: Replica, operation: Operation, body: bytes) -> bytes
         asked = decode_message(body, ListAccounts)
         if asked.cursor < 0 or asked.count < 0:
             raise RemoteProtocolError("cursor and count are not negative")
-        return replica.ledger.list_accounts(asked.cursor, min(asked.count, ACCOUNT_COUNT_MAX)).tobytes()
+        # A cursor beyond the end may be beyond 64 bits, too.
+        cursor = min(asked.cursor, replica.ledger.account_count)
+        return replica.ledger.list_accounts(cursor, min(asked.count, ACCOUNT_COUNT_MAX)).tobytes()
     if operation is Operation.REGISTER_CURRENCY:
         currency = decode_message(body, Currency)
         replica.register_currency(currency.code, currency.decimals)
+    elif body:
+        raise RemoteProtocolError(f"{operation.name} has no body")
     return encode_message(
         Currencies([Currency(code, decimals) for code, decimals in replica.ledger.currencies.items()])
     )

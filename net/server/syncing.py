@@ -1,18 +1,13 @@
 """The helper thread that writes groups and waits for the disk, so that the reactor's loop does not."""
 
 import asyncio
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Final
 
 from bezant.engine.log.log import Group
-
-EXIT_STATUS_SYNC_FAILED: Final = 74
-"""EX_IOERR of sysexits.h: a write or sync of the log failed; the process ended rather than go on."""
+from bezant.net.server.failure import end_after_bug, end_after_failed_sync
 
 
 def write_or_die(group: Group) -> float:
@@ -25,12 +20,10 @@ def write_or_die(group: Group) -> float:
     try:
         group.write_and_sync()
     except OSError as error:
-        sys.stderr.write(
-            f"bezant: writing the log failed: {error}. The process ends now, so that nothing is acknowledged that may "
-            "not be on the disk. Check the disk, then start the node again\n"
-        )
-        sys.stderr.flush()
-        os._exit(EXIT_STATUS_SYNC_FAILED)
+        end_after_failed_sync(error)
+    except Exception as error:
+        # In the thread nobody would see it, and the loop would wait for this group for ever.
+        end_after_bug(error)
     return time.perf_counter() - started
 
 

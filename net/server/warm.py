@@ -21,7 +21,7 @@ def warm_kernels() -> None:
         command["id_tail"] += timestamp_ns % 2
     ledger.lookup_accounts(np.zeros((1, 2), np.int64))
     batch = Batch()
-    frame = np.frombuffer(encode_frame(Operation.COMMANDS, 1, command), np.uint8).copy()
+    frame = np.frombuffer(encode_frame(Operation.COMMANDS, 1, command.tobytes()), np.uint8).copy()
     scan_frames(frame, len(frame), batch.command_words, batch.frames, 0, batch.cursor)
     preset_expired(batch.frames, 1, 1, np.zeros(1, np.int64))
     results = np.zeros(1, RESULT)

@@ -6,12 +6,18 @@ from typing import Final
 import numpy as np
 import xxhash
 
+from bezant.protocol.messages import Statistics
 from bezant.protocol.records import CONTROL_MAGIC, CONTROL_PAGE, CONTROL_PAGE_SIZE
 
 _CONTROL_NAME: Final = "control"
 _SEGMENT_PREFIX: Final = "segment-"
 _UNFINISHED_SUFFIX: Final = ".new"
 _CHECKSUM_SIZE: Final = 8
+
+
+def bytes_in_use(data: str, statistics: Statistics) -> int:
+    """Bytes that a node uses: of its data folder, or of its log by its own count if the folder cannot be seen ("")."""
+    return used_bytes(Path(data)) if data else statistics.log_bytes
 
 
 def used_bytes(data: Path) -> int:

@@ -20,6 +20,7 @@ from bezant.perf.load.books import LoadAccounts, books_fault
 from bezant.perf.load.child import ProgressListener, serve_plan
 from bezant.perf.load.connection import LoadConnection
 from bezant.perf.load.control import ControlClient, connection_failure, split_address
+from bezant.perf.load.disk import bytes_in_use
 from bezant.perf.load.floor import measure_echo
 from bezant.perf.load.plan import LoadOutcome, LoadPlan
 from bezant.perf.load.processor import ProcessorTimes
@@ -149,6 +150,7 @@ async def run_transfers(plan: LoadPlan, on_progress: ProgressListener) -> LoadOu
             welcome = await load.connect()
             warnings = _check_limits(plan, ring, welcome)
             statistics_before = await control.statistics()
+            used_before = bytes_in_use(plan.data, statistics_before)
             gc.collect()
             gc.disable()
             processor = ProcessorTimes(plan.node_process_id)
@@ -172,6 +174,7 @@ async def run_transfers(plan: LoadPlan, on_progress: ProgressListener) -> LoadOu
         echo_p50_us=round(statistics.median(echo_us), 3) if echo_us else None,
         load_cpu_seconds=load_cpu_seconds,
         node_cpu_seconds=node_cpu_seconds,
+        bytes_on_disk=bytes_in_use(plan.data, statistics_after) - used_before,
         books_fault=books_fault(books_before, books_after, ring.accepted - ring.repeated),
         kernel_digest=welcome.kernel_digest or kernel_digest(),
         statistics_before=statistics_before,

@@ -13,8 +13,8 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     """One load, as `bezant bench` was asked for it. ``batch``, ``clients`` and ``inflight`` are unused by the SDK's.
 
     ``inflight`` counts frames of one client that wait for a reply. ``echo`` is the address of the node's echo listener
-    ("" if it has none), ``node_process_id`` the node's process if it runs on this machine (else 0), and
-    ``stall_timeout_s`` how long no reply at all may come before the load gives up.
+    ("" if it has none), ``node_process_id`` and ``data`` its process and data folder if they are ours to look at (else
+    0 and ""), and ``stall_timeout_s`` how long no reply at all may come before the load gives up.
     """
 
     address: str
@@ -28,6 +28,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 1
     echo: str = ""
     node_process_id: int = 0
+    data: str = ""
     stall_timeout_s: float = 60.0
 
 
@@ -48,8 +49,8 @@ class LoadOutcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
     """What a load process measured and what it found in the books afterwards.
 
     ``books_fault`` is None if the accounts say the same as the replies did. ``seconds`` runs from the first send to the
-    last reply; the processor times of both processes are those within it. The echo's median is over round trips before
-    and after.
+    last reply; the processor times of both processes and the bytes on the disk are those within it. The echo's median
+    is over round trips before and after.
     """
 
     seconds: float
@@ -62,6 +63,7 @@ class LoadOutcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
     echo_p50_us: float | None
     load_cpu_seconds: float
     node_cpu_seconds: float | None
+    bytes_on_disk: int
     books_fault: str | None
     kernel_digest: str
     statistics_before: Statistics

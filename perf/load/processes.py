@@ -1,17 +1,20 @@
 """The processes of a measurement: the node and the load, each started, watched and stopped by its own handle.
 
 Children have a process group of their own, so that an interrupt at the terminal reaches the command alone, which then
-stops them in order. Every wait has a limit.
+stops them in order; and if the command is killed, the system ends them. Every wait has a limit.
 """
 
+import ctypes
 import os
 import select
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
@@ -38,6 +41,36 @@ _TOLD_AS_THEY_ARE: Final = frozenset(
 
 class ProcessFailed(BezantError):  # noqa: N818 - it says what happened, as in `bezant.protocol.errors`
     """A process of the measurement did not start, or ended before its work was done."""
+
+
+_SET_PARENT_DEATH_SIGNAL: Final = 1
+_SIGNALS_HELD: Final = (signal.SIGINT, signal.SIGTERM)
+_LIBC: Final = ctypes.CDLL(None)
+
+
+def _end_with_parent() -> None:
+    """In a child, before it becomes its program: have the system send it SIGTERM when its parent ends; prctl(2)."""
+    _LIBC.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Put SIGINT and SIGTERM off while the block runs.
+
+    Their exceptions would be lost in the hooks that run at a fork, or lose us the handle of a process just made.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread gets signals, and only it may change what they do
+        return
+    held: list[int] = []
+    before = {number: signal.signal(number, lambda caught, _frame: held.append(caught)) for number in _SIGNALS_HELD}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for caught in held:
+        signal.raise_signal(caught)
 
 
 class LineReader:
@@ -71,22 +104,24 @@ class ChildProcess:
         self.name = name
         self._stop_timeout_s = stop_timeout_s
         self._standard_error = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `stop`
+        self._process: subprocess.Popen[bytes] | None = None
         try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._standard_error,
-                process_group=0,
-            )
+            with _signals_held():
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=self._standard_error,
+                    process_group=0,
+                    preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, with nothing to wait for
+                )
         except OSError as error:
-            self._standard_error.close()
+            self.stop()
             raise ProcessFailed(f"{name} does not start: {error}") from error
-        if self._process.stdin is None or self._process.stdout is None:
-            raise ProcessFailed(f"{name} has no pipes")
-        self._input = self._process.stdin
-        self._output = self._process.stdout
-        self._lines = LineReader(self._output)
+        except BaseException:
+            self.stop()
+            raise
+        self._lines = LineReader(self._pipe(self._process.stdout))
 
     def __enter__(self) -> Self:
         return self
@@ -99,18 +134,29 @@ class ChildProcess:
     @property
     def process_id(self) -> int:
         """Its number in the system."""
-        return self._process.pid
+        return self._running.pid
 
     @property
     def ended(self) -> bool:
         """Whether it has ended, by our doing or not."""
-        return self._process.poll() is not None
+        return self._running.poll() is not None
+
+    @property
+    def _running(self) -> "subprocess.Popen[bytes]":
+        if self._process is None:
+            raise ProcessFailed(f"{self.name} was not started")
+        return self._process
+
+    def _pipe(self, pipe: IO[bytes] | None) -> IO[bytes]:
+        if pipe is None:
+            raise ProcessFailed(f"{self.name} was started without its pipes")
+        return pipe
 
     def send(self, data: bytes) -> None:
         """Write all of its stdin."""
         try:
-            self._input.write(data)
-            self._input.close()
+            with self._pipe(self._running.stdin) as pipe:
+                pipe.write(data)
         except BrokenPipeError:
             raise ProcessFailed(self.describe_end()) from None
 
@@ -127,7 +173,7 @@ class ChildProcess:
     def describe_end(self) -> str:
         """That it ended, how, and what it said last on stderr."""
         try:
-            status = str(self._process.wait(self._stop_timeout_s))
+            status = str(self._running.wait(self._stop_timeout_s))
         except subprocess.TimeoutExpired:
             status = "unknown: it closed its output and goes on"
         size = self._standard_error.seek(0, os.SEEK_END)
@@ -137,15 +183,19 @@ class ChildProcess:
 
     def stop(self) -> None:
         """End it with SIGTERM, and with SIGKILL if that does not help in time; safe to repeat."""
-        if not self.ended:
-            self._process.send_signal(signal.SIGTERM)
+        process = self._process
+        self._standard_error.close()
+        if process is None:
+            return
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
             try:
-                self._process.wait(self._stop_timeout_s)
+                process.wait(self._stop_timeout_s)
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        for stream in (self._input, self._output, self._standard_error):
-            stream.close()
+                process.kill()
+                process.wait()
+        for pipe in (process.stdin, process.stdout):
+            self._pipe(pipe).close()
 
 
 class NodeProcess(ChildProcess):

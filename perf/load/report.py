@@ -20,15 +20,13 @@ ACCEPTED_SHARE_MIN: Final = 0.99
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What the command knows and the load process does not.
 
-    ``file_system`` is the type of the one the data folder is on, None if unknown; ``sync_p50_us`` the medians of the
-    ways to sync, fastest first, empty if not measured; ``bytes_on_disk`` how much more of the disk the data folder
-    uses, None if it cannot be seen.
+    ``file_system`` is the type of the one the data folder is on, None if unknown; ``sync_p50_us`` holds the medians of
+    the ways to sync, fastest first, and is empty if they were not measured.
     """
 
     file_system: str | None
     on_memory: bool
     sync_p50_us: dict[str, float]
-    bytes_on_disk: int | None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,9 +74,6 @@ def make_report(
     """Put the outcome of a load and its surroundings together."""
     before, after = outcome.statistics_before, outcome.statistics_after
     durable = after.durable and not surroundings.on_memory
-    bytes_on_disk = surroundings.bytes_on_disk
-    if bytes_on_disk is None:
-        bytes_on_disk = after.log_bytes - before.log_bytes
     return Report(
         transfers_per_second=round(outcome.accepted / outcome.seconds, 1),
         accepted=outcome.accepted,
@@ -94,8 +89,8 @@ def make_report(
         },
         settings=dict(settings),
         seconds=round(outcome.seconds, 6),
-        bytes_on_disk=bytes_on_disk,
-        bytes_per_transfer=round(bytes_on_disk / outcome.accepted, 3) if outcome.accepted else None,
+        bytes_on_disk=outcome.bytes_on_disk,
+        bytes_per_transfer=round(outcome.bytes_on_disk / outcome.accepted, 3) if outcome.accepted else None,
         entries=after.entries - before.entries,
         syncs=after.syncs - before.syncs,
         stages=_stages(before, after),

@@ -27,8 +27,9 @@ from bezant.perf.load.frames import (
     take_short_replies,
 )
 from bezant.perf.load.latency import new_histogram, percentiles_us
+from bezant.perf.load.limits import check_in_flight, frame_size, power_of_two_above, power_of_two_below, slots_max
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.errors import RemoteProtocolError, UsageError
+from bezant.protocol.errors import RemoteProtocolError
 from bezant.protocol.frames import (
     FRAME_HEADER_SIZE,
     FrameFlag,
@@ -40,11 +41,7 @@ from bezant.protocol.frames import (
 )
 from bezant.protocol.records import COMMAND_SIZE, RESULT_SIZE, Bytes, Words
 
-RING_SIZE_MAX: Final = 64 << 20
-"""Bytes of frames that are prepared or unanswered at one time."""
 _GRANULE_SIZE: Final = 64 << 10
-_SLOT_COUNT_MAX: Final = 1 << 17
-"""More frames ahead than this help nothing: it is a tenth of a second's need at a million frames a second."""
 
 
 class ReceiveBuffer:
@@ -85,10 +82,11 @@ class FrameRing:
     ) -> None:
         self.transfers = transfers
         self.batch = batch
-        self.frame_size = FRAME_HEADER_SIZE + batch * COMMAND_SIZE
+        self.frame_size = frame_size(batch)
         self.frame_count = -(-transfers // batch)
-        self.slots = self._choose_slots(frames_in_flight_max)
-        self.granule_frames = min(self.slots, max(1, _power_of_two_below(_GRANULE_SIZE // self.frame_size)))
+        check_in_flight(min(frames_in_flight_max, self.frame_count), batch)
+        self.slots = min(slots_max(batch), power_of_two_above(max(self.frame_count, 2)))
+        self.granule_frames = min(self.slots, max(1, power_of_two_below(_GRANULE_SIZE // self.frame_size)))
         self._granule_shift = self.granule_frames.bit_length() - 1
         self._bytes: Bytes = np.zeros(self.slots * self.frame_size, np.uint8)
         self._words = self._bytes.view(np.int64)
@@ -108,17 +106,6 @@ class FrameRing:
         self.histogram = new_histogram()
         self._codes = np.zeros(CODE_COUNT, np.int64)
         self._totals = np.zeros(TOTAL_COUNT, np.int64)
-
-    def _choose_slots(self, frames_in_flight_max: int) -> int:
-        slots_max = min(_SLOT_COUNT_MAX, _power_of_two_below(RING_SIZE_MAX // self.frame_size))
-        # Half of the ring may be in flight while the other half is prepared.
-        in_flight = min(frames_in_flight_max, self.frame_count)
-        if in_flight > max(1, slots_max // 2):
-            raise UsageError(
-                f"{in_flight} frames of {self.frame_size} bytes in flight are too many for the load generator: it "
-                f"keeps at most {slots_max // 2} of that size; lower --clients, --inflight or --batch"
-            )
-        return min(slots_max, _power_of_two_above(max(self.frame_count, 2)))
 
     @property
     def finished(self) -> bool:
@@ -308,13 +295,3 @@ def seed_word(seed: int) -> int:
     value = (value ^ value >> 27) * 0x94D049BB133111EB & mask
     value = value ^ value >> 31 or 1
     return value - (1 << 64) if value >> 63 else value
-
-
-def _power_of_two_below(number: int) -> int:
-    """The greatest power of two that is not above `number`, and 1 for what is below 1."""
-    return 1 << max(number, 1).bit_length() - 1
-
-
-def _power_of_two_above(number: int) -> int:
-    """The least power of two that is not below `number`."""
-    return 1 << (number - 1).bit_length()

@@ -21,6 +21,7 @@ import numpy as np
 from bezant.perf.load.books import CURRENCY, LoadAccounts, books_fault
 from bezant.perf.load.child import ProgressListener, serve_plan
 from bezant.perf.load.control import ControlClient
+from bezant.perf.load.disk import bytes_in_use
 from bezant.perf.load.floor import measure_echo
 from bezant.perf.load.frames import AMOUNT_MAX, SHORT_FRAME_SIZE
 from bezant.perf.load.latency import new_histogram, percentiles_us, record_latencies
@@ -127,6 +128,7 @@ async def run_sdk(plan: LoadPlan, on_progress: ProgressListener) -> LoadOutcome:
         async with bezant.connect(plan.address, timeout_s=plan.stall_timeout_s) as wallet:
             load = SdkLoad(wallet, plan, accounts)
             before: Statistics = await wallet.statistics()
+            used_before = bytes_in_use(plan.data, before)
             gc.collect()
             gc.freeze()
             processor = ProcessorTimes(plan.node_process_id)
@@ -148,6 +150,7 @@ async def run_sdk(plan: LoadPlan, on_progress: ProgressListener) -> LoadOutcome:
         echo_p50_us=round(statistics.median(echo_us), 3) if echo_us else None,
         load_cpu_seconds=load_cpu_seconds,
         node_cpu_seconds=node_cpu_seconds,
+        bytes_on_disk=bytes_in_use(plan.data, after) - used_before,
         books_fault=books_fault(books_before, books_after, load.accepted - load.repeated),
         kernel_digest=kernel_digest,
         statistics_before=before,

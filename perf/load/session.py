@@ -14,9 +14,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from bezant.perf.load.disk import used_bytes
 from bezant.perf.load.filesystem import file_system_type, is_memory
 from bezant.perf.load.floor import SyncFloor
+from bezant.perf.load.limits import check_in_flight
 from bezant.perf.load.plan import IdKind, LoadOutcome, LoadPlan
 from bezant.perf.load.processes import NODE_COMMAND, NodeProcess, ProcessFailed, run_load
 from bezant.perf.load.report import Report, Surroundings, make_report
@@ -74,6 +74,8 @@ def check_settings(settings: Settings) -> None:
         value = getattr(settings, name)
         if not least <= value <= most:
             raise UsageError(f"--{name} is {least} to {most}, not {value}")
+    frame_count = -(-settings.transfers // settings.batch)
+    check_in_flight(min(settings.clients * settings.inflight, frame_count), settings.batch)
     if settings.seed is not None and not 0 <= settings.seed < 1 << 63:
         raise UsageError(f"--seed is 0 to 2^63 - 1, not {settings.seed}")
     if settings.directory is not None and not settings.directory.is_dir():
@@ -104,32 +106,35 @@ def _measure_own(settings: Settings, folder: Path, on_progress: Callable[[int], 
     floor = SyncFloor(folder)
     floor.measure()
     with NodeProcess(data, settings.node_command) as node:
-        used_before = used_bytes(data)
-        plan = _make_plan(settings, node.address, node.echo, node.process_id, _SEED_FIXED)
+        plan = _own_plan(settings, node, data)
         try:
             outcome = run_load(_MODULES[settings.kind], plan, on_progress)
         except BezantError as error:
             if node.ended:
                 raise ProcessFailed(f"{node.describe_end()}; the load: {error}") from error
             raise
-        used_after = used_bytes(data)
     floor.measure()
-    return _report(settings, plan, outcome, folder, floor, bytes_on_disk=used_after - used_before)
+    return _report(settings, plan, outcome, folder, floor)
 
 
 def _measure_other(settings: Settings, address: str, on_progress: Callable[[int], None]) -> Report:
     # A fixed seed would repeat the random ids of the measurement before this one on the same node.
-    plan = _make_plan(settings, address, settings.echo or "", 0, int.from_bytes(os.urandom(7), "little"))
+    plan = _make_plan(settings, address, settings.echo or "", int.from_bytes(os.urandom(7), "little"))
     floor = SyncFloor(settings.directory) if settings.directory else None
     if floor:
         floor.measure()
     outcome = run_load(_MODULES[settings.kind], plan, on_progress)
     if floor:
         floor.measure()
-    return _report(settings, plan, outcome, settings.directory, floor, bytes_on_disk=None)
+    return _report(settings, plan, outcome, settings.directory, floor)
 
 
-def _make_plan(settings: Settings, address: str, echo: str, node_process_id: int, seed_default: int) -> LoadPlan:
+def _own_plan(settings: Settings, node: NodeProcess, data: Path) -> LoadPlan:
+    plan = _make_plan(settings, node.address, node.echo, _SEED_FIXED)
+    return msgspec.structs.replace(plan, node_process_id=node.process_id, data=str(data))
+
+
+def _make_plan(settings: Settings, address: str, echo: str, seed_default: int) -> LoadPlan:
     return LoadPlan(
         address=address,
         transfers=settings.transfers,
@@ -141,7 +146,6 @@ def _make_plan(settings: Settings, address: str, echo: str, node_process_id: int
         ids=settings.ids,
         seed=seed_default if settings.seed is None else settings.seed,
         echo=echo,
-        node_process_id=node_process_id,
     )
 
 
@@ -151,15 +155,12 @@ def _report(
     outcome: LoadOutcome,
     directory: Path | None,
     floor: SyncFloor | None,
-    *,
-    bytes_on_disk: int | None,
 ) -> Report:
     file_system = file_system_type(directory) if directory else None
     surroundings = Surroundings(
         file_system=file_system,
         on_memory=is_memory(file_system),
         sync_p50_us=floor.p50_us() if floor else {},
-        bytes_on_disk=bytes_on_disk,
     )
     asked: dict[str, Any] = {name: getattr(plan, name) for name in _SETTINGS[settings.kind]}
     return make_report(plan, outcome, surroundings, asked)

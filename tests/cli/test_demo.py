@@ -21,8 +21,9 @@ def books(bank_file: Path, tmp_path: Path) -> Path:
 
 def test_every_promise_is_shown(books: Path, capsys) -> None:
     status = main(["demo", "--file", str(books), "--transfers", "20000", "--wallets", "50"])
-    out = " ".join(capsys.readouterr().out.split())
-    assert status == 0, out
+    captured = capsys.readouterr()
+    out = " ".join(captured.out.split())
+    assert status == 0, captured.out + captured.err
     assert "200 rows of a bank's books were booked" in out
     assert "20,000 transfers in" in out
     assert "Kill the node with SIGKILL" in out
@@ -37,10 +38,11 @@ def test_books_that_disagree_fail_it(books: Path, capsys) -> None:
     wrong = first.rpartition(",")[0] + ",700.01"
     books.write_text("\n".join((header, wrong, *others, "")), encoding="utf-8")
     status = main(["demo", "--file", str(books), "--transfers", "2000", "--wallets", "50"])
-    out = capsys.readouterr().out
+    captured = capsys.readouterr()
+    out = captured.out
     assert status == 1
+    assert "Not every promise held" in out, out + captured.err
     assert f"{books}:2: the engine's balance is 700.00, the bank recorded 700.01" in " ".join(out.split())
-    assert "Not every promise held" in out
 
 
 def test_a_finding_that_fails_decides_the_status(capsys) -> None:

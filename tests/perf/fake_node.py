@@ -7,6 +7,7 @@ first account that was opened. Frames of one transfer take a kernel, so that it 
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -41,7 +42,19 @@ from bezant.protocol.records import ACCOUNT, COMMAND, RESULT
 
 REQUEST_SIZE = 160
 REPLY_SIZE = 96
-FAULTS = ("none", "checksum", "request-id", "reject", "repeat", "lose", "error", "close", "silent", "wrong-connection")
+FAULTS = (
+    "none",
+    "checksum",
+    "request-id",
+    "reject",
+    "repeat",
+    "lose",
+    "error",
+    "close",
+    "die",
+    "silent",
+    "wrong-connection",
+)
 
 
 def compile_answer_short():
@@ -210,6 +223,8 @@ class Connection(asyncio.BufferedProtocol):
         elif fault == "close":
             self.transport.abort()
             return
+        elif fault == "die":
+            os._exit(9)
         elif fault == "silent":
             return
         elif fault == "wrong-connection":

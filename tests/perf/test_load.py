@@ -50,7 +50,7 @@ async def test_everything_sent_is_answered(good_node, shape: tuple[int, ...], id
 
 
 async def test_a_run_longer_than_the_ring(good_node, monkeypatch) -> None:
-    monkeypatch.setattr("bezant.perf.load.ring._SLOT_COUNT_MAX", 64)
+    monkeypatch.setattr("bezant.perf.load.limits.SLOT_COUNT_MAX", 64)
     outcome = await run_transfers(plan_for(good_node, transfers=20_000, clients=4, inflight=8), ignore)
     assert outcome.accepted == 20_000
     assert outcome.books_fault is None

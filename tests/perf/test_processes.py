@@ -1,6 +1,7 @@
 """Claim: processes are started, heard and stopped within limits, and what went wrong with them is told."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -65,6 +66,15 @@ def test_a_child_that_ignores_sigterm_is_killed() -> None:
     with child(program, stop_timeout_s=0.05) as process:
         process.read_line(LONG_S)
     assert gone(process.process_id)
+
+
+def test_a_signal_while_a_process_starts_waits_for_its_handle() -> None:
+    told = []
+    with pytest.raises(KeyboardInterrupt), processes._signals_held():
+        signal.raise_signal(signal.SIGINT)
+        told.append("the block went on")
+    assert told == ["the block went on"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_early_end_is_told_with_what_stood_on_stderr() -> None:

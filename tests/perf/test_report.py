@@ -12,9 +12,7 @@ from bezant.perf.load.report import Report, Surroundings, make_report, make_tabl
 from bezant.protocol.messages import Statistics
 
 PLAN = LoadPlan(address="", transfers=1000, accounts=10)
-ON_DISK = Surroundings(
-    file_system="ext4", on_memory=False, sync_p50_us={"direct": 70.0, "mmap": 90.0}, bytes_on_disk=200_000
-)
+ON_DISK = Surroundings(file_system="ext4", on_memory=False, sync_p50_us={"direct": 70.0, "mmap": 90.0})
 SETTINGS = {"accounts": 10, "transfers": 1000, "batch": 1, "clients": 1, "inflight": 1, "ids": "time", "seed": 1}
 
 
@@ -23,8 +21,8 @@ def statistics(**changes: object) -> Statistics:
     return msgspec.convert(counters | {"durable": True, "replicas": 1, "stage_s": {}} | changes, Statistics)
 
 
-BEFORE = statistics(log_bytes=1000, syncs=3, entries=2, stage_s={"execute_busy": 1.0})
-AFTER = statistics(log_bytes=201_000, syncs=13, entries=22, stage_s={"execute_busy": 1.5, "sync_wait": 0.25})
+BEFORE = statistics(syncs=3, entries=2, stage_s={"execute_busy": 1.0})
+AFTER = statistics(syncs=13, entries=22, stage_s={"execute_busy": 1.5, "sync_wait": 0.25})
 OUTCOME = LoadOutcome(
     seconds=0.5,
     accepted=1000,
@@ -36,6 +34,7 @@ OUTCOME = LoadOutcome(
     echo_p50_us=30.0,
     load_cpu_seconds=0.1,
     node_cpu_seconds=0.4,
+    bytes_on_disk=200_000,
     books_fault=None,
     kernel_digest="abc",
     statistics_before=BEFORE,
@@ -88,11 +87,10 @@ def test_memory_is_not_durable_whatever_the_node_says() -> None:
 
 
 def test_what_was_not_measured_is_null() -> None:
-    nothing = Surroundings(file_system=None, on_memory=False, sync_p50_us={}, bytes_on_disk=None)
+    nothing = Surroundings(file_system=None, on_memory=False, sync_p50_us={})
     none = dict.fromkeys(("p50", "p90", "p99", "p999", "max"))
     fields = report(nothing, echo_p50_us=None, node_cpu_seconds=None, accepted=0, latency_us=none).as_json()
     assert fields["floor_us"] == {"echo_p50": None, "sync_p50": None}
-    assert fields["bytes_on_disk"] == 200_000
     assert fields["bytes_per_transfer"] is None
     assert fields["cpu"]["node"] is None
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from bezant.perf.load.ring import RING_SIZE_MAX, FrameRing, ReceiveBuffer
+from bezant.perf.load.limits import RING_SIZE_MAX
+from bezant.perf.load.ring import FrameRing, ReceiveBuffer
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import RemoteProtocolError, UsageError
 from bezant.protocol.frames import FrameFlag, Operation, encode_frame
@@ -48,7 +49,7 @@ def rounds(ring: FrameRing, in_flight: int) -> Iterator[range]:
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_a_run_through_a_ring_that_is_smaller_than_the_run(make_ring, monkeypatch, batch: int) -> None:
-    monkeypatch.setattr("bezant.perf.load.ring._SLOT_COUNT_MAX", 16)
+    monkeypatch.setattr("bezant.perf.load.limits.SLOT_COUNT_MAX", 16)
     ring = make_ring(transfers=batch * 100 - batch // 2, batch=batch, frames_in_flight_max=7)
     assert ring.slots == 16
     buffer = ReceiveBuffer(1 << 16)
@@ -64,7 +65,7 @@ def test_a_run_through_a_ring_that_is_smaller_than_the_run(make_ring, monkeypatc
 
 
 def test_nothing_is_reused_before_it_is_answered(make_ring, monkeypatch) -> None:
-    monkeypatch.setattr("bezant.perf.load.ring._SLOT_COUNT_MAX", 8)
+    monkeypatch.setattr("bezant.perf.load.limits.SLOT_COUNT_MAX", 8)
     ring = make_ring(frames_in_flight_max=4)
     assert take_all(ring, 100) == ring.slots == 8
     assert not ring.prepare()

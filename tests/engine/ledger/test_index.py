@@ -139,6 +139,28 @@ def test_ids_of_every_make(make_ids: Callable[[Random], Iterator[bytes]]) -> Non
     ledger.check_invariants()
 
 
+@pytest.mark.parametrize("capacity", [2, 16])
+def test_growth_that_starts_before_the_last_one_is_over(capacity: int) -> None:
+    """Entries that are large beside the table, in every order of three sizes, leave no time to move the old slots."""
+    uses = [(b"d" * 16, number.to_bytes(16, "big")) for number in range(1, 100)]
+    records = transfers(uses)
+    for first in range(1, 16):
+        for second in range(1, 33):
+            for third in (1, 2, 20):
+                ledger = Ledger(accounts_max=2, ids_capacity_initial=capacity)
+                start = 0
+                for count_of_entry in (first, second, third, 1):
+                    end = start + count_of_entry
+                    ledger.execute(records[start:end], ledger.last_timestamp_ns + 1)
+                    start = end
+                sizes = f"entries of {first}, {second}, {third} and 1 commands"
+                expect(sizes, ledger.find_events(records[:start]).tolist(), list(range(1, start + 1)))
+                repeated = ledger.execute(records[:start], ledger.last_timestamp_ns + 1)
+                expect(
+                    sizes, (len(repeated.events), set(repeated.results["flags"].tolist())), (0, {ResultFlag.REPEATED})
+                )
+
+
 def transfers(uses: list[tuple[bytes, bytes]]) -> Records:
     """Transfers from accounts that do not exist: refused, and so an event and a use of the id each."""
     records = np.zeros(len(uses), COMMAND)

@@ -10,7 +10,7 @@ import pytest
 
 from bezant.net.client import coalescer as module
 from bezant.net.client.channel import OutcomeUnknown, unknown_results
-from bezant.net.client.coalescer import Coalescer
+from bezant.net.client.coalescer import COALESCED_COUNT_MAX, Coalescer
 from bezant.net.client.results import UNKNOWN_ROW, ResultRow
 from bezant.protocol.errors import LedgerError, RequestRefused, UsageError
 from bezant.protocol.frames import BATCH_COUNT_MAX
@@ -40,12 +40,12 @@ async def turn() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_thousand_concurrent_awaits_are_one_frame() -> None:
+async def test_a_thousand_concurrent_awaits_are_two_frames() -> None:
     channel = FakeChannel()
     coalescer = Coalescer(channel)
     rows = await asyncio.gather(*(settled(coalescer.submit(command(n), TIMEOUT_S)) for n in range(1000)))
-    assert channel.counts == [1000]
-    assert channel.frames[0][0]["amount"].tolist() == list(range(1000))
+    assert channel.counts == [COALESCED_COUNT_MAX, 1000 - COALESCED_COUNT_MAX]
+    assert [int(amount) for commands, _ in channel.frames for amount in commands["amount"]] == list(range(1000))
     assert [row[POSITION] for row in rows] == list(range(1, 1001))
     assert coalescer.pending_count == 0
 
@@ -62,10 +62,11 @@ async def test_callers_that_are_answered_together_ask_together() -> None:
     assert channel.counts == [100] * 5
 
 
-@pytest.mark.parametrize("taken", [BATCH_COUNT_MAX, 100])
+@pytest.mark.parametrize("taken", [BATCH_COUNT_MAX, COALESCED_COUNT_MAX, 100])
 async def test_a_frame_has_no_more_commands_than_the_node_takes(taken: int) -> None:
     channel = FakeChannel(msgspec.structs.replace(WELCOME, batch_count_max=taken))
     coalescer = Coalescer(channel)
+    taken = min(taken, COALESCED_COUNT_MAX)
     count = 2 * taken + 1
     rows = await asyncio.gather(*(coalescer.submit(bytes(COMMAND_SIZE), TIMEOUT_S) for _ in range(count)))
     assert channel.counts == [taken, taken, 1]

@@ -1,0 +1,92 @@
+"""The connections of one loop: how many there may be, what they share, and how they end when the node stops."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from bezant.net.server.inbox import ReceiveBuffer
+from bezant.net.server.reactor import CONNECTION_BYTES_IN_FLIGHT_MAX, Reactor
+from bezant.protocol.frames import BATCH_COUNT_MAX, FRAME_SIZE_MAX, PROTOCOL_VERSION
+from bezant.protocol.messages import Welcome
+
+CONNECTIONS_MAX: Final = 4096
+"""Connections at a time. Beside what they all share, each may hold up to START_SIZE_MAX bytes of an unfinished frame
+and WRITE_BUFFER_BYTES_MAX of replies that its client has not read."""
+UNSENT_BYTES_MAX: Final = 256 << 20
+"""Bytes of replies that connections beyond WRITE_BUFFER_BYTES_MAX hold together; who adds to it is disconnected."""
+STOP_S_MAX: Final = 1.0
+"""Seconds that clients have to take their last replies when the node stops."""
+
+
+class Ending(Protocol):
+    """A connection, as far as its end goes."""
+
+    def stop(self) -> None:
+        """Take no more requests; close when those that came are answered."""
+        ...
+
+    def abort(self) -> None:
+        """Close at once."""
+        ...
+
+
+class Clients:
+    """See the module."""
+
+    def __init__(self, reactor: Reactor, welcome: Welcome, connections_max: int = CONNECTIONS_MAX) -> None:
+        self.reactor = reactor
+        self.welcome = welcome
+        self.receive_buffer = ReceiveBuffer()
+        self.unsent_bytes = 0
+        self._connections_max = connections_max
+        self._connections: set[Ending] = set()
+        self._all_gone = asyncio.Event()
+        self._all_gone.set()
+
+    def add(self, connection: Ending) -> bool:
+        """Take a connection in; False if there are too many."""
+        if len(self._connections) >= self._connections_max:
+            return False
+        self._connections.add(connection)
+        self._all_gone.clear()
+        self.reactor.counters.connections = len(self._connections)
+        return True
+
+    def remove(self, connection: Ending) -> None:
+        """Take notice that a connection is gone."""
+        self._connections.discard(connection)
+        self.reactor.counters.connections = len(self._connections)
+        if not self._connections:
+            self._all_gone.set()
+
+    async def stop(self) -> None:
+        """End every connection: what came in is answered, and the clients have STOP_S_MAX to read it."""
+        self._for_all(lambda connection: connection.stop())
+        await self.reactor.wait_idle()
+        try:
+            async with asyncio.timeout(STOP_S_MAX):
+                await self._all_gone.wait()
+        except TimeoutError:
+            self._for_all(lambda connection: connection.abort())
+            await self._all_gone.wait()
+
+    def _for_all(self, action: Callable[[Ending], None]) -> None:
+        for connection in tuple(self._connections):
+            action(connection)
+
+
+def make_welcome(reactor: Reactor, server: str, kernel_digest: str, rules_version: int) -> Welcome:
+    """What a node tells every client; `clock_ns` is set for each."""
+    log_id = reactor.replica.log.log_id & (1 << 64) - 1
+    return Welcome(
+        server=server,
+        protocol_version=PROTOCOL_VERSION,
+        log_id=f"{log_id:016x}",
+        shard=reactor.replica.shard,
+        rules_version=rules_version,
+        kernel_digest=kernel_digest,
+        frame_size_max=FRAME_SIZE_MAX,
+        batch_count_max=BATCH_COUNT_MAX,
+        connection_bytes_in_flight_max=CONNECTION_BYTES_IN_FLIGHT_MAX,
+        clock_ns=0,
+    )

@@ -1,0 +1,100 @@
+"""Fixtures of the node's tests. They run on uvloop, as the node does."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from bezant.engine.replica import ReplicaSettings
+from bezant.net.server import clients, connection, inbox, reactor, syncing
+
+from .books import NAMES, opening
+from .node import LARGE_SETTINGS, SETTINGS, Client, Node, SlowDisk
+
+StartNode = Callable[..., Awaitable[Node]]
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Names the event loop that pytest-asyncio runs the tests of this folder on."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture
+def bugs(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
+    """What would have ended the process, had it not been the test's own."""
+    found: list[BaseException] = []
+    monkeypatch.setattr(reactor, "end_after_bug", found.append)
+    monkeypatch.setattr(syncing, "end_after_bug", found.append)
+    return found
+
+
+@pytest.fixture
+def loop_errors() -> list[dict[str, object]]:
+    """What the event loop was told that nobody caught."""
+    return []
+
+
+@pytest.fixture
+async def start_node(
+    tmp_path: Path, bugs: list[BaseException], loop_errors: list[dict[str, object]]
+) -> AsyncIterator[StartNode]:
+    """Starts nodes, each in a folder of its own; they are stopped, and found in order, after the test."""
+    nodes: list[Node] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: loop_errors.append(context))
+
+    async def start(settings: ReplicaSettings = SETTINGS) -> Node:
+        node = Node(tmp_path / f"data-{len(nodes)}", settings)
+        nodes.append(node)
+        await node.start()
+        client = await node.connect()
+        assert not (await client.execute(opening(*NAMES)))["code"].any()
+        client.abort()
+        return node
+
+    yield start
+    for node in nodes:
+        await node.stop()
+    assert bugs == []
+    assert loop_errors == []
+
+
+@pytest.fixture
+async def node(start_node: StartNode) -> Node:
+    """A node with three accounts."""
+    return await start_node()
+
+
+@pytest.fixture
+async def large_node(start_node: StartNode) -> Node:
+    """The same, with segments that hold the largest batch."""
+    return await start_node(LARGE_SETTINGS)
+
+
+@pytest.fixture
+async def client(node: Node) -> Client:
+    """A client that has said hello to `node`."""
+    return await node.connect()
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> SlowDisk:
+    """A disk that writes when the test says so; released at first."""
+    disk = SlowDisk(monkeypatch)
+    disk.release()
+    return disk
+
+
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets bounds of the node by their names, wherever they are used: ``limits(WRITE_STALL_S_MAX=0.1)``."""
+
+    def set_limits(**values: float) -> None:
+        for name, value in values.items():
+            modules = [module for module in (clients, connection, inbox, reactor) if hasattr(module, name)]
+            assert modules, name
+            for module in modules:
+                monkeypatch.setattr(module, name, value)
+
+    return set_limits

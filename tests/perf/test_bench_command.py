@@ -1,0 +1,185 @@
+"""Claim: `bezant bench` measures a real node, on its own or at an address, and leaves neither files nor processes."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bezant.cli.main import main
+from bezant.perf.load.processes import NodeProcess
+from bezant.perf.load.report import Report
+from bezant.perf.load.session import Settings, measure
+from bezant.protocol.errors import UsageError
+
+SMALL = ("--accounts", "20", "--transfers", "300")
+TIMEOUT_S = 120
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    assert main(["bench", *arguments, "--json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1
+    return json.loads(lines[0])
+
+
+@pytest.fixture(scope="module")
+def real_node(tmp_path_factory: pytest.TempPathFactory):
+    with NodeProcess(tmp_path_factory.mktemp("node") / "data") as node:
+        yield node
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        ("--batch", "1"),
+        ("--batch", "64", "--clients", "2", "--inflight", "3", "--ids", "random"),
+    ],
+)
+def test_transfers_on_a_node_of_its_own(tmp_path: Path, capsys, shape: tuple[str, ...]) -> None:
+    fields = run_json(capsys, "transfers", *SMALL, *shape, "--directory", str(tmp_path))
+    assert (fields["accepted"], fields["rejected"]) == (300, 0)
+    assert fields["books_fault"] is None
+    assert fields["warning"] is None or "tmpfs" in fields["warning"]
+    assert fields["transfers_per_second"] > 0
+    assert all(value > 0 for value in fields["latency_us"].values())
+    assert all(value > 0 for value in fields["floor_us"].values())
+    # An event for each transfer, and an entry's header for every so many.
+    assert 192 <= fields["bytes_per_transfer"] <= 192 + 128
+    assert fields["stages"]
+    assert fields["cpu"]["node"] is not None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sdk_on_a_node_of_its_own(tmp_path: Path, capsys) -> None:
+    fields = run_json(capsys, "sdk", *SMALL, "--concurrency", "50", "--directory", str(tmp_path))
+    assert (fields["accepted"], fields["rejected"], fields["unknown"], fields["concurrency"]) == (300, 0, 0, 50)
+    assert fields["books_fault"] is None
+    assert fields["floor_us"]["echo_p50"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_node_at_an_address_can_be_measured_again_and_again(real_node, tmp_path: Path, capsys) -> None:
+    seeds = set()
+    for ids in ("random", "random", "time"):
+        arguments = ("--connect", real_node.address, "--ids", ids, "--batch", "10", *SMALL)
+        fields = run_json(capsys, "transfers", *arguments)
+        assert (fields["accepted"], fields["repeated"], fields["warning"]) == (300, 0, None)
+        assert fields["floor_us"] == {"echo_p50": None, "sync_p50": None}
+        assert fields["bytes_per_transfer"] >= 192
+        seeds.add(fields["seed"])
+    assert len(seeds) == 3
+    arguments = ("--connect", real_node.address, "--echo", real_node.echo, "--directory", str(tmp_path), *SMALL)
+    fields = run_json(capsys, "transfers", *arguments)
+    assert all(value > 0 for value in fields["floor_us"].values())
+
+
+def test_the_same_random_ids_again_are_repeats_and_said_to_be(real_node, capsys) -> None:
+    arguments = ("transfers", *SMALL, "--connect", real_node.address, "--ids", "random", "--seed", "77")
+    assert run_json(capsys, *arguments)["warning"] is None
+    again = run_json(capsys, *arguments)
+    assert again["repeated"] == again["accepted"] == 300
+    assert "repeats" in again["warning"]
+    assert again["books_fault"] is None
+
+
+def test_without_json_there_is_a_table(real_node, capsys) -> None:
+    assert main(["bench", "transfers", *SMALL, "--connect", real_node.address]) == 0
+    text = capsys.readouterr().out
+    assert "transfers/s" in text
+    assert "agree with every answer" in text
+
+
+def test_books_that_disagree_fail_the_command(start_fake_node, capsys) -> None:
+    node = start_fake_node("--fault", "lose")
+    assert main(["bench", "transfers", *SMALL, "--connect", node.address, "--json"]) == 1
+    captured = capsys.readouterr()
+    assert "300 transfers" in json.loads(captured.out)["books_fault"]
+    assert "contradict" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("transfers", "--batch", "0"), "--batch is 1 to 8191"),
+        (("transfers", "--batch", "8192"), "--batch is 1 to 8191"),
+        (("transfers", "--accounts", "1"), "--accounts is 2"),
+        (("transfers", "--transfers", "0"), "--transfers is 1"),
+        (("transfers", "--clients", "0"), "--clients is 1"),
+        (("transfers", "--inflight", "-1"), "--inflight is 1"),
+        (("transfers", "--seed", "-1"), "--seed is 0"),
+        (("transfers", "--echo", "127.0.0.1:1"), "--connect"),
+        (("transfers", "--directory", "/nowhere"), "not a folder"),
+        (("transfers", "--inflight", "1000", "--transfers", "100000000"), "lower --clients"),
+        (("sdk", "--concurrency", "0"), "--concurrency is 1"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(capsys, arguments: tuple[str, ...], words: str) -> None:
+    assert main(["bench", *arguments, "--json"]) == 2
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert captured.out == ""
+
+
+def test_nobody_at_the_address_is_told(capsys) -> None:
+    assert main(["bench", "transfers", *SMALL, "--connect", "127.0.0.1:1"]) == 1
+    assert "no connection" in capsys.readouterr().err
+
+
+def test_a_node_that_dies_under_load_is_told(tmp_path: Path, fake_node_command) -> None:
+    command = (*fake_node_command, "--fault", "die", "--fault-after", "100")
+    settings = Settings(kind="transfers", accounts=10, transfers=300, directory=tmp_path, node_command=command)
+    with pytest.raises(Exception, match=r"the node ended early \(status 9\); the load: the node closed connection"):
+        measure(settings, lambda _done: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_and_settings_reach_the_report(tmp_path: Path, fake_node_command) -> None:
+    told: list[int] = []
+    settings = Settings(
+        kind="transfers", accounts=10, transfers=300, directory=tmp_path, node_command=fake_node_command, seed=5
+    )
+    report: Report = measure(settings, told.append)
+    assert told[-1] == 300
+    assert report.settings["seed"] == 5
+
+
+def test_settings_are_checked_without_a_command_line() -> None:
+    with pytest.raises(UsageError, match="accounts"):
+        measure(Settings(kind="transfers", accounts=0, transfers=1), lambda _done: None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_signal_ends_it_and_leaves_no_process(tmp_path: Path, number: int) -> None:
+    command = [sys.executable, "-m", "bezant", "bench", "transfers", "--transfers", "1000000000", "--json"]
+    command += ["--directory", str(tmp_path), "--batch", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as bench:
+        try:
+            node, load = wait_for_node_and_load(bench.pid)
+            bench.send_signal(number)
+            bench.wait(TIMEOUT_S)
+        finally:
+            bench.kill()
+    assert bench.returncode != 0
+    for descriptor in (node, load):
+        with os.fdopen(descriptor):
+            assert select.select([descriptor], [], [], TIMEOUT_S)[0], "a process of the bench goes on"
+    if number != signal.SIGKILL:
+        assert list(tmp_path.iterdir()) == []
+
+
+def wait_for_node_and_load(process_id: int) -> tuple[int, int]:
+    """Descriptors of the children of a bench, which become readable when they end, once both run their programs."""
+    listing = Path(f"/proc/{process_id}/task/{process_id}/children")
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        os.sched_yield()
+        children = listing.read_text().split()
+        if len(children) == 2 and b"generator" in Path(f"/proc/{children[1]}/cmdline").read_bytes():
+            return os.pidfd_open(int(children[0])), os.pidfd_open(int(children[1]))
+    raise TimeoutError("the bench has not started its node and its load")
