@@ -26,7 +26,7 @@ COMPILED: Final = not numba.config.DISABLE_JIT
 """False when kernels run as plain Python."""
 
 _ROOMS_WITH_KERNELS: Final = ("engine", "net", "perf")
-_KERNEL_MARK: Final = re.compile(rb"^@(?:kernel|inlined)$", re.MULTILINE)
+_KERNEL_MARK: Final = re.compile(rb"^@(?:kernel|called|inlined)$", re.MULTILINE)
 _IMPORT: Final = re.compile(rb"^(?:from|import) bezant\.([\w.]+)", re.MULTILINE)
 
 
@@ -73,10 +73,22 @@ def _compile(function: _Function, **options: Any) -> _Function:
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = cache_directory()
     try:
-        compiled = numba.njit(nogil=True, cache=True, error_model="numpy", _nrt=False, **options)(function)
+        compiled = numba.njit(nogil=True, cache=not options, error_model="numpy", _nrt=False, **options)(function)
     finally:
         numba.config.CACHE_DIR = before
-    return cast(_Function, compiled)
+    return cast(_Function, without_literals(compiled))
+
+
+def without_literals(compiled: Any) -> Any:
+    """Have a compiled function called from others with plain types: each constant argument would otherwise get a
+    compilation of its own, a fifth of all the time that compiling takes."""
+    get_call_template = compiled.get_call_template
+
+    def get_plain(args: Any, kws: Any) -> Any:
+        return get_call_template(tuple(numba.types.unliteral(argument) for argument in args), kws)
+
+    compiled.get_call_template = get_plain
+    return compiled
 
 
 def kernel(function: _Function) -> _Function:
@@ -88,7 +100,13 @@ def kernel(function: _Function) -> _Function:
     return _compile(function)
 
 
+def called(function: _Function) -> _Function:
+    """The same, for a part of kernels that is called from others only, never from Python: without the code that turns
+    Python's arguments into its own, which takes longer to compile than most functions themselves."""
+    return _compile(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
 def inlined(function: _Function) -> _Function:
-    """The same, for a part of kernels that is always inlined: a call would copy every field of every array it passes,
-    some eighty words for a ledger's state."""
-    return _compile(function, forceinline=True)
+    """The same, for a part that is always inlined: a call would copy every field of every array it passes, some
+    hundred and fifty words for a ledger's state."""
+    return _compile(function, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)

@@ -3,7 +3,7 @@
 Each is a plain Python function over the well-kept library, which runs outside kernels and when kernels are not
 compiled, and a compiled body for use inside kernels; tests hold the two against each other. Sources: the XXH3
 specification (xxHash repository, doc/xxhash_spec.md, "XXH3 algorithm"), the BLAKE3 paper (section 2.2, compression
-function), and for the mixer MurmurHash3's 64-bit finaliser (SMHasher).
+function), and for the mixer wyhash (github.com/wangyi-fudan/wyhash).
 """
 
 from typing import Any, Final
@@ -14,12 +14,16 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
+from bezant.engine.compiled import without_literals
 from bezant.protocol.names import account_id, currency_code
 from bezant.protocol.records import Bytes, id_words
 
 _MASK: Final = (1 << 64) - 1
-_inner: Final = njit(nogil=True, error_model="numpy", _nrt=False)
-"""Decorates the parts of a compiled body."""
+
+
+def _inner(function: Any) -> Any:
+    """Decorates the parts of a compiled body."""
+    return without_literals(njit(nogil=True, error_model="numpy", _nrt=False)(function))
 
 
 @intrinsic
@@ -182,33 +186,29 @@ def _xxh3_64_compiled(buffer, start, end):
 
 # ---- the mixer of the hash indexes ----
 
-_MIX_1: Final = 0xFF51AFD7ED558CCD
-_MIX_2: Final = 0xC4CEB9FE1A85EC53
 _SPREAD: Final = 0x9E3779B97F4A7C15
 
 
-def mix_words(head: int, tail: int, salt: int) -> Any:
-    """Hash two words under a salt to a non-negative int64 (63 bits)."""
-    value = ((int(head) & _MASK) * _SPREAD + (int(salt) & _MASK)) & _MASK
-    value ^= value >> 32
-    value = ((value ^ (int(tail) & _MASK)) * _MIX_1) & _MASK
-    value ^= value >> 33
-    value = (value * _MIX_2) & _MASK
-    value ^= value >> 33
-    return np.int64(value >> 1)
+def mix_words(head: int, tail: int, extra: int, salt_1: int, salt_2: int) -> Any:
+    """Hash two words and a small third under two secret salts to a non-negative int64 (63 bits).
+
+    Two rounds of a 64 by 64 to 128 bit product whose halves are folded, as in wyhash. Both words meet a secret before
+    the product, so that whoever does not know the salts cannot choose words that collide; a secret that is merely
+    added lets pairs collide under every salt.
+    """
+    product = ((int(head) ^ int(salt_1)) & _MASK) * ((int(tail) ^ int(salt_2)) & _MASK)
+    value = (product ^ product >> 64) & _MASK
+    product = (value ^ (int(extra) ^ int(salt_1)) & _MASK) * _SPREAD
+    return np.int64(((product ^ product >> 64) & _MASK) >> 1)
 
 
 @overload(mix_words)
-def _mix_words_compiled(head, tail, salt):
-    spread, mix_1, mix_2 = np.uint64(_SPREAD), np.uint64(_MIX_1), np.uint64(_MIX_2)
+def _mix_words_compiled(head, tail, extra, salt_1, salt_2):
+    spread = np.uint64(_SPREAD)
 
-    def implementation(head, tail, salt):
-        value = np.uint64(head) * spread + np.uint64(salt)
-        value ^= value >> np.uint64(32)
-        value = (value ^ np.uint64(tail)) * mix_1
-        value ^= value >> np.uint64(33)
-        value *= mix_2
-        value ^= value >> np.uint64(33)
+    def implementation(head, tail, extra, salt_1, salt_2):
+        value = _multiply_fold(np.uint64(head) ^ np.uint64(salt_1), np.uint64(tail) ^ np.uint64(salt_2))
+        value = _multiply_fold(value ^ np.uint64(extra) ^ np.uint64(salt_1), spread)
         return np.int64(value >> np.uint64(1))
 
     return implementation

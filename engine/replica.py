@@ -15,8 +15,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bezant.engine.ledger.kernel import SLOT_BITS_OF_HEAD
-from bezant.engine.ledger.ledger import ACCOUNTS_MAX_DEFAULT, IDS_CAPACITY_INITIAL_DEFAULT, Ledger
+from bezant.engine.ledger.checks import EXPIRE
+from bezant.engine.ledger.ledger import (
+    ACCOUNTS_MAX_DEFAULT,
+    HOLDS_MAX_DEFAULT,
+    IDS_CAPACITY_INITIAL_DEFAULT,
+    Ledger,
+)
+from bezant.engine.ledger.state import EXPIRES_PER_ENTRY_MAX
 from bezant.engine.log.entry import RULES_VERSION, Entry
 from bezant.engine.log.log import FREE_SPACE_FLOOR_DEFAULT, SEGMENT_SIZE_DEFAULT, Group, Log, open_log
 from bezant.engine.log.storage import Directory, FolderLock
@@ -46,6 +52,7 @@ class ReplicaSettings(msgspec.Struct, frozen=True):
     segment_size: int = SEGMENT_SIZE_DEFAULT
     free_space_floor: int = FREE_SPACE_FLOOR_DEFAULT
     accounts_max: int = ACCOUNTS_MAX_DEFAULT
+    holds_max: int = HOLDS_MAX_DEFAULT
     ids_capacity_initial: int = IDS_CAPACITY_INITIAL_DEFAULT
 
 
@@ -73,6 +80,7 @@ class Replica:
         self.ledger = Ledger(
             shard=shard,
             accounts_max=settings.accounts_max,
+            holds_max=settings.holds_max,
             ids_capacity_initial=settings.ids_capacity_initial,
             fetch_events=log.read_events,
         )
@@ -112,7 +120,7 @@ class Replica:
         """
         if len(commands) > BATCH_COMMANDS_MAX:
             raise LedgerError(f"a batch of {len(commands)} commands is over the {BATCH_COMMANDS_MAX} that one may have")
-        if not self.log.has_room(len(commands) * EVENT_SIZE):
+        if not self.log.has_room((len(commands) + EXPIRES_PER_ENTRY_MAX) * EVENT_SIZE):
             preset = np.full(len(commands), int(ResultCode.STORAGE_FULL), np.int64)
         first_sequence = self.ledger.next_sequence
         timestamp_ns = self._next_timestamp_ns()
@@ -181,19 +189,12 @@ class Replica:
         commands = np.zeros(len(keys), COMMAND)
         commands["id_head"], commands["id_tail"] = keys[:, 0], keys[:, 1]
         commands["debit_head"], commands["debit_tail"] = keys[:, 2], keys[:, 3]
-        sequences = self.ledger.find_events(commands)
+        sequences, events = self.ledger.find_events(commands)
         answers = np.zeros(len(keys), EVENT_ANSWER)
-        unique, places = np.unique(sequences, return_inverse=True)
-        known = unique > 0
-        events = np.zeros(len(unique), EVENT)
-        events[known] = self.log.read_events(unique[known])
-        found = events[places]
-        same = (found["id_head"] == commands["id_head"]) & (found["id_tail"] == commands["id_tail"]) & (sequences > 0)
-        same &= (found["debit_head"] ^ commands["debit_head"]) & SLOT_BITS_OF_HEAD == 0
-        for number in np.flatnonzero(same).tolist():
+        for number in np.flatnonzero(sequences).tolist():
             answers[number]["position"] = position_of(self.shard, int(sequences[number]))
             answers[number]["found"] = 1
-            answers[number]["event"] = found[number].tobytes()
+            answers[number]["event"] = events[number].tobytes()
         return answers
 
     def close(self) -> None:
@@ -251,16 +252,17 @@ def replay_events(ledger: Ledger, entry: Entry) -> None:
     """Rebuild the commands of an entry from its events, execute them, and require the same bytes."""
     header = entry.header
     recorded = np.frombuffer(entry.body, EVENT)
-    words = recorded.view(np.int64).reshape(header.count, EVENT_SIZE // 8)
+    asked = recorded if not ledger.holds_with_deadline else recorded[recorded["kind"] != EXPIRE]
+    words = np.ascontiguousarray(asked).view(np.int64).reshape(len(asked), EVENT_SIZE // 8)
     command_words = words[:, :16].copy()
     command_words[:, 15] = 0
-    commands = command_words.view(COMMAND).reshape(header.count)
+    commands = command_words.view(COMMAND).reshape(len(asked))
     execution = ledger.execute(commands, header.timestamp_ns)
     if not np.array_equal(execution.events.view(np.uint8), recorded.view(np.uint8)):
-        if np.any(execution.results["code"] == int(ResultCode.ACCOUNTS_FULL)):
+        if np.any(np.isin(execution.results["code"], (int(ResultCode.ACCOUNTS_FULL), int(ResultCode.HOLDS_FULL)))):
             raise StorageError(
-                f"entry {header.index} opens more accounts than accounts_max lets a ledger have here: set it to what "
-                "the node had that wrote the history"
+                f"entry {header.index} has more accounts or open holds than accounts_max and holds_max let a ledger "
+                "have here: set them to what the node had that wrote the history"
             )
         raise CorruptLog(_describe_difference(header.index, header.first_sequence, recorded, execution.events))
 

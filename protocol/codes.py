@@ -33,6 +33,7 @@ class ResultCode(IntEnum):
     CHAIN_UNTERMINATED = 15
     CHAIN_TOO_LONG = 16
     CHAIN_REPEATED_IN_PART = 17
+    CHAIN_MEMBER_NOT_EXECUTED = 18
 
     DEADLINE_PASSED = 100
     OVERLOADED = 101
@@ -42,6 +43,7 @@ class ResultCode(IntEnum):
     WRONG_SHARD = 105
     STORAGE_FULL = 106
     ACCOUNTS_FULL = 107
+    HOLDS_FULL = 108
 
     ID_CONFLICT = 200
 
@@ -112,7 +114,8 @@ RESULT_CODES: Final[tuple[CodeRow, ...]] = (
     _malformed(_C.ACCOUNT_ID_MISMATCH, "the account id is not the one that name and currency give"),
     _malformed(_C.CHAIN_UNTERMINATED, "the last command of the frame is linked to a next one"),
     _malformed(_C.CHAIN_TOO_LONG, "the chain has more commands than a chain may have"),
-    _malformed(_C.CHAIN_REPEATED_IN_PART, "the chain mixes known ids with new ones"),
+    _malformed(_C.CHAIN_REPEATED_IN_PART, "the chain mixes known ids with new ones, or names one twice"),
+    _malformed(_C.CHAIN_MEMBER_NOT_EXECUTED, "another command of the chain was not executed; its code says why"),
     _not_executed(_C.DEADLINE_PASSED, 504, "the deadline passed before the command reached the ledger"),
     _not_executed(_C.OVERLOADED, 503, "the node has no room for the command now"),
     _not_executed(
@@ -123,6 +126,7 @@ RESULT_CODES: Final[tuple[CodeRow, ...]] = (
     _not_executed(_C.WRONG_SHARD, 421, "another shard holds the debit account"),
     _not_executed(_C.STORAGE_FULL, 507, "the node's disk is at its free-space floor"),
     _not_executed(_C.ACCOUNTS_FULL, 507, "the node holds as many accounts as it is set to"),
+    _not_executed(_C.HOLDS_FULL, 507, "the node has as many open holds as it is set to"),
     CodeRow(_C.ID_CONFLICT, False, False, False, 409, "the id was used with other content; `detail` numbers the field"),
     _refused(_C.CURRENCY_UNKNOWN, 422, "the currency is not registered"),
     _refused(_C.ACCOUNT_EXISTS, 409, "the account is open already"),

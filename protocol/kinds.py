@@ -5,6 +5,12 @@ later part takes them for something else.
 """
 
 from enum import IntEnum, IntFlag, unique
+from typing import Final
+
+TIMEOUT_MS_MAX: Final = 100 * 365 * 24 * 3600 * 1000
+"""The longest timeout of a hold: a hundred years."""
+CHAIN_COMMANDS_MAX: Final = 256
+"""Commands in one linked chain, at most."""
 
 
 @unique
@@ -14,16 +20,16 @@ class CommandKind(IntEnum):
     OPEN = 1
     TRANSFER = 2
     SET_LIMIT = 3
-    HOLD = 4  # reserved from here on: refused as KIND_UNKNOWN until the kernel executes them
+    HOLD = 4
     CAPTURE = 5
     RELEASE = 6
-    EXPIRE = 7
+    EXPIRE = 7  # only ever an event: a hold whose time is up
     FREEZE = 8
     UNFREEZE = 9
     CLOSE = 10
     TRANSFER_AVAILABLE = 11
     FORBID = 12
-    TRY_DEBIT = 32
+    TRY_DEBIT = 32  # reserved from here on: refused as KIND_UNKNOWN
     TRY_CREDIT = 33
     CONFIRM = 34
     CANCEL = 35
@@ -33,9 +39,9 @@ class CommandKind(IntEnum):
 class CommandFlag(IntFlag):
     """Modifiers of a command. Bits without a name are refused as FLAGS_UNKNOWN."""
 
-    LINKED = 1  # reserved: the next command stands and falls with this one
+    LINKED = 1  # the next command of the frame stands and falls with this one
     IMPORTED = 2  # the client's timestamp is the event's
-    KEEP_OPEN = 4  # reserved: a part capture leaves the rest held
+    KEEP_OPEN = 4  # a part capture leaves the rest held
 
 
 @unique

@@ -7,18 +7,55 @@ from typing import Any, Final
 
 import numpy as np
 
-from bezant.engine.compiled import inlined, kernel
+from bezant.engine.compiled import called, inlined
 from bezant.engine.hashing import account_id_words
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.kinds import CommandField, CommandFlag, CommandKind
+from bezant.protocol.kinds import TIMEOUT_MS_MAX, CommandField, CommandFlag, CommandKind
 from bezant.protocol.records import Bytes, Records, Words
 
 OPEN: Final = int(CommandKind.OPEN)
 TRANSFER: Final = int(CommandKind.TRANSFER)
 SET_LIMIT: Final = int(CommandKind.SET_LIMIT)
-IMPORTED: Final = int(CommandFlag.IMPORTED)
+HOLD: Final = int(CommandKind.HOLD)
+CAPTURE: Final = int(CommandKind.CAPTURE)
+RELEASE: Final = int(CommandKind.RELEASE)
+EXPIRE: Final = int(CommandKind.EXPIRE)
+FREEZE: Final = int(CommandKind.FREEZE)
+UNFREEZE: Final = int(CommandKind.UNFREEZE)
+CLOSE: Final = int(CommandKind.CLOSE)
+TRANSFER_AVAILABLE: Final = int(CommandKind.TRANSFER_AVAILABLE)
+FORBID: Final = int(CommandKind.FORBID)
+KIND_LAST: Final = FORBID
 
-FLAGS_ALLOWED: Final = IMPORTED
+LINKED: Final = int(CommandFlag.LINKED)
+IMPORTED: Final = int(CommandFlag.IMPORTED)
+KEEP_OPEN: Final = int(CommandFlag.KEEP_OPEN)
+
+
+def _bits(*fields: CommandField) -> int:
+    return sum(1 << int(field) for field in fields)
+
+
+_F = CommandField
+_ONE_ACCOUNT: Final = _bits(_F.CREDIT, _F.AMOUNT, _F.REFERENCE, _F.TIMEOUT_MS, _F.CURRENCY)
+_NOT_ALLOWED: Final = {
+    OPEN: _bits(_F.TIMEOUT_MS),
+    TRANSFER: _bits(_F.REFERENCE, _F.TIMEOUT_MS, _F.CURRENCY),
+    SET_LIMIT: _bits(_F.CREDIT, _F.REFERENCE, _F.TIMEOUT_MS, _F.CURRENCY),
+    HOLD: _bits(_F.REFERENCE, _F.CURRENCY),
+    CAPTURE: _bits(_F.TIMEOUT_MS, _F.CURRENCY),
+    RELEASE: _bits(_F.CREDIT, _F.AMOUNT, _F.TIMEOUT_MS, _F.CURRENCY),
+    FREEZE: _ONE_ACCOUNT,
+    UNFREEZE: _ONE_ACCOUNT,
+    CLOSE: _ONE_ACCOUNT,
+    TRANSFER_AVAILABLE: _bits(_F.REFERENCE, _F.TIMEOUT_MS, _F.CURRENCY),
+    FORBID: _ONE_ACCOUNT,
+}
+FIELDS_NOT_ALLOWED: Final = np.array([_NOT_ALLOWED.get(kind, 0) for kind in range(KIND_LAST + 1)], np.int64)
+"""For each kind, the fields that it does not use, as bits numbered by `CommandField`."""
+_FLAGS: Final = {CAPTURE: LINKED | IMPORTED | KEEP_OPEN, FORBID: 0}
+FLAGS_ALLOWED: Final = np.array([_FLAGS.get(kind, LINKED | IMPORTED) for kind in range(KIND_LAST + 1)], np.int64)
+"""For each kind, the flags that it may have."""
 
 WORD_NAME_FIRST: Final = 4
 WORD_CREDIT_FIRST: Final = 4
@@ -34,11 +71,14 @@ _FIELD_NOT_ALLOWED: Final = int(ResultCode.FIELD_NOT_ALLOWED)
 _AMOUNT_NOT_POSITIVE: Final = int(ResultCode.AMOUNT_NOT_POSITIVE)
 _ACCOUNTS_EQUAL: Final = int(ResultCode.ACCOUNTS_EQUAL)
 _LIMIT_NEGATIVE: Final = int(ResultCode.LIMIT_NEGATIVE)
+_TIMEOUT_INVALID: Final = int(ResultCode.TIMEOUT_INVALID)
+_REFERENCE_MISSING: Final = int(ResultCode.REFERENCE_MISSING)
 _NAME_INVALID: Final = int(ResultCode.NAME_INVALID)
 _CURRENCY_INVALID: Final = int(ResultCode.CURRENCY_INVALID)
 _ACCOUNT_ID_MISMATCH: Final = int(ResultCode.ACCOUNT_ID_MISMATCH)
 
 _CREDIT: Final = int(CommandField.CREDIT)
+_AMOUNT: Final = int(CommandField.AMOUNT)
 _REFERENCE: Final = int(CommandField.REFERENCE)
 _TIMEOUT: Final = int(CommandField.TIMEOUT_MS)
 _CURRENCY: Final = int(CommandField.CURRENCY)
@@ -47,18 +87,21 @@ _CURRENCY: Final = int(CommandField.CURRENCY)
 @inlined
 def field_not_allowed(command: Any, kind: int) -> int:
     """The first field (`CommandField`) that this kind does not use and that is set, or 0."""
-    if kind == SET_LIMIT and (command["credit_head"] != 0 or command["credit_tail"] != 0):
+    fields = FIELDS_NOT_ALLOWED[kind]
+    if fields >> _CREDIT & 1 != 0 and (command["credit_head"] != 0 or command["credit_tail"] != 0):
         return _CREDIT
-    if kind != OPEN and (command["reference_head"] != 0 or command["reference_tail"] != 0):
+    if fields >> _AMOUNT & 1 != 0 and command["amount"] != 0:
+        return _AMOUNT
+    if fields >> _REFERENCE & 1 != 0 and (command["reference_head"] != 0 or command["reference_tail"] != 0):
         return _REFERENCE
-    if command["timeout_ms"] != 0:
+    if fields >> _TIMEOUT & 1 != 0 and command["timeout_ms"] != 0:
         return _TIMEOUT
-    if kind != OPEN and command["currency"] != 0:
+    if fields >> _CURRENCY & 1 != 0 and command["currency"] != 0:
         return _CURRENCY
     return 0
 
 
-@kernel
+@called
 def name_is_valid(words: Words) -> bool:
     """Whether the six words are 1 to 48 bytes of printable ASCII without spaces, then zeros."""
     ended = False
@@ -73,7 +116,7 @@ def name_is_valid(words: Words) -> bool:
     return words[WORD_NAME_FIRST] & 0xFF != 0
 
 
-@kernel
+@called
 def currency_is_valid(word: int) -> bool:
     """Whether the word is 1 to 8 of A-Z and 0-9, then zeros."""
     ended = False
@@ -86,7 +129,7 @@ def currency_is_valid(word: int) -> bool:
     return word & 0xFF != 0
 
 
-@kernel
+@called
 def check_open(command: Any, words: Words, scratch: Bytes) -> int:
     """The code of what is wrong with an OPEN, or COMMITTED."""
     if not name_is_valid(words):
@@ -102,14 +145,35 @@ def check_open(command: Any, words: Words, scratch: Bytes) -> int:
 
 
 @inlined
+def check_fields(command: Any, words: Words, kind: int, scratch: Bytes) -> int:
+    """The code of what is wrong with the fields that a kind uses, or COMMITTED."""
+    if kind == OPEN:
+        return check_open(command, words, scratch)
+    amount = command["amount"]
+    if kind == SET_LIMIT:
+        return _LIMIT_NEGATIVE if amount < 0 else _OK
+    if amount < 0 or (amount == 0 and (kind in (TRANSFER, HOLD, TRANSFER_AVAILABLE))):
+        return _AMOUNT_NOT_POSITIVE
+    if kind in (TRANSFER, HOLD, CAPTURE, TRANSFER_AVAILABLE):
+        if command["debit_head"] == command["credit_head"] and command["debit_tail"] == command["credit_tail"]:
+            return _ACCOUNTS_EQUAL
+        timeout_ms = command["timeout_ms"]
+        if timeout_ms < 0 or timeout_ms > TIMEOUT_MS_MAX:
+            return _TIMEOUT_INVALID
+    if kind in (CAPTURE, RELEASE) and command["reference_head"] == 0 and command["reference_tail"] == 0:
+        return _REFERENCE_MISSING
+    return _OK
+
+
+@inlined
 def check_command(commands: Records, words: Words, index: int, scratch: Bytes) -> tuple[int, int]:
     """(code, detail) of what is wrong with a command by itself; code COMMITTED when nothing is."""
     command = commands[index]
     kind: Any = np.int64(command["kind"])
-    if kind < OPEN or kind > SET_LIMIT:
+    if kind < OPEN or kind > KIND_LAST or kind == EXPIRE:
         return _KIND_UNKNOWN, 0
     flags: Any = np.int64(command["flags"])
-    if flags & ~FLAGS_ALLOWED != 0:
+    if flags & ~FLAGS_ALLOWED[kind] != 0:
         return _FLAGS_UNKNOWN, 0
     if command["reserved"] != 0:
         return _RESERVED_NOT_ZERO, 0
@@ -125,12 +189,4 @@ def check_command(commands: Records, words: Words, index: int, scratch: Bytes) -
     field = field_not_allowed(command, kind)
     if field != 0:
         return _FIELD_NOT_ALLOWED, field
-    if kind == TRANSFER:
-        if command["amount"] <= 0:
-            return _AMOUNT_NOT_POSITIVE, 0
-        if command["debit_head"] == command["credit_head"] and command["debit_tail"] == command["credit_tail"]:
-            return _ACCOUNTS_EQUAL, 0
-        return _OK, 0
-    if kind == SET_LIMIT:
-        return (_LIMIT_NEGATIVE if command["amount"] < 0 else _OK), 0
-    return check_open(command, words[index], scratch), 0
+    return check_fields(command, words[index], kind, scratch), 0

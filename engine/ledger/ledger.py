@@ -9,41 +9,61 @@ import numpy as np
 import numpy.typing as npt
 
 from bezant.engine.ledger.index import Index
-from bezant.engine.ledger.kernel import (
+from bezant.engine.ledger.kernel import execute_batch
+from bezant.engine.ledger.lookups import (
     PROGRESS_BASE_SEQUENCE,
     PROGRESS_EVENTS,
     PROGRESS_EXTRA_FIRST,
     PROGRESS_NEEDED,
     PROGRESS_NEXT,
     PROGRESS_SIZE,
-    execute_batch,
-    first_candidates,
+    SLOT_BITS_OF_HEAD,
+    find_candidates,
+    find_rows,
+    first_foreign,
 )
-from bezant.engine.ledger.queries import find_rows
 from bezant.engine.ledger.state import (
     COUNTER_ACCOUNTS,
     COUNTER_CURRENCIES,
+    COUNTER_ENTRY_TIMESTAMP_NS,
+    COUNTER_HEAP,
+    COUNTER_HOLDS_FREE,
+    COUNTER_HOLDS_TOP,
     COUNTER_LAST_TIMESTAMP_NS,
     COUNTER_NEXT_SEQUENCE,
     CURRENCIES_MAX,
+    EXPIRES_PER_ENTRY_MAX,
+    FATE_OPEN,
     NO_ORIGINALS,
     Originals,
     new_arrays,
 )
 from bezant.protocol.errors import LedgerError, UsageError
-from bezant.protocol.money import DECIMALS_MAX
+from bezant.protocol.money import AMOUNT_MAX, DECIMALS_MAX
 from bezant.protocol.names import currency_code, currency_word
-from bezant.protocol.records import ACCOUNT, EVENT, POSITION_NONE, RESULT, Records, Words, position_of
+from bezant.protocol.records import ACCOUNT, COMMAND, EVENT, POSITION_NONE, RESULT, Records, Words, position_of
 
 ACCOUNTS_MAX_DEFAULT = 1 << 22
+HOLDS_MAX_DEFAULT = 1 << 22
 IDS_CAPACITY_INITIAL_DEFAULT = 1 << 22
 ACCOUNTS_CAPACITY_INITIAL = 1 << 10
+HOLDS_CAPACITY_INITIAL = 1 << 10
 
 FetchEvents = Callable[[npt.NDArray[np.int64]], Records]
 """Returns the EVENT records with these sequences, in this order; all lie in earlier batches."""
 
 _DIGEST_ACCOUNTS = 8192
+TIMESTAMP_NS_MAX = 7_258_118_400 * 10**9
+"""The first nanosecond of 2200: deadlines computed from earlier times fit in 64 bits."""
+
 _NO_PRESET = np.zeros(0, np.int64)
+
+
+def same_keys(events: Records, keys: Records) -> npt.NDArray[np.bool_]:
+    """For each pair, whether event and command have the same id and the same slot of the debit account."""
+    same = (events["id_head"] == keys["id_head"]) & (events["id_tail"] == keys["id_tail"])
+    same &= (events["debit_head"] ^ keys["debit_head"]) & SLOT_BITS_OF_HEAD == 0
+    return np.asarray(same, np.bool_)
 
 
 class Execution(NamedTuple):
@@ -65,19 +85,27 @@ class Ledger:
         *,
         shard: int = 0,
         accounts_max: int = ACCOUNTS_MAX_DEFAULT,
+        holds_max: int = HOLDS_MAX_DEFAULT,
         ids_capacity_initial: int = IDS_CAPACITY_INITIAL_DEFAULT,
         fetch_events: FetchEvents | None = None,
     ) -> None:
-        salt = secrets.randbits(62)
-        self._account_index = Index(ACCOUNTS_CAPACITY_INITIAL, salt)
-        self._id_index = Index(ids_capacity_initial, salt)
+        salts = secrets.randbits(63), secrets.randbits(63)
+        self._account_index = Index(ACCOUNTS_CAPACITY_INITIAL, salts)
+        self._id_index = Index(ids_capacity_initial, salts)
+        self._hold_index = Index(HOLDS_CAPACITY_INITIAL, salts)
         self._arrays = new_arrays(
-            accounts_max, position_of(shard, 0), self._account_index.arrays, self._id_index.arrays
+            accounts_max,
+            holds_max,
+            position_of(shard, 0),
+            self._account_index.arrays,
+            self._id_index.arrays,
+            self._hold_index.arrays,
         )
         self._currency_decimals: dict[str, int] = {}
         self._kept: list[Records] | None = [] if fetch_events is None else None
         self._fetch_events = fetch_events if fetch_events is not None else self._fetch_kept
         self._progress = np.zeros(PROGRESS_SIZE, np.int64)
+        self._half_done = False
 
     # ---- what changes it ----
 
@@ -102,62 +130,90 @@ class Ledger:
 
         `preset` may hold a code a command, which refuses it unseen unless it is 0.
         """
-        if entry_timestamp_ns <= self.last_timestamp_ns:
-            raise LedgerError(f"time stands still: {entry_timestamp_ns} is not after {self.last_timestamp_ns}")
+        commands = self._check_input(commands, entry_timestamp_ns, preset)
         count = len(commands)
-        self._account_index.make_room(count)
-        self._id_index.make_room(count)
-        accounts, ids = self._account_index.arrays, self._id_index.arrays
-        if self._arrays.id_index is not ids or self._arrays.account_index is not accounts:
-            self._arrays = self._arrays._replace(account_index=accounts, id_index=ids)
-        events, results = np.empty(count, EVENT), np.empty(count, RESULT)
-        command_words = commands.view(np.int64).reshape(count, 16)
-        event_words = events.view(np.int64).reshape(count, 24)
-        progress = self._progress
-        progress[PROGRESS_NEXT] = 0
-        progress[PROGRESS_EVENTS] = 0
-        progress[PROGRESS_BASE_SEQUENCE] = self.next_sequence
-        originals = NO_ORIGINALS
-        progress[PROGRESS_EXTRA_FIRST] = 0
-        while True:
-            execute_batch(
-                self._arrays,
-                commands,
-                command_words,
-                preset,
-                entry_timestamp_ns,
-                events,
-                event_words,
-                results,
-                originals,
-                progress,
-            )
-            if progress[PROGRESS_NEEDED] == 0:
-                break
-            originals = self._fetch_originals(commands, originals)
-        execution = Execution(events[: int(progress[PROGRESS_EVENTS])], results)
+        self._make_room(count)
+        self._arrays.counters[COUNTER_ENTRY_TIMESTAMP_NS] = entry_timestamp_ns
+        event_count_max = count + (EXPIRES_PER_ENTRY_MAX if self.holds_with_deadline else 0)
+        events, results = np.empty(event_count_max, EVENT), np.empty(count, RESULT)
+        self._half_done = True
+        self._run(commands, preset, events, results)
+        self._half_done = False
+        execution = Execution(events[: int(self._progress[PROGRESS_EVENTS])], results)
         if self._kept is not None and len(execution.events):
             self._kept.append(execution.events)
         return execution
+
+    def _check_input(self, commands: Records, entry_timestamp_ns: int, preset: Words) -> Records:
+        """Refuse what the kernel must not see: it reads memory as it is told."""
+        if self._half_done:
+            raise LedgerError("an entry was broken off half executed; the ledger must be rebuilt from the log")
+        if entry_timestamp_ns <= self.last_timestamp_ns:
+            raise LedgerError(f"time stands still: {entry_timestamp_ns} is not after {self.last_timestamp_ns}")
+        if entry_timestamp_ns > TIMESTAMP_NS_MAX:
+            raise LedgerError(f"the time {entry_timestamp_ns} is beyond the year 2200: see to the clock")
+        if commands.dtype != COMMAND or commands.ndim != 1:
+            raise LedgerError(f"commands are a one-dimensional array of COMMAND records, not {commands.dtype}")
+        if len(preset) not in (0, len(commands)):
+            raise LedgerError(f"{len(preset)} preset codes for {len(commands)} commands")
+        return np.require(commands, requirements=["C_CONTIGUOUS", "WRITEABLE"])
+
+    def _run(self, commands: Records, preset: Words, events: Records, results: Records) -> None:
+        """Run the kernel to the end of a batch, fetching events of earlier ones when it asks for them."""
+        command_words = commands.view(np.int64).reshape(len(commands), 16)
+        event_words = events.view(np.int64).reshape(len(events), 24)
+        progress = self._progress
+        progress[:] = 0
+        progress[PROGRESS_BASE_SEQUENCE] = self.next_sequence
+        originals = NO_ORIGINALS
+        while True:
+            execute_batch(
+                self._arrays, commands, command_words, preset, events, event_words, results, originals, progress
+            )
+            if progress[PROGRESS_NEEDED] == 0:
+                return
+            originals = self._fetch_originals(commands, originals)
+
+    def _make_room(self, count: int) -> None:
+        """Make room in the indexes: a command may add an id, an account or a hold, and the fate of a hold."""
+        self._account_index.make_room(count)
+        self._id_index.make_room(2 * count + EXPIRES_PER_ENTRY_MAX)
+        self._hold_index.make_room(count)
+        accounts, ids, holds = self._account_index.arrays, self._id_index.arrays, self._hold_index.arrays
+        arrays = self._arrays
+        if arrays.id_index is not ids or arrays.account_index is not accounts or arrays.holds.index is not holds:
+            self._arrays = arrays._replace(
+                account_index=accounts, id_index=ids, holds=arrays.holds._replace(index=holds)
+            )
 
     def _fetch_originals(self, commands: Records, originals: Originals) -> Originals:
         """Fetch the event that the kernel needs: the first time those of all commands to come, then one by one."""
         progress = self._progress
         if len(originals.sequences) == 0:
             candidates = np.zeros(len(commands), np.int64)
-            first_candidates(self._arrays, commands, int(progress[PROGRESS_NEXT]), candidates)
+            find_candidates(self._arrays, commands, int(progress[PROGRESS_NEXT]), 0, candidates)
             candidates[candidates >= progress[PROGRESS_BASE_SEQUENCE]] = 0
             sequences, numbers = np.unique(candidates, return_inverse=True)
             if sequences[0] == 0:
                 sequences, numbers = sequences[1:], numbers - 1
             progress[PROGRESS_EXTRA_FIRST] = len(sequences)
-            return Originals(self._fetch_events(sequences), sequences, numbers.astype(np.int64))
+            return Originals(self._fetch_checked(sequences), sequences, numbers.astype(np.int64))
         sequence = progress[PROGRESS_NEEDED : PROGRESS_NEEDED + 1].copy()
         return Originals(
-            np.concatenate([originals.events, self._fetch_events(sequence)]),
+            np.concatenate([originals.events, self._fetch_checked(sequence)]),
             np.concatenate([originals.sequences, sequence]),
             originals.of_command,
         )
+
+    def _fetch_checked(self, sequences: npt.NDArray[np.int64]) -> Records:
+        """Fetch events and make sure that they are those that used their ids: money depends on it."""
+        events = self._fetch_events(sequences)
+        if len(events) != len(sequences):
+            raise LedgerError(f"{len(sequences)} events were asked for and {len(events)} came")
+        foreign = first_foreign(self._arrays, events, sequences)
+        if foreign >= 0:
+            raise LedgerError(f"the event read back as {sequences[foreign]} is not the one with that sequence")
+        return events
 
     def _fetch_kept(self, sequences: npt.NDArray[np.int64]) -> Records:
         """Events that the ledger kept itself."""
@@ -181,6 +237,25 @@ class Ledger:
     def account_count(self) -> int:
         """Accounts open or closed."""
         return int(self._arrays.counters[COUNTER_ACCOUNTS])
+
+    @property
+    def hold_count(self) -> int:
+        """Holds that are open."""
+        counters = self._arrays.counters
+        return int(counters[COUNTER_HOLDS_TOP] - counters[COUNTER_HOLDS_FREE])
+
+    @property
+    def holds_with_deadline(self) -> int:
+        """Open holds that will expire."""
+        return int(self._arrays.counters[COUNTER_HEAP])
+
+    @property
+    def next_deadline_ns(self) -> int:
+        """When the next hold falls due (0: none does)."""
+        if not self.holds_with_deadline:
+            return 0
+        holds = self._arrays.holds
+        return int(holds.rows[int(holds.heap[0])]["deadline_ns"])
 
     @property
     def currencies(self) -> dict[str, int]:
@@ -215,11 +290,26 @@ class Ledger:
         accounts["found"] = 1
         return accounts
 
-    def find_events(self, keys: Records) -> npt.NDArray[np.int64]:
-        """Sequences (0: none) of the events that used these ids; `keys` are commands with id and debit account set."""
-        sequences = np.zeros(len(keys), np.int64)
-        first_candidates(self._arrays, keys, 0, sequences)
-        return sequences
+    def find_events(self, keys: Records) -> tuple[npt.NDArray[np.int64], Records]:
+        """(sequences, EVENT records) of the events that used these ids; sequence 0 where none did.
+
+        `keys` are COMMAND records of which id and debit account count.
+        """
+        sequences, events = np.zeros(len(keys), np.int64), np.zeros(len(keys), EVENT)
+        candidates = np.zeros(len(keys), np.int64)
+        missing, skip = np.ones(len(keys), np.bool_), 0
+        while missing.any():
+            find_candidates(self._arrays, keys, 0, skip, candidates)
+            missing &= candidates > 0
+            unique, places = np.unique(candidates[missing], return_inverse=True)
+            numbers = np.flatnonzero(missing)
+            fetched = self._fetch_checked(unique)[places] if len(unique) else np.zeros(0, EVENT)
+            same = same_keys(fetched, keys[numbers])
+            sequences[numbers[same]] = candidates[numbers[same]]
+            events[numbers[same]] = fetched[same]
+            missing[numbers[same]] = False
+            skip += 1
+        return sequences, events
 
     def check_invariants(self) -> None:
         """Raise `LedgerError` unless the state is one that the rules can reach; for tests, verify and start-up."""
@@ -230,15 +320,36 @@ class Ledger:
             total = sum(rows["balance"][of_currency].tolist())
             if total != 0:
                 raise LedgerError(f"the balances in {code} add up to {total}, not to zero")
+        if np.any(rows["balance"] < rows["held"] - AMOUNT_MAX):
+            raise LedgerError("balance less held is below the range")
         if np.any(rows["held"] < 0) or np.any(cold["incoming"] < 0):
             raise LedgerError("a held or incoming sum is negative")
         if np.any(rows["event_count"] < 1) or np.any(rows["last_position"] == POSITION_NONE):
             raise LedgerError("an account has no event, not even the one that opened it")
-        if self.account_count != len(self._arrays.account_index.current) and self.account_count:
+        self._check_holds(rows["held"])
+        if len(rows):
             numbers = np.full(len(rows), -1, np.int64)
             find_rows(self._arrays, np.stack([rows["id_head"], rows["id_tail"]], axis=1), numbers)
             if not np.array_equal(numbers, np.arange(len(rows))):
                 raise LedgerError("the account index does not lead to every account")
+
+    def _check_holds(self, held: npt.NDArray[np.int64]) -> None:
+        """Raise `LedgerError` unless every account's held sum is that of its open holds."""
+        holds = self._open_holds()
+        totals = np.zeros(len(held), np.int64)
+        np.add.at(totals, holds["debit_row"], holds["remaining"])
+        if not np.array_equal(totals, held):
+            raise LedgerError("an account's held sum is not that of its open holds")
+        if np.any(holds["remaining"] <= 0) or np.any(holds["fate"] != FATE_OPEN) or len(holds) != self.hold_count:
+            raise LedgerError("a hold with nothing left, or with a fate, is still open")
+        if np.count_nonzero(holds["deadline_ns"]) != self.holds_with_deadline:
+            raise LedgerError("the heap of deadlines does not have every open hold that has one")
+
+    def _open_holds(self) -> Records:
+        """HOLD_ROW records of the open holds, in order of their sequence."""
+        holds = self._arrays.holds.rows[: int(self._arrays.counters[COUNTER_HOLDS_TOP])]
+        holds = holds[holds["sequence"] != 0]
+        return holds[np.argsort(holds["sequence"])]
 
     def digest(self) -> str:
         """BLAKE3 over the logical state, as hexadecimal: the same history gives the same digest everywhere."""
@@ -248,6 +359,8 @@ class Ledger:
         hasher.update(f"{self.next_sequence}:{self.last_timestamp_ns};".encode())
         for cursor in range(0, self.account_count, _DIGEST_ACCOUNTS):
             hasher.update(self.list_accounts(cursor, _DIGEST_ACCOUNTS).tobytes())
+        for hold in self._open_holds():
+            hasher.update(f"{hold['sequence']}:{hold['remaining']}:{hold['deadline_ns']};".encode())
         return hasher.hexdigest()
 
     def currency_of(self, number: int) -> str:

@@ -4,8 +4,9 @@ An account is split in two rows of one cache line each: what every transfer touc
 look-up or a rare kind touches (`ROW_COLD`). Tables are allocated whole and zeroed by the operating system on first
 touch, so a table for four million accounts costs memory only for those that exist.
 
-Invariants (checked by `Ledger.check_invariants`): the balances of each currency add up to zero; held >= 0;
-balance - held >= -(2^63 - 1), and >= -limit except where a limit was lowered below what was used already.
+Invariants (checked by `Ledger.check_invariants`): the balances of each currency add up to zero; an account's held
+sum is that of its open holds; held >= 0; balance - held >= -(2^63 - 1), and >= -limit except where a limit was lowered
+below what was used already.
 """
 
 from typing import Final, NamedTuple
@@ -14,7 +15,8 @@ import numpy as np
 
 from bezant.engine.hashing import SCRATCH_SIZE
 from bezant.engine.ledger.index import IndexArrays
-from bezant.protocol.records import EVENT, SEQUENCE_FIRST, Bytes, Records, Words
+from bezant.protocol.kinds import CHAIN_COMMANDS_MAX
+from bezant.protocol.records import EVENT, SEQUENCE_BITS, SEQUENCE_FIRST, Bytes, Records, Words
 
 ROW: Final = np.dtype(
     [
@@ -30,35 +32,85 @@ ROW: Final = np.dtype(
     ]
 )
 ROW_COLD: Final = np.dtype([("incoming", "<i8"), ("opened_position", "<i8"), ("name", "<i8", 6)])
+HOLD_ROW: Final = np.dtype(
+    [
+        ("id_head", "<i8"),
+        ("id_tail", "<i8"),
+        ("hash", "<i8"),
+        ("sequence", "<i8"),
+        ("remaining", "<i8"),
+        ("deadline_ns", "<i8"),
+        ("debit_row", "<i4"),
+        ("credit_row", "<i4"),
+        ("heap_place", "<i4"),
+        ("fate", "<i4"),
+    ]
+)
+"""An open hold. `deadline_ns` 0: never expires, not in the heap (`heap_place` -1). `sequence` 0: a free row."""
+
+ROW_WORDS: Final = 8
+
+FATE_OPEN: Final = 0
+FATE_CAPTURED: Final = 1
+FATE_RELEASED: Final = 2
+FATE_EXPIRED: Final = 3
+SEQUENCE_MASK: Final = (1 << SEQUENCE_BITS) - 1
+"""A value of the id index is the sequence of the event that used the id, and above that the fate of its hold."""
 
 COUNTER_NEXT_SEQUENCE: Final = 0
 COUNTER_LAST_TIMESTAMP_NS: Final = 1
 COUNTER_ACCOUNTS: Final = 2
 COUNTER_CURRENCIES: Final = 3
 COUNTER_POSITION_BASE: Final = 4
-_COUNTERS_SIZE: Final = 8
+COUNTER_HOLDS_TOP: Final = 5
+COUNTER_HOLDS_FREE: Final = 6
+COUNTER_HEAP: Final = 7
+COUNTER_UNDO: Final = 8
+COUNTER_IN_CHAIN: Final = 9
+COUNTER_ENTRY_TIMESTAMP_NS: Final = 10
+_COUNTERS_SIZE: Final = 16
+
+UNDO_KIND: Final = 0
+UNDO_NUMBER: Final = 1
+UNDO_IMAGE: Final = 2
+_UNDO_WORDS: Final = UNDO_IMAGE + ROW_WORDS
+_UNDO_PER_COMMAND: Final = 4
 
 CURRENCIES_MAX: Final = 1024
 """Currencies that a ledger can register."""
+EXPIRES_PER_ENTRY_MAX: Final = 1024
+"""Holds that expire at the start of one entry; more wait for the next."""
 
-if ROW.itemsize != 64 or ROW_COLD.itemsize != 64:
-    raise AssertionError("an account row is one cache line")
+if ROW.itemsize != 64 or ROW_COLD.itemsize != 64 or HOLD_ROW.itemsize != 64:
+    raise AssertionError("a row is one cache line")
+
+
+class HoldArrays(NamedTuple):
+    """Open holds: rows, a stack of free row numbers, a binary heap of row numbers by (deadline, sequence), an index."""
+
+    rows: Records
+    free: Words
+    heap: Words
+    index: IndexArrays
 
 
 class LedgerArrays(NamedTuple):
-    """All of a ledger's state, and working memory for kernels."""
+    """All of a ledger's state, and working memory for kernels. `row_words` is `rows` as int64 of shape (count, 8)."""
 
     rows: Records
+    row_words: Words
     rows_cold: Records
     account_index: IndexArrays
     id_index: IndexArrays
+    holds: HoldArrays
     currencies: Words
     counters: Words
+    undo: Words
     scratch: Bytes
 
 
 class Originals(NamedTuple):
-    """Events of earlier entries that a batch's ids may repeat, fetched for the kernel.
+    """Events of earlier entries that a batch's ids may repeat or name, fetched for the kernel.
 
     `of_command` is empty or has, for each command, the number of its candidate in `events` or -1; `sequences` are
     theirs. Those from `first_extra` on were fetched singly and are searched one by one.
@@ -70,19 +122,31 @@ class Originals(NamedTuple):
 
 
 def new_arrays(
-    accounts_max: int, position_base: int, account_index: IndexArrays, id_index: IndexArrays
+    accounts_max: int,
+    holds_max: int,
+    position_base: int,
+    account_index: IndexArrays,
+    id_index: IndexArrays,
+    hold_index: IndexArrays,
 ) -> LedgerArrays:
-    """An empty ledger over two empty indexes."""
+    """An empty ledger over empty indexes."""
     counters = np.zeros(_COUNTERS_SIZE, np.int64)
     counters[COUNTER_NEXT_SEQUENCE] = SEQUENCE_FIRST
     counters[COUNTER_POSITION_BASE] = position_base
+    rows = np.zeros(accounts_max, ROW)
+    holds = HoldArrays(
+        np.zeros(holds_max, HOLD_ROW), np.zeros(holds_max, np.int64), np.zeros(holds_max, np.int64), hold_index
+    )
     return LedgerArrays(
-        np.zeros(accounts_max, ROW),
+        rows,
+        rows.view(np.int64).reshape(accounts_max, ROW_WORDS),
         np.zeros(accounts_max, ROW_COLD),
         account_index,
         id_index,
+        holds,
         np.zeros(CURRENCIES_MAX, np.int64),
         counters,
+        np.zeros((CHAIN_COMMANDS_MAX * _UNDO_PER_COMMAND, _UNDO_WORDS), np.int64),
         np.zeros(SCRATCH_SIZE, np.uint8),
     )
 

@@ -1,0 +1,120 @@
+"""Results: the answer to one command, from its event, from the first one that used its id, or without any."""
+
+from typing import Any, Final
+
+from bezant.engine.compiled import called, inlined
+from bezant.engine.ledger.checks import (
+    FORBID,
+)
+from bezant.engine.ledger.lookups import (
+    PROGRESS_BASE_SEQUENCE,
+    PROGRESS_EXTRA_FIRST,
+    find_original,
+)
+from bezant.engine.ledger.state import (
+    COUNTER_POSITION_BASE,
+    SEQUENCE_MASK,
+    LedgerArrays,
+    Originals,
+)
+from bezant.protocol.codes import ResultCode
+from bezant.protocol.kinds import CommandField, ResultFlag
+from bezant.protocol.records import Records, Words
+
+_REPEATED: Final = int(ResultFlag.REPEATED)
+_ID_CONFLICT: Final = int(ResultCode.ID_CONFLICT)
+
+
+@inlined
+def write_refusal(result: Any, code: int, detail: int, position: int) -> None:
+    """A result without an event of its own: malformed, not executed, or a conflict with the event at `position`."""
+    result["code"] = code
+    result["flags"] = 0
+    result["detail"] = detail
+    result["position"] = position
+    result["timestamp_ns"] = 0
+    result["effective_amount"] = 0
+    result["debit_balance"] = 0
+    result["debit_held"] = 0
+    result["credit_balance"] = 0
+    result["credit_held"] = 0
+
+
+@inlined
+def write_outcome(result: Any, event: Any, position: int, flags: int) -> None:
+    """The result that an event gives, the first time or (REPEATED) again."""
+    result["code"] = event["result"]
+    result["flags"] = flags
+    result["detail"] = 0
+    result["position"] = position
+    result["timestamp_ns"] = event["timestamp_ns"]
+    result["effective_amount"] = event["effective_amount"]
+    result["debit_balance"] = event["debit_balance"]
+    result["debit_held"] = event["debit_held"]
+    result["credit_balance"] = event["credit_balance"]
+    result["credit_held"] = event["credit_held"]
+
+
+@called
+def first_difference(event: Any, command: Any) -> int:
+    """The first field (`CommandField`) in which a command differs from the one that an event carries, or 0."""
+    if event["kind"] != command["kind"]:
+        return CommandField.KIND.value
+    if event["flags"] != command["flags"]:
+        return CommandField.FLAGS.value
+    if event["debit_head"] != command["debit_head"] or event["debit_tail"] != command["debit_tail"]:
+        return CommandField.DEBIT.value
+    if event["credit_head"] != command["credit_head"] or event["credit_tail"] != command["credit_tail"]:
+        return CommandField.CREDIT.value
+    if event["amount"] != command["amount"]:
+        return CommandField.AMOUNT.value
+    if event["reference_head"] != command["reference_head"] or event["reference_tail"] != command["reference_tail"]:
+        return CommandField.REFERENCE.value
+    if event["user_data_head"] != command["user_data_head"] or event["user_data_tail"] != command["user_data_tail"]:
+        return CommandField.USER_DATA.value
+    if event["code"] != command["code"]:
+        return CommandField.CODE.value
+    if event["timeout_ms"] != command["timeout_ms"]:
+        return CommandField.TIMEOUT_MS.value
+    if event["currency"] != command["currency"]:
+        return CommandField.CURRENCY.value
+    if event["client_timestamp_ns"] != command["client_timestamp_ns"]:
+        return CommandField.CLIENT_TIMESTAMP_NS.value
+    return 0
+
+
+@inlined
+def answer_known(event: Any, command: Any, result: Any, position: int) -> bool:
+    """Answer a command whose id is in use: the first outcome (True), or a conflict that names the field (False).
+
+    An id that was resolved answers with its outcome whatever the content.
+    """
+    field = 0
+    if command["kind"] != FORBID and event["kind"] != FORBID:
+        field = first_difference(event, command)
+    if field != 0:
+        write_refusal(result, _ID_CONFLICT, field, position)
+        return False
+    write_outcome(result, event, position, _REPEATED)
+    return True
+
+
+@inlined
+def answer_from(
+    arrays: LedgerArrays,
+    command: Any,
+    result: Any,
+    known: int,
+    number: int,
+    events: Records,
+    originals: Originals,
+    progress: Words,
+) -> bool:
+    """Find the event that used a command's id, and answer from it."""
+    sequence = known & SEQUENCE_MASK
+    position = arrays.counters[COUNTER_POSITION_BASE] + sequence
+    base = progress[PROGRESS_BASE_SEQUENCE]
+    if sequence >= base:
+        return answer_known(events[sequence - base], command, result, position)
+    original = find_original(originals, progress[PROGRESS_EXTRA_FIRST], number, sequence)
+    return answer_known(originals.events[original], command, result, position)

@@ -1,0 +1,237 @@
+"""One command, from its checks to its event: steps 1 to 5 of ``README.md`` in order."""
+
+from typing import Any, Final
+
+from bezant.engine.compiled import called, inlined
+from bezant.engine.ledger.answers import answer_from, write_outcome, write_refusal
+from bezant.engine.ledger.checks import (
+    CAPTURE,
+    CLOSE,
+    FREEZE,
+    HOLD,
+    IMPORTED,
+    OPEN,
+    RELEASE,
+    SET_LIMIT,
+    TRANSFER,
+    TRANSFER_AVAILABLE,
+    UNFREEZE,
+    check_command,
+)
+from bezant.engine.ledger.holds import open_holds
+from bezant.engine.ledger.index import insert
+from bezant.engine.ledger.lookups import (
+    PROGRESS_BASE_SEQUENCE,
+    PROGRESS_EVENTS,
+    find_key,
+    hash_of_key,
+    look_up_account,
+    look_up_hold,
+)
+from bezant.engine.ledger.rules import (
+    execute_capture,
+    execute_close,
+    execute_freeze,
+    execute_hold,
+    execute_open,
+    execute_release,
+    execute_set_limit,
+    execute_transfer,
+    execute_transfer_available,
+    show_accounts,
+)
+from bezant.engine.ledger.state import (
+    COUNTER_ACCOUNTS,
+    COUNTER_ENTRY_TIMESTAMP_NS,
+    COUNTER_LAST_TIMESTAMP_NS,
+    COUNTER_NEXT_SEQUENCE,
+    COUNTER_POSITION_BASE,
+    SEQUENCE_BITS,
+    LedgerArrays,
+    Originals,
+)
+from bezant.protocol.codes import ResultCode
+from bezant.protocol.records import Records, Words
+
+COMMAND_WORDS_COPIED: Final = 15
+"""Words of a command that its event repeats; the sixteenth is reserved there and the result here."""
+
+_COMMITTED: Final = int(ResultCode.COMMITTED)
+_NOT_RISING: Final = int(ResultCode.IMPORTED_TIMESTAMP_NOT_RISING)
+_IN_FUTURE: Final = int(ResultCode.IMPORTED_TIMESTAMP_IN_FUTURE)
+_ACCOUNTS_FULL: Final = int(ResultCode.ACCOUNTS_FULL)
+_HOLDS_FULL: Final = int(ResultCode.HOLDS_FULL)
+_ID_FORBIDDEN: Final = int(ResultCode.ID_FORBIDDEN)
+
+
+@inlined
+def find_used(
+    arrays: LedgerArrays, command: Any, number: int, events: Records, originals: Originals, progress: Words
+) -> tuple[int, int]:
+    """(hash, value) of a command's id in the id index; see `find_key` for the value."""
+    head, tail, debit_head = command["id_head"], command["id_tail"], command["debit_head"]
+    hash_value = hash_of_key(arrays, head, tail, debit_head)
+    return hash_value, find_key(arrays, head, tail, debit_head, hash_value, number, events, originals, progress)
+
+
+@called
+def find_fate(
+    arrays: LedgerArrays, command: Any, number: int, events: Records, originals: Originals, progress: Words
+) -> int:
+    """Fate of the hold that a capture or release names, if it is not open; minus a sequence: fetch that event first."""
+    kind = command["kind"]
+    if kind not in (CAPTURE, RELEASE):
+        return 0
+    head, tail, debit_head = command["reference_head"], command["reference_tail"], command["debit_head"]
+    if look_up_hold(arrays, head, tail, debit_head) >= 0:
+        return 0
+    hash_value = hash_of_key(arrays, head, tail, debit_head)
+    value = find_key(arrays, head, tail, debit_head, hash_value, number, events, originals, progress)
+    return value if value < 0 else value >> SEQUENCE_BITS
+
+
+@called
+def check_executable(arrays: LedgerArrays, command: Any, last_timestamp_ns: int) -> int:
+    """The code of what keeps a command from being executed now without using up its id, or COMMITTED."""
+    if command["flags"] & IMPORTED != 0:
+        if command["client_timestamp_ns"] >= arrays.counters[COUNTER_ENTRY_TIMESTAMP_NS]:
+            return _IN_FUTURE
+        if command["client_timestamp_ns"] <= last_timestamp_ns:
+            return _NOT_RISING
+    kind = command["kind"]
+    full = kind == OPEN and arrays.counters[COUNTER_ACCOUNTS] >= len(arrays.rows)
+    if full and look_up_account(arrays, command["debit_head"], command["debit_tail"]) < 0:
+        return _ACCOUNTS_FULL
+    if kind == HOLD and open_holds(arrays) >= len(arrays.holds.rows):
+        return _HOLDS_FULL
+    return _COMMITTED
+
+
+@inlined
+def begin_event(arrays: LedgerArrays, event: Any, number: int) -> int:
+    """Give an event, whose command is written, its sequence and time; returns the sequence."""
+    counters = arrays.counters
+    sequence = counters[COUNTER_NEXT_SEQUENCE]
+    counters[COUNTER_NEXT_SEQUENCE] = sequence + 1
+    event["event_reserved"] = 0
+    if event["flags"] & IMPORTED != 0:
+        event["timestamp_ns"] = event["client_timestamp_ns"]
+    else:
+        event["timestamp_ns"] = counters[COUNTER_ENTRY_TIMESTAMP_NS] + number
+    counters[COUNTER_LAST_TIMESTAMP_NS] = event["timestamp_ns"]
+    return sequence
+
+
+@inlined
+def execute_kind(
+    arrays: LedgerArrays, event: Any, event_words: Words, fate: int, hash_value: int, sequence: int
+) -> int:
+    """Do what the event's command asks; returns the code."""
+    position = arrays.counters[COUNTER_POSITION_BASE] + sequence
+    kind = event["kind"]
+    if kind == TRANSFER:
+        return execute_transfer(arrays, event, position)
+    if kind == HOLD:
+        return execute_hold(arrays, event, hash_value, sequence, position)
+    if kind == CAPTURE:
+        return execute_capture(arrays, event, fate, position)
+    if kind == RELEASE:
+        return execute_release(arrays, event, fate, position)
+    return execute_rare_kind(arrays, event, event_words, position)
+
+
+@called
+def execute_rare_kind(arrays: LedgerArrays, event: Any, event_words: Words, position: int) -> int:
+    """The kinds that are not worth inlining."""
+    kind = event["kind"]
+    if kind == OPEN:
+        return execute_open(arrays, event, event_words, position)
+    if kind == SET_LIMIT:
+        return execute_set_limit(arrays, event, position)
+    if kind == TRANSFER_AVAILABLE:
+        return execute_transfer_available(arrays, event, position)
+    if kind in (FREEZE, UNFREEZE):
+        return execute_freeze(arrays, event, position)
+    if kind == CLOSE:
+        return execute_close(arrays, event, position)
+    show_accounts(arrays, event, -1, -1)
+    return _ID_FORBIDDEN
+
+
+@inlined
+def append_event(
+    arrays: LedgerArrays,
+    command_words: Words,
+    fate: int,
+    hash_value: int,
+    events: Records,
+    event_words: Words,
+    refuse_with: int,
+    progress: Words,
+) -> int:
+    """Execute a command, or refuse it with a code, as the next event of the entry; returns the code."""
+    number = progress[PROGRESS_EVENTS]
+    progress[PROGRESS_EVENTS] = number + 1
+    event, words = events[number], event_words[number]
+    for word in range(COMMAND_WORDS_COPIED):
+        words[word] = command_words[word]
+    sequence = begin_event(arrays, event, number)
+    if refuse_with != 0:
+        show_refused(arrays, event)
+        code = refuse_with
+    else:
+        code = execute_kind(arrays, event, words, fate, hash_value, sequence)
+    event["result"] = code
+    insert(arrays.id_index, hash_value, sequence)
+    return code
+
+
+@called
+def show_refused(arrays: LedgerArrays, event: Any) -> None:
+    """Show the accounts of an event that was refused for another's sake, as they are now."""
+    kind = event["kind"]
+    debit_row = credit_row = -1
+    debit_row = look_up_account(arrays, event["debit_head"], event["debit_tail"])
+    if kind in (TRANSFER, HOLD, CAPTURE, TRANSFER_AVAILABLE):
+        credit_row = look_up_account(arrays, event["credit_head"], event["credit_tail"])
+    show_accounts(arrays, event, debit_row, credit_row)
+
+
+@inlined
+def execute_command(
+    arrays: LedgerArrays,
+    commands: Records,
+    command_words: Words,
+    number: int,
+    events: Records,
+    event_words: Words,
+    results: Records,
+    originals: Originals,
+    progress: Words,
+) -> int:
+    """Execute one command that is in no chain; returns 0, or the sequence of an event that must be fetched first."""
+    command, result = commands[number], results[number]
+    code, detail = check_command(commands, command_words, number, arrays.scratch)
+    if code != _COMMITTED:
+        write_refusal(result, code, detail, 0)
+        return 0
+    hash_value, known = find_used(arrays, command, number, events, originals, progress)
+    if known < 0:
+        return -known
+    if known > 0:
+        answer_from(arrays, command, result, known, number, events, originals, progress)
+        return 0
+    fate, code = 0, _COMMITTED
+    if command["kind"] != TRANSFER or command["flags"] != 0:
+        fate = find_fate(arrays, command, number, events, originals, progress)
+        if fate < 0:
+            return -fate
+        code = check_executable(arrays, command, arrays.counters[COUNTER_LAST_TIMESTAMP_NS])
+    if code != _COMMITTED:
+        write_refusal(result, code, 0, 0)
+        return 0
+    event_number = progress[PROGRESS_EVENTS]
+    append_event(arrays, command_words[number], fate, hash_value, events, event_words, 0, progress)
+    position = arrays.counters[COUNTER_POSITION_BASE] + progress[PROGRESS_BASE_SEQUENCE] + event_number
+    write_outcome(result, events[event_number], position, 0)
+    return 0
