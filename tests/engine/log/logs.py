@@ -97,6 +97,8 @@ class Writer:
         segment_size: int = SEGMENT_SIZE,
         free_space_floor: int = 0,
     ) -> None:
+        if isinstance(folder, Path):
+            folder.mkdir(exist_ok=True)
         self.log, entries = open_entries(
             folder, shard=shard, segment_size=segment_size, free_space_floor=free_space_floor
         )
@@ -182,7 +184,7 @@ def forget_control(folder: Path) -> None:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a folder."""
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def damage(path: Path, offset: int, data: bytes) -> None:

@@ -1,0 +1,227 @@
+"""Claim: files are written whole or not at all, and one process at a time holds a folder."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bezant.engine.log import file_system, storage
+from bezant.engine.log.storage import IO_VECTORS_MAX, ZERO_CHUNK_SIZE, Directory, FolderLock
+from bezant.protocol.errors import DataFolderInUse, StorageError
+
+TIMEOUT_S = 60
+
+
+# --- Files
+
+
+def test_a_file_is_made_of_a_head_and_zeros(tmp_path: Path) -> None:
+    directory = Directory(tmp_path)
+    directory.create_file("made", 10_000, b"head")
+    assert (tmp_path / "made").read_bytes() == b"head" + bytes(9_996)
+    directory.create_file("small", 4, b"head")
+    directory.create_file("empty", 0)
+    directory.create_file("large", ZERO_CHUNK_SIZE + 5, np.ones(3, np.int64))
+    assert (tmp_path / "large").read_bytes() == np.ones(3, np.int64).tobytes() + bytes(ZERO_CHUNK_SIZE + 5 - 24)
+    assert directory.names() == ["empty", "large", "made", "small"]
+
+
+def test_a_file_is_real_zeros_and_not_a_hole(tmp_path: Path) -> None:
+    """Or the first sync of an entry would have to write where the file lies as well."""
+    Directory(tmp_path).create_file("made", 1 << 20)
+    assert (tmp_path / "made").stat().st_blocks * 512 >= 1 << 20
+
+
+def test_a_file_appears_when_it_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written, synced, renamed, and then the folder is synced: in this order."""
+    steps = []
+    fsync = os.fsync
+
+    def fsync_noted(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        steps.append((path.name, (tmp_path / "made").exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync_noted)
+    Directory(tmp_path).create_file("made", 4096)
+    assert steps == [("made.new", False), (tmp_path.name, True)]
+
+
+@pytest.mark.parametrize("after", [0, 1000, ZERO_CHUNK_SIZE])
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """A disk that runs full takes a part of a write and fails the next one."""
+    pwrite, room = os.pwrite, after
+
+    def pwrite_little(descriptor: int, data: memoryview, offset: int) -> int:
+        nonlocal room
+        if room == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = pwrite(descriptor, data[:room], offset)
+        room -= written
+        return written
+
+    monkeypatch.setattr(os, "pwrite", pwrite_little)
+    with pytest.raises(StorageError, match=r"cannot make a file of \d+ bytes: No space left on device"):
+        Directory(tmp_path).create_file("made", ZERO_CHUNK_SIZE + 4096)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, offset: pwrite(descriptor, data[:1000], offset))
+    head = bytes(range(256)) * 20
+    Directory(tmp_path).create_file("made", 8_000, head)
+    assert (tmp_path / "made").read_bytes() == head + bytes(8_000 - len(head))
+
+
+def test_a_folder_that_is_not_there_is_said_to_be_the_matter(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="No such file or directory"):
+        Directory(tmp_path / "nowhere").create_file("made", 10)
+
+
+def test_unfinished_files_are_removed(tmp_path: Path) -> None:
+    for name in ("segment-0000000002.new", "control.new", "kept"):
+        (tmp_path / name).write_bytes(b"1")
+    Directory(tmp_path).remove_unfinished()
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_folders_are_made_durably_from_the_top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder is durable once the one that it lies in is synced, and this one as well."""
+    synced = []
+    monkeypatch.setattr(storage, "_sync_directory", synced.append)
+    Directory(tmp_path / "a" / "b" / "c").create()
+    assert set(synced) == {tmp_path, tmp_path / "a", tmp_path / "a" / "b"}
+    synced.clear()
+    Directory(tmp_path / "a" / "b" / "c").create()
+    assert synced == []
+
+
+def test_buffers_are_written_one_after_the_other(tmp_path: Path) -> None:
+    """More of them than one system call takes, and empty ones among them."""
+    buffers = [bytes([number % 251]) * (number % 7) for number in range(2 * IO_VECTORS_MAX + 100)]
+    Directory(tmp_path).create_file("made", 20_000)
+    file = Directory(tmp_path).open("made", writable=True)
+    file.write(buffers, 100)
+    file.write([np.arange(4), b""], 15_000)
+    file.write([b""], 0)
+    file.write([], 0)
+    file.sync()
+    whole = b"".join(buffers)
+    expected = bytes(100) + whole
+    expected += bytes(15_000 - len(expected)) + np.arange(4).tobytes()
+    assert file.read(20_000, 0) == expected + bytes(20_000 - len(expected))
+    assert file.size() == 20_000
+    file.close()
+    file.close()
+
+
+def test_vectors_that_are_taken_in_part_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pwritev = os.pwritev
+
+    def pwritev_little(descriptor: int, views: list[memoryview], offset: int) -> int:
+        return pwritev(descriptor, [views[0][:3]], offset)
+
+    monkeypatch.setattr(os, "pwritev", pwritev_little)
+    Directory(tmp_path).create_file("made", 100)
+    file = Directory(tmp_path).open("made", writable=True)
+    file.write([b"abcdefgh", b"", b"i", b"jklm"], 10)
+    assert file.read(100, 0).strip(b"\0") == b"abcdefghijklm"
+    file.close()
+
+
+def test_a_mapping_shows_what_is_written_later(tmp_path: Path) -> None:
+    Directory(tmp_path).create_file("made", 8192)
+    file = Directory(tmp_path).open("made", writable=True)
+    mapping = file.map()
+    file.write([b"later"], 5000)
+    assert bytes(mapping[5000:5005]) == b"later"
+    file.close()
+    assert len(mapping) == 8192
+    with pytest.raises(ValueError, match="read-only"):
+        mapping[0] = 1
+
+
+def test_a_closed_file_is_not_written_to(tmp_path: Path) -> None:
+    Directory(tmp_path).create_file("made", 10)
+    file = Directory(tmp_path).open("made", writable=True)
+    file.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        file.write([b"x"], 0)
+
+
+def test_free_bytes_are_those_of_the_file_system(tmp_path: Path) -> None:
+    status = os.statvfs(tmp_path)
+    assert abs(Directory(tmp_path).free_bytes() - status.f_bavail * status.f_frsize) < 1 << 30
+
+
+@pytest.mark.parametrize(("found", "durable"), [("ext4", True), ("tmpfs", False), ("ramfs", False), (None, True)])
+def test_memory_is_not_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str | None, durable: bool
+) -> None:
+    monkeypatch.setattr(storage, "file_system_type", lambda _: found)
+    assert Directory(tmp_path).is_durable() is durable
+
+
+def test_the_deepest_and_last_mount_holds_a_folder() -> None:
+    table = (
+        "1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:5 / /data\\040dir rw - xfs /dev/sdb rw\nnonsense\n"
+        "3 2 0:6 / /data\\040dir rw - tmpfs tmpfs rw\n"
+    )
+    find = file_system.find_file_system
+    assert find(table, Path("/data dir/shard"), 0) == "tmpfs"
+    assert find(table, Path("/data dir/shard"), os.makedev(0, 5)) == "xfs"
+    assert find(table, Path("/data"), 0) == "ext4"
+    assert find("", Path("/data"), 0) is None
+
+
+# --- The lock of a folder
+
+HOLD = """
+import sys
+from pathlib import Path
+from bezant.engine.log.storage import FolderLock
+lock = FolderLock(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
+    """As long as that one lives, and however it ends."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(DataFolderInUse, match=f"in use by process {holder.pid}: stop it"):
+            FolderLock(tmp_path)
+    finally:
+        holder.kill()
+        holder.communicate(timeout=TIMEOUT_S)
+    lock = FolderLock(tmp_path)
+    assert (tmp_path / "lock").read_text() == str(os.getpid())
+    lock.release()
+
+
+def test_a_lock_that_is_released_can_be_had_again(tmp_path: Path) -> None:
+    lock = FolderLock(tmp_path)
+    with pytest.raises(DataFolderInUse, match=f"process {os.getpid()}"):
+        FolderLock(tmp_path)
+    lock.release()
+    lock.release()
+    again = FolderLock(tmp_path)
+    again.release()
+
+
+def test_a_holder_that_has_not_said_who_it_is_is_unknown(tmp_path: Path) -> None:
+    lock = FolderLock(tmp_path)
+    (tmp_path / "lock").write_bytes(b"")
+    with pytest.raises(DataFolderInUse, match="process unknown"):
+        FolderLock(tmp_path)
+    lock.release()
