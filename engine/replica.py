@@ -170,12 +170,17 @@ class Replica:
         """Take notice that a group is durable."""
         self.log.finish_group(group)
 
+    def tidy(self) -> None:
+        """Do what nobody waits for, when the results of a durable group have been told."""
+        self.log.tidy()
+
     def write_group(self) -> None:
         """Write and sync everything appended, here and now."""
         group = self.begin_group()
         if group is not None:
             group.write_and_sync()
             self.finish_group(group)
+            self.tidy()
 
     @property
     def durable_index(self) -> int:

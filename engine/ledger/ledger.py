@@ -8,6 +8,7 @@ import blake3
 import numpy as np
 import numpy.typing as npt
 
+from bezant.engine.compiled import direct
 from bezant.engine.ledger.index import Index
 from bezant.engine.ledger.kernel import execute_batch
 from bezant.engine.ledger.lookups import (
@@ -106,6 +107,7 @@ class Ledger:
         self._fetch_events = fetch_events if fetch_events is not None else self._fetch_kept
         self._progress = np.zeros(PROGRESS_SIZE, np.int64)
         self._half_done = False
+        self._execute_batch = execute_batch
 
     # ---- what changes it ----
 
@@ -154,8 +156,8 @@ class Ledger:
             raise LedgerError(f"the time {entry_timestamp_ns} is beyond the year 2200: see to the clock")
         if commands.dtype != COMMAND or commands.ndim != 1:
             raise LedgerError(f"commands are a one-dimensional array of COMMAND records, not {commands.dtype}")
-        if len(preset) not in (0, len(commands)):
-            raise LedgerError(f"{len(preset)} preset codes for {len(commands)} commands")
+        if len(preset) not in (0, len(commands)) or preset.dtype != np.int64 or not preset.flags.c_contiguous:
+            raise LedgerError(f"{len(preset)} preset codes of {preset.dtype} for {len(commands)} commands")
         return np.require(commands, requirements=["C_CONTIGUOUS", "WRITEABLE"])
 
     def _run(self, commands: Records, preset: Words, events: Records, results: Records) -> None:
@@ -167,12 +169,13 @@ class Ledger:
         progress[PROGRESS_BASE_SEQUENCE] = self.next_sequence
         originals = NO_ORIGINALS
         while True:
-            execute_batch(
+            self._execute_batch(
                 self._arrays, commands, command_words, preset, events, event_words, results, originals, progress
             )
             if progress[PROGRESS_NEEDED] == 0:
-                return
+                break
             originals = self._fetch_originals(commands, originals)
+        self._execute_batch = direct(execute_batch)
 
     def _make_room(self, count: int) -> None:
         """Make room in the indexes: a command may add an id, an account or a hold, and the fate of a hold."""

@@ -308,11 +308,15 @@ class Log:
         return Group(self._writing)
 
     def finish_group(self, group: Group) -> None:
-        """Take notice that a group is durable."""
+        """Take notice that a group is durable. Its results may be told; call `tidy` when they have been."""
         self._writing = []
         self._note_durable(group.last_header)
         self._durable_segment, self._durable_offset = group.last_segment.number, group.end
+
+    def tidy(self) -> None:
+        """Do what a durable group leaves to do and nobody waits for: the watermark, the chain hash, full segments."""
         self._write_watermark(clean_stop=0)
+        self.settle_hash()
         self._close_full_segments()
         if not self._prepared or len(self._prepared) < SEGMENTS_PREPARED:
             self._prepare()

@@ -35,6 +35,10 @@ class LogFile:
 
     def write(self, buffers: Sequence[Buffer], offset: int) -> None:
         """Write buffers one after the other, starting at a byte offset."""
+        if len(buffers) <= IO_VECTORS_MAX:
+            written = os.pwritev(self._descriptor, buffers, offset)
+            if written == sum(memoryview(buffer).nbytes for buffer in buffers):
+                return
         views = [memoryview(buffer).cast("B") for buffer in buffers]
         while views:
             written = os.pwritev(self._descriptor, views[:IO_VECTORS_MAX], offset)
