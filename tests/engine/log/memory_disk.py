@@ -1,0 +1,136 @@
+"""A disk in memory that loses power: it knows what was written and what a sync has made durable.
+
+A killed process keeps its page cache, so a log that never synced would pass every test that kills one. Here, what was
+not synced when the power went is, sector by sector, old, new or garbage.
+"""
+
+import random
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from typing_extensions import Buffer
+
+from bezant.engine.log.storage import Directory, LogFile
+from bezant.protocol.errors import StorageError
+from bezant.protocol.records import Bytes
+
+SECTOR_SIZE: Final = 512
+
+
+class PowerCut(Exception):
+    """The power has gone; nothing that is done from now on has an effect."""
+
+
+class MemoryDisk(Directory):
+    """A folder in memory. `steps_left` counts writes and syncs of open files down to the moment the power goes."""
+
+    def __init__(self, before: "MemoryDisk | None" = None, *, steps_left: int = 1 << 30) -> None:
+        """`before` is the disk as another process has left it, page cache included."""
+        super().__init__(Path("memory"))
+        self.steps_left = steps_left
+        self.durable: dict[str, bytes] = dict(before.durable) if before else {}
+        self.current = {name: bytearray(data) for name, data in before.current.items()} if before else {}
+
+    @property
+    def is_dead(self) -> bool:
+        return self.steps_left <= 0
+
+    def step(self) -> None:
+        """One write or sync is done, unless the power goes in the middle of it."""
+        self.steps_left -= 1
+        if self.is_dead:
+            raise PowerCut
+
+    def create(self) -> None:
+        pass
+
+    def names(self) -> list[str]:
+        return sorted(self.current)
+
+    def open(self, name: str, *, writable: bool) -> LogFile:
+        return MemoryFile(self, name, writable=writable)
+
+    def create_file(self, name: str, size: int, head: Buffer = b"") -> None:
+        """At once and durable: a file that is half made has another name, and is removed."""
+        if self.is_dead:
+            raise StorageError("the power has gone")
+        head = bytes(head)
+        self.durable[name] = head + bytes(size - len(head))
+        self.current[name] = bytearray(self.durable[name])
+
+    def free_bytes(self) -> int:
+        return 1 << 40
+
+    def is_durable(self) -> bool:
+        return True
+
+    def remove_unfinished(self) -> None:
+        for name in self.names():
+            if name.endswith(".new"):
+                del self.current[name], self.durable[name]
+
+    def lose_power(self, chance: random.Random) -> None:
+        """Forget the page cache: every sector that was not synced is as chance has it."""
+        for name in self.names():
+            self.durable[name] = _torn(self.durable[name], bytes(self.current[name]), chance)
+            self.current[name] = bytearray(self.durable[name])
+
+
+class MemoryFile(LogFile):
+    """An open file of a `MemoryDisk`."""
+
+    def __init__(self, disk: MemoryDisk, name: str, *, writable: bool) -> None:  # it has no descriptor
+        self.path = disk.path / name
+        self._disk = disk
+        self._name = name
+        self._writable = writable
+
+    def write(self, buffers: list[Buffer], offset: int) -> None:
+        if self._disk.is_dead:
+            raise PowerCut
+        if not self._writable:
+            raise OSError("the file is open for reading only")
+        data = b"".join(bytes(buffer) for buffer in buffers)
+        self._disk.current[self._name][offset : offset + len(data)] = data
+        self._disk.step()
+
+    def sync(self) -> None:
+        self._disk.step()
+        self._disk.durable[self._name] = bytes(self._disk.current[self._name])
+
+    def read(self, size: int, offset: int) -> bytes:
+        return bytes(self._disk.current[self._name][offset : offset + size])
+
+    def size(self) -> int:
+        return len(self._disk.current[self._name])
+
+    def map(self) -> Bytes:
+        mapping = np.frombuffer(self._disk.current[self._name], np.uint8)
+        mapping.flags.writeable = False
+        return mapping
+
+    def close(self) -> None:
+        pass
+
+
+def _torn(durable: bytes, current: bytes, chance: random.Random) -> bytes:
+    if durable == current:
+        return durable
+    lost = chance.choice([0.0, 0.1, 0.5, 0.9])  # most crashes tear a little or lose nearly everything
+    garbage = chance.choice([0.0, 0.0, 0.1])
+    result = bytearray(current)
+    for start in range(0, len(current), SECTOR_SIZE):
+        sector = slice(start, start + SECTOR_SIZE)
+        old, new = np.frombuffer(durable[sector], np.uint8), np.frombuffer(current[sector], np.uint8)
+        changed = np.flatnonzero(old != new)
+        if not len(changed):
+            continue
+        lot = chance.random()
+        if lot < lost:
+            result[sector] = durable[sector]
+        elif lot < lost + garbage:
+            # Of the bytes that were being written, and no others: those before them were synced and are in place.
+            first, end = start + int(changed[0]), start + int(changed[-1]) + 1
+            result[first:end] = chance.randbytes(end - first)
+    return bytes(result)
