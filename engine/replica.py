@@ -38,7 +38,7 @@ from bezant.protocol.errors import (
 )
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.messages import ControlEntry, Currency, decode_message, encode_message
-from bezant.protocol.records import COMMAND, EVENT, EVENT_ANSWER, EVENT_SIZE, Records, Words, position_of
+from bezant.protocol.records import COMMAND, EVENT, EVENT_ANSWER, EVENT_SIZE, RESULT, Records, Words, position_of
 
 BATCH_COMMANDS_MAX: Final = 32_768
 """Commands that one `execute` takes: the events of so many fit in one entry."""
@@ -120,8 +120,12 @@ class Replica:
         """
         if len(commands) > BATCH_COMMANDS_MAX:
             raise LedgerError(f"a batch of {len(commands)} commands is over the {BATCH_COMMANDS_MAX} that one may have")
-        if not self.log.has_room((len(commands) + EXPIRES_PER_ENTRY_MAX) * EVENT_SIZE):
-            preset = np.full(len(commands), int(ResultCode.STORAGE_FULL), np.int64)
+        events_max = len(commands) + (EXPIRES_PER_ENTRY_MAX if self.ledger.holds_with_deadline else 0)
+        if not self.log.has_room(events_max * EVENT_SIZE):
+            # Without the ledger, in which holds that are due would expire: their events need room as well.
+            refused = np.zeros(len(commands), RESULT)
+            refused["code"] = int(ResultCode.STORAGE_FULL)
+            return Executed(refused, self.log.last_index, 0)
         first_sequence = self.ledger.next_sequence
         timestamp_ns = self._next_timestamp_ns()
         execution = self.ledger.execute(commands, timestamp_ns, preset)

@@ -88,13 +88,11 @@ class Group:
                 raise LedgerError(f"{segment.name} is closed and has an entry to write")
             if file is not segment.file:
                 if file is not None:
-                    file.write(buffers, start)
-                    file.sync()
+                    file.write_durably(buffers, start)
                 file, buffers, start = segment.file, [], offset
             buffers += (entry.encoded, entry.body)
         if file is not None:
-            file.write(buffers, start)
-            file.sync()
+            file.write_durably(buffers, start)
 
 
 class Log:

@@ -35,13 +35,16 @@ class LogFile:
 
     def write(self, buffers: Sequence[Buffer], offset: int) -> None:
         """Write buffers one after the other, starting at a byte offset."""
-        if len(buffers) <= IO_VECTORS_MAX:
-            written = os.pwritev(self._descriptor, buffers, offset)
-            if written == sum(memoryview(buffer).nbytes for buffer in buffers):
-                return
+        self._write(buffers, offset, 0)
+
+    def write_durably(self, buffers: Sequence[Buffer], offset: int) -> None:
+        """The same, and return when what was written is on the disk: `write` and `sync` in one system call."""
+        self._write(buffers, offset, os.RWF_DSYNC)
+
+    def _write(self, buffers: Sequence[Buffer], offset: int, flags: int) -> None:
         views = [memoryview(buffer).cast("B") for buffer in buffers]
         while views:
-            written = os.pwritev(self._descriptor, views[:IO_VECTORS_MAX], offset)
+            written = os.pwritev(self._descriptor, views[:IO_VECTORS_MAX], offset, flags)
             offset += written
             while views and written >= len(views[0]):
                 written -= len(views.pop(0))

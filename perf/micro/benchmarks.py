@@ -187,6 +187,7 @@ def _append_and_sync(count: int) -> Callable[[int], float]:
                     raise LookupError("an entry was appended and there is nothing to write")
                 group.write_and_sync()
                 log.finish_group(group)
+                log.tidy()
             total_s = time.perf_counter() - started
             log.close()
         return total_s

@@ -127,6 +127,7 @@ class Writer:
         if group is not None:
             group.write_and_sync()
             self.log.finish_group(group)
+            self.log.tidy()
 
     def write(self, *counts: int) -> None:
         """One group, of entries with so many events."""

@@ -95,6 +95,14 @@ class MemoryFile(LogFile):
         self._disk.current[self._name][offset : offset + len(data)] = data
         self._disk.step()
 
+    def write_durably(self, buffers: list[Buffer], offset: int) -> None:
+        self.write(buffers, offset)
+        self.sync()
+
+    def write_durably(self, buffers: list[Buffer], offset: int) -> None:
+        self.write(buffers, offset)
+        self.sync()
+
     def sync(self) -> None:
         self._disk.step()
         self._disk.durable[self._name] = bytes(self._disk.current[self._name])

@@ -104,6 +104,7 @@ def test_indexes_follow_the_group(tmp_path: Path) -> None:
     group.write_and_sync()
     assert (writer.log.last_index, writer.log.durable_index, writer.log.durable_sequence) == (3, 0, 0)
     writer.log.finish_group(group)
+    writer.log.tidy()
     assert (writer.log.durable_index, writer.log.durable_sequence, writer.log.idle) == (2, 4, False)
     writer.sync()
     assert (writer.log.durable_index, writer.log.durable_sequence, writer.log.idle) == (3, 6, True)
@@ -119,6 +120,7 @@ def test_nothing_of_a_group_is_on_the_disk_before_it_is_written(tmp_path: Path) 
     writer.append(1)
     assert [int(place.header["index"]) for place in places_in(tmp_path)] == [1]
     writer.log.finish_group(group)
+    writer.log.tidy()
     writer.close()
 
 
@@ -130,6 +132,7 @@ def test_a_group_knows_its_bytes(tmp_path: Path) -> None:
     assert group.bytes_count == entry_size(3) + entry_size(1)
     group.write_and_sync()
     writer.log.finish_group(group)
+    writer.log.tidy()
     assert writer.log.bytes_count == group.bytes_count
     writer.close()
 
@@ -148,6 +151,7 @@ def test_events_are_read_back_from_wherever_they_are(tmp_path: Path) -> None:
     group.write_and_sync()
     assert writer.read(*everything) == everything
     writer.log.finish_group(group)
+    writer.log.tidy()
     assert writer.read(*everything) == everything
     writer.sync()
     assert writer.read(*everything) == everything
@@ -170,6 +174,7 @@ def test_an_event_that_is_not_there_is_our_own_fault(tmp_path: Path, sequence: i
         writer.read(sequence)
     group.write_and_sync()
     writer.log.finish_group(group)
+    writer.log.tidy()
     writer.close()
 
 
@@ -224,6 +229,7 @@ def test_the_next_group_may_begin_in_the_segment_that_the_one_before_it_filled(t
     writer.append(200)
     group.write_and_sync()
     writer.log.finish_group(group)
+    writer.log.tidy()
     writer.sync()
     assert writer.log.durable_index == 3
     writer.close()
@@ -242,6 +248,7 @@ def test_full_segments_are_closed(tmp_path: Path) -> None:
         writer.append(300)
         group.write_and_sync()
         writer.log.finish_group(group)
+        writer.log.tidy()
         writer.sync()
     last = newest_page(tmp_path)["durable_segment"]
     assert last == 30
@@ -288,6 +295,7 @@ def test_the_control_page_says_where_the_last_durable_entry_ends(tmp_path: Path)
     writer.append(200)
     group.write_and_sync()
     writer.log.finish_group(group)
+    writer.log.tidy()
     page = newest_page(tmp_path)
     assert (page["durable_index"], page["durable_sequence"]) == (2, 202)
     assert (page["durable_segment"], page["durable_offset"]) == (1, places_in(tmp_path)[1].end)
@@ -309,11 +317,13 @@ def test_the_last_entry_of_a_group_says_that_the_group_before_it_is_durable(tmp_
     chain_hash = writer.log.chain_hash
     group.write_and_sync()
     writer.log.finish_group(group)
+    writer.log.tidy()
     group = begin(writer)
     writer.append(4)
     assert writer.log.chain_hash != chain_hash
     group.write_and_sync()
     writer.log.finish_group(group)
+    writer.log.tidy()
     writer.sync()
     writer.close()
     assert [int(place.header["durable_before"]) for place in places_in(tmp_path)] == [0, 0, 1, 3]

@@ -85,6 +85,7 @@ class Story:
                     group.write_and_sync()
                     self.durable = group.last_header.index
                     writer.log.finish_group(group)
+                    writer.log.tidy()
                 group = None
             else:
                 writer.append(action)

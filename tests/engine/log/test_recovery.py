@@ -223,6 +223,7 @@ def test_rot_in_the_last_group_but_one_is_no_ambiguity_under_load(tmp_path: Path
         writer.append(1)
         group.write_and_sync()
         writer.log.finish_group(group)
+        writer.log.tidy()
     writer.sync()
     writer.close()
     written = History(writer.facts, {1: (folder / segment_name(1)).read_bytes()}, [])

@@ -123,8 +123,8 @@ def test_buffers_are_written_one_after_the_other(tmp_path: Path) -> None:
 def test_vectors_that_are_taken_in_part_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pwritev = os.pwritev
 
-    def pwritev_little(descriptor: int, views: list[memoryview], offset: int) -> int:
-        return pwritev(descriptor, [views[0][:3]], offset)
+    def pwritev_little(descriptor: int, views: list[memoryview], offset: int, flags: int = 0) -> int:
+        return pwritev(descriptor, [views[0][:3]], offset, flags)
 
     monkeypatch.setattr(os, "pwritev", pwritev_little)
     Directory(tmp_path).create_file("made", 100)
