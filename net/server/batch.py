@@ -10,6 +10,7 @@ import xxhash
 
 from bezant.engine.hashing import XXH3_SHORT_MAX
 from bezant.engine.replica import BATCH_COMMANDS_MAX
+from bezant.net.server.chain_kernels import count_unterminated, preset_unterminated, preset_unterminated_span
 from bezant.net.server.frame_kernels import (
     CURSOR_COMMANDS,
     CURSOR_DEADLINES,
@@ -17,14 +18,17 @@ from bezant.net.server.frame_kernels import (
     CURSOR_SIZE,
     FRAME,
     encode_replies,
+    preset_expired,
     reply_offset,
     reply_size,
 )
 from bezant.protocol.frames import CHECKSUM_OFFSET_END, FRAME_HEADER_SIZE, Operation
-from bezant.protocol.records import COMMAND, RESULT, RESULT_SIZE, Records
+from bezant.protocol.kinds import CommandFlag
+from bezant.protocol.records import COMMAND, RESULT, RESULT_SIZE, Records, Words
 
 _CHECKSUM: Final = struct.Struct("<Q")
 _NO_RESULTS: Final = np.zeros(0, RESULT)
+_NO_PRESET: Final = np.zeros(0, np.int64)
 
 
 class Replier(Protocol):
@@ -110,6 +114,30 @@ class Batch:
     def has_room(self, commands: int) -> bool:
         """Whether so many more commands fit."""
         return self.command_count + commands <= BATCH_COMMANDS_MAX
+
+    def preset(self, now_ns: int) -> Words:
+        """Codes that refuse commands before the ledger sees them: their deadline has passed, or their chain is open.
+
+        Empty if there are none, as usual.
+        """
+        chains_open = self._leaves_chains_open()
+        if not (self.has_deadlines or chains_open):
+            return _NO_PRESET
+        preset = np.zeros(self.command_count, np.int64)
+        if self.has_deadlines:
+            preset_expired(self.frames, self.frame_count, now_ns, preset)
+        if chains_open:
+            preset_unterminated(self.frames, self.frame_count, self.command_words, preset)
+            for _, command_first, command_end in self.submissions:
+                preset_unterminated_span(self.command_words, command_first, command_end, preset)
+        return preset if preset.any() else _NO_PRESET
+
+    def _leaves_chains_open(self) -> bool:
+        if count_unterminated(self.frames, self.frame_count, self.command_words):
+            return True
+        flags = self.commands["flags"]
+        ends = [submission.command_end for submission in self.submissions]
+        return any(flags[end - 1] & CommandFlag.LINKED for end in ends if end)
 
     def add_submission(self, commands: Records, future: "asyncio.Future[Records]") -> None:
         """Add commands of the process itself; there must be room."""

@@ -19,18 +19,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, ParamSpec, Protocol
 
-import numpy as np
-
 from bezant.engine.log.log import Group
 from bezant.engine.replica import Replica
 from bezant.net.server.batch import Batch, Request
 from bezant.net.server.failure import end_after_bug
-from bezant.net.server.frame_kernels import preset_expired
 from bezant.net.server.requests import answer_request
 from bezant.net.server.statistics import Counters
 from bezant.net.server.syncing import SyncThread, write_or_die
 from bezant.protocol.errors import CorruptLog, LedgerError, RemoteProtocolError, StorageError, UsageError
-from bezant.protocol.records import Records, Words
+from bezant.protocol.records import Records
 
 CONNECTION_BYTES_IN_FLIGHT_MAX: Final = 8 << 20
 TOTAL_BYTES_IN_FLIGHT_MAX: Final = 64 << 20
@@ -46,7 +43,6 @@ INLINE_SYNC_WEIGHT: Final = 0.1
 STEP_S_MAX: Final = 0.005
 """Seconds after which requests, and connections that wait for room, are left for the next step of the loop."""
 
-_NO_PRESET: Final = np.zeros(0, np.int64)
 _Parameters = ParamSpec("_Parameters")
 
 
@@ -143,7 +139,7 @@ class Reactor:
         self._collecting = self._spare.pop()
         count = batch.command_count
         if count:
-            executed = self.replica.execute(batch.commands[:count], self._preset(batch))
+            executed = self.replica.execute(batch.commands[:count], batch.preset(time.monotonic_ns()))
             batch.results = executed.results
             self.counters.commands += count
             self.counters.events += executed.event_count
@@ -151,14 +147,6 @@ class Reactor:
         batch.index = self.replica.log.last_index
         self._executed.append(batch)
         self.counters.add("execute", time.perf_counter() - started)
-
-    def _preset(self, batch: Batch) -> Words:
-        """Codes for commands whose deadline passed before they got here."""
-        if not batch.has_deadlines:
-            return _NO_PRESET
-        preset = np.zeros(batch.command_count, np.int64)
-        preset_expired(batch.frames, batch.frame_count, time.monotonic_ns(), preset)
-        return preset if preset.any() else _NO_PRESET
 
     def _answer_requests(self, batch: Batch) -> None:
         """Answer the requests of a batch, or as many as there is time for; the rest goes to the next batch."""

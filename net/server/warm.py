@@ -4,6 +4,7 @@ import numpy as np
 
 from bezant.engine.ledger.ledger import Ledger
 from bezant.net.server.batch import Batch
+from bezant.net.server.chain_kernels import count_unterminated, preset_unterminated, preset_unterminated_span
 from bezant.net.server.frame_kernels import encode_replies, preset_expired, scan_frames
 from bezant.protocol.frames import Operation, encode_frame
 from bezant.protocol.kinds import CommandKind
@@ -23,7 +24,11 @@ def warm_kernels() -> None:
     batch = Batch()
     frame = np.frombuffer(encode_frame(Operation.COMMANDS, 1, command.tobytes()), np.uint8).copy()
     scan_frames(frame, len(frame), batch.command_words, batch.frames, 0, batch.cursor)
-    preset_expired(batch.frames, 1, 1, np.zeros(1, np.int64))
+    preset = np.zeros(1, np.int64)
+    preset_expired(batch.frames, 1, 1, preset)
+    count_unterminated(batch.frames, 1, batch.command_words)
+    preset_unterminated(batch.frames, 1, batch.command_words, preset)
+    preset_unterminated_span(batch.command_words, 0, 1, preset)
     results = np.zeros(1, RESULT)
     out = np.zeros(12, np.int64)
     encode_replies(batch.frames, 1, results.view(np.int64).reshape(1, 8), out, out.view(np.uint8))

@@ -1,6 +1,7 @@
 """A node in the test's own process and event loop, and a client that may do to it whatever a socket can do."""
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,8 @@ WAIT_S = 20.0
 SETTINGS = ReplicaSettings(segment_size=1 << 20, accounts_max=1 << 10, ids_capacity_initial=1 << 10)
 LARGE_SETTINGS = ReplicaSettings(segment_size=8 << 20, accounts_max=1 << 10, ids_capacity_initial=1 << 10)
 """For tests that fill a batch, whose events must fit in one segment."""
+SYSTEM_BUFFER_SIZE = 64 << 10
+"""Bytes that the system keeps for a client that does not read; few, so that tests soon reach the node's own bounds."""
 HELLO = encode_frame(Operation.HELLO, 1, encode_message(Hello("test", 1)))
 
 
@@ -137,16 +140,23 @@ class Node:
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
-        self.server = await loop.create_server(self._accept, "127.0.0.1", 0, backlog=1024)
-        self.port = self.server.sockets[0].getsockname()[1]
+        listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SYSTEM_BUFFER_SIZE)
+        self.server = await loop.create_server(self._accept, sock=listening)
+        self.port = listening.getsockname()[1]
 
     def _accept(self) -> Connection:
         connection = Connection(self.clients)
         self.connections.append(connection)
         return connection
 
-    async def connect(self, *, greet: bool = True) -> Client:
-        client = Client(*await asyncio.open_connection("127.0.0.1", self.port))
+    async def connect(self, *, greet: bool = True, buffer_size: int | None = None) -> Client:
+        """Connect; with a `buffer_size`, like somebody whose system takes no more bytes than that."""
+        connecting = socket.socket()
+        if buffer_size is not None:
+            connecting.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_size)
+        connecting.connect(("127.0.0.1", self.port))
+        client = Client(*await asyncio.open_connection(sock=connecting))
         self.connected.append(client)
         if greet:
             await client.send(HELLO)

@@ -62,9 +62,10 @@ async def test_a_byte_at_a_time(node: Node, client: Client) -> None:
     assert [(reply.request_id, len(reply.body)) for reply in await client.replies(3)] == [(1, 64), (2, 1), (3, 128)]
 
 
-async def test_many_frames_in_one_piece(node: Node, client: Client) -> None:
+async def test_many_frames_in_one_piece(large_node: Node) -> None:
+    client = await large_node.connect()
     counts = [1 + number % 3 for number in range(2500)]
-    position = node.replica.ledger.next_sequence - 1
+    position = large_node.replica.ledger.next_sequence - 1
     await client.send(*(transfer_frame(number, count) for number, count in enumerate(counts)))
     for number, count in enumerate(counts):
         reply = await client.reply()
