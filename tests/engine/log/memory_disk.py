@@ -99,10 +99,6 @@ class MemoryFile(LogFile):
         self.write(buffers, offset)
         self.sync()
 
-    def write_durably(self, buffers: list[Buffer], offset: int) -> None:
-        self.write(buffers, offset)
-        self.sync()
-
     def sync(self) -> None:
         self._disk.step()
         self._disk.durable[self._name] = bytes(self._disk.current[self._name])
