@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bezant.engine.compiled import kernel_digest
-from bezant.engine.ledger.ledger import ACCOUNTS_MAX_DEFAULT, Ledger
+from bezant.engine.ledger.ledger import ACCOUNTS_MAX_DEFAULT, Ledger, ids_capacity_for
+from bezant.engine.ledger.warm import warm_ledger
 from bezant.engine.log.entry import Entry
 from bezant.engine.log.log import Log, open_log
 from bezant.engine.log.storage import FolderLock
@@ -63,8 +64,13 @@ def verify(
 
 
 def _verify(log: Log, on_progress: Callable[[int, int], None] | None, accounts_max: int) -> VerifyReport:
+    warm_ledger()
     started = time.perf_counter()
-    ledger = Ledger(accounts_max=accounts_max, fetch_events=log.read_events)
+    ledger = Ledger(
+        accounts_max=accounts_max,
+        ids_capacity_initial=ids_capacity_for(log.count_events_at_most()),
+        fetch_events=log.read_events,
+    )
     events = entries = 0
     for entry in _ahead(log.open()):
         replay_entry(ledger, entry)

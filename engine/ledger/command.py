@@ -46,12 +46,11 @@ from bezant.engine.ledger.state import (
     COUNTER_LAST_TIMESTAMP_NS,
     COUNTER_NEXT_SEQUENCE,
     COUNTER_POSITION_BASE,
-    SEQUENCE_BITS,
     LedgerArrays,
     Originals,
 )
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.records import Records, Words
+from bezant.protocol.records import SEQUENCE_BITS, Records, Words
 
 COMMAND_WORDS_COPIED: Final = 15
 """Words of a command that its event repeats; the sixteenth is reserved there and the result here."""

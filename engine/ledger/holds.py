@@ -14,10 +14,9 @@ from bezant.engine.ledger.state import (
     COUNTER_HOLDS_FREE,
     COUNTER_HOLDS_TOP,
     FATE_OPEN,
-    SEQUENCE_BITS,
     LedgerArrays,
 )
-from bezant.protocol.records import Records, Words
+from bezant.protocol.records import SEQUENCE_BITS, Records, Words
 
 
 @inlined

@@ -151,22 +151,23 @@ class Index:
         """Memory of the tables."""
         return self.arrays.current.nbytes + self.arrays.previous.nbytes + self._next.nbytes
 
-    def make_room(self, keys: int) -> None:
-        """Make sure that `keys` more find room, and do this batch's share of growing."""
-        if int(self.arrays.meta[META_COUNT]) + keys < self._quiet_below:
+    def make_room(self, keys: int, keys_max: int | None = None) -> None:
+        """Make sure that `keys_max` (else `keys`) more find room, and do the share of growing that `keys` cost."""
+        keys_max = keys if keys_max is None else keys_max
+        if int(self.arrays.meta[META_COUNT]) + keys_max < self._quiet_below:
             return
         if len(self.arrays.previous):
             self._migrate(keys * MIGRATE_SLOTS_PER_KEY)
         arrays = self.arrays
         capacity = len(arrays.current)
-        percent = 100 * (int(arrays.meta[META_COUNT]) + keys) // capacity
+        percent = 100 * (int(arrays.meta[META_COUNT]) + keys_max) // capacity
         if percent < PREPARE_AT_PERCENT:
             if not len(arrays.previous):
                 self._quiet_below = capacity * PREPARE_AT_PERCENT // 100
             return
         self._prepare(keys)
         if percent >= SWITCH_AT_PERCENT:
-            self._switch(keys)
+            self._switch(keys_max)
 
     def _prepare(self, keys: int) -> None:
         """Allocate the next table, twice the size unless most keys were removed, and touch a part of it."""

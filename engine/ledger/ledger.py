@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bezant.engine.compiled import direct
-from bezant.engine.ledger.index import Index
+from bezant.engine.ledger.index import PREPARE_AT_PERCENT, Index
 from bezant.engine.ledger.kernel import execute_batch
 from bezant.engine.ledger.lookups import (
     PROGRESS_BASE_SEQUENCE,
@@ -50,6 +50,9 @@ IDS_CAPACITY_INITIAL_DEFAULT = 1 << 22
 ACCOUNTS_CAPACITY_INITIAL = 1 << 10
 HOLDS_CAPACITY_INITIAL = 1 << 10
 
+IDS_CAPACITY_PREPARED_MAX = 1 << 26
+"""Slots (16 bytes each) that `ids_capacity_for` prepares at most; beyond that the index grows as it goes."""
+
 FetchEvents = Callable[[npt.NDArray[np.int64]], Records]
 """Returns the EVENT records with these sequences, in this order; all lie in earlier batches."""
 
@@ -65,6 +68,14 @@ def same_keys(events: Records, keys: Records) -> npt.NDArray[np.bool_]:
     same = (events["id_head"] == keys["id_head"]) & (events["id_tail"] == keys["id_tail"])
     same &= (events["debit_head"] ^ keys["debit_head"]) & SLOT_BITS_OF_HEAD == 0
     return np.asarray(same, np.bool_)
+
+
+def ids_capacity_for(events: int, initial: int = IDS_CAPACITY_INITIAL_DEFAULT) -> int:
+    """Slots, at least `initial`, of an id index that will not have to grow while so many events are replayed."""
+    capacity = initial
+    while capacity < IDS_CAPACITY_PREPARED_MAX and events * 100 > capacity * PREPARE_AT_PERCENT:
+        capacity *= 2
+    return capacity
 
 
 class Execution(NamedTuple):
@@ -180,7 +191,7 @@ class Ledger:
     def _make_room(self, count: int) -> None:
         """Make room in the indexes: a command may add an id, an account or a hold, and the fate of a hold."""
         self._account_index.make_room(count)
-        self._id_index.make_room(2 * count + EXPIRES_PER_ENTRY_MAX)
+        self._id_index.make_room(count, 2 * count + EXPIRES_PER_ENTRY_MAX)
         self._hold_index.make_room(count)
         accounts, ids, holds = self._account_index.arrays, self._id_index.arrays, self._hold_index.arrays
         arrays = self._arrays

@@ -91,7 +91,7 @@ class HoldArrays(NamedTuple):
     rows: Records
     free: Words
     heap: Words
-    index: IndexArrays
+    index: IndexArrays  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
 
 
 class LedgerArrays(NamedTuple):

@@ -8,13 +8,15 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 import xxhash
 
+from bezant.engine.compiled import direct
 from bezant.engine.hashing import XXH3_SHORT_MAX
 from bezant.engine.replica import BATCH_COMMANDS_MAX
-from bezant.net.server.chain_kernels import count_unterminated, preset_unterminated, preset_unterminated_span
+from bezant.net.server.chain_kernels import preset_unterminated, preset_unterminated_span
 from bezant.net.server.frame_kernels import (
     CURSOR_COMMANDS,
     CURSOR_DEADLINES,
     CURSOR_FRAMES,
+    CURSOR_OPEN_CHAINS,
     CURSOR_SIZE,
     FRAME,
     encode_replies,
@@ -28,6 +30,7 @@ from bezant.protocol.records import COMMAND, RESULT, RESULT_SIZE, Records, Words
 
 _CHECKSUM: Final = struct.Struct("<Q")
 _NO_RESULTS: Final = np.zeros(0, RESULT)
+_NO_REPLIES: Final = memoryview(b"")
 _NO_PRESET: Final = np.zeros(0, np.int64)
 
 
@@ -80,7 +83,9 @@ class Batch:
         self.requests: list[Request] = []
         self.answers: list[tuple[Request, bytes | Exception]] = []
         self.results: Records = _NO_RESULTS
+        self.replies = _NO_REPLIES
         self.index = 0
+        self._encode = direct(encode_replies)
 
     def clear(self) -> None:
         """Make it ready to be filled again."""
@@ -90,6 +95,7 @@ class Batch:
         self.requests.clear()
         self.answers.clear()
         self.results = _NO_RESULTS
+        self.replies = _NO_REPLIES
 
     @property
     def command_count(self) -> int:
@@ -133,8 +139,10 @@ class Batch:
         return preset if preset.any() else _NO_PRESET
 
     def _leaves_chains_open(self) -> bool:
-        if count_unterminated(self.frames, self.frame_count, self.command_words):
+        if self.cursor[CURSOR_OPEN_CHAINS]:
             return True
+        if not self.submissions:
+            return False
         flags = self.commands["flags"]
         ends = [submission.command_end for submission in self.submissions]
         return any(flags[end - 1] & CommandFlag.LINKED for end in ends if end)
@@ -147,6 +155,20 @@ class Batch:
         self.cursor[CURSOR_COMMANDS] = end
         self.submissions.append(Submission(future, first, end))
 
+    def encode_replies(self) -> None:
+        """Encode the replies to all connections, to be sent by `send_replies`."""
+        if not self.runs:
+            return
+        frame_count = self.frame_count
+        last = self.frames[frame_count - 1]
+        size = reply_offset(self.frames, frame_count - 1) + reply_size(1, int(last["command_count"]))
+        out = np.empty(size // 8, np.int64)
+        out_bytes = out.view(np.uint8)
+        result_words = self.results.view(np.int64).reshape(len(self.results), RESULT_SIZE // 8)
+        self.replies = out_bytes.data
+        if self._encode(self.frames, frame_count, result_words, out, out_bytes):
+            self._seal_long_replies(self.replies)
+
     def send_replies(self) -> None:
         """Tell everybody their results. All of it must be durable."""
         if self.runs:
@@ -158,15 +180,9 @@ class Batch:
             request.respond(answer)
 
     def _send_to_connections(self) -> None:
-        frame_count = self.frame_count
-        last = self.frames[frame_count - 1]
-        size = reply_offset(self.frames, frame_count - 1) + reply_size(1, int(last["command_count"]))
-        out = np.empty(size // 8, np.int64)
-        out_bytes = out.view(np.uint8)
-        result_words = self.results.view(np.int64).reshape(len(self.results), RESULT_SIZE // 8)
-        view = out_bytes.data
-        if encode_replies(self.frames, frame_count, result_words, out, out_bytes):
-            self._seal_long_replies(view)
+        if not self.replies:
+            self.encode_replies()
+        view, size, frame_count = self.replies, len(self.replies), self.frame_count
         start = 0
         for run in self.runs:
             end = reply_offset(self.frames, run.frame_end) if run.frame_end < frame_count else size

@@ -26,18 +26,6 @@ def is_linked(command_words: Words, number: int) -> Any:
     return (command_words[number, _FLAGS_WORD] >> _FLAGS_SHIFT) & _LINKED != 0
 
 
-@kernel
-def count_unterminated(frames: Records, frame_count: int, command_words: Words) -> int:
-    """How many frames end in a command that is linked to a next one."""
-    found = 0
-    for index in range(frame_count):
-        frame = frames[index]
-        last = frame["first_command"] + frame["command_count"] - 1
-        if is_linked(command_words, last):
-            found += 1
-    return found
-
-
 @inlined
 def refuse_open_chain(command_words: Words, first: int, end: int, preset: Words) -> None:
     """Refuse the chain, if any, that the commands from `first` up to `end` leave open.

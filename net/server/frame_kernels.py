@@ -11,6 +11,7 @@ import numpy as np
 
 from bezant.engine.compiled import inlined, kernel
 from bezant.engine.hashing import XXH3_SHORT_MAX, load_word, store_word, xxh3_64
+from bezant.net.server.chain_kernels import is_linked
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.frames import (
     FRAME_HEADER_SIZE,
@@ -46,9 +47,11 @@ CURSOR_FRAMES: Final = 2
 CURSOR_VERIFIED: Final = 3
 CURSOR_DEADLINES: Final = 4
 CURSOR_LENGTH: Final = 5
-CURSOR_SIZE: Final = 6
-"""What `scan_frames` reads and advances: offset in the buffer, commands and frames in the batch, the offset of a frame
-whose checksum has been checked already (-1: none), whether any frame has a deadline, length of the frame it stopped at."""
+CURSOR_OPEN_CHAINS: Final = 6
+CURSOR_SIZE: Final = 7
+"""What `scan_frames` reads and advances: offset in the buffer, commands and frames in the batch, the offset of a
+frame whose checksum has been checked already (-1: none), whether any has a deadline, the length of the frame at which
+it stopped, whether any frame leaves a chain open."""
 
 _COMMAND_WORDS: Final = COMMAND_SIZE // 8
 _RESULT_WORDS: Final = RESULT_SIZE // 8
@@ -66,7 +69,7 @@ def check_frame(buffer: Bytes, offset: int, end: int, verified: int) -> tuple[in
     """(status, length) of the frame at an offset; status -1 if it is a whole COMMANDS frame to be taken."""
     if end - offset < FRAME_HEADER_SIZE:
         return SCAN_INCOMPLETE, 0
-    word = np.int64(load_word(buffer, offset + 8))
+    word: Any = np.int64(load_word(buffer, offset + 8))
     length = word & 0xFFFFFFFF
     if (word >> 40) & 0xFF != PROTOCOL_VERSION:
         return SCAN_VERSION_UNSUPPORTED, length
@@ -108,6 +111,8 @@ def scan_frames(buffer: Bytes, end: int, command_words: Words, frames: Records, 
             for word in range(_COMMAND_WORDS):
                 command_words[number, word] = np.int64(load_word(buffer, place + 8 * word))
             place += COMMAND_SIZE
+        if is_linked(command_words, first + count - 1):
+            cursor[CURSOR_OPEN_CHAINS] = 1
         frame = frames[cursor[CURSOR_FRAMES]]
         frame["request_id"] = np.int64(load_word(buffer, offset + 16))
         frame["first_command"] = first

@@ -180,13 +180,22 @@ class Reactor:
         self.counters.syncs += 1
         if group.bytes_count <= INLINE_SYNC_BYTES_MAX and self._inline_sync_s <= INLINE_SYNC_S_MAX:
             self.counters.syncs_inline += 1
+            self._prepare_replies()
             self._finish_group(group, write_or_die(group))
             return
         self._sync_started_s = time.perf_counter()
         self._sync_thread.write(group)
+        self._prepare_replies()
         started = time.perf_counter()
         self.replica.log.settle_hash()
         self.counters.add("hash", time.perf_counter() - started)
+
+    def _prepare_replies(self) -> None:
+        """Encode the replies while, or before, the disk is waited for; none is sent yet."""
+        started = time.perf_counter()
+        for batch in self._syncing:
+            batch.encode_replies()
+        self.counters.add("encode", time.perf_counter() - started)
 
     def _on_synced(self, group: Group, seconds: float) -> None:
         """The thread is done."""
@@ -203,6 +212,9 @@ class Reactor:
         self._group_under_way = False
         self.replica.finish_group(group)
         self._reply()
+        started = time.perf_counter()
+        self.replica.tidy()
+        self.counters.add("tidy", time.perf_counter() - started)
 
     def _reply(self) -> None:
         """Tell the results of everything that has become durable."""

@@ -2,31 +2,23 @@
 
 import numpy as np
 
-from bezant.engine.ledger.ledger import Ledger
+from bezant.engine.ledger.warm import warm_ledger
 from bezant.net.server.batch import Batch
-from bezant.net.server.chain_kernels import count_unterminated, preset_unterminated, preset_unterminated_span
+from bezant.net.server.chain_kernels import preset_unterminated, preset_unterminated_span
 from bezant.net.server.frame_kernels import encode_replies, preset_expired, scan_frames
 from bezant.protocol.frames import Operation, encode_frame
-from bezant.protocol.kinds import CommandKind
 from bezant.protocol.records import COMMAND, RESULT
 
 
 def warm_kernels() -> None:
-    """Run each kernel once on a ledger that is thrown away. Seconds without a cache, a moment with one."""
-    ledger = Ledger(ids_capacity_initial=2, accounts_max=4)
+    """Run each kernel once on data that is thrown away. Seconds without a cache, a moment with one."""
+    warm_ledger()
     command = np.zeros(1, COMMAND)
-    command["id_head"] = 1
-    command["kind"] = int(CommandKind.SET_LIMIT)
-    for timestamp_ns in (1, 2, 3):
-        ledger.execute(command, timestamp_ns)
-        command["id_tail"] += timestamp_ns % 2
-    ledger.lookup_accounts(np.zeros((1, 2), np.int64))
     batch = Batch()
     frame = np.frombuffer(encode_frame(Operation.COMMANDS, 1, command.tobytes()), np.uint8).copy()
     scan_frames(frame, len(frame), batch.command_words, batch.frames, 0, batch.cursor)
     preset = np.zeros(1, np.int64)
     preset_expired(batch.frames, 1, 1, preset)
-    count_unterminated(batch.frames, 1, batch.command_words)
     preset_unterminated(batch.frames, 1, batch.command_words, preset)
     preset_unterminated_span(batch.command_words, 0, 1, preset)
     results = np.zeros(1, RESULT)
