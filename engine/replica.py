@@ -20,6 +20,7 @@ from bezant.engine.ledger.ledger import (
     ACCOUNTS_MAX_DEFAULT,
     HOLDS_MAX_DEFAULT,
     IDS_CAPACITY_INITIAL_DEFAULT,
+    Execution,
     Ledger,
     ids_capacity_for,
 )
@@ -27,7 +28,7 @@ from bezant.engine.ledger.state import EXPIRES_PER_ENTRY_MAX
 from bezant.engine.log.entry import RULES_VERSION, Entry
 from bezant.engine.log.log import FREE_SPACE_FLOOR_DEFAULT, SEGMENT_SIZE_DEFAULT, Group, Log, open_log
 from bezant.engine.log.storage import Directory, FolderLock
-from bezant.protocol.codes import ResultCode
+from bezant.protocol.codes import CODE_ROW, ResultCode
 from bezant.protocol.currencies import ISO_4217
 from bezant.protocol.errors import (
     CorruptLog,
@@ -37,7 +38,7 @@ from bezant.protocol.errors import (
     UnsupportedFormat,
     UsageError,
 )
-from bezant.protocol.kinds import EntryKind
+from bezant.protocol.kinds import EntryKind, ResultFlag
 from bezant.protocol.messages import ControlEntry, Currency, decode_message, encode_message
 from bezant.protocol.records import COMMAND, EVENT, EVENT_ANSWER, EVENT_SIZE, RESULT, Records, Words, position_of
 
@@ -267,7 +268,10 @@ def replay_events(ledger: Ledger, entry: Entry) -> None:
     command_words = words[:, :16].copy()
     command_words[:, 15] = 0
     commands = command_words.view(COMMAND).reshape(len(asked))
-    execution = ledger.execute(commands, header.timestamp_ns)
+    try:
+        execution = ledger.execute(commands, header.timestamp_ns)
+    except LedgerError as error:
+        raise CorruptLog(f"entry {header.index} cannot be executed again: {error}") from error
     # As words: comparing bytes would take eight times as long.
     if not np.array_equal(execution.events.view(np.int64), recorded.view(np.int64)):
         if np.any(np.isin(execution.results["code"], (int(ResultCode.ACCOUNTS_FULL), int(ResultCode.HOLDS_FULL)))):
@@ -275,10 +279,19 @@ def replay_events(ledger: Ledger, entry: Entry) -> None:
                 f"entry {header.index} has more accounts or open holds than accounts_max and holds_max let a ledger "
                 "have here: set them to what the node had that wrote the history"
             )
-        raise CorruptLog(_describe_difference(header.index, header.first_sequence, recorded, execution.events))
+        raise CorruptLog(_describe_difference(header.index, header.first_sequence, recorded, execution))
 
 
-def _describe_difference(index: int, first_sequence: int, recorded: Records, executed: Records) -> str:
+def _describe_difference(index: int, first_sequence: int, recorded: Records, execution: Execution) -> str:
+    executed, results = execution
+    asked = np.flatnonzero(recorded["kind"] != EXPIRE) if len(results) < len(recorded) else np.arange(len(recorded))
+    for number, result in zip(asked.tolist(), results, strict=True):
+        code = int(result["code"])
+        if result["flags"] & int(ResultFlag.REPEATED) or not CODE_ROW[code].leaves_event:
+            return (
+                f"entry {index}, sequence {first_sequence + number}: there is an event in the history, and none when "
+                f"its command is executed again: the result is {CODE_ROW[code].code.name}, flags {result['flags']}"
+            )
     for number in range(min(len(recorded), len(executed))):
         for name in EVENT.names or ():
             if recorded[number][name] != executed[number][name]:
