@@ -1,0 +1,229 @@
+"""Claim: a kernel is compiled anew whenever anything that it is made of has changed, and never for anything else."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import numba
+import numpy as np
+import pytest
+
+from bezant.engine import compiled
+from bezant.engine.compiled import COMPILED, cache_directory, direct, inlined, kernel, kernel_digest, kernel_sources
+from bezant.protocol.records import Words
+
+ROOT: Final = Path(compiled.__file__).resolve().parent.parent
+ROOMS: Final = ("engine", "net", "perf", "protocol")
+DECORATORS: Final = frozenset({"kernel", "called", "inlined"})
+TIMEOUT_S: Final = 120
+
+needs_compiler = pytest.mark.skipif(not COMPILED, reason="this run is the uncompiled one")
+
+
+# --- What a kernel is made of
+
+
+def modules_of(tree: ast.Module) -> set[str]:
+    """Names of the project's modules that a file imports, as paths below the root without their ending."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name.removeprefix("bezant.").replace(".", "/") for name in found if name.startswith("bezant.")}
+
+
+def test_every_source_of_a_kernel_counts() -> None:
+    """Found another way: from the syntax of the files, starting at the decorators."""
+    trees = {
+        path.relative_to(ROOT).as_posix(): ast.parse(path.read_bytes())
+        for room in ROOMS
+        for path in (ROOT / room).rglob("*.py")
+    }
+    waiting = {
+        name
+        for name, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        and any(isinstance(one, ast.Name) and one.id in DECORATORS for one in node.decorator_list)
+    }
+    assert {"engine/ledger/kernel.py", "engine/ledger/index.py", "net/server/frame_kernels.py"} <= waiting
+    found: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        waiting |= {f"{module}.py" for module in modules_of(trees[name])} & set(trees) - found
+    assert {"engine/hashing.py", "engine/ledger/state.py", "engine/compiled.py"} <= found
+    sources = kernel_sources(ROOT)
+    assert found - set(sources) == set()
+    assert {name for name in trees if name.startswith("protocol/")} - set(sources) == set()
+    assert "net/server/reactor.py" not in sources
+
+
+def test_the_sources_are_the_bytes_of_the_files() -> None:
+    sources = kernel_sources(ROOT)
+    assert all((ROOT / name).read_bytes() == source for name, source in sources.items())
+
+
+# --- The digest
+
+
+def test_the_digest_is_sixteen_digits_and_always_the_same() -> None:
+    assert len(kernel_digest()) == 16
+    assert int(kernel_digest(), 16) >= 0
+    assert kernel_digest() == kernel_digest()
+
+
+def run(root: Path, program: str, **environment: str) -> str:
+    """The output of a program in a process of its own, whose `bezant` is the one below `root`."""
+    finished = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout.strip()
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the project's sources, to be changed."""
+    for room in ROOMS:
+        shutil.copytree(ROOT / room, tmp_path / "bezant" / room, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "bezant" / "__init__.py", tmp_path / "bezant")
+    return tmp_path
+
+
+DIGEST: Final = "from bezant.engine.compiled import kernel_digest; print(kernel_digest())"
+
+
+def test_the_digest_changes_with_the_sources_of_kernels_alone(copy: Path) -> None:
+    """It is that of another place with the same sources, and of no other sources."""
+    assert run(copy, DIGEST) == kernel_digest()
+    (copy / "bezant" / "net" / "server" / "reactor.py").write_text("# changed\n")
+    (copy / "bezant" / "engine" / "ledger" / "README.md").write_text("changed\n")
+    assert run(copy, DIGEST) == kernel_digest()
+    digests = {kernel_digest()}
+    for name in ("engine/hashing.py", "engine/ledger/state.py", "protocol/codes.py"):
+        with (copy / "bezant" / name).open("a") as file:
+            file.write("# changed\n")
+        digests.add(run(copy, DIGEST))
+    assert len(digests) == 4
+
+
+def test_the_cache_lies_where_the_user_has_caches_under_the_digest(tmp_path: Path) -> None:
+    program = "from bezant.engine.compiled import cache_directory; print(cache_directory())"
+    for environment, base in (
+        ({"XDG_CACHE_HOME": str(tmp_path)}, tmp_path),
+        ({"XDG_CACHE_HOME": "", "HOME": str(tmp_path)}, tmp_path / ".cache"),
+    ):
+        assert run(ROOT, program, **environment) == str(base / "bezant" / "kernels" / kernel_digest())
+
+
+KERNEL: Final = """
+import numpy as np
+from bezant.engine.compiled import kernel
+
+@kernel
+def double(values):
+    for number in range(len(values)):
+        values[number] *= 2
+
+values = np.arange(5)
+double(values)
+"""
+USE: Final = """
+import made
+print(made.values.tolist(), sum(made.double.stats.cache_hits.values()) if hasattr(made.double, "stats") else "plain")
+"""
+
+
+@needs_compiler
+def test_a_kernel_is_compiled_once(tmp_path: Path) -> None:
+    """The second process takes what the first one has left."""
+    (tmp_path / "made.py").write_text(KERNEL)
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    assert run(tmp_path, USE, **environment) == "[0, 2, 4, 6, 8] 0"
+    folder = tmp_path / "cache" / "bezant" / "kernels" / kernel_digest()
+    assert [path for path in folder.rglob("*.nbc") if "made.double" in path.name]
+    assert run(tmp_path, USE, **environment) == "[0, 2, 4, 6, 8] 1"
+
+
+def test_without_compilation_a_kernel_is_the_function(tmp_path: Path) -> None:
+    (tmp_path / "made.py").write_text(KERNEL)
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "NUMBA_DISABLE_JIT": "1"}
+    assert run(tmp_path, USE, **environment) == "[0, 2, 4, 6, 8] plain"
+    assert not (tmp_path / "cache").exists()
+
+
+# --- The decorators
+
+
+@kernel
+def add(values: Words, more: int) -> int:
+    for number in range(len(values)):
+        values[number] += more
+    return values[0]
+
+
+@inlined
+def half(value: int) -> int:
+    return value // 2
+
+
+@kernel
+def halve(values: Words) -> None:
+    for number in range(len(values)):
+        values[number] = half(values[number])
+
+
+@needs_compiler
+def test_kernels_run_without_the_interpreter_s_lock() -> None:
+    assert add.targetoptions["nogil"] is True
+    assert half.targetoptions["nogil"] is True
+
+
+def test_parts_are_used_by_kernels() -> None:
+    values = np.array([7, 8, -7])
+    halve(values)
+    assert values.tolist() == [3, 4, -4]
+
+
+def test_decorating_leaves_numba_s_own_cache_where_it_was() -> None:
+    assert cache_directory() != numba.config.CACHE_DIR
+
+
+@needs_compiler
+def test_the_machine_code_of_a_kernel_does_what_the_kernel_does() -> None:
+    """Once there is one: until then, and if it was compiled for several types, the kernel itself is used."""
+
+    @kernel
+    def add_here(values: Words, more: int) -> int:
+        values[0] += more
+        return values[0]
+
+    assert direct(add_here) is add_here
+    values = np.array([1, 2])
+    assert add_here(values, 5) == 6
+    code = direct(add_here)
+    assert code is not add_here
+    assert code(values, 10) == 16
+    assert values.tolist() == [16, 2]
+    assert add_here(np.array([1.5]), 1) == 2.5
+    assert direct(add_here) is add_here
+
+
+def test_a_function_that_is_not_compiled_is_its_own_code() -> None:
+    def plain() -> int:
+        return 5
+
+    assert direct(plain) is plain
