@@ -31,6 +31,7 @@ COMMANDS: Final[dict[str, _Command]] = {
     "open": _Command("open_account", "open an account"),
     "currencies": _Command("currencies", "list the currencies, or register one"),
     "verify": _Command("verify", "re-execute the whole history of a data folder and compare every byte"),
+    "doctor": _Command("doctor", "explain a data folder, damaged or not, without changing it"),
     "bench": _Command("bench", "measure a node under load"),
     "demo": _Command("demo", "a bank's books, a million transfers, a crash and a proof, in less than a minute"),
 }
