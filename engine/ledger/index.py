@@ -36,6 +36,7 @@ MIGRATE_SLOTS_PER_KEY: Final = 4
 """Slots of the previous table moved a key inserted; 2 would do to be done before the next switch."""
 
 _REMOVED: Final = -1
+_SLOTS_PER_PAGE: Final = 4096 // 16
 
 
 class IndexArrays(NamedTuple):
@@ -114,15 +115,13 @@ def migrate(current: Words, previous: Words, start: int, end: int) -> None:
             insert_slot(current, previous[slot, 0], previous[slot, 1])
 
 
-@kernel
-def touch_pages(table: Words, start: int, end: int) -> None:
-    """Write zeros into a part of a table that is zero, so that the operating system gives it memory."""
-    for slot in range(start, end):
-        table[slot, 0] = 0
-
-
 def _new_table(capacity: int) -> Words:
     return np.zeros((capacity, 2), np.int64)
+
+
+def _touch_pages(table: Words, start: int, end: int) -> None:
+    """Write a zero into every page of a part of a table that is zero, so that the operating system gives it memory."""
+    table[start:end:_SLOTS_PER_PAGE] = 0
 
 
 class Index:
@@ -135,7 +134,7 @@ class Index:
         meta = np.zeros(_META_SIZE, np.int64)
         meta[META_SALT_1], meta[META_SALT_2] = salts
         self.arrays = IndexArrays(_new_table(capacity), _new_table(0), meta)
-        touch_pages(self.arrays.current, 0, capacity)
+        _touch_pages(self.arrays.current, 0, capacity)
         self._next = _new_table(0)
         self._touched = 0
         self._migrated = 0
@@ -177,7 +176,7 @@ class Index:
             self._quiet_below = 0
             self._touched = 0
         end = min(self._touched + keys * PREPARE_SLOTS_PER_KEY, len(self._next))
-        touch_pages(self._next, self._touched, end)
+        _touch_pages(self._next, self._touched, end)
         self._touched = end
 
     def _migrate(self, slots: int) -> None:
