@@ -162,6 +162,22 @@ def test_events_are_read_back_from_wherever_they_are(tmp_path: Path) -> None:
     writer.close()
 
 
+def test_events_are_read_back_while_the_log_is_walked(tmp_path: Path) -> None:
+    """By whoever executes the history again and meets an id that is known: all entries before the one just yielded."""
+    writer = Writer(tmp_path)
+    for _ in range(4):
+        writer.write(200, 10, 90)
+    writer.close()
+    log = open_log(Directory(tmp_path), writable=False)
+    for entry in log.open():
+        before = entry.header.first_sequence
+        sequences = np.arange(1, before, 7)
+        assert log.read_events(sequences)["amount"].tolist() == sequences.tolist()
+        with pytest.raises(LedgerError):
+            log.read_events(np.array([before]))
+    log.close()
+
+
 @pytest.mark.parametrize("sequence", [0, -1, 8, 2**40])
 def test_an_event_that_is_not_there_is_our_own_fault(tmp_path: Path, sequence: int) -> None:
     """Also while entries wait in memory, whose places in the file are still zeros."""

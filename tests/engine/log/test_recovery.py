@@ -123,6 +123,15 @@ def test_a_stale_entry_of_another_log_is_garbage(tmp_path: Path, history: Histor
     check_recovered(tmp_path, remains, 6, torn=remains.torn_tail(6))
 
 
+def test_a_log_does_not_begin_with_the_first_entry_of_another(tmp_path: Path, history: History) -> None:
+    """It has the right index, and before the first entry there is no chain to tell."""
+    other = write_history(tmp_path / "other", *GROUPS)
+    remains = Remains.of(history, FORGOTTEN).lose_from(1)
+    place = Remains.of(other, FORGOTTEN).where[1][1]
+    remains.put(1, place.start, other.segments[1][place.start : place.end])
+    check_recovered(tmp_path, remains, 1, torn=remains.torn_tail(1))
+
+
 @pytest.mark.parametrize("stale", [2, 4, 5])
 def test_a_stale_entry_of_this_log_is_garbage(tmp_path: Path, history: History, stale: int) -> None:
     """An entry whose index is lower than that of the one that must come next."""

@@ -78,8 +78,9 @@ def test_history_is_read_through_a_bounded_number_of_mappings(long_log: Path) ->
     assert writer.read(*firsts) == list(firsts)
     # The one that was not read for longest goes, so one that is read again and again stays.
     for sequence in firsts[1:]:
-        assert writer.read(1, sequence) == [1, sequence]
-    assert f"{segment_path(long_log)}\n" in Path("/proc/self/maps").read_text()
+        writer.read(1)
+        writer.read(sequence)
+        assert f"{segment_path(long_log)}\n" in Path("/proc/self/maps").read_text()
     writer.close()
     assert mapped_segments(long_log) == 0
 
