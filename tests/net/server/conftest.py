@@ -1,7 +1,7 @@
 """Fixtures of the node's tests. They run on uvloop, as the node does."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ import uvloop
 
 from bezant.engine.replica import ReplicaSettings
 from bezant.net.server import clients, connection, inbox, reactor, syncing
+from bezant.net.server.warm import warm_kernels
 
 from .books import NAMES, opening
 from .node import LARGE_SETTINGS, SETTINGS, Client, Node, SlowDisk
@@ -19,6 +20,12 @@ StartNode = Callable[..., Awaitable[Node]]
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Names the event loop that pytest-asyncio runs the tests of this folder on."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled() -> None:
+    """Has the kernels compiled before any test waits for them."""
+    warm_kernels()
 
 
 @pytest.fixture
@@ -79,11 +86,11 @@ async def client(node: Node) -> Client:
 
 
 @pytest.fixture
-def slow_disk(monkeypatch: pytest.MonkeyPatch) -> SlowDisk:
-    """A disk that writes when the test says so; released at first."""
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowDisk]:
+    """A disk that writes when the test says so; released at first, and at the end, or no node would stop."""
     disk = SlowDisk(monkeypatch)
+    yield disk
     disk.release()
-    return disk
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A node in the test's own process and event loop, and a client that may do to it whatever a socket can do."""
 
 import asyncio
+import math
 import socket
 import threading
 from collections.abc import Callable
@@ -171,8 +172,9 @@ class Node:
         for client in self.connected:
             client.abort()
         self.server.close()
-        await self.clients.stop()
-        await self.reactor.wait_idle()
+        async with asyncio.timeout(WAIT_S):
+            await self.clients.stop()
+            await self.reactor.wait_idle()
         self.replica.ledger.check_invariants()
         assert self.reactor.bytes_in_flight == 0
         assert self.reactor.counters.connections == 0
@@ -193,15 +195,18 @@ class SlowDisk:
     """Holds every write of the log back, on the helper thread, until it is let go on."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._open = threading.Event()
+        self._changed = threading.Condition()
+        self._permits: float = math.inf
         self.writes = 0
         self._write = syncing.write_or_die
         monkeypatch.setattr(reactor_module, "INLINE_SYNC_BYTES_MAX", -1)
         monkeypatch.setattr(syncing, "write_or_die", self._wait_and_write)
 
     def _wait_and_write(self, group: Group) -> float:
-        self.writes += 1
-        assert self._open.wait(WAIT_S)
+        with self._changed:
+            self.writes += 1
+            assert self._changed.wait_for(lambda: self._permits > 0, WAIT_S)
+            self._permits -= 1
         return self._write(group)
 
     async def busy(self, writes: int = 1) -> None:
@@ -209,7 +214,15 @@ class SlowDisk:
         await until(lambda: self.writes >= writes)
 
     def hold(self) -> None:
-        self._open.clear()
+        self._permit(0)
 
     def release(self) -> None:
-        self._open.set()
+        self._permit(math.inf)
+
+    def release_one(self) -> None:
+        self._permit(1)
+
+    def _permit(self, writes: float) -> None:
+        with self._changed:
+            self._permits = writes
+            self._changed.notify_all()
