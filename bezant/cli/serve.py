@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Final
 
+from bezant.cli.output import write_at_once
 from bezant.cli.session import DEFAULT_ADDRESS, address, positive_count
 
 MIB: Final = 1 << 20
@@ -47,6 +48,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         type=positive_count,
         help="free space on the disk at which the node takes no more, so that it never runs full (default: 256)",
     )
+    parser.add_argument(
+        "--segment-size-mib",
+        metavar="MIB",
+        type=positive_count,
+        help="size of the log files made from now on; below 7 a large batch may find no room and is then refused as"
+        " STORAGE_FULL (default: 64)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,4 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
         given["accounts_max"] = arguments.accounts_max
     if arguments.free_space_floor_mib is not None:
         given["free_space_floor"] = arguments.free_space_floor_mib * MIB
-    return serve(arguments.data, arguments.listen, echo=arguments.echo, settings=ReplicaSettings(**given))
+    if arguments.segment_size_mib is not None:
+        given["segment_size"] = arguments.segment_size_mib * MIB
+    return serve(
+        arguments.data, arguments.listen, say=write_at_once, echo=arguments.echo, settings=ReplicaSettings(**given)
+    )

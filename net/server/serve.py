@@ -39,9 +39,14 @@ _log = logging.getLogger("bezant")
 
 
 def serve(
-    data_directory: Path, listen: str, *, echo: str | None = None, settings: ReplicaSettings | None = None
+    data_directory: Path,
+    listen: str,
+    *,
+    say: Callable[[str], None],
+    echo: str | None = None,
+    settings: ReplicaSettings | None = None,
 ) -> int:
-    """Run a node; returns the exit status. Prints one line when it listens, and one for the echo port if asked for.
+    """Run a node; returns the exit status. `say` gets a line when it listens, and one for the echo port if asked for.
 
     Raises `StorageError` and its kinds if the data folder does not let us, `UsageError` for an address in use.
     """
@@ -57,13 +62,13 @@ def serve(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.freeze()
     try:
-        uvloop.run(_serve(replica, listen, echo))
+        uvloop.run(_serve(replica, listen, echo, say))
     finally:
         replica.close()
     return 0
 
 
-async def _serve(replica: Replica, listen: str, echo: str | None) -> None:
+async def _serve(replica: Replica, listen: str, echo: str | None, say: Callable[[str], None]) -> None:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -73,10 +78,10 @@ async def _serve(replica: Replica, listen: str, echo: str | None) -> None:
     clients = Clients(reactor, welcome, _connections_max())
     server = await _listen(loop, lambda: Connection(clients), listen)
     servers = [server]
-    _say(f"listening on {_address(server)}")
+    say(f"listening on {_address(server)}")
     if echo is not None:
         servers.append(await _listen(loop, EchoProtocol, echo))
-        _say(f"echo on {_address(servers[-1])}")
+        say(f"echo on {_address(servers[-1])}")
     await stopped.wait()
     for running in servers:
         running.close()
@@ -112,8 +117,3 @@ async def _listen(
 def _address(server: asyncio.Server) -> str:
     host, port = server.sockets[0].getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()

@@ -35,13 +35,15 @@ def test_defaults_are_the_engine_s(served: dict[str, Any]) -> None:
 
 def test_everything_that_can_be_said_arrives(served: dict[str, Any]) -> None:
     line = "serve --data d --listen [::1]:0 --echo 127.0.0.1:0 --accounts-max 10 --free-space-floor-mib 3"
+    line += " --segment-size-mib 2"
     assert main(line.split()) == 7
     assert (served["listen"], served["echo"]) == ("[::1]:0", "127.0.0.1:0")
-    assert served["settings"] == ReplicaSettings(accounts_max=10, free_space_floor=3 << 20)
+    assert served["settings"] == ReplicaSettings(accounts_max=10, free_space_floor=3 << 20, segment_size=2 << 20)
 
 
 @pytest.mark.parametrize(
-    ("option", "field", "unit"), [("4,194,304", "accounts_max", 1), ("256", "free_space_floor", 1 << 20)]
+    ("option", "field", "unit"),
+    [("4,194,304", "accounts_max", 1), ("256", "free_space_floor", 1 << 20), ("64", "segment_size", 1 << 20)],
 )
 def test_help_names_the_defaults_that_are_true(option: str, field: str, unit: int, capsys) -> None:
     with pytest.raises(SystemExit):
