@@ -1,5 +1,6 @@
 """`bezant serve` hands the node what the command line says, and nothing else."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,14 @@ def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What `serve` was called with, in place of serving."""
     calls: dict[str, Any] = {}
 
-    def fake(data: Path, listen: str, *, echo: str | None = None, settings: ReplicaSettings | None = None) -> int:
+    def fake(
+        data: Path,
+        listen: str,
+        *,
+        say: Callable[[str], None],
+        echo: str | None = None,
+        settings: ReplicaSettings | None = None,
+    ) -> int:
         calls.update(data=data, listen=listen, echo=echo, settings=settings)
         return 7
 
