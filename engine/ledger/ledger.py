@@ -203,7 +203,7 @@ class Ledger:
     def _fetch_originals(self, commands: Records, originals: Originals) -> Originals:
         """Fetch the event that the kernel needs: the first time those of all commands to come, then one by one."""
         progress = self._progress
-        if len(originals.sequences) == 0:
+        if originals is NO_ORIGINALS:
             candidates = np.zeros(len(commands), np.int64)
             find_candidates(self._arrays, commands, int(progress[PROGRESS_NEXT]), 0, candidates)
             candidates[candidates >= progress[PROGRESS_BASE_SEQUENCE]] = 0

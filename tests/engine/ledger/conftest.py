@@ -25,8 +25,9 @@ def make_subject(request: pytest.FixtureRequest) -> Callable[..., Subject]:
 def make_books(request: pytest.FixtureRequest, make_subject: Callable[..., Subject]) -> Callable[..., Books]:
     """Makes books with options of the ledger such as ``shard`` and ``accounts_max``."""
 
-    def make(*, shard: int = 0, accounts_max: int = 64) -> Books:
-        return Books(make_subject(shard=shard, accounts_max=accounts_max), apart=request.param, shard=shard)
+    def make(*, shard: int = 0, accounts_max: int = 64, holds_max: int = 64) -> Books:
+        subject = make_subject(shard=shard, accounts_max=accounts_max, holds_max=holds_max)
+        return Books(subject, apart=request.param, shard=shard)
 
     return make
 

@@ -2,91 +2,38 @@
 
 Written from the rules alone, in dictionaries and integers without bounds, one command after the other: nothing in it
 is shared with the kernel, so that the two are wrong together only if the rules are. It has the public interface of
-`Ledger`, so that a test can drive either. NumPy appears only at the edge, where records are read and written.
+`Ledger`, so that a test can drive either. This file has entries, commands and chains; ``model_malformed.py`` has the
+first step, ``model_rules.py`` the last one, and ``model_records.py`` the words and the edge to NumPy's records.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from bezant.protocol.codes import ResultCode as Code
 from bezant.protocol.errors import LedgerError, UsageError
-from bezant.protocol.kinds import CommandField, CommandFlag, CommandKind, ResultFlag
-from bezant.protocol.names import account_id, currency_code, slot_of
-from bezant.protocol.records import ACCOUNT, COMMAND, EVENT, RESULT, Records, Words, id_bytes, id_words, position_of
+from bezant.protocol.kinds import CHAIN_COMMANDS_MAX, AccountFlag, CommandField, CommandKind, ResultFlag
+from bezant.protocol.names import currency_code
+from bezant.protocol.records import Records, Words, id_bytes, position_of
 
-INTEGER_MAX: Final = 2**63 - 1
-UNLIMITED: Final = INTEGER_MAX
-NO_ID: Final = bytes(16)
+from .model_malformed import currency_of, first_difference, malformed
+from .model_records import (
+    INTEGER_MAX,
+    Command,
+    Event,
+    Hold,
+    Key,
+    Outcome,
+    decode_commands,
+    encode_accounts,
+    encode_events,
+    encode_results,
+)
+from .model_rules import KINDS_THAT_TOUCH_CREDIT, KINDS_WITH_CREDIT, State, change, close_hold, code_of
 
-
-@dataclass(frozen=True)
-class Command:
-    """One command, field by field, in the order of the record."""
-
-    id: bytes = NO_ID
-    debit: bytes = NO_ID
-    credit: bytes = NO_ID
-    reference: bytes = NO_ID
-    user_data: bytes = NO_ID
-    amount: int = 0
-    client_timestamp_ns: int = 0
-    currency: int = 0
-    timeout_ms: int = 0
-    code: int = 0
-    flags: int = 0
-    kind: int = 0
-    reserved: int = 0
-
-    @property
-    def name(self) -> bytes:
-        """The name that an OPEN carries: 48 bytes, zeros after the text."""
-        return self.credit + self.reference + self.user_data
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of one command, as a result reports it."""
-
-    code: Code
-    flags: int = 0
-    detail: int = 0
-    position: int = 0
-    timestamp_ns: int = 0
-    effective_amount: int = 0
-    debit_balance: int = 0
-    debit_held: int = 0
-    credit_balance: int = 0
-    credit_held: int = 0
-
-
-@dataclass(frozen=True)
-class Event:
-    """A command with its outcome and the events before it on the chains of its two accounts."""
-
-    command: Command
-    outcome: Outcome
-    debit_previous: int = 0
-    credit_previous: int = 0
-
-
-@dataclass
-class Account:
-    """The row of one account."""
-
-    id: bytes
-    name: str
-    currency: int
-    limit: int
-    balance: int = 0
-    held: int = 0
-    incoming: int = 0
-    flags: int = 0
-    last_position: int = 0
-    event_count: int = 0
-    opened_position: int = 0
+EXPIRES_PER_ENTRY_MAX = 1_024
 
 
 class ModelExecution(NamedTuple):
@@ -96,106 +43,19 @@ class ModelExecution(NamedTuple):
     results: Records
 
 
-# --- Step 1: what makes a command malformed
-
-
-def name_of(command: Command) -> str | None:
-    """The name in an OPEN, or None if it is not 1 to 48 printable ASCII characters followed by zeros alone."""
-    text = command.name.rstrip(b"\0")
-    if not text or any(byte < ord("!") or byte > ord("~") for byte in text):
-        return None
-    return text.decode("ascii")
-
-
-def currency_of(word: int) -> str | None:
-    """The currency in a word, or None if it is not 1 to 8 of A-Z and 0-9 followed by zeros alone."""
-    text = (word % 2**64).to_bytes(8, "little").rstrip(b"\0")
-    if not text or any(byte not in b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789" for byte in text):
-        return None
-    return text.decode("ascii")
-
-
-def fields_of(command: Command) -> Iterator[tuple[CommandField, bytes | int]]:
-    """The fields that a conflict can name, in the order in which it names them."""
-    yield CommandField.KIND, command.kind
-    yield CommandField.FLAGS, command.flags
-    yield CommandField.DEBIT, command.debit
-    yield CommandField.CREDIT, command.credit
-    yield CommandField.AMOUNT, command.amount
-    yield CommandField.REFERENCE, command.reference
-    yield CommandField.USER_DATA, command.user_data
-    yield CommandField.CODE, command.code
-    yield CommandField.TIMEOUT_MS, command.timeout_ms
-    yield CommandField.CURRENCY, command.currency
-    yield CommandField.CLIENT_TIMESTAMP_NS, command.client_timestamp_ns
-
-
-FIELDS_NOT_USED: Final = {
-    CommandKind.OPEN: {CommandField.TIMEOUT_MS},
-    CommandKind.TRANSFER: {CommandField.REFERENCE, CommandField.TIMEOUT_MS, CommandField.CURRENCY},
-    CommandKind.SET_LIMIT: {
-        CommandField.CREDIT,
-        CommandField.REFERENCE,
-        CommandField.TIMEOUT_MS,
-        CommandField.CURRENCY,
-    },
-}
-
-
-def faults_of_all(command: Command) -> Iterator[tuple[bool, Code]]:
-    """Whether each fault that every kind can have is there, in order of precedence."""
-    is_imported = command.flags == CommandFlag.IMPORTED
-    yield command.flags not in (0, CommandFlag.IMPORTED), Code.FLAGS_UNKNOWN
-    yield command.reserved != 0, Code.RESERVED_NOT_ZERO
-    yield command.id in (b"\x00" * 16, b"\xff" * 16), Code.ID_INVALID
-    yield is_imported and command.client_timestamp_ns <= 0, Code.TIMESTAMP_INVALID
-    yield not is_imported and command.client_timestamp_ns != 0, Code.TIMESTAMP_INVALID
-
-
-def faults_of_kind(command: Command) -> Iterator[tuple[bool, Code]]:
-    """Whether each fault of the command's own kind is there, in order of precedence."""
-    if command.kind == CommandKind.OPEN:
-        name, currency = name_of(command), currency_of(command.currency)
-        yield name is None, Code.NAME_INVALID
-        yield currency is None, Code.CURRENCY_INVALID
-        yield command.debit != account_id(name or "", currency or ""), Code.ACCOUNT_ID_MISMATCH
-    if command.kind == CommandKind.TRANSFER:
-        yield command.amount <= 0, Code.AMOUNT_NOT_POSITIVE
-        yield command.debit == command.credit, Code.ACCOUNTS_EQUAL
-    else:
-        yield command.amount < 0, Code.LIMIT_NEGATIVE
-
-
-def malformed(command: Command) -> Outcome | None:
-    """The outcome of a command that nothing in the ledger could make valid, or None."""
-    if command.kind not in (CommandKind.OPEN, CommandKind.TRANSFER, CommandKind.SET_LIMIT):
-        return Outcome(Code.KIND_UNKNOWN)
-    for is_there, code in faults_of_all(command):
-        if is_there:
-            return Outcome(code)
-    for field, value in fields_of(command):
-        if field in FIELDS_NOT_USED[CommandKind(command.kind)] and value not in (0, NO_ID):
-            return Outcome(Code.FIELD_NOT_ALLOWED, detail=field)
-    for is_there, code in faults_of_kind(command):
-        if is_there:
-            return Outcome(code)
-    return None
-
-
-# --- Steps 2 to 5: the state
-
-
 class Model:
     """The ledger, slowly. Same interface as `Ledger`."""
 
-    def __init__(self, *, shard: int = 0, accounts_max: int = 1 << 22) -> None:
+    def __init__(self, *, shard: int = 0, accounts_max: int = 1 << 22, holds_max: int = 1 << 22) -> None:
         self.shard = shard
         self.accounts_max = accounts_max
-        self.decimals: dict[int, int] = {}  # of each registered currency, by its word
-        self.accounts: dict[bytes, Account] = {}  # in the order in which they were opened
-        self.first_uses: dict[tuple[int, bytes], int] = {}  # (slot of the debit account, id) -> index in events
+        self.holds_max = holds_max
+        self.state = State()
+        self.first_uses: dict[Key, int] = {}  # index in events
         self.events: list[Event] = []
         self.last_timestamp_ns = 0
+        self.entry_timestamp_ns = 0
+        self.events_before_entry = 0
 
     @property
     def next_sequence(self) -> int:
@@ -203,237 +63,277 @@ class Model:
 
     @property
     def account_count(self) -> int:
-        return len(self.accounts)
+        return len(self.state.accounts)
+
+    @property
+    def hold_count(self) -> int:
+        return len(self.state.open_holds)
+
+    @property
+    def holds_with_deadline(self) -> int:
+        return sum(hold.deadline_ns != 0 for hold in self.state.open_holds)
+
+    @property
+    def next_deadline_ns(self) -> int:
+        return min((hold.deadline_ns for hold in self.state.open_holds if hold.deadline_ns), default=0)
 
     def register_currency(self, code: str, decimals: int) -> None:
         currency = int.from_bytes(code.encode("ascii"), "little")
         if currency_of(currency) != code or not 0 <= decimals <= 18:
             raise UsageError(f"{code!r} with {decimals} decimals is no currency")
-        if self.decimals.setdefault(currency, decimals) != decimals:
+        if self.state.decimals.setdefault(currency, decimals) != decimals:
             raise UsageError(f"{code} is registered with other decimals")
+
+    # --- An entry
 
     def execute(self, commands: Records, entry_timestamp_ns: int, preset: Words | None = None) -> ModelExecution:
         if entry_timestamp_ns <= self.last_timestamp_ns:
             raise LedgerError("the entry is not after the last event")
-        before = len(self.events)
-        presets = [0] * len(commands) if preset is None else preset.tolist()
-        outcomes = [
-            Outcome(Code(code)) if code else self.execute_one(command, entry_timestamp_ns, before)
-            for command, code in zip(decode_commands(commands), presets, strict=True)
-        ]
-        return ModelExecution(encode_events(self.events[before:]), encode_results(outcomes))
+        self.entry_timestamp_ns = entry_timestamp_ns
+        self.events_before_entry = len(self.events)
+        self.expire()
+        presets = [Code.COMMITTED] * len(commands) if preset is None else [Code(code) for code in preset.tolist()]
+        outcomes: list[Outcome] = []
+        for chain in chains_of(decode_commands(commands), presets):
+            outcomes += self.execute_chain(*chain) if chain.commands[0].is_linked else [self.execute_alone(*chain)]
+        return ModelExecution(encode_events(self.events[self.events_before_entry :]), encode_results(outcomes))
 
-    def execute_one(self, command: Command, entry_timestamp_ns: int, first_of_entry: int) -> Outcome:
-        """Execute one command; `first_of_entry` is the number of events before the entry."""
+    def expire(self) -> None:
+        """Let the holds expire that are due, up to the bound."""
+        due = [hold for hold in self.state.open_holds if hold.is_due(self.entry_timestamp_ns)]
+        due.sort(key=lambda hold: (hold.deadline_ns, hold.sequence))
+        for hold in due[:EXPIRES_PER_ENTRY_MAX]:
+            remaining = close_hold(self.state, hold, Code.HOLD_EXPIRED)
+            command = Command(
+                kind=CommandKind.EXPIRE, debit=hold.debit, credit=hold.credit, reference=hold.id, amount=remaining
+            )
+            self.add_event(command, Code.COMMITTED, remaining)
+
+    # --- One command
+
+    def execute_alone(self, commands: Sequence[Command], presets: Sequence[Code]) -> Outcome:
+        (command,), (preset,) = commands, presets
+        if preset:
+            return Outcome(preset)
         fault = malformed(command)
         if fault is not None:
             return fault
-        use = (slot_of(command.debit), command.id)
-        if use in self.first_uses:
-            return self.compare_with_first(self.events[self.first_uses[use]], command)
-        timestamp_ns = entry_timestamp_ns + len(self.events) - first_of_entry
-        if command.flags == CommandFlag.IMPORTED:
-            timestamp_ns = command.client_timestamp_ns
-            if timestamp_ns >= entry_timestamp_ns:
-                return Outcome(Code.IMPORTED_TIMESTAMP_IN_FUTURE)
-            if timestamp_ns <= self.last_timestamp_ns:
-                return Outcome(Code.IMPORTED_TIMESTAMP_NOT_RISING)
-        is_new_account = command.kind == CommandKind.OPEN and command.debit not in self.accounts
-        if is_new_account and len(self.accounts) >= self.accounts_max:
-            return Outcome(Code.ACCOUNTS_FULL)
-        self.first_uses[use] = len(self.events)
-        event = self.decide(command, timestamp_ns)
-        self.events.append(event)
-        self.last_timestamp_ns = timestamp_ns
-        return event.outcome
+        if command.key in self.first_uses:
+            return self.compare_with_first(command)
+        code = next(self.codes_before_execution([command]))
+        return Outcome(code) if code else self.decide(command)
 
-    def compare_with_first(self, first: Event, command: Command) -> Outcome:
-        for (field, before), (_, now) in zip(fields_of(first.command), fields_of(command), strict=True):
-            if before != now:
-                return Outcome(Code.ID_CONFLICT, detail=field, position=first.outcome.position)
+    def compare_with_first(self, command: Command) -> Outcome:
+        """The outcome of a command whose id is in use."""
+        first = self.events[self.first_uses[command.key]]
+        field = first_difference(first.command, command)
+        if field != CommandField.NONE:
+            return Outcome(Code.ID_CONFLICT, detail=field, position=first.outcome.position)
         return replace(first.outcome, flags=ResultFlag.REPEATED)
 
-    def decide(self, command: Command, timestamp_ns: int) -> Event:
-        """Make the event of a command that leaves one, and change the accounts if it committed."""
-        code = {
-            CommandKind.OPEN: self.code_of_open,
-            CommandKind.TRANSFER: self.code_of_transfer,
-            CommandKind.SET_LIMIT: self.code_of_set_limit,
-        }[CommandKind(command.kind)](command)
+    def codes_before_execution(self, commands: Sequence[Command]) -> Iterator[Code]:
+        """Steps 3 and 4 of each command, as if those before it had been executed."""
+        last_timestamp_ns = self.last_timestamp_ns
+        accounts = self.state.accounts
+        opened: set[bytes] = set()
+        hold_count = self.hold_count if any(command.kind == CommandKind.HOLD for command in commands) else 0
+        for command in commands:
+            timestamp_ns = max(last_timestamp_ns, self.entry_timestamp_ns)
+            if command.is_imported:
+                timestamp_ns = command.client_timestamp_ns
+                if timestamp_ns >= self.entry_timestamp_ns:
+                    yield Code.IMPORTED_TIMESTAMP_IN_FUTURE
+                if timestamp_ns <= last_timestamp_ns:
+                    yield Code.IMPORTED_TIMESTAMP_NOT_RISING
+            last_timestamp_ns = timestamp_ns
+            if command.kind == CommandKind.OPEN and command.debit not in accounts and command.debit not in opened:
+                if len(accounts) + len(opened) >= self.accounts_max:
+                    yield Code.ACCOUNTS_FULL
+                opened.add(command.debit)
+            if command.kind == CommandKind.HOLD:
+                if hold_count >= self.holds_max:
+                    yield Code.HOLDS_FULL
+                hold_count += 1
+            yield Code.COMMITTED
+
+    def decide(self, command: Command) -> Outcome:
+        """Execute a command that leaves an event, and change the accounts if it commits."""
+        timestamp_ns = self.timestamp_of(command)
+        code = code_of(self.state, command, self.entry_timestamp_ns)
+        effective_amount = 0
+        if code == Code.COMMITTED:
+            position = position_of(self.shard, self.next_sequence)
+            effective_amount = change(
+                self.state, command, position=position, sequence=self.next_sequence, timestamp_ns=timestamp_ns
+            )
+        return self.add_event(command, code, effective_amount)
+
+    def timestamp_of(self, command: Command) -> int:
+        if command.is_imported:
+            return command.client_timestamp_ns
+        return self.entry_timestamp_ns + len(self.events) - self.events_before_entry
+
+    def add_event(self, command: Command, code: Code, effective_amount: int) -> Outcome:
+        """Record what came of a command, on the chains of its accounts if it committed."""
         position = position_of(self.shard, self.next_sequence)
         debit_previous = credit_previous = 0
         if code == Code.COMMITTED:
-            self.change(command)
             debit_previous = self.touch(command.debit, position)
-            if command.kind == CommandKind.TRANSFER:
+            if command.kind in KINDS_THAT_TOUCH_CREDIT:
                 credit_previous = self.touch(command.credit, position)
-        debit = self.accounts.get(command.debit)
-        credit = self.accounts.get(command.credit) if command.kind == CommandKind.TRANSFER else None
+        debit = self.state.accounts.get(command.debit)
+        credit = self.state.accounts.get(command.credit) if command.kind in KINDS_WITH_CREDIT else None
         outcome = Outcome(
             code=code,
             position=position,
-            timestamp_ns=timestamp_ns,
-            effective_amount=command.amount if code == Code.COMMITTED else 0,
+            timestamp_ns=self.timestamp_of(command),
+            effective_amount=effective_amount,
             debit_balance=debit.balance if debit else 0,
             debit_held=debit.held if debit else 0,
             credit_balance=credit.balance if credit else 0,
             credit_held=credit.held if credit else 0,
         )
-        return Event(command, outcome, debit_previous, credit_previous)
-
-    def code_of_open(self, command: Command) -> Code:
-        if command.currency not in self.decimals:
-            return Code.CURRENCY_UNKNOWN
-        return Code.ACCOUNT_EXISTS if command.debit in self.accounts else Code.COMMITTED
-
-    def code_of_transfer(self, command: Command) -> Code:
-        """Freezing and closing are not kinds yet, so no account is ever frozen or closed."""
-        debit, credit = self.accounts.get(command.debit), self.accounts.get(command.credit)
-        if debit is None:
-            return Code.DEBIT_ACCOUNT_UNKNOWN
-        if credit is None:
-            return Code.CREDIT_ACCOUNT_UNKNOWN
-        if debit.currency != credit.currency:
-            return Code.CURRENCY_MISMATCH
-        left = debit.balance - debit.held - command.amount
-        if debit.limit != UNLIMITED and left < -debit.limit:
-            return Code.INSUFFICIENT_FUNDS
-        if left < -INTEGER_MAX or credit.balance + credit.incoming + command.amount > INTEGER_MAX:
-            return Code.BALANCE_OVERFLOW
-        return Code.COMMITTED
-
-    def code_of_set_limit(self, command: Command) -> Code:
-        return Code.COMMITTED if command.debit in self.accounts else Code.DEBIT_ACCOUNT_UNKNOWN
-
-    def change(self, command: Command) -> None:
-        """Do what a committed command does to balances and limits."""
-        if command.kind == CommandKind.OPEN:
-            name = name_of(command)
-            if name is None:
-                raise AssertionError("a malformed OPEN was committed")
-            opened = position_of(self.shard, self.next_sequence)
-            account = Account(command.debit, name, command.currency, command.amount, opened_position=opened)
-            self.accounts[command.debit] = account
-        elif command.kind == CommandKind.TRANSFER:
-            self.accounts[command.debit].balance -= command.amount
-            self.accounts[command.credit].balance += command.amount
-        else:
-            self.accounts[command.debit].limit = command.amount
+        if command.kind != CommandKind.EXPIRE:
+            self.first_uses[command.key] = len(self.events)
+        self.events.append(Event(command, outcome, debit_previous, credit_previous))
+        self.last_timestamp_ns = outcome.timestamp_ns
+        return outcome
 
     def touch(self, identifier: bytes, position: int) -> int:
         """Put an event on an account's chain; returns the position of the event before it there."""
-        account = self.accounts[identifier]
+        account = self.state.accounts[identifier]
         previous = account.last_position
         account.last_position = position
         account.event_count += 1
         return previous
 
-    def lookup_accounts(self, ids: Words) -> Records:
-        return encode_accounts([self.accounts.get(id_bytes(*words)) for words in ids.tolist()], self.decimals)
+    # --- A chain
 
-    def find_events(self, keys: Records) -> list[int]:
-        """Sequences (0: none) of the events that used these ids."""
-        uses = [(slot_of(command.debit), command.id) for command in decode_commands(keys)]
-        return [self.first_uses[use] + 1 if use in self.first_uses else 0 for use in uses]
+    def execute_chain(self, commands: Sequence[Command], presets: Sequence[Code]) -> list[Outcome]:
+        """Execute commands of which all but the last are linked to the next one."""
+        refused = self.refuse_chain(commands, presets)
+        if refused:
+            return refused
+        if any(command.key in self.first_uses for command in commands):
+            return self.repeat_chain(commands)
+        for number, code in enumerate(self.codes_before_execution(commands)):
+            if code:
+                return all_but(len(commands), number, Outcome(code), Code.CHAIN_MEMBER_NOT_EXECUTED)
+        return self.stand_or_fall(commands)
+
+    def refuse_chain(self, commands: Sequence[Command], presets: Sequence[Code]) -> list[Outcome]:
+        """The outcomes of a chain that nothing in the ledger could make valid, or none."""
+        count = len(commands)
+        is_too_long = count > CHAIN_COMMANDS_MAX
+        preset = next(filter(None, presets), Code.CHAIN_TOO_LONG if is_too_long else Code.COMMITTED)
+        code_of_all = Code.CHAIN_UNTERMINATED if commands[-1].is_linked else preset
+        if code_of_all:
+            return [Outcome(code_of_all)] * count
+        keys: set[Key] = set()
+        for number, command in enumerate(commands):
+            fault = malformed(command)
+            if fault is not None:
+                return all_but(count, number, fault, Code.CHAIN_MEMBER_NOT_EXECUTED)
+            if command.key in keys:
+                return [Outcome(Code.CHAIN_REPEATED_IN_PART)] * count
+            keys.add(command.key)
+        return []
+
+    def repeat_chain(self, commands: Sequence[Command]) -> list[Outcome]:
+        """Answer a chain of which ids are in use."""
+        count = len(commands)
+        if not all(command.key in self.first_uses for command in commands):
+            return [Outcome(Code.CHAIN_REPEATED_IN_PART)] * count
+        outcomes = [self.compare_with_first(command) for command in commands]
+        for number, outcome in enumerate(outcomes):
+            if outcome.code == Code.ID_CONFLICT:
+                return all_but(count, number, replace(outcome, position=0), Code.CHAIN_REPEATED_IN_PART)
+        return outcomes
+
+    def stand_or_fall(self, commands: Sequence[Command]) -> list[Outcome]:
+        """Execute every command of a chain; if one is refused, take all of them back."""
+        before, events_before = self.state.copy(), len(self.events)
+        outcomes: list[Outcome] = []
+        while len(outcomes) < len(commands) and all(outcome.code == Code.COMMITTED for outcome in outcomes):
+            outcomes.append(self.decide(commands[len(outcomes)]))
+        if outcomes[-1].code == Code.COMMITTED:
+            return outcomes
+        self.state = before
+        del self.events[events_before:]
+        codes = [Code.CHAIN_MEMBER_REFUSED] * len(commands)
+        codes[len(outcomes) - 1] = outcomes[-1].code
+        return [self.add_event(command, code, 0) for command, code in zip(commands, codes, strict=True)]
+
+    # --- Look-ups
+
+    def lookup_accounts(self, ids: Words) -> Records:
+        found = [self.state.accounts.get(id_bytes(*words)) for words in ids.tolist()]
+        return encode_accounts(found, self.state.decimals)
+
+    def find_events(self, keys: Records) -> tuple[Words, Records]:
+        """Sequences (0: none) and events (zeros) of the commands that used these ids."""
+        numbers = [self.first_uses.get(command.key, -1) for command in decode_commands(keys)]
+        events = encode_events([self.events[number] if number >= 0 else NO_EVENT for number in numbers])
+        return np.array(numbers, np.int64) + 1, events
 
     def list_accounts(self, cursor: int, count: int) -> Records:
-        return encode_accounts(list(self.accounts.values())[cursor : cursor + count], self.decimals)
+        return encode_accounts(list(self.state.accounts.values())[cursor : cursor + count], self.state.decimals)
 
     def check_invariants(self) -> None:
-        """The sum per currency is zero, and every balance fits in 64 bits symmetrically. Raises `LedgerError`."""
-        for currency in self.decimals:
-            total = sum(account.balance for account in self.accounts.values() if account.currency == currency)
+        """The invariants that the rules are meant to keep. Raises `LedgerError`."""
+        for currency in self.state.decimals:
+            total = sum(account.balance for account in self.state.accounts.values() if account.currency == currency)
             if total != 0:
                 raise LedgerError(f"the balances in {currency_code(currency)} sum to {total}")
-        for account in self.accounts.values():
-            if not -INTEGER_MAX <= account.balance <= INTEGER_MAX:
-                raise LedgerError(f"the balance of {account.name} does not fit in 64 bits: {account.balance}")
+        for account in self.state.accounts.values():
+            held = sum(hold.remaining for hold in self.state.open_holds if hold.debit == account.id)
+            if account.held != held:
+                raise LedgerError(f"{account.name} has {account.held} held, its holds {held}")
+            if not -INTEGER_MAX <= account.balance - account.held <= account.balance <= INTEGER_MAX:
+                raise LedgerError(f"the balance of {account.name} does not fit in 64 bits: {account}")
+            is_empty = (account.balance, account.held, account.incoming) == (0, 0, 0)
+            if account.flags & AccountFlag.CLOSED and not is_empty:
+                raise LedgerError(f"{account.name} is closed and not empty: {account}")
+        if any(hold.is_open != (hold.remaining > 0) for hold in self.state.holds.values()):
+            raise LedgerError("a hold is open with nothing left, or closed with something")
+
+    def open_holds(self) -> list[Hold]:
+        """The open holds in order of their sequence."""
+        return self.state.open_holds
 
 
-# --- The edge: between records and the classes above
+class Chain(NamedTuple):
+    """Commands of which all but the last are linked to the next one (if all are, it has no end); and their presets."""
+
+    commands: list[Command]
+    presets: list[Code]
 
 
-def decode_commands(records: Records) -> list[Command]:
-    """Read COMMAND records."""
-    commands = []
-    for record in records:
-        values = dict(zip(COMMAND.names or (), record.item(), strict=True))
-        for field in ("id", "debit", "credit", "reference", "user_data"):
-            values[field] = id_bytes(values.pop(f"{field}_head"), values.pop(f"{field}_tail"))
-        commands.append(Command(**values))
-    return commands
+def chains_of(commands: Sequence[Command], presets: Sequence[Code]) -> Iterator[Chain]:
+    """Cut an entry into chains; a command that is linked to none is a chain of one.
 
-
-def encode_commands(commands: Sequence[Command]) -> Records:
-    """Write COMMAND records; the inverse of `decode_commands`."""
-    records = np.zeros(len(commands), COMMAND)
-    for record, command in zip(records, commands, strict=True):
-        fill_command(record, command)
-        record["reserved"] = command.reserved
-    return records
-
-
-def encode_events(events: Sequence[Event]) -> Records:
-    """Write EVENT records."""
-    records = np.zeros(len(events), EVENT)
-    for record, event in zip(records, events, strict=True):
-        fill_command(record, event.command)
-        record["result"] = event.outcome.code
-        for field in OUTCOME_FIELDS:
-            record[field] = getattr(event.outcome, field)
-        record["debit_previous"] = event.debit_previous
-        record["credit_previous"] = event.credit_previous
-    return records
-
-
-def encode_results(outcomes: Sequence[Outcome]) -> Records:
-    """Write RESULT records."""
-    records = np.zeros(len(outcomes), RESULT)
-    for record, outcome in zip(records, outcomes, strict=True):
-        for field in ("code", "flags", "detail", "position", *OUTCOME_FIELDS):
-            record[field] = getattr(outcome, field)
-    return records
-
-
-def encode_accounts(accounts: Sequence[Account | None], decimals: dict[int, int]) -> Records:
-    """Write ACCOUNT records; all zeros where there is no account."""
-    records = np.zeros(len(accounts), ACCOUNT)
-    for record, account in zip(records, accounts, strict=True):
-        if account is None:
+    So is one that was marked as of an unterminated chain by whoever joined several frames to one entry.
+    """
+    chain = Chain([], [])
+    for command, preset in zip(commands, presets, strict=True):
+        is_first = not chain.commands
+        if is_first and preset == Code.CHAIN_UNTERMINATED:
+            yield Chain([command], [preset])
             continue
-        record["id_head"], record["id_tail"] = id_words(account.id)
-        for field in ACCOUNT_FIELDS:
-            record[field] = getattr(account, field)
-        record["decimals"] = decimals[account.currency]
-        record["found"] = 1
-        record["name"] = account.name.encode("ascii")
-    return records
+        chain.commands.append(command)
+        chain.presets.append(preset)
+        if not command.is_linked:
+            yield chain
+            chain = Chain([], [])
+    if chain.commands:
+        yield chain
 
 
-OUTCOME_FIELDS: Final = (
-    "timestamp_ns",
-    "effective_amount",
-    "debit_balance",
-    "debit_held",
-    "credit_balance",
-    "credit_held",
-)
-ACCOUNT_FIELDS: Final = (
-    "balance",
-    "held",
-    "incoming",
-    "limit",
-    "currency",
-    "last_position",
-    "event_count",
-    "opened_position",
-    "flags",
-)
+def all_but(count: int, number: int, outcome: Outcome, code: Code) -> list[Outcome]:
+    """The same code for a whole chain but one command."""
+    outcomes = [Outcome(code)] * count
+    outcomes[number] = outcome
+    return outcomes
 
 
-def fill_command(record: np.void, command: Command) -> None:
-    """Write the fields that commands and events have in common."""
-    for field in ("id", "debit", "credit", "reference", "user_data"):
-        record[f"{field}_head"], record[f"{field}_tail"] = id_words(getattr(command, field))
-    for field in ("amount", "client_timestamp_ns", "currency", "timeout_ms", "code", "flags", "kind"):
-        record[field] = getattr(command, field)
+NO_EVENT = Event(Command(), Outcome(Code.COMMITTED))

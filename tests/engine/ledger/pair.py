@@ -8,9 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bezant.engine.ledger.ledger import Ledger
+from bezant.protocol.kinds import CommandKind
 from bezant.protocol.records import COMMAND, COMMAND_SIZE, EVENT, Records
 
-from .model import Command, Model, encode_commands
+from .model import Model
+from .model_records import Command, encode_commands
 from .tables import expect, words_of
 
 LIST_COUNT = 1 << 20
@@ -33,8 +35,7 @@ class Registration(NamedTuple):
 class Pair:
     """A ledger and the model, and the history that they wrote, which is what `fetch_events` reads from.
 
-    With `fetches` the ledger reads earlier events back through `fetch_events`, otherwise it keeps them itself;
-    `compares_look_ups` says whether `find_events` is compared after each entry.
+    With `fetches` the ledger reads earlier events back through `fetch_events`, otherwise it keeps them itself.
     """
 
     def __init__(
@@ -42,23 +43,24 @@ class Pair:
         *,
         shard: int = 0,
         accounts_max: int = 64,
+        holds_max: int = 64,
         ids_capacity_initial: int = 16,
         fetches: bool = True,
-        compares_look_ups: bool = True,
     ) -> None:
         self.shard = shard
         self.accounts_max = accounts_max
+        self.holds_max = holds_max
         self.ledger = Ledger(
             shard=shard,
             accounts_max=accounts_max,
+            holds_max=holds_max,
             ids_capacity_initial=ids_capacity_initial,
             fetch_events=self._fetch_events if fetches else None,
         )
-        self.compares_look_ups = compares_look_ups
-        self.model = Model(shard=shard, accounts_max=accounts_max)
+        self.model = Model(shard=shard, accounts_max=accounts_max, holds_max=holds_max)
         self.sent: list[Command] = []
         self.history: list[Entry | Registration] = []
-        self.fetched: list[int] = []  # sequences, in the order in which they were asked for
+        self.fetched: list[int] = []  # sequences, in the order in which entries asked for them
         self._events: list[np.void] = []
 
     def _fetch_events(self, sequences: npt.NDArray[np.int64]) -> Records:
@@ -94,24 +96,37 @@ class Pair:
             expect(f"result {number}, of {command}", found, wanted)
         compare_records("event", executed.events, expected.events)
         compare_records("result", executed.results, expected.results)
-        if self.compares_look_ups:
-            expect("found events", self.ledger.find_events(records).tolist(), self.model.find_events(records))
         self.sent.extend(commands)
         self.history.append(Entry(timestamp_ns, executed.events.copy()))
         self._events.extend(executed.events.copy())
+        self.compare_look_ups(records)
         self.compare_counters()
         return [int(code) for code in executed.results["code"]]
+
+    def compare_look_ups(self, keys: Records) -> None:
+        """The events of these commands' ids."""
+        count = len(self.fetched)
+        sequences, events = self.ledger.find_events(keys)
+        del self.fetched[count:]
+        wanted_sequences, wanted_events = self.model.find_events(keys)
+        expect("sequences of found events", sequences.tolist(), wanted_sequences.tolist())
+        compare_records("found event", events, wanted_events)
 
     def compare_counters(self) -> None:
         expect("next sequence", self.ledger.next_sequence, self.model.next_sequence)
         expect("last timestamp", self.ledger.last_timestamp_ns, self.model.last_timestamp_ns)
         expect("number of accounts", self.ledger.account_count, self.model.account_count)
+        expect("number of open holds", self.ledger.hold_count, self.model.hold_count)
+        expect("number of those with a deadline", self.ledger.holds_with_deadline, self.model.holds_with_deadline)
+        expect("next deadline", self.ledger.next_deadline_ns, self.model.next_deadline_ns)
 
     def compare_accounts(self) -> None:
         """Every account, byte by byte, listed and looked up; and the books sum to zero in each currency."""
         accounts = self.ledger.list_accounts(0, LIST_COUNT)
         compare_records("account", accounts, self.model.list_accounts(0, LIST_COUNT))
-        ids = words_of([*self.model.accounts, bytes(16), b"\xff" * 16, *(command.debit for command in self.sent[-5:])])
+        ids = words_of(
+            [*self.model.state.accounts, bytes(16), b"\xff" * 16, *(command.debit for command in self.sent[-5:])]
+        )
         compare_records("looked-up account", self.ledger.lookup_accounts(ids), self.model.lookup_accounts(ids))
         totals: dict[int, int] = defaultdict(int)
         for currency, balance in zip(accounts["currency"].tolist(), accounts["balance"].tolist(), strict=True):
@@ -122,7 +137,9 @@ class Pair:
 
     def replay(self) -> None:
         """Rebuild the commands from the events and execute them anew: the same bytes, the same accounts."""
-        again = Ledger(shard=self.shard, accounts_max=self.accounts_max, ids_capacity_initial=128)
+        again = Ledger(
+            shard=self.shard, accounts_max=self.accounts_max, holds_max=self.holds_max, ids_capacity_initial=128
+        )
         for part in self.history:
             if isinstance(part, Registration):
                 again.register_currency(part.code, part.decimals)
@@ -133,11 +150,17 @@ class Pair:
         compare_records("replayed account", again.list_accounts(0, LIST_COUNT), accounts)
         expect("replayed next sequence", again.next_sequence, self.ledger.next_sequence)
         expect("replayed last timestamp", again.last_timestamp_ns, self.ledger.last_timestamp_ns)
+        expect("replayed state", again.digest(), self.ledger.digest())
+        again.check_invariants()
 
 
 def commands_of(events: Records) -> Records:
-    """The commands in events: their first 128 bytes, of which the last 8 are the outcome's and become zero again."""
-    data = np.ascontiguousarray(events).view(np.uint8).reshape(len(events), EVENT.itemsize)[:, :COMMAND_SIZE]
+    """The commands in events: their first 128 bytes, of which the last 8 are the outcome's and become zero again.
+
+    Not those that expired a hold: nobody sent them.
+    """
+    sent = np.ascontiguousarray(events[events["kind"] != CommandKind.EXPIRE])
+    data = sent.view(np.uint8).reshape(len(sent), EVENT.itemsize)[:, :COMMAND_SIZE]
     commands: Records = np.frombuffer(data.tobytes(), COMMAND).copy()
     commands["reserved"] = 0
     return commands

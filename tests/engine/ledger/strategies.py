@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bezant.protocol.codes import ResultCode as Code
 from bezant.protocol.kinds import CommandFlag
 
-from .model import Command
+from .model_records import Command
 from .tables import MAX, MIN, account, id_of, open_account, set_limit, transfer, word
 
 CURRENCIES: Final = {"EUR": 2, "JPY": 0}

@@ -6,6 +6,7 @@ answered with the first outcome.
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -13,11 +14,11 @@ import numpy as np
 
 from bezant.protocol.codes import CODE_ROW
 from bezant.protocol.codes import ResultCode as Code
-from bezant.protocol.kinds import CommandField, CommandKind, ResultFlag
+from bezant.protocol.kinds import CommandField, CommandFlag, CommandKind, ResultFlag
 from bezant.protocol.names import account_id, slot_of
 from bezant.protocol.records import Records, Words, id_words, position_of, split_position
 
-from .model import INTEGER_MAX, Command, encode_commands
+from .model_records import INTEGER_MAX, Command, encode_commands
 
 MAX: Final = INTEGER_MAX
 MIN: Final = -(2**63)
@@ -55,6 +56,15 @@ class Subject(Protocol):
     @property
     def account_count(self) -> int: ...
 
+    @property
+    def hold_count(self) -> int: ...
+
+    @property
+    def holds_with_deadline(self) -> int: ...
+
+    @property
+    def next_deadline_ns(self) -> int: ...
+
     def register_currency(self, code: str, decimals: int) -> None: ...
 
     def execute(self, commands: Records, entry_timestamp_ns: int, preset: Words = ...) -> Executed: ...
@@ -62,6 +72,8 @@ class Subject(Protocol):
     def lookup_accounts(self, ids: Words) -> Records: ...
 
     def list_accounts(self, cursor: int, count: int) -> Records: ...
+
+    def find_events(self, keys: Records) -> tuple[Words, Records]: ...
 
     def check_invariants(self) -> None: ...
 
@@ -120,19 +132,80 @@ def transfer(debit: str | bytes, credit: str | bytes, amount: int, **fields: byt
     return replace(command, **fields)
 
 
+def transfer_available(debit: str | bytes, credit: str | bytes, amount: int, **fields: bytes | int) -> Command:
+    return replace(transfer(debit, credit, amount, kind=CommandKind.TRANSFER_AVAILABLE), **fields)
+
+
 def set_limit(name: str | bytes, limit: int, **fields: bytes | int) -> Command:
-    command = Command(kind=CommandKind.SET_LIMIT, id=fresh_id(), debit=account(name), amount=limit)
-    return replace(command, **fields)
+    return replace(of_one_account(CommandKind.SET_LIMIT, name), amount=limit, **fields)
+
+
+def hold(debit: str | bytes, credit: str | bytes, amount: int, timeout_ms: int = 0, **fields: bytes | int) -> Command:
+    return replace(transfer(debit, credit, amount, kind=CommandKind.HOLD, timeout_ms=timeout_ms), **fields)
+
+
+def capture(
+    debit: str | bytes, credit: str | bytes, reference: bytes, amount: int = 0, **fields: bytes | int
+) -> Command:
+    """Captures a hold: all that remains, or an amount."""
+    return replace(transfer(debit, credit, amount, kind=CommandKind.CAPTURE, reference=reference), **fields)
+
+
+def capture_open(
+    debit: str | bytes, credit: str | bytes, reference: bytes, amount: int = 0, **fields: bytes | int
+) -> Command:
+    """Captures a part of a hold and keeps the rest held."""
+    return replace(capture(debit, credit, reference, amount), flags=int(CommandFlag.KEEP_OPEN), **fields)
+
+
+def release(debit: str | bytes, reference: bytes, **fields: bytes | int) -> Command:
+    return replace(of_one_account(CommandKind.RELEASE, debit), reference=reference, **fields)
+
+
+def freeze(name: str | bytes, **fields: bytes | int) -> Command:
+    return replace(of_one_account(CommandKind.FREEZE, name), **fields)
+
+
+def unfreeze(name: str | bytes, **fields: bytes | int) -> Command:
+    return replace(of_one_account(CommandKind.UNFREEZE, name), **fields)
+
+
+def close(name: str | bytes, **fields: bytes | int) -> Command:
+    return replace(of_one_account(CommandKind.CLOSE, name), **fields)
+
+
+def forbid(name: str | bytes, identifier: bytes, **fields: bytes | int) -> Command:
+    """Forbids an id in the slot of an account, which need not exist."""
+    return replace(of_one_account(CommandKind.FORBID, name), id=identifier, **fields)
+
+
+def of_one_account(kind: CommandKind, name: str | bytes) -> Command:
+    return Command(kind=kind, id=fresh_id(), debit=account(name))
+
+
+def linked(*commands: Command) -> list[Command]:
+    """The commands as a chain: all but the last are linked to the next."""
+    return [*(replace(one, flags=one.flags | CommandFlag.LINKED) for one in commands[:-1]), commands[-1]]
+
+
+def imported(command: Command, timestamp_ns: int) -> Command:
+    return replace(command, flags=command.flags | CommandFlag.IMPORTED, client_timestamp_ns=timestamp_ns)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A command, and what it must be answered with: the code and the balances after it of both accounts."""
+    """A command, and what it must be answered with: the code, and balances and held sums after it of both accounts.
+
+    `effective` is the effective amount of a commit, if it is not the command's.
+    """
 
     command: Command
     code: Code
     debit: int = 0
     credit: int = 0
+    held: int = 0
+    credit_held: int = 0
+    effective: int | None = None
     field: CommandField = CommandField.NONE
     repeated: bool = False
 
@@ -143,11 +216,42 @@ def row(
     debit: int = 0,
     credit: int = 0,
     *,
+    held: int = 0,
+    credit_held: int = 0,
+    effective: int | None = None,
     field: CommandField = CommandField.NONE,
     repeated: bool = False,
 ) -> Row:
-    """A row; balances that are left out are zero, as they are where there is no account."""
-    return Row(command, code, debit, credit, field, repeated)
+    """A row; amounts that are left out are zero, as they are where there is no account."""
+    return Row(command, code, debit, credit, held, credit_held, effective, field, repeated)
+
+
+def chain(rows: Sequence[Row]) -> list[Row]:
+    """The rows with their commands linked to a chain."""
+    commands = linked(*(one.command for one in rows))
+    return [replace(one, command=command) for one, command in zip(rows, commands, strict=True)]
+
+
+def chains_of(rows: Sequence[Row]) -> list[list[Row]]:
+    """Cut rows into chains; a row that is linked to none is a chain of one."""
+    chains: list[list[Row]] = [[]]
+    for one in rows:
+        chains[-1].append(one)
+        if not one.command.is_linked:
+            chains.append([])
+    return [each for each in chains if each]
+
+
+@dataclass(frozen=True)
+class Expiry:
+    """A hold that must expire, what remained of it, and then the balances and held sums of its two accounts."""
+
+    hold: Command
+    remaining: int
+    debit: int = 0
+    credit: int = 0
+    held: int = 0
+    credit_held: int = 0
 
 
 def expect(what: str, found: object, wanted: object) -> None:
@@ -187,13 +291,19 @@ class Books:
 
     def check(self, *rows: Row) -> None:
         """Execute the rows, in one entry or in one each, and compare every outcome with what the row says."""
-        for entry in [[one] for one in rows] if self.apart else [list(rows)]:
+        for entry in chains_of(rows) if self.apart else [list(rows)]:
             self.check_entry(entry)
 
     def check_entry(
-        self, rows: list[Row], *, at: int | None = None, balances: bool = True, preset: list[int] | None = None
+        self,
+        rows: Sequence[Row],
+        *,
+        at: int | None = None,
+        balances: bool = True,
+        preset: list[int] | None = None,
+        expired: Sequence[Expiry] = (),
     ) -> Executed:
-        """Execute the rows in one entry whose timestamp is `at`; see `check`."""
+        """Execute the rows in one entry whose timestamp is `at`, at whose start these holds expire; see `check`."""
         first_sequence = self.subject.next_sequence
         commands = encode_commands([one.command for one in rows])
         sent = commands.tobytes()
@@ -204,18 +314,23 @@ class Books:
             executed = self.subject.execute(commands, timestamp_ns, np.array(preset, np.int64))
         expect("the bytes of the commands, afterwards", commands.tobytes(), sent)
         expect("number of results", len(executed.results), len(rows))
+        expect("number of events at least", len(executed.events) >= len(expired), True)
         events = iter(executed.events)
-        sequence = first_sequence
+        for expiry, event in zip(expired, events, strict=False):
+            self._check_expiry(expiry, event)
+        sequence = first_sequence + len(expired)
+        is_chain = False
         for number, (expected, result) in enumerate(zip(rows, executed.results, strict=True)):
             where = f"of row {number}, {expected.command}"
             expect(f"code {where}", Code(int(result["code"])), expected.code)
             expect(f"flags {where}", int(result["flags"]), ResultFlag.REPEATED if expected.repeated else 0)
             expect(f"detail {where}", int(result["detail"]), expected.field)
             if balances:
-                found = (int(result["debit_balance"]), int(result["credit_balance"]))
-                expect(f"balances {where}", found, (expected.debit, expected.credit))
+                wanted = [expected.debit, expected.held, expected.credit, expected.credit_held]
+                expect(f"balances {where}", outcome_of(result)[2:], wanted)
+            is_chain, was_chain = expected.command.is_linked, is_chain
             if expected.repeated or not CODE_ROW[expected.code].leaves_event:
-                self._check_without_event(expected, result, where)
+                self._check_without_event(expected, result, where, is_chain=is_chain or was_chain)
                 continue
             expect(f"position {where}", split_position(int(result["position"])), (self.shard, sequence))
             self._check_event(expected, result, next(events), where)
@@ -227,10 +342,27 @@ class Books:
         self.subject.check_invariants()
         return executed
 
+    def _check_expiry(self, expected: Expiry, event: np.void) -> None:
+        """An event that nobody asked for: its command has nothing but the kind, the accounts, the hold and the rest."""
+        where = f"of the expiry of {expected.hold}"
+        command = Command(
+            kind=CommandKind.EXPIRE,
+            debit=expected.hold.debit,
+            credit=expected.hold.credit,
+            reference=expected.hold.id,
+            amount=expected.remaining,
+        )
+        expect(f"command in the event {where}", event.tobytes()[:120], encode_commands([command]).tobytes()[:120])
+        expect(f"result in the event {where}", int(event["result"]), Code.COMMITTED)
+        wanted = [expected.remaining, expected.debit, expected.held, expected.credit, expected.credit_held]
+        expect(f"outcome in the event {where}", outcome_of(event)[1:], wanted)
+        expect(f"credit back-pointer {where}", int(event["credit_previous"]), 0)
+
     def _check_event(self, expected: Row, result: np.void, event: np.void, where: str) -> None:
         """The event repeats the command and the result, and one of a refusal is on no account's chain."""
         is_committed = expected.code == Code.COMMITTED
-        expect(f"effective amount {where}", int(result["effective_amount"]), expected.command.amount * is_committed)
+        amount = expected.command.amount if expected.effective is None else expected.effective
+        expect(f"effective amount {where}", int(result["effective_amount"]), amount * is_committed)
         expect(f"result in the event {where}", int(event["result"]), expected.code)
         expect(f"outcome in the event {where}", outcome_of(event), outcome_of(result))
         asked = encode_commands([expected.command])[0]
@@ -240,10 +372,10 @@ class Books:
             expect(f"back-pointers {where}", (int(event["debit_previous"]), int(event["credit_previous"])), (0, 0))
         self._first_results[slot_of(expected.command.debit), expected.command.id] = result.copy()
 
-    def _check_without_event(self, expected: Row, result: np.void, where: str) -> None:
-        """A repeat is the first outcome, a conflict has its position, and all others have nothing."""
+    def _check_without_event(self, expected: Row, result: np.void, where: str, *, is_chain: bool) -> None:
+        """A repeat is the first outcome, a conflict outside chains has its position, and all others have nothing."""
         position, outcome = 0, [0] * len(FIELDS_OF_OUTCOME)
-        if expected.repeated or expected.code == Code.ID_CONFLICT:
+        if expected.repeated or (expected.code == Code.ID_CONFLICT and not is_chain):
             first = self._first_results[slot_of(expected.command.debit), expected.command.id]
             position = int(first["position"])
             if expected.repeated:

@@ -8,9 +8,9 @@ from random import Random
 import numba
 import pytest
 
-from bezant.engine.ledger import kernel
+from bezant.engine.ledger import lookups
 
-from .model import Command
+from .model_records import Command
 from .pair import Pair
 from .tables import MAX, id_of, open_account, transfer
 
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.skipif(not numba.config.DISABLE_JIT, reason="a compiled
 def poor_hash(bits: int) -> object:
     """A hash of so few bits that most keys collide with others."""
 
-    def mix_words(head: int, tail: int, salt: int) -> int:
-        return (int(head) * 31 + int(tail) * 7 + int(salt) >> 3) & (1 << bits) - 1
+    def mix_words(head: int, tail: int, extra: int, salt_1: int, salt_2: int) -> int:
+        return (int(head) * 31 + int(tail) * 7 + int(extra) + int(salt_1) + int(salt_2) >> 3) & (1 << bits) - 1
 
     return mix_words
 
@@ -29,9 +29,9 @@ def poor_hash(bits: int) -> object:
 @pytest.mark.parametrize("bits", [0, 2, 5])
 @pytest.mark.parametrize("fetches", [True, False])
 def test_equal_hashes(monkeypatch: pytest.MonkeyPatch, bits: int, fetches: bool) -> None:
-    monkeypatch.setattr(kernel, "mix_words", poor_hash(bits))
+    monkeypatch.setattr(lookups, "mix_words", poor_hash(bits))
     chance = Random(bits)
-    pair = Pair(ids_capacity_initial=16, fetches=fetches, compares_look_ups=False)
+    pair = Pair(ids_capacity_initial=16, fetches=fetches)
     pair.register_currency("EUR", 2)
     names = [f"wallet-{number}" for number in range(20)]
     commands = [open_account(name, MAX) for name in names]

@@ -14,7 +14,7 @@ from bezant.engine.ledger.ledger import Ledger
 from bezant.protocol.codes import ResultCode as Code
 from bezant.protocol.kinds import CommandFlag
 
-from .model import UNLIMITED, Command
+from .model_records import UNLIMITED, Command
 from .pair import Pair, Registration, commands_of, compare_records
 from .tables import MAX, account, id_of, open_account, set_limit, transfer
 
@@ -93,7 +93,7 @@ class Writer:
 
     def amount(self, debit: str, credit: str) -> int:
         """A small amount, a huge one, or one that just fits or just does not, as things stand before the entry."""
-        payer, payee = (self.pair.model.accounts.get(account(name)) for name in (debit, credit))
+        payer, payee = (self.pair.model.state.accounts.get(account(name)) for name in (debit, credit))
         edges = [self.chance.randint(1, 100), self.chance.randint(1, 100), self.chance.randint(1, MAX)]
         if payer is not None:
             edges.append(payer.balance + (MAX if payer.limit == UNLIMITED else payer.limit))

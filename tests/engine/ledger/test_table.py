@@ -8,7 +8,7 @@ import pytest
 from bezant.protocol.codes import ResultCode as Code
 from bezant.protocol.errors import LedgerError, UsageError
 
-from .model import Command, encode_commands
+from .model_records import Command, encode_commands
 from .tables import MAX, Books, account, id_of, open_account, row, set_limit, transfer, words_of
 
 

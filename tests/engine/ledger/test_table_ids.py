@@ -9,8 +9,7 @@ from bezant.protocol.codes import ResultCode as Code
 from bezant.protocol.kinds import CommandField, CommandFlag
 from bezant.protocol.names import slot_of
 
-from .model import Command
-from .tables import MAX, Books, account, id_of, open_account, row, set_limit, transfer
+from .tables import MAX, Books, account, id_of, imported, open_account, row, set_limit, transfer
 
 TAGGED = ("{t}world", "{t}ann", "{t}bob")  # of one slot
 
@@ -27,10 +26,6 @@ def tagged(books: Books) -> Books:
     books.run(*(open_account(name, MAX if name == "{t}world" else 0) for name in TAGGED))
     books.run(transfer("{t}world", "{t}ann", 100))
     return books
-
-
-def imported(command: Command, timestamp_ns: int) -> Command:
-    return replace(command, flags=int(CommandFlag.IMPORTED), client_timestamp_ns=timestamp_ns)
 
 
 # --- Repeats

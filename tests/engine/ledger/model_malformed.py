@@ -1,0 +1,142 @@
+"""The model's first step: what makes a command malformed, whatever the state; and how two commands are compared."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from bezant.protocol.codes import ResultCode as Code
+from bezant.protocol.kinds import TIMEOUT_MS_MAX, CommandField, CommandFlag, CommandKind
+from bezant.protocol.names import account_id
+
+from .model_records import NO_ID, Command, Outcome
+
+
+def name_of(command: Command) -> str | None:
+    """The name in an OPEN, or None if it is not 1 to 48 printable ASCII characters followed by zeros alone."""
+    text = command.name.rstrip(b"\0")
+    if not text or any(byte < ord("!") or byte > ord("~") for byte in text):
+        return None
+    return text.decode("ascii")
+
+
+def currency_of(word: int) -> str | None:
+    """The currency in a word, or None if it is not 1 to 8 of A-Z and 0-9 followed by zeros alone."""
+    text = (word % 2**64).to_bytes(8, "little").rstrip(b"\0")
+    if not text or any(byte not in b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789" for byte in text):
+        return None
+    return text.decode("ascii")
+
+
+def fields_of(command: Command) -> Iterator[tuple[CommandField, bytes | int]]:
+    """The fields that a conflict can name, in the order in which it names them."""
+    yield CommandField.KIND, command.kind
+    yield CommandField.FLAGS, command.flags
+    yield CommandField.DEBIT, command.debit
+    yield CommandField.CREDIT, command.credit
+    yield CommandField.AMOUNT, command.amount
+    yield CommandField.REFERENCE, command.reference
+    yield CommandField.USER_DATA, command.user_data
+    yield CommandField.CODE, command.code
+    yield CommandField.TIMEOUT_MS, command.timeout_ms
+    yield CommandField.CURRENCY, command.currency
+    yield CommandField.CLIENT_TIMESTAMP_NS, command.client_timestamp_ns
+
+
+_F: Final = CommandField
+_OF_ONE_ACCOUNT: Final = {_F.CREDIT, _F.AMOUNT, _F.REFERENCE, _F.TIMEOUT_MS, _F.CURRENCY}
+FIELDS_NOT_USED: Final = {
+    CommandKind.OPEN: {_F.TIMEOUT_MS},
+    CommandKind.TRANSFER: {_F.REFERENCE, _F.TIMEOUT_MS, _F.CURRENCY},
+    CommandKind.TRANSFER_AVAILABLE: {_F.REFERENCE, _F.TIMEOUT_MS, _F.CURRENCY},
+    CommandKind.SET_LIMIT: {_F.CREDIT, _F.REFERENCE, _F.TIMEOUT_MS, _F.CURRENCY},
+    CommandKind.HOLD: {_F.REFERENCE, _F.CURRENCY},
+    CommandKind.CAPTURE: {_F.TIMEOUT_MS, _F.CURRENCY},
+    CommandKind.RELEASE: {_F.CREDIT, _F.AMOUNT, _F.TIMEOUT_MS, _F.CURRENCY},
+    CommandKind.FREEZE: _OF_ONE_ACCOUNT,
+    CommandKind.UNFREEZE: _OF_ONE_ACCOUNT,
+    CommandKind.CLOSE: _OF_ONE_ACCOUNT,
+    CommandKind.FORBID: _OF_ONE_ACCOUNT,
+}
+"""By every kind that is executed."""
+FLAGS_OF_MOST: Final = CommandFlag.LINKED | CommandFlag.IMPORTED
+FLAGS_ALLOWED: Final = dict.fromkeys(FIELDS_NOT_USED, FLAGS_OF_MOST) | {
+    CommandKind.CAPTURE: FLAGS_OF_MOST | CommandFlag.KEEP_OPEN,
+    CommandKind.FORBID: CommandFlag(0),
+}
+
+
+def faults_of_all(command: Command) -> Iterator[tuple[bool, Code]]:
+    """Whether each fault that every kind can have is there, in order of precedence."""
+    yield command.kind not in FIELDS_NOT_USED, Code.KIND_UNKNOWN
+    yield command.flags & ~int(FLAGS_ALLOWED[CommandKind(command.kind)]) != 0, Code.FLAGS_UNKNOWN
+    yield command.reserved != 0, Code.RESERVED_NOT_ZERO
+    yield command.id in (b"\x00" * 16, b"\xff" * 16), Code.ID_INVALID
+    yield command.is_imported and command.client_timestamp_ns <= 0, Code.TIMESTAMP_INVALID
+    yield not command.is_imported and command.client_timestamp_ns != 0, Code.TIMESTAMP_INVALID
+
+
+def faults_of_open(command: Command) -> Iterator[tuple[bool, Code]]:
+    name, currency = name_of(command), currency_of(command.currency)
+    yield name is None, Code.NAME_INVALID
+    yield currency is None, Code.CURRENCY_INVALID
+    yield command.debit != account_id(name or "", currency or ""), Code.ACCOUNT_ID_MISMATCH
+    yield command.amount < 0, Code.LIMIT_NEGATIVE
+
+
+def faults_of_limit(command: Command) -> Iterator[tuple[bool, Code]]:
+    yield command.amount < 0, Code.LIMIT_NEGATIVE
+
+
+def faults_of_transfer(command: Command) -> Iterator[tuple[bool, Code]]:
+    yield command.amount <= 0, Code.AMOUNT_NOT_POSITIVE
+    yield command.debit == command.credit, Code.ACCOUNTS_EQUAL
+
+
+def faults_of_hold(command: Command) -> Iterator[tuple[bool, Code]]:
+    yield from faults_of_transfer(command)
+    yield not 0 <= command.timeout_ms <= TIMEOUT_MS_MAX, Code.TIMEOUT_INVALID
+
+
+def faults_of_capture(command: Command) -> Iterator[tuple[bool, Code]]:
+    yield command.amount < 0, Code.AMOUNT_NOT_POSITIVE
+    yield command.debit == command.credit, Code.ACCOUNTS_EQUAL
+    yield command.reference == NO_ID, Code.REFERENCE_MISSING
+
+
+def faults_of_release(command: Command) -> Iterator[tuple[bool, Code]]:
+    yield command.reference == NO_ID, Code.REFERENCE_MISSING
+
+
+FAULTS_OF_KIND: Final = {
+    CommandKind.OPEN: faults_of_open,
+    CommandKind.SET_LIMIT: faults_of_limit,
+    CommandKind.TRANSFER: faults_of_transfer,
+    CommandKind.TRANSFER_AVAILABLE: faults_of_transfer,
+    CommandKind.HOLD: faults_of_hold,
+    CommandKind.CAPTURE: faults_of_capture,
+    CommandKind.RELEASE: faults_of_release,
+}
+
+
+def malformed(command: Command) -> Outcome | None:
+    """The outcome of a command that nothing in the ledger could make valid, or None."""
+    for is_there, code in faults_of_all(command):
+        if is_there:
+            return Outcome(code)
+    kind = CommandKind(command.kind)
+    for field, value in fields_of(command):
+        if field in FIELDS_NOT_USED[kind] and value not in (0, NO_ID):
+            return Outcome(Code.FIELD_NOT_ALLOWED, detail=field)
+    for is_there, code in FAULTS_OF_KIND[kind](command) if kind in FAULTS_OF_KIND else ():
+        if is_there:
+            return Outcome(code)
+    return None
+
+
+def first_difference(first: Command, second: Command) -> CommandField:
+    """The first field in which two commands differ, or NONE. Those of which one is a FORBID are not compared."""
+    if CommandKind.FORBID in (first.kind, second.kind):
+        return CommandField.NONE
+    for (field, before), (_, now) in zip(fields_of(first), fields_of(second), strict=True):
+        if before != now:
+            return field
+    return CommandField.NONE

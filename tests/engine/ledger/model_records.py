@@ -1,0 +1,211 @@
+"""What the model is made of, field by field, and its edge: where NumPy's records are read and written."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from bezant.protocol.codes import ResultCode as Code
+from bezant.protocol.kinds import CommandFlag
+from bezant.protocol.names import slot_of
+from bezant.protocol.records import ACCOUNT, COMMAND, EVENT, RESULT, Records, id_bytes, id_words
+
+INTEGER_MAX: Final = 2**63 - 1
+UNLIMITED: Final = INTEGER_MAX
+NO_ID: Final = bytes(16)
+
+Key = tuple[int, bytes]
+"""What an id is used up in: the slot of the debit account, and the id."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command, field by field, in the order of the record."""
+
+    id: bytes = NO_ID
+    debit: bytes = NO_ID
+    credit: bytes = NO_ID
+    reference: bytes = NO_ID
+    user_data: bytes = NO_ID
+    amount: int = 0
+    client_timestamp_ns: int = 0
+    currency: int = 0
+    timeout_ms: int = 0
+    code: int = 0
+    flags: int = 0
+    kind: int = 0
+    reserved: int = 0
+
+    @property
+    def name(self) -> bytes:
+        """The name that an OPEN carries: 48 bytes, zeros after the text."""
+        return self.credit + self.reference + self.user_data
+
+    @property
+    def key(self) -> Key:
+        """What this command uses up."""
+        return slot_of(self.debit), self.id
+
+    @property
+    def hold_key(self) -> Key:
+        """The key of the hold that it speaks of."""
+        return slot_of(self.debit), self.reference
+
+    @property
+    def is_linked(self) -> bool:
+        return bool(self.flags & CommandFlag.LINKED)
+
+    @property
+    def is_imported(self) -> bool:
+        return bool(self.flags & CommandFlag.IMPORTED)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one command, as a result reports it."""
+
+    code: Code
+    flags: int = 0
+    detail: int = 0
+    position: int = 0
+    timestamp_ns: int = 0
+    effective_amount: int = 0
+    debit_balance: int = 0
+    debit_held: int = 0
+    credit_balance: int = 0
+    credit_held: int = 0
+
+
+@dataclass(frozen=True)
+class Event:
+    """A command with its outcome and the events before it on the chains of its two accounts."""
+
+    command: Command
+    outcome: Outcome
+    debit_previous: int = 0
+    credit_previous: int = 0
+
+
+@dataclass
+class Account:
+    """The row of one account."""
+
+    id: bytes
+    name: str
+    currency: int
+    limit: int
+    balance: int = 0
+    held: int = 0
+    incoming: int = 0
+    flags: int = 0
+    last_position: int = 0
+    event_count: int = 0
+    opened_position: int = 0
+
+
+@dataclass
+class Hold:
+    """A hold, open or closed: what became of it is its fate, the code that a later capture gets."""
+
+    id: bytes
+    debit: bytes
+    credit: bytes
+    sequence: int
+    remaining: int
+    deadline_ns: int
+    fate: Code | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.fate is None
+
+    def is_due(self, timestamp_ns: int) -> bool:
+        """Whether its deadline, if it has one, is at or before a time."""
+        return 0 < self.deadline_ns <= timestamp_ns
+
+
+def decode_commands(records: Records) -> list[Command]:
+    """Read COMMAND records."""
+    commands = []
+    for record in records:
+        values = dict(zip(COMMAND.names or (), record.item(), strict=True))
+        for field in ("id", "debit", "credit", "reference", "user_data"):
+            values[field] = id_bytes(values.pop(f"{field}_head"), values.pop(f"{field}_tail"))
+        commands.append(Command(**values))
+    return commands
+
+
+def encode_commands(commands: Sequence[Command]) -> Records:
+    """Write COMMAND records; the inverse of `decode_commands`."""
+    records = np.zeros(len(commands), COMMAND)
+    for record, command in zip(records, commands, strict=True):
+        fill_command(record, command)
+        record["reserved"] = command.reserved
+    return records
+
+
+def encode_events(events: Sequence[Event]) -> Records:
+    """Write EVENT records."""
+    records = np.zeros(len(events), EVENT)
+    for record, event in zip(records, events, strict=True):
+        fill_command(record, event.command)
+        record["result"] = event.outcome.code
+        for field in OUTCOME_FIELDS:
+            record[field] = getattr(event.outcome, field)
+        record["debit_previous"] = event.debit_previous
+        record["credit_previous"] = event.credit_previous
+    return records
+
+
+def encode_results(outcomes: Sequence[Outcome]) -> Records:
+    """Write RESULT records."""
+    records = np.zeros(len(outcomes), RESULT)
+    for record, outcome in zip(records, outcomes, strict=True):
+        for field in ("code", "flags", "detail", "position", *OUTCOME_FIELDS):
+            record[field] = getattr(outcome, field)
+    return records
+
+
+def encode_accounts(accounts: Sequence[Account | None], decimals: dict[int, int]) -> Records:
+    """Write ACCOUNT records; all zeros where there is no account."""
+    records = np.zeros(len(accounts), ACCOUNT)
+    for record, account in zip(records, accounts, strict=True):
+        if account is None:
+            continue
+        record["id_head"], record["id_tail"] = id_words(account.id)
+        for field in ACCOUNT_FIELDS:
+            record[field] = getattr(account, field)
+        record["decimals"] = decimals[account.currency]
+        record["found"] = 1
+        record["name"] = account.name.encode("ascii")
+    return records
+
+
+OUTCOME_FIELDS: Final = (
+    "timestamp_ns",
+    "effective_amount",
+    "debit_balance",
+    "debit_held",
+    "credit_balance",
+    "credit_held",
+)
+ACCOUNT_FIELDS: Final = (
+    "balance",
+    "held",
+    "incoming",
+    "limit",
+    "currency",
+    "last_position",
+    "event_count",
+    "opened_position",
+    "flags",
+)
+
+
+def fill_command(record: np.void, command: Command) -> None:
+    """Write the fields that commands and events have in common."""
+    for field in ("id", "debit", "credit", "reference", "user_data"):
+        record[f"{field}_head"], record[f"{field}_tail"] = id_words(getattr(command, field))
+    for field in ("amount", "client_timestamp_ns", "currency", "timeout_ms", "code", "flags", "kind"):
+        record[field] = getattr(command, field)
