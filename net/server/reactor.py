@@ -10,6 +10,8 @@ as much as the sync.
 Bounds: a batch has BATCH_COMMANDS_MAX commands; there are BATCHES_MAX batches; connections stop reading when their own
 bytes in flight or those of all together reach their limits. A step of the loop spends STEP_S_MAX on requests.
 
+Holds that fall due while nothing comes in expire in an entry of their own (`expiry.py`).
+
 An exception in the pipeline is a bug, and leaves requests that nobody would ever answer: the process ends.
 """
 
@@ -22,6 +24,7 @@ from typing import Final, ParamSpec, Protocol
 from bezant.engine.log.log import Group
 from bezant.engine.replica import Replica
 from bezant.net.server.batch import Batch, Request
+from bezant.net.server.expiry import ExpiryTimer
 from bezant.net.server.failure import end_after_bug
 from bezant.net.server.requests import answer_request
 from bezant.net.server.statistics import Counters
@@ -75,6 +78,8 @@ class Reactor:
         self._sync_started_s = 0.0
         self._idle = asyncio.Event()
         self._idle.set()
+        self._expiry = ExpiryTimer(loop, replica.ledger, self.schedule)
+        self._expiry.arm()
 
     # ---- what comes in ----
 
@@ -123,14 +128,17 @@ class Reactor:
         if not self._group_under_way:
             self._start_group()
         self._wake_waiters()
+        self._expiry.arm()
         if self._is_idle():
             self._idle.set()
         self.counters.note_step(time.perf_counter() - started)
 
     def _should_execute(self) -> bool:
-        if self._collecting.is_empty or not self._spare:
+        if not self._spare:
             return False
-        return not self._group_under_way or self._collecting.command_count >= EXECUTE_EARLY_COMMANDS_MIN
+        if self._group_under_way:
+            return self._collecting.command_count >= EXECUTE_EARLY_COMMANDS_MIN
+        return self._expiry.is_due or not self._collecting.is_empty
 
     def _execute(self) -> None:
         """Execute the collected batch in memory."""
@@ -138,8 +146,9 @@ class Reactor:
         batch = self._collecting
         self._collecting = self._spare.pop()
         count = batch.command_count
-        if count:
+        if count or self._expiry.is_due:
             executed = self.replica.execute(batch.commands[:count], batch.preset(time.monotonic_ns()))
+            self._expiry.on_executed(executed.event_count)
             batch.results = executed.results
             self.counters.commands += count
             self.counters.events += executed.event_count
@@ -263,6 +272,7 @@ class Reactor:
 
     async def stop(self) -> None:
         """Answer everything that came in, then close the log. Nothing may be added meanwhile."""
+        self._expiry.stop()
         await self.wait_idle()
         self._sync_thread.stop()
         self.replica.close()
