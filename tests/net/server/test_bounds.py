@@ -176,13 +176,13 @@ async def test_a_client_that_reads_late_gets_everything(node: Node, limits) -> N
 
 
 async def test_unread_replies_of_all_together_have_a_bound(node: Node, limits) -> None:
-    limits(WRITE_BUFFER_BYTES_MAX=100_000, UNSENT_BYTES_MAX=3_000_000)
+    limits(WRITE_BUFFER_BYTES_MAX=100_000, UNSENT_BYTES_MAX=1_000_000)
     clients = [await node.connect(buffer_size=SYSTEM_BUFFER_SIZE) for _ in range(12)]
     async with served(node):
         for client in clients:
             client.write(encode_frame(Operation.PING, 1, bytes(FRAME_SIZE_MAX // 2)) * 12)
         await until(lambda: node.reactor.counters.connections < 12)
-        assert node.clients.unsent_bytes <= 3_000_000 + FRAME_SIZE_MAX
+        assert node.clients.unsent_bytes <= 1_000_000 + FRAME_SIZE_MAX
 
 
 async def test_small_replies_that_nobody_reads_do_not_keep_large_ones_in_memory(
