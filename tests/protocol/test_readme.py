@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from bezant.protocol import frames, messages, money, names, records
+from bezant.engine.ledger import checks
+from bezant.protocol import frames, kinds, messages, money, names, records
 from bezant.protocol.codes import RESULT_CODES, ResultCode
 from bezant.protocol.frames import CLOSES_CONNECTION, FrameError, FrameFlag, Operation, decode_header, encode_frame
 from bezant.protocol.kinds import AccountFlag, CommandField, CommandFlag, CommandKind, EntryKind, ResultFlag
@@ -144,6 +145,23 @@ def test_the_result_code_table_is_the_table_of_the_code() -> None:
     ]
 
 
+def test_kinds_have_the_fields_and_flags_that_the_ledger_lets_them_have() -> None:
+    of_all = {CommandField.KIND, CommandField.FLAGS, CommandField.DEBIT, CommandField.CODE, CommandField.USER_DATA}
+    of_all |= {CommandField.NONE, CommandField.CLIENT_TIMESTAMP_NS, CommandField.ID, CommandField.RESERVED}
+    for row in table("Command kinds", "number"):
+        kind = CommandKind[row["kind"]]
+        fields, flags = set(row["fields"].split(", ")) - {"-"}, set(row["flags"].split(", ")) - {"-"}
+        if kind > checks.KIND_LAST or kind is CommandKind.EXPIRE:
+            assert fields == flags == set()
+            continue
+        if "name" in fields:
+            fields = fields - {"name"} | {"credit", "reference"}
+        used = {field for field in CommandField if not checks.FIELDS_NOT_ALLOWED[kind] >> field & 1} - of_all
+        assert {field.name.lower() for field in used} == fields, kind
+        allowed = {flag for flag in CommandFlag if flag & checks.FLAGS_ALLOWED[kind]}
+        assert {flag.name for flag in allowed} == flags, kind
+
+
 def test_frame_errors_close_the_connection_where_the_table_says() -> None:
     closing = {FrameError[row["error"]] for row in table("Frame errors", "code") if row["closes"] == "yes"}
     assert closing == CLOSES_CONNECTION
@@ -176,7 +194,7 @@ def test_messages_have_the_fields_that_the_tables_say(kind: type[msgspec.Struct]
 
 
 def test_limits_are_the_constants() -> None:
-    constants = {**vars(frames), **vars(names), **vars(money), **vars(records)}
+    constants = {**vars(frames), **vars(names), **vars(money), **vars(records), **vars(kinds)}
     for row in table("Limits", "limit"):
         assert int(row["value"]) == constants[row["limit"]], row["limit"]
 
