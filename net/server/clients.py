@@ -9,11 +9,16 @@ from bezant.net.server.reactor import CONNECTION_BYTES_IN_FLIGHT_MAX, Reactor
 from bezant.protocol.frames import BATCH_COUNT_MAX, FRAME_SIZE_MAX, PROTOCOL_VERSION
 from bezant.protocol.messages import Welcome
 
-CONNECTIONS_MAX: Final = 4096
-"""Connections at a time. Beside what they all share, each may hold up to START_SIZE_MAX bytes of an unfinished frame
-and WRITE_BUFFER_BYTES_MAX of replies that its client has not read."""
+CONNECTIONS_MAX: Final = 16_384
+"""Connections at a time. Beside what they all share, each may hold up to START_SIZE_MAX bytes of an unfinished frame,
+and as many of unread replies as `Clients.write_buffer_bytes` said when it came."""
+WRITE_BUFFER_BYTES_MAX: Final = 1 << 20
+"""Unsent reply bytes at which a connection is not read any more, until its client has read most of them."""
+WRITE_BUFFER_BYTES_MIN: Final = 64 << 10
+"""The same when there are many connections."""
 UNSENT_BYTES_MAX: Final = 256 << 20
-"""Bytes of replies that connections beyond WRITE_BUFFER_BYTES_MAX hold together; who adds to it is disconnected."""
+"""Bytes of replies that connections which are not read for that reason hold together; who adds to it is disconnected.
+As many again are shared out among all connections as their write buffers."""
 STOP_S_MAX: Final = 1.0
 """Seconds that clients have to take their last replies when the node stops."""
 
@@ -51,6 +56,12 @@ class Clients:
         self._all_gone.clear()
         self.reactor.counters.connections = len(self._connections)
         return True
+
+    @property
+    def write_buffer_bytes(self) -> int:
+        """Unsent reply bytes that one more connection may have before it is not read any more."""
+        share = UNSENT_BYTES_MAX // max(len(self._connections), 1)
+        return min(max(share, WRITE_BUFFER_BYTES_MIN), WRITE_BUFFER_BYTES_MAX)
 
     def remove(self, connection: Ending) -> None:
         """Take notice that a connection is gone."""

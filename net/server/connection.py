@@ -62,11 +62,9 @@ REPLY_BYTES_DUE_MIN: Final = 64 << 10
 """What each of them counts for at least, since it costs more than its bytes."""
 LARGE_FRAME_S_MAX: Final = 60.0
 """Seconds that a large frame has to arrive; its buffer is one that others wait for."""
-WRITE_BUFFER_BYTES_MAX: Final = 1 << 20
-"""Unsent reply bytes at which a connection is not read any more, until the client has read most of them."""
 WRITE_STALL_S_MAX: Final = 30.0
-"""A client that leaves so much unread for so long is disconnected; so is one that does not close for so long after
-this side has."""
+"""A client that leaves so much unread that it is not read any more is disconnected after so long; so is one that still
+has not closed so long after this side has."""
 ERROR_MESSAGE_SIZE_MAX: Final = 400
 """Characters of the text of an error; it may repeat what the client sent, which may be as long as a frame."""
 
@@ -120,7 +118,7 @@ class Connection(asyncio.BufferedProtocol):
         """A client has connected."""
         # Cast, not checked: the transports of uvloop are asyncio's by duck typing alone.
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
+        self._transport.set_write_buffer_limits(high=self._clients.write_buffer_bytes)
         # So that a client whose machine has gone without a word does not count as a connection for ever.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if not self._clients.add(self):

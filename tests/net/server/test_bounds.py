@@ -185,6 +185,15 @@ async def test_unread_replies_of_all_together_have_a_bound(node: Node, limits) -
         assert node.clients.unsent_bytes <= 1_000_000 + FRAME_SIZE_MAX
 
 
+async def test_the_more_connections_the_less_may_each_leave_unread(node: Node, monkeypatch) -> None:
+    shares = []
+    for count in (0, 1, 256, 512, 4096, 16_384):
+        monkeypatch.setattr(node.clients, "_connections", range(count))
+        shares.append(node.clients.write_buffer_bytes)
+    monkeypatch.undo()
+    assert shares == [1 << 20, 1 << 20, 1 << 20, 1 << 19, 1 << 16, 1 << 16]
+
+
 async def test_small_replies_that_nobody_reads_do_not_keep_large_ones_in_memory(
     node: Node, slow_disk: SlowDisk
 ) -> None:
