@@ -18,6 +18,7 @@ from bezant.engine.ledger.lookups import (
     PROGRESS_EVENTS,
     has_key,
     hash_of_key,
+    look_up_account,
 )
 from bezant.engine.ledger.state import (
     COUNTER_ACCOUNTS,
@@ -139,7 +140,8 @@ def check_chain_executable(arrays: LedgerArrays, commands: Records, results: Rec
     for number in range(first, end):
         command = commands[number]
         code = check_executable(arrays, command, last_timestamp_ns)
-        opens += command["kind"] == OPEN
+        if command["kind"] == OPEN and look_up_account(arrays, command["debit_head"], command["debit_tail"]) < 0:
+            opens += 1
         holds += command["kind"] == HOLD
         if code == _COMMITTED and arrays.counters[COUNTER_ACCOUNTS] + opens > len(arrays.rows) and opens > 0:
             code = _ACCOUNTS_FULL

@@ -153,7 +153,7 @@ def execute_rare_kind(arrays: LedgerArrays, event: Any, event_words: Words, posi
         return execute_freeze(arrays, event, position)
     if kind == CLOSE:
         return execute_close(arrays, event, position)
-    show_accounts(arrays, event, -1, -1)
+    show_refused(arrays, event)
     return _ID_FORBIDDEN
 
 

@@ -57,8 +57,8 @@ FetchEvents = Callable[[npt.NDArray[np.int64]], Records]
 """Returns the EVENT records with these sequences, in this order; all lie in earlier batches."""
 
 _DIGEST_ACCOUNTS = 8192
-TIMESTAMP_NS_MAX = 7_258_118_400 * 10**9
-"""The first nanosecond of 2200: deadlines computed from earlier times fit in 64 bits."""
+TIMESTAMP_NS_MAX = 5_995_814_400 * 10**9
+"""The first nanosecond of 2160: deadlines, up to a hundred years after earlier times, fit in 64 bits."""
 
 _NO_PRESET = np.zeros(0, np.int64)
 
@@ -164,7 +164,7 @@ class Ledger:
         if entry_timestamp_ns <= self.last_timestamp_ns:
             raise LedgerError(f"time stands still: {entry_timestamp_ns} is not after {self.last_timestamp_ns}")
         if entry_timestamp_ns > TIMESTAMP_NS_MAX:
-            raise LedgerError(f"the time {entry_timestamp_ns} is beyond the year 2200: see to the clock")
+            raise LedgerError(f"the time {entry_timestamp_ns} is beyond the year 2160: see to the clock")
         if commands.dtype != COMMAND or commands.ndim != 1:
             raise LedgerError(f"commands are a one-dimensional array of COMMAND records, not {commands.dtype}")
         if len(preset) not in (0, len(commands)) or preset.dtype != np.int64 or not preset.flags.c_contiguous:

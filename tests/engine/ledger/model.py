@@ -134,8 +134,7 @@ class Model:
     def codes_before_execution(self, commands: Sequence[Command]) -> Iterator[Code]:
         """Steps 3 and 4 of each command, as if those before it had been executed."""
         last_timestamp_ns = self.last_timestamp_ns
-        accounts = self.state.accounts
-        opened: set[bytes] = set()
+        account_count = self.account_count
         hold_count = self.hold_count if any(command.kind == CommandKind.HOLD for command in commands) else 0
         for command in commands:
             timestamp_ns = max(last_timestamp_ns, self.entry_timestamp_ns)
@@ -146,10 +145,10 @@ class Model:
                 if timestamp_ns <= last_timestamp_ns:
                     yield Code.IMPORTED_TIMESTAMP_NOT_RISING
             last_timestamp_ns = timestamp_ns
-            if command.kind == CommandKind.OPEN and command.debit not in accounts and command.debit not in opened:
-                if len(accounts) + len(opened) >= self.accounts_max:
+            if command.kind == CommandKind.OPEN and command.debit not in self.state.accounts:
+                if account_count >= self.accounts_max:
                     yield Code.ACCOUNTS_FULL
-                opened.add(command.debit)
+                account_count += 1
             if command.kind == CommandKind.HOLD:
                 if hold_count >= self.holds_max:
                     yield Code.HOLDS_FULL

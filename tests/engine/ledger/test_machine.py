@@ -23,17 +23,19 @@ SETTINGS: Final = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
 
-Draws = list[tuple[drawn.Recipe, int]]
 
-
-def send(pair: Pair, draws: Draws, gap_ns: int) -> None:
+def send(pair: Pair, groups: list[drawn.Group], gap: drawn.Gap) -> None:
     """Execute one entry of recipes; later ones may repeat the earlier ones of the same entry."""
     last_timestamp_ns = pair.model.last_timestamp_ns
-    timestamp_ns = last_timestamp_ns + gap_ns
-    commands = list(pair.sent)
-    for recipe, _ in draws:
-        commands.append(recipe.make(commands, last_timestamp_ns, timestamp_ns))
-    pair.execute(commands[len(pair.sent) :], timestamp_ns, [preset for _, preset in draws])
+    timestamp_ns = gap.timestamp_ns(last_timestamp_ns, pair.model.next_deadline_ns)
+    commands, presets = list(pair.sent), []
+    for group in groups:
+        start = len(commands)
+        for recipe, preset in group.recipes:
+            commands.append(recipe.make(commands, last_timestamp_ns, timestamp_ns))
+            presets.append(preset)
+        commands[start:] = group.link(commands[start:])
+    pair.execute(commands[len(pair.sent) :], timestamp_ns, presets)
 
 
 def fund(pair: Pair) -> None:
@@ -54,25 +56,31 @@ class LedgerMachine(RuleBasedStateMachine):
         shard=drawn.shards,
         accounts_max=st.sampled_from([64, 64, 64, 64, 64, 8, 3]),
         fetches=st.booleans(),
+        holds_max=st.sampled_from([64, 64, 64, 5, 1]),
         is_funded=st.sampled_from([True, True, True, False]),
     )
-    def start(self, shard: int, accounts_max: int, fetches: bool, is_funded: bool) -> None:
-        self.pair = Pair(shard=shard, accounts_max=accounts_max, fetches=fetches)
+    def start(self, shard: int, accounts_max: int, fetches: bool, holds_max: int, is_funded: bool) -> None:
+        self.pair = Pair(shard=shard, accounts_max=accounts_max, holds_max=holds_max, fetches=fetches)
         for code, decimals in drawn.CURRENCIES.items():
             self.pair.register_currency(code, decimals)
         if is_funded:
             fund(self.pair)
 
-    @rule(draws=drawn.entries(), gap_ns=drawn.gaps_ns)
-    def execute(self, draws: Draws, gap_ns: int) -> None:
-        send(self.pair, draws, gap_ns)
+    @rule(groups=drawn.entries(), gap=drawn.gaps)
+    def execute(self, groups: list[drawn.Group], gap: drawn.Gap) -> None:
+        send(self.pair, groups, gap)
 
     @precondition(lambda self: self.pair.sent)
-    @rule(start=st.integers(0, 10_000), count=st.integers(1, drawn.ENTRY_COMMANDS_MAX), gap_ns=drawn.gaps_ns)
-    def execute_again(self, start: int, count: int, gap_ns: int) -> None:
-        """A client that lost its answers sends a stretch of commands once more, some of them long past."""
+    @rule(start=st.integers(0, 10_000), count=st.integers(1, drawn.ENTRY_COMMANDS_MAX), gap=drawn.gaps)
+    def execute_again(self, start: int, count: int, gap: drawn.Gap) -> None:
+        """A client that lost its answers sends a stretch of commands once more, some of them long past.
+
+        The stretch may begin or end within a chain.
+        """
+        model = self.pair.model
         start %= len(self.pair.sent)
-        self.pair.execute(self.pair.sent[start : start + count], self.pair.model.last_timestamp_ns + gap_ns)
+        timestamp_ns = gap.timestamp_ns(model.last_timestamp_ns, model.next_deadline_ns)
+        self.pair.execute(self.pair.sent[start : start + count], timestamp_ns)
 
     @rule(code=st.sampled_from(list(drawn.CURRENCIES_LATER)))
     def register(self, code: str) -> None:
@@ -91,16 +99,14 @@ TestLedgerMachine.settings = SETTINGS
 
 
 @settings(SETTINGS, max_examples=80 if IS_COMPILED else 20)
-@given(
-    batches=st.lists(st.tuples(drawn.entries(), drawn.gaps_ns), max_size=4), shard=drawn.shards, fetches=st.booleans()
-)
-def test_batches(batches: list[tuple[Draws, int]], shard: int, fetches: bool) -> None:
+@given(batches=st.lists(st.tuples(drawn.entries(), drawn.gaps), max_size=4), shard=drawn.shards, fetches=st.booleans())
+def test_batches(batches: list[tuple[list[drawn.Group], drawn.Gap]], shard: int, fetches: bool) -> None:
     pair = Pair(shard=shard, fetches=fetches)
     for code, decimals in drawn.CURRENCIES.items():
         pair.register_currency(code, decimals)
     fund(pair)
-    for draws, gap_ns in batches:
-        send(pair, draws, gap_ns)
+    for groups, gap in batches:
+        send(pair, groups, gap)
         pair.compare_accounts()
     pair.replay()
 
