@@ -34,6 +34,12 @@ class Sent(NamedTuple):
     frame: Frame
     rows: Words
 
+    @property
+    def own_rows(self) -> Words:
+        """Rows of the commands with the one content of their ids."""
+        rows: Words = self.rows[_roles(self.frame) == Role.OWN]
+        return rows
+
 
 class Book:
     """See the module. ``commands``, ``results`` and ``known`` are arrays by row; faults go to the list given.
@@ -87,8 +93,9 @@ class Book:
         self._reserve()
         commands = np.frombuffer(frame.body, COMMAND)
         self._commands[rows[fresh]] = commands[fresh]
-        self._times_sent[rows[_roles(frame) == Role.OWN]] += 1
-        return Sent(frame, rows)
+        sent = Sent(frame, rows)
+        self._times_sent[sent.own_rows] += 1
+        return sent
 
     def _reserve(self) -> None:
         while len(self) > len(self._commands):

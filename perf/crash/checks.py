@@ -41,7 +41,7 @@ async def settle(client: ControlClient, book: Book) -> tuple[int, int]:
 
 def check_order(faults: Faults, book: Book, sent: Sequence[Sent]) -> None:
     """A node executes the frames of a connection in order: where one is absent, so is everything behind it."""
-    rows = np.concatenate([frame.rows[frame.rows >= 0] for frame in sent]) if sent else np.zeros(0, np.int64)
+    rows = np.concatenate([frame.own_rows for frame in sent]) if sent else np.zeros(0, np.int64)
     rows = rows[book.was_sent_once(rows)]
     known = book.known[rows]
     if np.any(known[1:] & ~known[:-1]):

@@ -179,6 +179,11 @@ class Planner:
         debit, credit = self._random.sample(self._accounts, 2)
         return debit, credit
 
+    def _wallet_pair(self) -> tuple[bytes, bytes]:
+        """A pair whose debit account has a limit."""
+        debit, credit = self._pair()
+        return (credit, debit) if debit == WORLD else (debit, credit)
+
     def _amount(self) -> int:
         return self._random.randint(1, AMOUNT_UNITS_MAX)
 
@@ -221,7 +226,7 @@ class Planner:
         for number in range(count):
             amount = AMOUNT_UNITS_ABSURD if number == falls else self._amount()
             flags = CommandFlag.LINKED if number < count - 1 else 0
-            parts.append(command_bytes(CommandKind.TRANSFER, self._id(), *self._pair(), amount, flags=flags))
+            parts.append(command_bytes(CommandKind.TRANSFER, self._id(), *self._wallet_pair(), amount, flags=flags))
         return b"".join(parts)
 
     def _open(self) -> bytes:
@@ -232,7 +237,7 @@ class Planner:
 
     def _set_limit(self) -> bytes:
         return command_bytes(
-            CommandKind.SET_LIMIT, self._id(), self._pair()[0], amount=self._random.choice((0, 5_000, 50_000))
+            CommandKind.SET_LIMIT, self._id(), self._wallet_pair()[0], amount=self._random.choice((0, 5_000, 50_000))
         )
 
     def _freeze(self) -> bytes:
@@ -245,7 +250,7 @@ class Planner:
 
     def _refusal(self) -> bytes:
         """A command that leaves an event and is refused: for funds, an account, or a hold that is not there."""
-        debit, credit = self._pair()
+        debit, credit = self._wallet_pair()
         return self._random.choice(
             (
                 command_bytes(CommandKind.TRANSFER, self._id(), debit, credit, AMOUNT_UNITS_ABSURD),

@@ -239,6 +239,15 @@ def test_a_later_command_without_an_earlier_one_is_a_fault(book: Book, faults: F
     assert counted(faults) == {FaultKind.IN_PART: 1}
 
 
+def test_a_conflict_says_nothing_about_the_order(book: Book, faults: Faults) -> None:
+    """Its id is known because of another frame."""
+    book.acknowledge(book.send(frame_of(transfer_bytes(1))), answers(1))
+    sent = [book.send(frame_of(transfer_bytes(2))), book.send(frame_of(transfer_bytes(1, 6), role=Role.CONFLICT))]
+    settle(book, r0=1)
+    check_order(faults, book, sent)
+    assert counted(faults) == {}
+
+
 def test_half_a_chain_is_a_fault(book: Book, faults: Faults) -> None:
     book.send(frame_of(transfer_bytes(1, flags=CommandFlag.LINKED), transfer_bytes(2)))
     settle(book, r0=1)
