@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bezant.net.client.blocking import BlockingWallet
     from bezant.net.client.channel import OutcomeUnknown
     from bezant.net.client.opening import connect, connect_blocking, open  # noqa: A004 - bezant.open is meant
+    from bezant.net.client.prepared import Command
     from bezant.net.client.results import UNLIMITED, Account, Event, Outcome, Result
     from bezant.net.client.wallet import Wallet
     from bezant.protocol.codes import ResultCode
@@ -40,6 +41,7 @@ __all__ = [
     "Account",
     "BezantError",
     "BlockingWallet",
+    "Command",
     "ConnectionFailed",
     "CorruptLog",
     "Currency",
@@ -69,6 +71,7 @@ _HOMES = {
     "bezant.net.client.blocking": ("BlockingWallet",),
     "bezant.net.client.channel": ("OutcomeUnknown",),
     "bezant.net.client.opening": ("connect", "connect_blocking", "open"),
+    "bezant.net.client.prepared": ("Command",),
     "bezant.net.client.results": ("UNLIMITED", "Account", "Event", "Outcome", "Result"),
     "bezant.net.client.wallet": ("Wallet",),
     "bezant.protocol.codes": ("ResultCode",),

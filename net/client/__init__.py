@@ -3,6 +3,6 @@
 A `Wallet` stands over a `Channel` (``channel.py``), the one thing that differs between a node across TCP
 (``connection.py``, with its bookkeeping in ``pipeline.py`` and its socket in ``link.py``) and an engine in the same
 process. ``coalescer.py`` turns concurrent awaits into frames, ``batches.py`` cuts NumPy arrays into them,
-``commands.py`` and ``results.py`` convert what people write to records and back, ``lookups.py`` reads,
-``blocking.py`` is the same without await.
+``prepared.py`` makes commands before they are sent, ``commands.py`` and ``results.py`` convert what people write to
+records and back, ``lookups.py`` reads, ``blocking.py`` is the same without await.
 """

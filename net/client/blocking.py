@@ -14,10 +14,12 @@ from typing import Any, Final, Self, TypeVar
 import uvloop
 
 from bezant.net.client import lookups
+from bezant.net.client.prepared import Command, CommandMaker
 from bezant.net.client.results import Account, Event, Result, Unlimited
 from bezant.net.client.wallet import Wallet
 from bezant.protocol.errors import UsageError
 from bezant.protocol.messages import Statistics, Welcome
+from bezant.protocol.names import IdMaker
 from bezant.protocol.records import Records
 
 _Value = TypeVar("_Value")
@@ -86,6 +88,9 @@ class BlockingWallet:
 
         self._lock = threading.Lock()
         self._closed = False
+        self._ids = IdMaker()
+        self._ids_lock = threading.Lock()
+        self._command = CommandMaker(self._make_id)
         self._thread = _LoopThread()
         try:
             self._wallet = self._thread.call(open_wallet())
@@ -143,6 +148,99 @@ class BlockingWallet:
             )
         )
 
+    def transfer_available(
+        self,
+        debit: str,
+        credit: str,
+        amount: str | Decimal,
+        currency: str,
+        *,
+        id: bytes | None = None,  # noqa: A002
+        user_data: bytes = b"",
+        code: int = 0,
+        timeout_s: float | None = None,
+    ) -> Result:
+        """Move at most an amount between two accounts; see `Wallet.transfer_available`."""
+        return self._call(
+            self._wallet.transfer_available(
+                debit, credit, amount, currency, id=id, user_data=user_data, code=code, timeout_s=timeout_s
+            )
+        )
+
+    def hold(
+        self,
+        debit: str,
+        credit: str,
+        amount: str | Decimal,
+        currency: str,
+        *,
+        hold_timeout_ms: int = 0,
+        id: bytes | None = None,  # noqa: A002
+        user_data: bytes = b"",
+        code: int = 0,
+        timeout_s: float | None = None,
+    ) -> Result:
+        """Set an amount of an account aside for another; see `Wallet.hold`."""
+        return self._call(
+            self._wallet.hold(
+                debit,
+                credit,
+                amount,
+                currency,
+                hold_timeout_ms=hold_timeout_ms,
+                id=id,
+                user_data=user_data,
+                code=code,
+                timeout_s=timeout_s,
+            )
+        )
+
+    def capture(
+        self,
+        hold_id: bytes,
+        debit: str,
+        credit: str,
+        currency: str,
+        *,
+        amount: str | Decimal | None = None,
+        keep_open: bool = False,
+        id: bytes | None = None,  # noqa: A002
+        user_data: bytes = b"",
+        code: int = 0,
+        timeout_s: float | None = None,
+    ) -> Result:
+        """Move what is held, or an amount of it; see `Wallet.capture`."""
+        return self._call(
+            self._wallet.capture(
+                hold_id,
+                debit,
+                credit,
+                currency,
+                amount=amount,
+                keep_open=keep_open,
+                id=id,
+                user_data=user_data,
+                code=code,
+                timeout_s=timeout_s,
+            )
+        )
+
+    def release(
+        self,
+        hold_id: bytes,
+        debit: str,
+        currency: str,
+        *,
+        id: bytes | None = None,  # noqa: A002
+        user_data: bytes = b"",
+        code: int = 0,
+        timeout_s: float | None = None,
+    ) -> Result:
+        """Let what is left of a hold be free again; see `Wallet.release`."""
+        return self._call(
+            self._wallet.release(hold_id, debit, currency, id=id, user_data=user_data, code=code, timeout_s=timeout_s)
+        )
+
     def set_limit(
         self,
         name: str,
@@ -158,6 +256,71 @@ class BlockingWallet:
         return self._call(
             self._wallet.set_limit(name, currency, limit, id=id, user_data=user_data, code=code, timeout_s=timeout_s)
         )
+
+    def freeze(
+        self,
+        name: str,
+        currency: str,
+        *,
+        id: bytes | None = None,  # noqa: A002
+        user_data: bytes = b"",
+        code: int = 0,
+        timeout_s: float | None = None,
+    ) -> Result:
+        """Keep an account out of every transfer, hold and capture; see `Wallet.freeze`."""
+        return self._call(
+            self._wallet.freeze(name, currency, id=id, user_data=user_data, code=code, timeout_s=timeout_s)
+        )
+
+    def unfreeze(
+        self,
+        name: str,
+        currency: str,
+        *,
+        id: bytes | None = None,  # noqa: A002
+        user_data: bytes = b"",
+        code: int = 0,
+        timeout_s: float | None = None,
+    ) -> Result:
+        """Let a frozen account take part again; see `Wallet.unfreeze`."""
+        return self._call(
+            self._wallet.unfreeze(name, currency, id=id, user_data=user_data, code=code, timeout_s=timeout_s)
+        )
+
+    def close_account(
+        self,
+        name: str,
+        currency: str,
+        *,
+        id: bytes | None = None,  # noqa: A002
+        user_data: bytes = b"",
+        code: int = 0,
+        timeout_s: float | None = None,
+    ) -> Result:
+        """Close an account, for ever; see `Wallet.close_account`."""
+        return self._call(
+            self._wallet.close_account(name, currency, id=id, user_data=user_data, code=code, timeout_s=timeout_s)
+        )
+
+    @property
+    def command(self) -> CommandMaker:
+        """Makes commands without sending them, for `linked`; any thread may use it."""
+        return self._command
+
+    def linked(self, commands: Sequence[Command], *, timeout_s: float | None = None) -> list[Result]:
+        """Execute a chain of commands, all or none; see `Wallet.linked`."""
+        return self._call(self._wallet.linked(commands, timeout_s=timeout_s))
+
+    def resolve(
+        self,
+        id: bytes,  # noqa: A002
+        debit: str,
+        currency: str,
+        *,
+        timeout_s: float | None = None,
+    ) -> Result:
+        """Settle what became of a command; see `Wallet.resolve`."""
+        return self._call(self._wallet.resolve(id, debit, currency, timeout_s=timeout_s))
 
     def submit(self, commands: Records, timeout_s: float | None = None) -> Records:
         """Execute an array of COMMAND records; see `Wallet.submit`."""
@@ -220,6 +383,10 @@ class BlockingWallet:
             self._thread.call(self._wallet.close())
         finally:
             self._thread.stop()
+
+    def _make_id(self) -> bytes:
+        with self._ids_lock:
+            return self._ids.make()
 
     def _call(self, work: Coroutine[Any, Any, _Value]) -> _Value:
         return self._thread.call(work)

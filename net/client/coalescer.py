@@ -6,13 +6,15 @@ Rules:
   other timeouts get frames of their own, so that the deadline on the frame is exact.
 - One callback sends them at the end of the turn. There is no timer to wait for companions: under load the answers to
   one frame wake its callers together, and their next commands make the next frame.
-- At most COMMANDS_PENDING_MAX commands wait for answers; more wait for room, within their deadlines.
+- The commands of a chain lie side by side in one frame.
+- At most COMMANDS_PENDING_MAX commands wait for answers, and what the last chain has over that; more wait for room,
+  within their deadlines.
 - A caller that stops waiting does not stop its command.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Final
 
 import numpy as np
@@ -79,6 +81,17 @@ class Coalescer:
             self._send(batch)
         return waiter
 
+    def submit_chain(self, commands: Sequence[bytes], timeout_s: float) -> Awaitable[list[ResultRow]]:
+        """Take the encoded commands of a chain; await what is returned for a RESULT row each, as from `submit`.
+
+        Raises `UsageError` when closed, or if one frame cannot hold them.
+        """
+        if len(commands) > self._count_max:
+            raise UsageError(f"the node takes chains of up to {self._count_max} commands, not {len(commands)}")
+        if self._pending_count >= COMMANDS_PENDING_MAX:
+            return self._submit_chain_when_room(commands, timeout_s)
+        return asyncio.gather(*self._add_chain(commands, timeout_s))
+
     def close(self) -> None:
         """Take no more commands. Those already sent are the channel's to end, those not yet sent end unknown."""
         self._closed = True
@@ -99,6 +112,24 @@ class Coalescer:
             self._is_flush_due = True
             self._loop.call_soon(self._flush)
         return batch
+
+    def _add_chain(self, commands: Sequence[bytes], timeout_s: float) -> list[asyncio.Future[ResultRow]]:
+        """Put a chain into one frame, if need be into one of its own."""
+        batch = self._gathering.get(timeout_s)
+        if batch is not None and len(batch.waiters) + len(commands) > self._count_max:
+            del self._gathering[timeout_s]
+            self._send(batch)
+            batch = None
+        if batch is None:
+            batch = self._begin(timeout_s)
+        waiters: list[asyncio.Future[ResultRow]] = [self._loop.create_future() for _ in commands]
+        batch.commands += commands
+        batch.waiters += waiters
+        self._pending_count += len(commands)
+        if len(batch.waiters) == self._count_max:
+            del self._gathering[timeout_s]
+            self._send(batch)
+        return waiters
 
     def _flush(self) -> None:
         self._is_flush_due = False
@@ -149,13 +180,25 @@ class Coalescer:
     async def _submit_when_room(self, command: bytes, timeout_s: float) -> ResultRow:
         try:
             async with asyncio.timeout(check_timeout(timeout_s)):
-                while self._pending_count >= COMMANDS_PENDING_MAX:
-                    room = self._loop.create_future()
-                    self._wait_for_room.append(room)
-                    await room
+                await self._room()
                 return await self.submit(command, timeout_s)
         except TimeoutError:
             return UNKNOWN_ROW
+
+    async def _submit_chain_when_room(self, commands: Sequence[bytes], timeout_s: float) -> list[ResultRow]:
+        try:
+            async with asyncio.timeout(check_timeout(timeout_s)):
+                await self._room()
+                return await self.submit_chain(commands, timeout_s)
+        except TimeoutError:
+            return [UNKNOWN_ROW] * len(commands)
+
+    async def _room(self) -> None:
+        """Return when there is room for a command, or a chain; whoever uses it does so at once."""
+        while self._pending_count >= COMMANDS_PENDING_MAX:
+            room = self._loop.create_future()
+            self._wait_for_room.append(room)
+            await room
 
     def _release(self, count: int) -> None:
         """Note that so many commands are answered, and let as many in that wait for room."""

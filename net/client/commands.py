@@ -1,7 +1,7 @@
 """Encodes single commands from what people write: names, amounts as text, ids. Batches come as records already.
 
 A command is packed with one `struct` call; the layouts below are views of `COMMAND` that leave out the fields which
-the kind does not use, and tests hold them against it.
+are zero, and tests hold them against it.
 """
 
 import struct
@@ -11,28 +11,28 @@ from typing import Final
 
 from bezant.net.client.results import Unlimited
 from bezant.protocol.errors import InvalidAmountOrName, UsageError
-from bezant.protocol.kinds import CommandKind
+from bezant.protocol.kinds import TIMEOUT_MS_MAX, CommandKind
 from bezant.protocol.money import DECIMALS_MAX, parse_amount
 from bezant.protocol.names import account_id, check_name, currency_word
 from bezant.protocol.records import COMMAND_SIZE, LIMIT_UNLIMITED
 
 ID_SIZE: Final = 16
+NO_ID: Final = bytes(ID_SIZE)
 USER_DATA_SIZE_MAX: Final = 16
 ACCOUNT_IDS_CACHED_MAX: Final = 1 << 16
 """Account ids kept per process: some 20 MB at most. To derive one costs 3 us, a third of a transfer."""
 
 _DIGITS_MAX: Final = 19  # of 2^63 - 1, the greatest amount
 
-_OPEN: Final = struct.Struct("<16s16s48sq8xq8xi2xh8x")
+_OPEN: Final = struct.Struct("<16s16s48sq8xq8xihh8x")
 _TRANSFER: Final = struct.Struct("<16s16s16s16x16sq24xi2xh8x")
-_SET_LIMIT: Final = struct.Struct("<16s16s32x16sq24xi2xh8x")
+_COMMAND: Final = struct.Struct("<16s16s16s16s16sq16xqihh8x")
 
-if {_OPEN.size, _TRANSFER.size, _SET_LIMIT.size} != {COMMAND_SIZE}:
+if {_OPEN.size, _TRANSFER.size, _COMMAND.size} != {COMMAND_SIZE}:
     raise AssertionError("every command must have the size of a record")
 
 _KIND_OPEN: Final = int(CommandKind.OPEN)
 _KIND_TRANSFER: Final = int(CommandKind.TRANSFER)
-_KIND_SET_LIMIT: Final = int(CommandKind.SET_LIMIT)
 
 cached_account_id = lru_cache(maxsize=ACCOUNT_IDS_CACHED_MAX)(account_id)
 
@@ -85,19 +85,40 @@ def encode_transfer(
     return command
 
 
-def encode_open(identifier: bytes, name: str, currency: str, limit: int, code: int) -> bytes:
+def encode_open(identifier: bytes, name: str, currency: str, limit: int, code: int, *, flags: int = 0) -> bytes:
     """Encode an OPEN; `limit` in minor units. Raises `UsageError` if a field does not fit."""
     account = cached_account_id(name, currency)
+    word = currency_word(currency)
     try:
-        return _OPEN.pack(identifier, account, check_name(name), limit, currency_word(currency), code, _KIND_OPEN)
+        return _OPEN.pack(identifier, account, check_name(name), limit, word, code, flags, _KIND_OPEN)
     except struct.error as error:
         raise _misfit(code, error) from error
 
 
-def encode_set_limit(identifier: bytes, account: bytes, limit: int, user_data: bytes, code: int) -> bytes:
-    """Encode a SET_LIMIT; `limit` in minor units. Raises `UsageError` if a field does not fit."""
+def encode_command(
+    kind: CommandKind,
+    identifier: bytes,
+    debit: bytes,
+    *,
+    credit: bytes = NO_ID,
+    reference: bytes = NO_ID,
+    units: int = 0,
+    timeout_ms: int = 0,
+    flags: int = 0,
+    user_data: bytes = b"",
+    code: int = 0,
+) -> bytes:
+    """Encode a command of any kind but OPEN. Raises `UsageError` if a field does not fit."""
+    if not isinstance(timeout_ms, int):
+        raise UsageError(f"the timeout of a hold is a whole number of milliseconds, not {timeout_ms!r}")
+    if not 0 <= timeout_ms <= TIMEOUT_MS_MAX:
+        raise UsageError(
+            f"a hold lasts up to {TIMEOUT_MS_MAX} ms, or without end with a timeout of 0: not {timeout_ms}"
+        )
     try:
-        command = _SET_LIMIT.pack(identifier, account, user_data, limit, code, _KIND_SET_LIMIT)
+        command = _COMMAND.pack(
+            identifier, debit, credit, reference, user_data, units, timeout_ms, code, flags, int(kind)
+        )
     except struct.error as error:
         raise _misfit(code, error) from error
     if len(user_data) > USER_DATA_SIZE_MAX:

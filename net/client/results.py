@@ -53,8 +53,9 @@ class Result(msgspec.Struct, frozen=True, gc=False):
 
     ``code`` is None when the outcome is unknown; every number is then 0. ``repeated`` says that the id was known with
     the same content, and that this is its first outcome. ``conflict_field`` is the field that differs (ID_CONFLICT)
-    or that the kind does not use (FIELD_NOT_ALLOWED). ``position`` is opaque, and None if the command left no event.
-    ``amount`` is what was moved, or the limit that was set; 0 if the command was not done. Balances are those after it.
+    or that the kind does not use (FIELD_NOT_ALLOWED). ``id`` is that of the command; that of a hold names the hold.
+    ``position`` is opaque, and None if the command left no event. ``amount`` is what was moved, held or released, or
+    the limit that was set; 0 if the command was not done. Balances are those after it.
     """
 
     outcome: Outcome
@@ -78,7 +79,7 @@ class Result(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def amount_text(self) -> str:
-        """What was moved or set, as a decimal string."""
+        """What was moved, held, released or set, as a decimal string."""
         return format_amount(self.amount, self.decimals)
 
     @property
@@ -226,10 +227,12 @@ def _account_of(fields: dict[str, Any]) -> Account | None:
 class Event(msgspec.Struct, frozen=True, gc=False):
     """The fact that a command left: what was asked, what came of it, and the balances after it.
 
-    ``kind`` is a `CommandKind`; ``amount`` is what was asked and ``effective_amount`` what was moved; ``code`` is the
-    client's own number and ``result`` the outcome. Accounts are ids. ``name`` is that of the account that an OPEN
-    opened, and None for other kinds. ``debit_previous`` and ``credit_previous`` are the positions of the events before
-    this one that touched the same accounts, None for the first.
+    ``kind`` is a `CommandKind`; ``amount`` is what was asked and ``effective_amount`` what was moved, held, released or
+    set; ``code`` is the client's own number and ``result`` the outcome. Accounts are ids, and so is ``reference``, the
+    hold that was captured or released. ``name`` is that of the account that an OPEN opened, and None for other kinds.
+    ``debit_previous`` and ``credit_previous`` are the positions of the events before this one that touched the same
+    accounts, None if there is none or this one touched nothing. ``linked`` says that the next command stood and fell
+    with this one.
     """
 
     kind: CommandKind
@@ -253,6 +256,9 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     credit_previous: int | None
     imported: bool
     decimals: int
+    hold_timeout_ms: int = 0
+    keep_open: bool = False
+    linked: bool = False
 
     @property
     def committed(self) -> bool:
@@ -275,9 +281,19 @@ class Event(msgspec.Struct, frozen=True, gc=False):
         return format_amount(self.debit_balance, self.decimals)
 
     @property
+    def debit_held_text(self) -> str:
+        """What is held of the debit account after the event, as a decimal string."""
+        return format_amount(self.debit_held, self.decimals)
+
+    @property
     def credit_balance_text(self) -> str:
         """The credit account's balance after the event, as a decimal string."""
         return format_amount(self.credit_balance, self.decimals)
+
+    @property
+    def credit_held_text(self) -> str:
+        """What is held of the credit account after the event, as a decimal string."""
+        return format_amount(self.credit_held, self.decimals)
 
 
 _NO_ID: Final = bytes(16)
@@ -329,4 +345,7 @@ def event_of(answers: Records, decimals: int) -> Event | None:
         credit_previous=fields["credit_previous"] or None,
         imported=bool(fields["flags"] & CommandFlag.IMPORTED),
         decimals=decimals,
+        hold_timeout_ms=fields["timeout_ms"],
+        keep_open=bool(fields["flags"] & CommandFlag.KEEP_OPEN),
+        linked=bool(fields["flags"] & CommandFlag.LINKED),
     )

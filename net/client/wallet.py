@@ -19,28 +19,32 @@ from bezant.net.client.commands import (
     amount_units,
     cached_account_id,
     check_id,
-    encode_open,
-    encode_set_limit,
     encode_transfer,
-    limit_units,
 )
-from bezant.net.client.results import Account, Event, Result, Unlimited, result_of
-from bezant.protocol.errors import InvalidAmountOrName
+from bezant.net.client.prepared import Command, CommandMaker
+from bezant.net.client.results import UNKNOWN_ROW, Account, Event, Result, Unlimited, result_of
+from bezant.protocol.errors import InvalidAmountOrName, UsageError
 from bezant.protocol.frames import Operation
+from bezant.protocol.kinds import CHAIN_COMMANDS_MAX, CommandKind
 from bezant.protocol.messages import Statistics, Welcome
 from bezant.protocol.names import IdMaker
 from bezant.protocol.records import Records
 
 TIMEOUT_S_DEFAULT: Final = 5.0
 
+_NOT_EXECUTED: Final = range(100, 200)
+"""Result codes of commands that a node has not executed."""
+
 
 class Wallet:
     """See the module. Made by `bezant.connect` and `bezant.open`; used from the event loop that made it.
 
     Every call takes a ``timeout_s``, its deadline in seconds; None is the one that the wallet was opened with. The
-    commands (`open_account`, `transfer`, `set_limit`) take an ``id`` of 16 bytes: the same id again gets the first
-    outcome and moves nothing twice, so a caller that keeps its ids may repeat a command until it knows the outcome.
-    Without one a fresh UUIDv7 is used; the `Result` has it.
+    commands (from `open_account` to `close_account`) take an ``id`` of 16 bytes: the same id again gets the first
+    outcome and moves nothing twice, so a caller that keeps its ids may repeat a command until it knows the outcome, or
+    give it up with `resolve`. Without one a fresh UUIDv7 is used; the `Result` has it. ``user_data`` (up to 16 bytes)
+    and ``code`` (32 bits) are the caller's own and come back in the event. Commands raise `UsageError` if they cannot
+    be asked.
 
     Concurrent commands share frames: thousands of awaits at a time are the fast way to use this.
     """
@@ -51,6 +55,7 @@ class Wallet:
         self._timeout_s = check_timeout(timeout_s)
         self._coalescer = Coalescer(channel)
         self._make_id = IdMaker().make
+        self._command = CommandMaker(self._make_id)
         self._decimals: dict[str, int] = {}
         self._refreshing: asyncio.Task[dict[str, int]] | None = None
 
@@ -100,14 +105,8 @@ class Wallet:
         code: int = 0,
         timeout_s: float | None = None,
     ) -> Result:
-        """Open an account; `limit` is how far below zero it may go. Raises `UsageError` if it cannot be asked."""
-        decimals = self._decimals.get(currency)
-        if decimals is None:
-            decimals = await self._fetch_decimals(currency, timeout_s)
-        identifier = self._make_id() if id is None else check_id(id)
-        command = encode_open(identifier, name, currency, limit_units(limit, decimals), code)
-        row = await self._coalescer.submit(command, self._timeout_s if timeout_s is None else timeout_s)
-        return result_of(row, identifier, decimals)
+        """Open an account; `limit` is how far below zero it may go."""
+        return await self._execute(self._command.open_account(name, currency, limit=limit, id=id, code=code), timeout_s)
 
     async def transfer(
         self,
@@ -121,11 +120,8 @@ class Wallet:
         code: int = 0,
         timeout_s: float | None = None,
     ) -> Result:
-        """Move an amount from the account named `debit` to the one named `credit`.
-
-        `user_data` (up to 16 bytes) and `code` (32 bits) are the caller's own and come back in the event. Raises
-        `UsageError` if it cannot be asked.
-        """
+        """Move an amount from the account named `debit` to the one named `credit`."""
+        # Not by way of `_execute`: this is the one that is done a hundred thousand times a second.
         decimals = self._decimals.get(currency)
         if decimals is None:
             decimals = await self._fetch_decimals(currency, timeout_s)
@@ -141,6 +137,85 @@ class Wallet:
         row = await self._coalescer.submit(command, self._timeout_s if timeout_s is None else timeout_s)
         return result_of(row, identifier, decimals)
 
+    async def transfer_available(
+        self,
+        debit: str,
+        credit: str,
+        amount: str | Decimal,
+        currency: str,
+        *,
+        id: bytes | None = None,  # noqa: A002
+        user_data: bytes = b"",
+        code: int = 0,
+        timeout_s: float | None = None,
+    ) -> Result:
+        """Move at most an amount: as much of it as is available. The result's ``amount`` says how much that was."""
+        command = self._command.transfer_available(
+            debit, credit, amount, currency, id=id, user_data=user_data, code=code
+        )
+        return await self._execute(command, timeout_s)
+
+    async def hold(
+        self,
+        debit: str,
+        credit: str,
+        amount: str | Decimal,
+        currency: str,
+        *,
+        hold_timeout_ms: int = 0,
+        id: bytes | None = None,  # noqa: A002
+        user_data: bytes = b"",
+        code: int = 0,
+        timeout_s: float | None = None,
+    ) -> Result:
+        """Set an amount of the account named `debit` aside for the one named `credit`, to be captured or released.
+
+        The result's ``id`` names the hold. After `hold_timeout_ms` it expires, and what is left of it is free again; 0
+        is no end. (`timeout_s` is the deadline of the call, as everywhere.)
+        """
+        command = self._command.hold(
+            debit, credit, amount, currency, hold_timeout_ms=hold_timeout_ms, id=id, user_data=user_data, code=code
+        )
+        return await self._execute(command, timeout_s)
+
+    async def capture(
+        self,
+        hold_id: bytes,
+        debit: str,
+        credit: str,
+        currency: str,
+        *,
+        amount: str | Decimal | None = None,
+        keep_open: bool = False,
+        id: bytes | None = None,  # noqa: A002
+        user_data: bytes = b"",
+        code: int = 0,
+        timeout_s: float | None = None,
+    ) -> Result:
+        """Move what is held, or an amount of it, from `debit` to `credit`, the accounts of the hold.
+
+        What is left of the hold is free again; with `keep_open` it stays held, to be captured or released later.
+        """
+        command = self._command.capture(
+            hold_id, debit, credit, currency, amount=amount, keep_open=keep_open, id=id, user_data=user_data, code=code
+        )
+        return await self._execute(command, timeout_s)
+
+    async def release(
+        self,
+        hold_id: bytes,
+        debit: str,
+        currency: str,
+        *,
+        id: bytes | None = None,  # noqa: A002
+        user_data: bytes = b"",
+        code: int = 0,
+        timeout_s: float | None = None,
+    ) -> Result:
+        """Let what is left of a hold on the account named `debit` be free again."""
+        command = self._command.release(hold_id, debit, currency, id=id, user_data=user_data, code=code)
+        return await self._execute(command, timeout_s)
+
     async def set_limit(
         self,
         name: str,
@@ -152,15 +227,108 @@ class Wallet:
         code: int = 0,
         timeout_s: float | None = None,
     ) -> Result:
-        """Set how far below zero an account may go. Raises `UsageError` if it cannot be asked."""
-        decimals = self._decimals.get(currency)
-        if decimals is None:
-            decimals = await self._fetch_decimals(currency, timeout_s)
-        identifier = self._make_id() if id is None else check_id(id)
-        account = cached_account_id(name, currency)
-        command = encode_set_limit(identifier, account, limit_units(limit, decimals), user_data, code)
-        row = await self._coalescer.submit(command, self._timeout_s if timeout_s is None else timeout_s)
-        return result_of(row, identifier, decimals)
+        """Set how far below zero an account may go."""
+        command = self._command.set_limit(name, currency, limit, id=id, user_data=user_data, code=code)
+        return await self._execute(command, timeout_s)
+
+    async def freeze(
+        self,
+        name: str,
+        currency: str,
+        *,
+        id: bytes | None = None,  # noqa: A002
+        user_data: bytes = b"",
+        code: int = 0,
+        timeout_s: float | None = None,
+    ) -> Result:
+        """Keep an account out of every transfer, hold and capture. What is held of it can still be released."""
+        return await self._execute(
+            self._command.freeze(name, currency, id=id, user_data=user_data, code=code), timeout_s
+        )
+
+    async def unfreeze(
+        self,
+        name: str,
+        currency: str,
+        *,
+        id: bytes | None = None,  # noqa: A002
+        user_data: bytes = b"",
+        code: int = 0,
+        timeout_s: float | None = None,
+    ) -> Result:
+        """Let a frozen account take part again."""
+        return await self._execute(
+            self._command.unfreeze(name, currency, id=id, user_data=user_data, code=code), timeout_s
+        )
+
+    async def close_account(
+        self,
+        name: str,
+        currency: str,
+        *,
+        id: bytes | None = None,  # noqa: A002
+        user_data: bytes = b"",
+        code: int = 0,
+        timeout_s: float | None = None,
+    ) -> Result:
+        """Close an account, for ever. It must have no balance and nothing held. (`close` is for the ledger.)"""
+        return await self._execute(
+            self._command.close_account(name, currency, id=id, user_data=user_data, code=code), timeout_s
+        )
+
+    # Several commands, and what became of one.
+
+    @property
+    def command(self) -> CommandMaker:
+        """Makes commands without sending them, for `linked`."""
+        return self._command
+
+    async def linked(self, commands: Sequence[Command], *, timeout_s: float | None = None) -> list[Result]:
+        """Execute a chain of up to CHAIN_COMMANDS_MAX commands, made with `command`: all of them are done, or none.
+
+            rent = wallet.command.transfer("wallet:ann", "wallet:bob", "700.00", "EUR")
+            fee = wallet.command.transfer("wallet:ann", "bank:fees", "1.50", "EUR")
+            results = await wallet.linked([rent, fee])
+
+        There is one `Result` for each. Either all are committed; or one has the code that says why not, and the others
+        have CHAIN_MEMBER_REFUSED (all ids are used up) or CHAIN_MEMBER_NOT_EXECUTED (none is); or all have a code that
+        concerns the chain. Each command finds what those before it did. After an unknown outcome, link the same
+        commands again: nothing is done twice. Raises `UsageError` if it cannot be asked.
+        """
+        if not 1 <= len(commands) <= CHAIN_COMMANDS_MAX:
+            raise UsageError(f"a chain has 1 to {CHAIN_COMMANDS_MAX} commands, not {len(commands)}")
+        chain = tuple(commands)
+        decimals = [await self._decimals_of(command.currency, timeout_s) for command in chain]
+        encoded = [
+            command.encode(of_currency, linked=number < len(chain))
+            for number, (command, of_currency) in enumerate(zip(chain, decimals, strict=True), start=1)
+        ]
+        rows = await self._coalescer.submit_chain(encoded, self._timeout_s if timeout_s is None else timeout_s)
+        return [
+            result_of(row, command.id, of_currency)
+            for row, command, of_currency in zip(rows, chain, decimals, strict=True)
+        ]
+
+    async def resolve(
+        self,
+        id: bytes,  # noqa: A002
+        debit: str,
+        currency: str,
+        *,
+        timeout_s: float | None = None,
+    ) -> Result:
+        """Settle what became of the command with this id, whose debit account is `debit`; of a chain, any will do.
+
+        - Committed, or rejected with any other code: that was its outcome, whatever it asked.
+        - Rejected with ID_FORBIDDEN: it has not been executed and, from now on, never will be, even if it is still on
+          its way.
+        - Unknown: no answer came, or the node cannot do it now. Nothing is settled; call again.
+        """
+        decimals = await self._decimals_of(currency, timeout_s)
+        forbid = Command(CommandKind.FORBID, check_id(id), debit, currency).encode(decimals)
+        row = await self._coalescer.submit(forbid, self._timeout_s if timeout_s is None else timeout_s)
+        # Such a code is that of the asking, not of what was asked about.
+        return result_of(UNKNOWN_ROW if row[0] in _NOT_EXECUTED else row, id, decimals)
 
     async def submit(self, commands: Records, timeout_s: float | None = None) -> Records:
         """Execute an array of COMMAND records, in order, and return a RESULT record for each.
@@ -169,6 +337,12 @@ class Wallet:
         deadline of each frame. Raises `OutcomeUnknown` if any outcome is unknown, with those that are known.
         """
         return await submit_array(self._channel, commands, self._seconds(timeout_s))
+
+    async def _execute(self, command: Command, timeout_s: float | None) -> Result:
+        decimals = await self._decimals_of(command.currency, timeout_s)
+        record = command.encode(decimals)
+        row = await self._coalescer.submit(record, self._timeout_s if timeout_s is None else timeout_s)
+        return result_of(row, command.id, decimals)
 
     # Reads. They raise `RequestTimedOut`, or another `ConnectionFailed`, when no answer comes.
 
@@ -203,9 +377,7 @@ class Wallet:
         timeout_s: float | None = None,
     ) -> Event | None:
         """Return the event that the command with this id on this debit account left, or None if there is none."""
-        decimals = self._decimals.get(currency)
-        if decimals is None:
-            decimals = await self._fetch_decimals(currency, timeout_s)
+        decimals = await self._decimals_of(currency, timeout_s)
         account = cached_account_id(debit, currency)
         return await lookups.look_up_event(self._channel, check_id(id), account, decimals, self._seconds(timeout_s))
 
@@ -236,6 +408,10 @@ class Wallet:
 
     def _seconds(self, timeout_s: float | None) -> float:
         return self._timeout_s if timeout_s is None else check_timeout(timeout_s)
+
+    async def _decimals_of(self, currency: str, timeout_s: float | None) -> int:
+        decimals = self._decimals.get(currency)
+        return await self._fetch_decimals(currency, timeout_s) if decimals is None else decimals
 
     async def _fetch_decimals(self, currency: str, timeout_s: float | None) -> int:
         """Return the decimals of a currency that was not known: somebody may have registered it meanwhile."""

@@ -81,6 +81,16 @@ def test_every_method_works(wallet: BlockingWallet, blocking_server: ScriptedSer
     assert wallet.set_limit("ann", "EUR", "5").committed
     assert wallet.transfer("ann", "bob", "12.50", "EUR").amount_text == "12.50"
     assert wallet.submit(np.zeros(3, COMMAND))["position"].tolist() == [4, 5, 6]
+    assert wallet.transfer_available("ann", "bob", "2.00", "EUR").committed
+    hold = wallet.hold("ann", "bob", "2.00", "EUR", hold_timeout_ms=60_000)
+    assert wallet.capture(hold.id, "ann", "bob", "EUR", amount="1.00", keep_open=True).amount_text == "1.00"
+    assert wallet.release(hold.id, "ann", "EUR").committed
+    assert wallet.freeze("ann", "EUR").committed
+    assert wallet.unfreeze("ann", "EUR").committed
+    assert wallet.close_account("ann", "EUR").committed
+    assert wallet.resolve(hold.id, "ann", "EUR").committed
+    commands = [wallet.command.transfer("ann", "bob", amount, "EUR") for amount in ("1.00", "2.00")]
+    assert [result.id for result in wallet.linked(commands)] == [command.id for command in commands]
     assert wallet.account("ann", "EUR") is None
     assert wallet.accounts_by_id([bytes(16)]) == [None]
     assert list(wallet.accounts()) == []
@@ -104,6 +114,12 @@ def test_threads_share_a_connection(wallet: BlockingWallet, blocking_server: Scr
         results = list(pool.map(lambda number: wallet.transfer("ann", "bob", str(number + 1), "JPY"), range(200)))
     assert [result.amount for result in results] == list(range(1, 201))
     assert len(blocking_server.peers) == 1
+
+
+def test_threads_that_make_commands_make_no_id_twice(wallet: BlockingWallet) -> None:
+    with ThreadPoolExecutor(THREADS) as pool:
+        ids = list(pool.map(lambda _: wallet.command.freeze("ann", "EUR").id, range(5000)))
+    assert len(set(ids)) == len(ids)
 
 
 def test_closing_lets_go_of_the_thread_and_may_be_repeated(blocking_server: ScriptedServer) -> None:

@@ -132,6 +132,106 @@ async def test_a_caller_that_leaves_does_not_stop_its_command_or_the_others() ->
     assert [row[POSITION] for row in (rows[0], rows[2]) if isinstance(row, tuple)] == [1, 3]
 
 
+# Chains.
+
+
+def chain(first: int, count: int) -> list[bytes]:
+    return [command(number) for number in range(first, first + count)]
+
+
+def amounts(channel: FakeChannel) -> list[list[int]]:
+    return [commands["amount"].tolist() for commands, _ in channel.frames]
+
+
+async def test_a_chain_travels_with_its_neighbours_and_nothing_comes_between() -> None:
+    channel = FakeChannel()
+    coalescer = Coalescer(channel)
+    rows = await asyncio.gather(
+        settled(coalescer.submit(command(1), TIMEOUT_S)),
+        coalescer.submit_chain(chain(2, 3), TIMEOUT_S),
+        settled(coalescer.submit(command(5), TIMEOUT_S)),
+        coalescer.submit_chain(chain(6, 2), TIMEOUT_S),
+    )
+    assert amounts(channel) == [[1, 2, 3, 4, 5, 6, 7]]
+    assert [row[POSITION] for row in rows[1]] == [2, 3, 4]
+    assert [row[POSITION] for row in rows[3]] == [6, 7]
+    assert coalescer.pending_count == 0
+
+
+@pytest.mark.parametrize("before", [0, 1, 6, 7, 8, 9])
+async def test_a_chain_is_never_cut(before: int) -> None:
+    """Where it does not fit beside what is there, it has a frame of its own, and what comes later stays later."""
+    channel = FakeChannel(msgspec.structs.replace(WELCOME, batch_count_max=10))
+    coalescer = Coalescer(channel)
+    singles = [settled(coalescer.submit(command(n), TIMEOUT_S)) for n in range(before)]
+    await asyncio.gather(
+        *singles,
+        coalescer.submit_chain(chain(before, 4), TIMEOUT_S),
+        *(settled(coalescer.submit(command(n), TIMEOUT_S)) for n in range(before + 4, 20)),
+    )
+    frames = amounts(channel)
+    assert [amount for frame in frames for amount in frame] == list(range(20))
+    assert max(channel.counts) <= 10
+    assert any(set(range(before, before + 4)) <= set(frame) for frame in frames)
+
+
+async def test_a_chain_that_fills_a_frame_is_sent_with_it() -> None:
+    channel = FakeChannel(msgspec.structs.replace(WELCOME, batch_count_max=10))
+    coalescer = Coalescer(channel)
+    results = await asyncio.gather(*(coalescer.submit_chain(chain(n, 10), TIMEOUT_S) for n in (0, 10, 20)))
+    assert amounts(channel) == [list(range(first, first + 10)) for first in (0, 10, 20)]
+    assert [row[POSITION] for rows in results for row in rows] == list(range(1, 31))
+
+
+async def test_a_chain_that_no_frame_can_hold_is_not_asked() -> None:
+    channel = FakeChannel(msgspec.structs.replace(WELCOME, batch_count_max=10))
+    coalescer = Coalescer(channel)
+    with pytest.raises(UsageError, match="chains of up to 10 commands"):
+        await coalescer.submit_chain(chain(0, 11), TIMEOUT_S)
+    assert (channel.frames, coalescer.pending_count) == ([], 0)
+
+
+async def test_a_chain_waits_for_room_as_a_whole_and_within_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COMMANDS_PENDING_MAX", 4)
+    channel = FakeChannel()
+    channel.answering.clear()
+    coalescer = Coalescer(channel)
+    first = coalescer.submit_chain(chain(0, 3), TIMEOUT_S)
+    second = coalescer.submit_chain(chain(3, 3), TIMEOUT_S)
+    await turn()
+    assert coalescer.pending_count == 6
+    third = asyncio.ensure_future(coalescer.submit_chain(chain(6, 3), TIMEOUT_S))
+    assert await coalescer.submit_chain(chain(9, 3), 0.01) == [UNKNOWN_ROW] * 3
+    channel.answering.set()
+    await asyncio.gather(first, second, third)
+    assert amounts(channel) == [list(range(6)), [6, 7, 8]]
+    assert coalescer.pending_count == 0
+
+
+async def test_a_refused_frame_and_a_lost_one_are_told_to_a_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    channel = FakeChannel()
+    coalescer = Coalescer(channel)
+    channel.outcomes = [RequestRefused(7, "because"), OutcomeUnknown("lost", np.zeros(2, COMMAND), unknown_results(2))]
+    with pytest.raises(RequestRefused, match="because"):
+        await coalescer.submit_chain(chain(0, 2), TIMEOUT_S)
+    assert await coalescer.submit_chain(chain(0, 2), TIMEOUT_S) == [UNKNOWN_ROW] * 2
+    assert coalescer.pending_count == 0
+
+
+async def test_closing_ends_a_chain_that_has_not_been_sent_and_takes_no_more() -> None:
+    channel = FakeChannel()
+    coalescer = Coalescer(channel)
+    waiting = coalescer.submit_chain(chain(0, 2), TIMEOUT_S)
+    coalescer.close()
+    assert await waiting == [UNKNOWN_ROW] * 2
+    with pytest.raises(UsageError, match="closed"):
+        await coalescer.submit_chain(chain(0, 2), TIMEOUT_S)
+    assert (channel.frames, coalescer.pending_count) == ([], 0)
+
+
+# Bounds and ends.
+
+
 async def test_no_more_commands_are_pending_than_the_bound_and_the_rest_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "COMMANDS_PENDING_MAX", 10)
     channel = FakeChannel()

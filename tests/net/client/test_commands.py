@@ -10,14 +10,14 @@ import pytest
 from bezant.net.client.commands import (
     amount_units,
     check_id,
+    encode_command,
     encode_open,
-    encode_set_limit,
     encode_transfer,
     limit_units,
 )
 from bezant.net.client.results import UNLIMITED
 from bezant.protocol.errors import InvalidAmountOrName, UsageError
-from bezant.protocol.kinds import CommandKind
+from bezant.protocol.kinds import TIMEOUT_MS_MAX, CommandFlag, CommandKind
 from bezant.protocol.names import account_id, currency_word
 from bezant.protocol.records import COMMAND, LIMIT_UNLIMITED, id_bytes, id_words
 
@@ -57,19 +57,39 @@ def test_a_transfer_fills_its_fields_and_no_other() -> None:
     }
 
 
-def test_a_limit_fills_its_fields_and_no_other() -> None:
-    assert fields(encode_set_limit(ID, ANN, LIMIT_UNLIMITED, USER_DATA, 2**31 - 1)) == {
+def test_a_command_of_any_kind_has_what_it_is_given_where_it_belongs() -> None:
+    whole = encode_command(
+        CommandKind.CAPTURE,
+        ID,
+        ANN,
+        credit=BOB,
+        reference=ID[::-1],
+        units=2**63 - 1,
+        timeout_ms=TIMEOUT_MS_MAX,
+        flags=CommandFlag.KEEP_OPEN,
+        user_data=USER_DATA,
+        code=2**31 - 1,
+    )
+    assert fields(whole) == {
         "id": ID,
         "debit": ANN,
+        "credit": BOB,
+        "reference": ID[::-1],
         "user_data": USER_DATA.ljust(16, b"\0"),
-        "amount": LIMIT_UNLIMITED,
+        "amount": 2**63 - 1,
+        "timeout_ms": TIMEOUT_MS_MAX,
         "code": 2**31 - 1,
-        "kind": CommandKind.SET_LIMIT,
+        "flags": CommandFlag.KEEP_OPEN,
+        "kind": CommandKind.CAPTURE,
     }
+    assert fields(encode_command(CommandKind.FREEZE, ID, ANN)) == {"id": ID, "debit": ANN, "kind": CommandKind.FREEZE}
 
 
 @pytest.mark.parametrize("name", ["a", "wallet:{ann}:savings", "n" * 48])
 def test_an_open_has_the_name_across_three_fields(name: str) -> None:
+    assert encode_open(ID, name, "EUR", 500, 9, flags=0) == encode_open(ID, name, "EUR", 500, 9)
+    linked = np.frombuffer(encode_open(ID, name, "EUR", 500, 9, flags=CommandFlag.LINKED), COMMAND)
+    assert linked["flags"] == CommandFlag.LINKED
     command = encode_open(ID, name, "EUR", 500, 9)
     record = np.frombuffer(command, COMMAND)[0]
     assert command[32:80].rstrip(b"\0") == name.encode()
@@ -154,7 +174,13 @@ def test_what_does_not_fit_is_refused(user_data: object, code: object, reason: s
     with pytest.raises(UsageError, match=re.escape(reason)):
         encode_transfer(ID, ANN, BOB, 1, user_data=user_data, code=code)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=re.escape(reason)):
-        encode_set_limit(ID, ANN, 1, user_data, code)  # type: ignore[arg-type]
+        encode_command(CommandKind.SET_LIMIT, ID, ANN, user_data=user_data, code=code)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("timeout_ms", [-1, TIMEOUT_MS_MAX + 1, 1.5, "60", None])
+def test_the_timeout_of_a_hold_is_whole_milliseconds_up_to_a_century(timeout_ms: object) -> None:
+    with pytest.raises(UsageError, match="a hold"):
+        encode_command(CommandKind.HOLD, ID, ANN, timeout_ms=timeout_ms)  # type: ignore[arg-type]
 
 
 def test_a_name_that_cannot_be_written_is_refused() -> None:

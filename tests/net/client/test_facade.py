@@ -13,6 +13,7 @@ NAMES = [
     "Account",
     "BezantError",
     "BlockingWallet",
+    "Command",
     "ConnectionFailed",
     "CorruptLog",
     "Currency",

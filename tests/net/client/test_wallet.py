@@ -23,9 +23,9 @@ from bezant.protocol.errors import (
     UsageError,
 )
 from bezant.protocol.frames import BATCH_COUNT_MAX, FrameError, Operation
-from bezant.protocol.kinds import CommandField, CommandKind
+from bezant.protocol.kinds import CommandField, CommandFlag, CommandKind
 from bezant.protocol.names import account_id
-from bezant.protocol.records import ACCOUNT, COMMAND, EVENT, LIMIT_UNLIMITED, Records, id_bytes, id_words
+from bezant.protocol.records import ACCOUNT, COMMAND, EVENT, LIMIT_UNLIMITED, RESULT, Records, id_bytes, id_words
 
 from .scripted import STATISTICS, WAIT_S, WELCOME, ScriptedServer, Seen, say_nothing
 
@@ -206,6 +206,82 @@ async def test_what_cannot_be_asked_raises_and_hurts_nobody(
         await wallet.transfer(**wrong)
     assert (await good).committed
     assert len(sent(server)) == 1
+
+
+# Chains, and what became of a command. What they do is in `test_kinds.py`; here is what travels.
+
+
+async def test_a_chain_is_linked_and_side_by_side_whatever_else_is_asked(
+    server: ScriptedServer, wallet: Wallet
+) -> None:
+    chains = [[wallet.command.transfer("a", "b", f"{1000 * n + k}", "JPY") for k in range(1, 201)] for n in range(5)]
+    work = []
+    for commands in chains:
+        work += [wallet.transfer("c", "d", "7", "JPY") for _ in range(30)]
+        work.append(wallet.linked(commands))
+    results = await asyncio.gather(*work)
+    assert [result.amount for result in results[30]] == list(range(1, 201))
+    frames = [seen.commands for seen in server.frames(Operation.COMMANDS)]
+    for number, commands in enumerate(chains):
+        amounts = [1000 * number + k for k in range(1, 201)]
+        (frame,) = [frame for frame in frames if amounts[0] in frame["amount"]]
+        start = frame["amount"].tolist().index(amounts[0])
+        chain = frame[start : start + len(commands)]
+        assert chain["amount"].tolist() == amounts
+        assert chain["flags"].tolist() == [CommandFlag.LINKED] * 199 + [0]
+    assert sum(int(np.count_nonzero(frame["flags"])) for frame in frames) == 5 * 199
+
+
+async def test_a_chain_of_one_is_not_linked(server: ScriptedServer, wallet: Wallet) -> None:
+    assert (await wallet.linked([wallet.command.freeze("ann", "EUR")]))[0].committed
+    assert sent(server)["flags"].tolist() == [0]
+
+
+async def test_every_command_of_a_chain_has_its_own_currency(server: ScriptedServer, wallet: Wallet) -> None:
+    server.currencies["POINTS"] = 1
+    amounts = {"EUR": "1.25", "JPY": "12", "POINTS": "1.2"}
+    commands = [wallet.command.transfer("a", "b", amount, currency) for currency, amount in amounts.items()]
+    results = await wallet.linked(commands)
+    assert sent(server)["amount"].tolist() == [125, 12, 12]
+    assert [result.amount_text for result in results] == list(amounts.values())
+
+
+async def test_a_chain_without_an_answer_can_be_linked_again(server: ScriptedServer, wallet: Wallet) -> None:
+    server.handlers[Operation.COMMANDS] = say_nothing
+    commands = [wallet.command.transfer("a", "b", "1", "EUR") for _ in range(2)]
+    results = await wallet.linked(commands, timeout_s=0.02)
+    assert [result.outcome for result in results] == [bezant.Outcome.UNKNOWN] * 2
+    del server.handlers[Operation.COMMANDS]
+    assert all(result.committed for result in await wallet.linked(commands))
+    first, again = (seen.body for seen in server.frames(Operation.COMMANDS))
+    assert first == again
+
+
+async def test_resolving_forbids_the_id(server: ScriptedServer, wallet: Wallet) -> None:
+    await wallet.resolve(ID, "ann", "EUR")
+    (command,) = sent(server)
+    assert (command["kind"], command["amount"], command["flags"]) == (CommandKind.FORBID, 0, 0)
+    assert id_bytes(command["id_head"], command["id_tail"]) == ID
+    assert id_bytes(command["debit_head"], command["debit_tail"]) == account_id("ann", "EUR")
+    with pytest.raises(UsageError, match="16 bytes"):
+        await wallet.resolve(b"short", "ann", "EUR")
+
+
+@pytest.mark.parametrize("code", [code for code in ResultCode if 100 <= code < 200])
+async def test_a_resolve_that_was_not_executed_settles_nothing(
+    server: ScriptedServer, wallet: Wallet, code: ResultCode
+) -> None:
+    """Rejected would say that the command was."""
+
+    async def refuse(seen: Seen) -> None:
+        results = np.zeros(1, RESULT)
+        results["code"] = code
+        await seen.peer.reply(seen, results.tobytes())
+
+    server.handlers[Operation.COMMANDS] = refuse
+    result = await wallet.resolve(ID, "ann", "EUR")
+    assert (result.outcome, result.code, result.id) == (bezant.Outcome.UNKNOWN, None, ID)
+    assert (await wallet.transfer("ann", "bob", "1", "EUR")).code is code
 
 
 # Arrays.
