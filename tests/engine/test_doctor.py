@@ -1,6 +1,7 @@
 """Claim: the doctor tells every kind of damage apart, decides as recovery does, and changes nothing."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -13,13 +14,14 @@ from bezant.engine.diagnosis import Diagnosis, Finding, FindingKind, Severity, V
 from bezant.engine.doctor import examine
 from bezant.engine.log.entry import decode_header, encode_entry
 from bezant.engine.log.segment import SegmentHeader, create_segment, read_segment_header, segment_name
-from bezant.engine.log.storage import Directory
+from bezant.engine.log.storage import Directory, FolderLock
 from bezant.engine.replica import ReplicaSettings, open_replica, shard_directory
-from bezant.protocol.errors import CorruptLog, UnsupportedFormat
+from bezant.protocol.codes import ResultCode
+from bezant.protocol.errors import CorruptLog, DataFolderInUse, UnsupportedFormat
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.records import CONTROL_PAGE_SIZE, ENTRY_HEADER_SIZE, SEGMENT_HEADER_SIZE
 
-from .commands import join, opening_world, transfer, transfers
+from .commands import join, opening, opening_world, transfer, transfers
 from .log.logs import ROOM, SEGMENT_SIZE, Writer, damage, flip, forget_control, newest_page, open_entries, places
 
 SHARD: Final = "shard-0000"
@@ -115,15 +117,20 @@ def test_a_node_that_stopped_cleanly(tmp_path: Path, small: ReplicaSettings) -> 
     assert diagnosis.free_bytes > 0
 
 
-def test_a_node_that_was_killed(data: Path) -> None:
+def test_a_node_that_was_killed(data: Path, tmp_path: Path) -> None:
+    """What is on the disk while a log is open is what a killed process leaves."""
+    killed = tmp_path / "killed"
+    log_of(killed).mkdir(parents=True)
     writer = Writer(log_of(data))
     writer.write(1)
-    # Not closed: what is on the disk is what a killed process leaves.
-    diagnosis = look(data)
+    # Not the whole folder, in which a segment may be being made.
+    for name in ("control", segment_name(1)):
+        shutil.copy(log_of(data) / name, log_of(killed) / name)
+    writer.close()
+    diagnosis = look(killed)
     assert diagnosis.verdict is Verdict.HEALTHY
     assert "killed" in only(diagnosis, FindingKind.CRASH).meaning
     assert (diagnosis.entries, diagnosis.events, diagnosis.clean_stop) == (5, 8, False)
-    writer.close()
     only(look(data), FindingKind.CLEAN_STOP)
 
 
@@ -440,28 +447,50 @@ def test_what_a_crash_left_unfinished(data: Path) -> None:
     assert diagnosis.findings[0].kind is FindingKind.UNFINISHED_FILE
 
 
-def test_a_folder_that_a_process_has_open(tmp_path: Path, small: ReplicaSettings) -> None:
-    """Its process is named, its entries are left alone, and it goes on undisturbed."""
-    folder = tmp_path / "data"
-    replica = open_replica(folder, settings=small)
-    diagnosis = look(folder)
+def test_a_folder_that_a_process_has_open(data: Path) -> None:
+    """Its process is named, and its entries are left alone."""
+    lock = FolderLock(data)
+    diagnosis = look(data)
     assert diagnosis.verdict is Verdict.IN_USE
     assert diagnosis.holder == str(os.getpid())
     assert f"process {os.getpid()} " in only(diagnosis, FindingKind.IN_USE).found
     assert not diagnosis.walked
-    replica.execute(opening_world("ann"))
-    replica.write_group()
-    replica.close()
-    assert look(folder).verdict is Verdict.HEALTHY
-    open_replica(folder, settings=small).close()
+    lock.release()
+    assert look(data).verdict is Verdict.HEALTHY
+    FolderLock(data).release()
 
 
-def test_damage_is_told_even_while_a_process_has_the_folder(tmp_path: Path, small: ReplicaSettings) -> None:
+def test_a_replica_goes_on_undisturbed(tmp_path: Path, small: ReplicaSettings) -> None:
     folder = tmp_path / "data"
     replica = open_replica(folder, settings=small)
-    flip(log_of(folder) / segment_name(1), 8)
-    assert look(folder).verdict is Verdict.DAMAGED
+    for name in ("ann", "bob"):
+        assert examine(folder, free_space_floor=0).verdict is Verdict.IN_USE
+        assert replica.execute(opening(name)).results["code"][0] == ResultCode.COMMITTED
+        replica.write_group()
     replica.close()
+    assert look(folder).accounts == 2
+
+
+def test_nobody_takes_the_folder_while_it_is_examined(data: Path) -> None:
+    """Others that only look may look as well."""
+    (data / "lock").write_bytes(b"")
+    told: list[Verdict] = []
+
+    def meanwhile(_done: int, _total: int) -> None:
+        with pytest.raises(DataFolderInUse):
+            FolderLock(data)
+        told.append(look(data).verdict)
+
+    look(data, on_progress=meanwhile)
+    assert told == [Verdict.HEALTHY] * 4
+    FolderLock(data).release()
+
+
+def test_damage_is_told_even_while_a_process_has_the_folder(data: Path) -> None:
+    flip(log_of(data) / segment_name(1), 8)
+    lock = FolderLock(data)
+    assert look(data).verdict is Verdict.DAMAGED
+    lock.release()
 
 
 @pytest.mark.parametrize("name", [".", "nowhere"])
