@@ -7,6 +7,10 @@ the order (deadline, sequence); each row knows its place in it, so that a captur
 Inside a chain a closed hold keeps its row, marked with its fate, until the chain stands (`settle_hold`) or falls.
 """
 
+from typing import Any
+
+import numpy as np
+
 from bezant.engine.compiled import called, inlined
 from bezant.engine.ledger.index import insert, remove, replace
 from bezant.engine.ledger.state import (
@@ -138,7 +142,8 @@ def drop_hold(arrays: LedgerArrays, number: int) -> None:
 def settle_hold(arrays: LedgerArrays, number: int) -> None:
     """Write the fate of a closed hold beside its id, where it stays, and free its row."""
     hold = arrays.holds.rows[number]
-    value = hold["sequence"] | hold["fate"] << SEQUENCE_BITS
+    fate: Any = np.int64(hold["fate"])
+    value = hold["sequence"] | fate << SEQUENCE_BITS
     if not replace(arrays.id_index, hold["hash"], hold["sequence"], value):
         insert(arrays.id_index, hold["hash"], value)
     drop_hold(arrays, number)

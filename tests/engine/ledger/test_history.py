@@ -82,11 +82,14 @@ def test_replay_gives_the_same_bytes_whatever_the_ledger_did_before() -> None:
                 ledger.register_currency(part.code, part.decimals)
         elif len(part.events):
             commands = commands_of(part.events)
-            for ledger in (plain, tiny):
+            for ledger in (plain, tiny, busy):
                 compare_records("replayed event", ledger.execute(commands, part.timestamp_ns).events, part.events)
-            compare_records("replayed event", busy.execute(commands, part.timestamp_ns).events, part.events)
-            repeated = busy.execute(commands, busy.last_timestamp_ns + 1)
+            next_timestamp_ns = busy.last_timestamp_ns + 1
+            if 0 < busy.next_deadline_ns <= next_timestamp_ns:
+                continue  # anything now would let a hold expire before its entry in the history comes
+            repeated = busy.execute(commands, next_timestamp_ns)
             assert len(repeated.events) == 0
-            assert repeated.results["code"].tolist() == part.events["result"].tolist()
-    found = [ledger.list_accounts(0, 100).tobytes() for ledger in (plain, tiny, busy, pair.ledger)]
+            sent = part.events[part.events["kind"] != CommandKind.EXPIRE]
+            assert repeated.results["code"].tolist() == sent["result"].tolist()
+    found = [ledger.digest() for ledger in (plain, tiny, busy, pair.ledger)]
     assert found.count(found[0]) == len(found)
