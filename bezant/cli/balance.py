@@ -10,7 +10,10 @@ from bezant.cli.session import add_json_argument, add_ledger_arguments, open_wal
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the arguments of `bezant balance`."""
-    parser = subparsers.add_parser("balance", description="Show the balance, the held sum and the limit of an account.")
+    parser = subparsers.add_parser(
+        "balance",
+        description="Show the balance, the held sum and the limit of an account, and whether it is frozen or closed.",
+    )
     parser.add_argument("name", metavar="NAME", help="the account's name")
     parser.add_argument("currency", metavar="CURRENCY", help="as in EUR")
     add_ledger_arguments(parser)
@@ -35,8 +38,10 @@ async def _run(arguments: argparse.Namespace) -> int:
             f"there is no account {name!r} in {currency}", f"open it: {shlex.join(('bezant', 'open', name, currency))}"
         )
     fields = account_fields(account)
+    states = {"frozen": account.frozen, "closed": account.closed}
     if arguments.json:
-        write_json(fields)
+        write_json({**fields, **states})
     else:
-        write_line(f"{fields['balance']} {currency}  held {fields['held']}  limit {fields['limit']}")
+        words = "".join(f"  {state}" for state, is_so in states.items() if is_so)
+        write_line(f"{fields['balance']} {currency}  held {fields['held']}  limit {fields['limit']}{words}")
     return 0

@@ -5,7 +5,7 @@ import shlex
 from typing import Final
 
 from bezant.cli.output import write_line
-from bezant.cli.session import add_json_argument, add_ledger_arguments, open_wallet, run_async
+from bezant.cli.session import add_json_argument, add_ledger_arguments, ledger_words, open_wallet, run_async
 
 UNLIMITED_WORD: Final = "unlimited"
 
@@ -43,7 +43,7 @@ async def _run(arguments: argparse.Namespace) -> int:
         result = await wallet.open_account(
             arguments.name, arguments.currency, limit=limit, timeout_s=arguments.timeout_s
         )
-    look = shlex.join(("bezant", "balance", arguments.name, arguments.currency))
+    look = shlex.join(("bezant", "balance", arguments.name, arguments.currency, *ledger_words(arguments)))
     check_outcome(result, arguments.currency, as_json=arguments.json, retry=look)
     if not arguments.json:
         write_line(f"{arguments.name} is open in {arguments.currency}")

@@ -18,7 +18,16 @@ _NEXT_STEPS: Final[dict[ResultCode, str]] = {
     ResultCode.CREDIT_ACCOUNT_UNKNOWN: "open it first: bezant open NAME CURRENCY",
     ResultCode.CURRENCY_UNKNOWN: "register it: bezant currencies add CODE DECIMALS",
     ResultCode.INSUFFICIENT_FUNDS: "see what it has: bezant balance NAME CURRENCY",
-    ResultCode.ID_CONFLICT: "use another id for another transfer",
+    ResultCode.NOTHING_AVAILABLE: "see what it has: bezant balance NAME CURRENCY",
+    ResultCode.ACCOUNT_NOT_EMPTY: "see what it has: bezant balance NAME CURRENCY",
+    ResultCode.DEBIT_ACCOUNT_FROZEN: "let it take part again: bezant unfreeze NAME CURRENCY",
+    ResultCode.CREDIT_ACCOUNT_FROZEN: "let it take part again: bezant unfreeze NAME CURRENCY",
+    ResultCode.HOLD_UNKNOWN: "a hold is named by the id that `bezant hold` printed and the account that it is on",
+    ResultCode.HOLD_OF_OTHER_ACCOUNTS: "name the accounts that it was made with",
+    ResultCode.HOLD_EXPIRED: "make another: bezant hold FROM TO AMOUNT CURRENCY",
+    ResultCode.CAPTURE_EXCEEDS_HOLD: "leave --amount out to capture all that is held",
+    ResultCode.ID_CONFLICT: "use another id for another command",
+    ResultCode.ID_FORBIDDEN: "it was given up with `bezant resolve`; to do it after all, use another id",
     ResultCode.ACCOUNT_EXISTS: "nothing needs to be done",
 }
 

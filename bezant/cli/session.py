@@ -43,6 +43,13 @@ def add_ledger_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def ledger_words(arguments: argparse.Namespace) -> list[str]:
+    """The words of the command line that lead to the same ledger again; none if that is where they lead anyway."""
+    if arguments.data is not None:
+        return ["--data", str(arguments.data)]
+    return ["--connect", arguments.connect] if arguments.connect != DEFAULT_ADDRESS else []
+
+
 def add_json_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--json``."""
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of text")

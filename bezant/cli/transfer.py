@@ -1,10 +1,14 @@
 """`bezant transfer`: moves an amount, exactly once."""
 
 import argparse
-import shlex
+from typing import TYPE_CHECKING
 
-from bezant.cli.output import write_line
-from bezant.cli.session import add_json_argument, add_ledger_arguments, open_wallet, run_async
+from bezant.cli.commanding import add_command_arguments, execute, tell
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    import bezant
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -17,37 +21,21 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("credit", metavar="TO", help="the account that is paid")
     parser.add_argument("amount", metavar="AMOUNT", help="an exact decimal, as in 12.50")
     parser.add_argument("currency", metavar="CURRENCY", help="as in EUR")
-    parser.add_argument("--id", metavar="HEX", help="32 hexadecimal digits that name this transfer for ever")
-    add_ledger_arguments(parser)
-    add_json_argument(parser)
+    parser.add_argument(
+        "--at-most", action="store_true", help="move as much of AMOUNT as is available, and not all or nothing"
+    )
+    add_command_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Transfer; 0 if it is committed."""
-    return run_async(_run(arguments))
+    debit, credit, amount, currency = arguments.debit, arguments.credit, arguments.amount, arguments.currency
+    words = ["transfer", debit, credit, amount, currency, *(["--at-most"] if arguments.at_most else [])]
 
+    def ask(wallet: "bezant.Wallet", identifier: bytes) -> "Awaitable[bezant.Result]":
+        move = wallet.transfer_available if arguments.at_most else wallet.transfer
+        return move(debit, credit, amount, currency, id=identifier, timeout_s=arguments.timeout_s)
 
-async def _run(arguments: argparse.Namespace) -> int:
-    from bezant.cli.outcomes import check_currency, check_outcome, parse_id
-    from bezant.protocol.names import IdMaker
-
-    # The id is made here, not in the SDK, so that it can be told when no answer comes.
-    identifier = parse_id(arguments.id) if arguments.id is not None else IdMaker().make()
-    async with open_wallet(arguments) as wallet:
-        await check_currency(wallet, arguments.currency)
-        result = await wallet.transfer(
-            arguments.debit,
-            arguments.credit,
-            arguments.amount,
-            arguments.currency,
-            id=identifier,
-            timeout_s=arguments.timeout_s,
-        )
-    words = ("bezant", "transfer", arguments.debit, arguments.credit, arguments.amount, arguments.currency)
-    retry = f"{shlex.join(words)} --id {identifier.hex()}"
-    check_outcome(result, arguments.currency, as_json=arguments.json, retry=retry)
-    if not arguments.json:
-        repeated = " (done before: nothing was moved now)" if result.repeated else ""
-        write_line(f"{arguments.amount} {arguments.currency} from {arguments.debit} to {arguments.credit}{repeated}")
-        write_line(f"id {identifier.hex()}")
+    result = execute(arguments, words, ask)
+    tell(arguments, result, f"{result.amount_text} {currency} from {debit} to {credit}")
     return 0

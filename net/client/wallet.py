@@ -319,6 +319,8 @@ class Wallet:
     ) -> Result:
         """Settle what became of the command with this id, whose debit account is `debit`; of a chain, any will do.
 
+        Ids belong to the debit account: asked with another, this says nothing about the command.
+
         - Committed, or rejected with any other code: that was its outcome, whatever it asked.
         - Rejected with ID_FORBIDDEN: it has not been executed and, from now on, never will be, even if it is still on
           its way.

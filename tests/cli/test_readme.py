@@ -8,10 +8,28 @@ from pathlib import Path
 
 import pytest
 
+import bezant
+
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = (README, ROOT / "bezant" / "cli" / "README.md", ROOT / "tests" / "data" / "README.md")
 ADDRESS = "127.0.0.1:7420"
+PRINTED = {
+    "50.00 EUR  held 0.00  limit 0.00",
+    "50.00 EUR  held 20.00  limit 0.00",
+    "35.00 EUR from wallet:ann to bank:main",
+    "name,currency,balance,held,limit",
+}
+"""Comments that promise the first line of what a command prints."""
+HOLDING = """
+import asyncio, bezant
+{example}
+async def main():
+    async with bezant.connect({address!r}) as wallet:
+        await wallet.open_account("shop:1", "EUR")
+        await pay(wallet)
+asyncio.run(main())
+"""
 
 
 def blocks(language: str, heading: str) -> list[str]:
@@ -31,23 +49,30 @@ def test_the_command_line_section(start_node, tmp_path: Path) -> None:
     lines = [line for line in blocks("sh", "The command line")[0].splitlines() if line.startswith("bezant ")]
     assert lines[0].startswith("bezant serve --data ")
     assert lines[-1].startswith("bezant verify --data ")
+    told = set()
     with start_node() as node:
         for line in lines[1:-1]:
             command, _, comment = line.partition("#")
             out = run([sys.executable, "-m", "bezant", *shlex.split(command)[1:], "--connect", node.address], tmp_path)
-            if comment.strip() in {"50.00 EUR  held 0.00  limit 0.00", "name,currency,balance,held,limit"}:
+            if comment.strip() in PRINTED:
                 assert out.splitlines()[0] == comment.strip()
+                told.add(comment.strip())
         assert node.stop() == 0
+    assert told == PRINTED
     assert run([sys.executable, "-m", "bezant", "verify", "--data", str(node.data)], tmp_path)
 
 
 def test_the_sdk_section(start_node, tmp_path: Path) -> None:
-    """The first example talks to a node, the embedded one goes on in its folder once it has stopped."""
-    example, embedded = blocks("python", "The SDK")
+    """The first two examples talk to a node, the embedded one goes on in its folder once it has stopped."""
+    example, holding, embedded = blocks("python", "The SDK")
     assert ADDRESS in example
     with start_node() as node:
         out = run([sys.executable, "-c", example.replace(ADDRESS, node.address)], tmp_path)
         assert "12.50" in out
+        out = run([sys.executable, "-c", HOLDING.format(example=holding, address=node.address)], tmp_path)
+        committed = bezant.Outcome.COMMITTED
+        assert out.splitlines() == [f"{committed} 5.00", f"{committed} 4.00", f"{committed} 0.12"]
+        assert f"# {committed} 5.00;" in holding
         assert node.stop() == 0
     body = "".join(f"    {line}\n" for line in embedded.replace('"books"', repr(str(node.data))).splitlines())
     run([sys.executable, "-c", f"import asyncio, bezant\nasync def main():\n{body}asyncio.run(main())"], tmp_path)
