@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bezant.engine.ledger.state import EXPIRES_PER_ENTRY_MAX
+from bezant.engine.verify import verify
 from bezant.net.server import expiry
 from bezant.net.server.expiry import EXPIRY_INTERVAL_S_MIN, EXPIRY_WAIT_S_MAX, ExpiryTimer
 from bezant.protocol.codes import ResultCode
@@ -122,6 +123,19 @@ async def test_what_fell_due_while_the_node_was_down_expires_when_it_is_up(node:
         assert again.replica.ledger.hold_count == 3
         await until(lambda: again.replica.log.durable_sequence == 9)
         assert again.replica.ledger.hold_count == 0
+    finally:
+        await again.stop()
+
+
+async def test_an_entry_without_commands_is_history_like_any_other(node: Node, client: Client) -> None:
+    assert not (await client.execute(holds(1, timeout_ms=1)))["code"].any()
+    await until(lambda: node.replica.log.durable_sequence == 5)
+    await node.stop()
+    assert verify(node.path).events == 5
+    again = Node(node.path)
+    try:
+        await again.start()
+        assert (again.replica.ledger.next_sequence, again.replica.ledger.hold_count) == (6, 0)
     finally:
         await again.stop()
 
