@@ -197,7 +197,8 @@ class Log:
         self._is_open = True
         if self._writable:
             for segment in self._prepared:
-                segment.open_file()
+                # A torn tail that was zeroed here, and not synced when that process was killed, would come back.
+                segment.open_file().sync()
             self._write_tail_again(watermark)
             self._write_watermark(clean_stop=0)
             self._prepare()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bezant.engine.log.log import Group
@@ -128,6 +128,7 @@ class Story:
 
 
 @settings(max_examples=250)
+@example([Life([100, 310, BEGIN, FINISH], 6, 0), Life([BEGIN], 1, None)])  # killed between zeroing a tail and its sync
 @given(st.lists(lives, min_size=1, max_size=4))
 def test_what_was_durable_survives(story_of_lives: list[Life]) -> None:
     story = Story()
