@@ -196,10 +196,10 @@ class Log:
         self._durable_segment, self._durable_offset = walk.last_segment.number, walk.last_segment.end
         self._is_open = True
         if self._writable:
+            self._write_tail_again(watermark)
             for segment in self._prepared:
                 # A torn tail that was zeroed here, and not synced when that process was killed, would come back.
                 segment.open_file().sync()
-            self._write_tail_again(watermark)
             self._write_watermark(clean_stop=0)
             self._prepare()
         for segment in (self._segments[-1], *self._prepared):

@@ -311,7 +311,10 @@ def test_what_only_the_page_cache_may_have_is_written_again(
         ("write", segment_name(1), start, history.segments[1][start:end]),
         ("sync", segment_name(1), 0, b""),
     ]
-    assert [call[:2] for call in calls[2:]] == [("write", "control")]
+    # Segments made ahead are synced: zeros over a torn tail may be in the page cache alone. Then the watermark.
+    rest = [call[:2] for call in calls[2:]]
+    assert rest[-1] == ("write", "control")
+    assert all(kind == "sync" and name.startswith("segment-") for kind, name in rest[:-1])
     log.close()
     calls.clear()
     log, _ = open_entries(tmp_path)  # after a clean stop there is nothing in doubt
