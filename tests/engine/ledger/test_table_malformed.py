@@ -36,8 +36,6 @@ from .tables import (
 
 EXECUTED_KINDS = tuple(kind for kind in CommandKind if kind < CommandKind.TRY_DEBIT and kind != CommandKind.EXPIRE)
 KINDS_WITH_AMOUNT = (CommandKind.TRANSFER, CommandKind.TRANSFER_AVAILABLE, CommandKind.HOLD, CommandKind.CAPTURE)
-EFFECTIVE_AMOUNTS = {CommandKind.RELEASE: 20}
-"""Of the commands of `valid` that do not carry theirs."""
 HELD = id_of(99)
 FIRST_BYTE = b"\x01" + bytes(15)
 LAST_BYTE = bytes(15) + b"\x80"
@@ -88,7 +86,7 @@ def test_kinds_that_are_not_executed(funded: Books, kind: int) -> None:
 def test_kinds_that_are_executed(funded: Books, kind: CommandKind) -> None:
     """What all tables below start from has no fault but the one that they put in."""
     code = Code.ID_FORBIDDEN if kind == CommandKind.FORBID else Code.COMMITTED
-    funded.check_entry([row(valid(kind), code, effective=EFFECTIVE_AMOUNTS.get(kind))], balances=False)
+    funded.check_entry([row(valid(kind), code)], balances=False)
 
 
 @pytest.mark.parametrize("flags", [8, 16, 0x4000, -32768, -32766, -8])
@@ -213,7 +211,7 @@ def test_fields_that_are_only_carried(funded: Books, kind: CommandKind, code: in
         carried["user_data"] = b"\xff" * 16
     wanted = Code.ID_FORBIDDEN if kind == CommandKind.FORBID else Code.COMMITTED
     command = replace(valid(kind), **carried)
-    funded.check_entry([row(command, wanted, effective=EFFECTIVE_AMOUNTS.get(kind))], balances=False)
+    funded.check_entry([row(command, wanted)], balances=False)
 
 
 @pytest.mark.parametrize("amount", [0, -1, -100, MIN, MIN + 1])

@@ -14,9 +14,7 @@ import pytest
 
 HERE: Final = Path(__file__).parent
 FILES: Final = (
-    "test_table.py",
-    "test_table_ids.py",
-    "test_table_malformed.py",
+    *sorted(path.name for path in HERE.glob("test_table*.py")),
     "test_machine.py",
     "test_history.py",
     "test_collisions.py",
