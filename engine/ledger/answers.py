@@ -105,7 +105,6 @@ def answer_from(
     command: Any,
     result: Any,
     known: int,
-    number: int,
     events: Records,
     originals: Originals,
     progress: Words,
@@ -116,5 +115,5 @@ def answer_from(
     base = progress[PROGRESS_BASE_SEQUENCE]
     if sequence >= base:
         return answer_known(events[sequence - base], command, result, position)
-    original = find_original(originals, progress[PROGRESS_EXTRA_FIRST], number, sequence)
+    original = find_original(originals, progress[PROGRESS_EXTRA_FIRST], sequence)
     return answer_known(originals.events[original], command, result, position)

@@ -104,7 +104,7 @@ def answer_repeated_chain(
     """Answer a chain of which some id is in use: -1 if none is, 0 if it is answered, else a sequence to fetch."""
     known_count = 0
     for number in range(first, end):
-        _, known = find_used(arrays, commands[number], number, events, originals, progress)
+        _, known = find_used(arrays, commands[number], events, originals, progress)
         if known < 0:
             return -known
         if known > 0:
@@ -114,8 +114,8 @@ def answer_repeated_chain(
     same = known_count == end - first
     for number in range(first, end):
         if same:
-            _, known = find_used(arrays, commands[number], number, events, originals, progress)
-            same = answer_from(arrays, commands[number], results[number], known, number, events, originals, progress)
+            _, known = find_used(arrays, commands[number], events, originals, progress)
+            same = answer_from(arrays, commands[number], results[number], known, events, originals, progress)
             if not same:
                 refuse_chain(
                     results,
@@ -177,7 +177,7 @@ def run_chain(
     for number in range(first, end):
         command = commands[number]
         hash_value = hash_of_key(arrays, command["id_head"], command["id_tail"], command["debit_head"])
-        fate = find_fate(arrays, command, number, events, originals, progress)
+        fate = find_fate(arrays, command, events, originals, progress)
         code = append_event(arrays, command_words[number], fate, hash_value, events, event_words, 0, progress)
         if code != _COMMITTED:
             culprit = number
@@ -232,7 +232,7 @@ def execute_chain(
     if needed >= 0:
         return needed
     for number in range(first, end):
-        fate = find_fate(arrays, commands[number], number, events, originals, progress)
+        fate = find_fate(arrays, commands[number], events, originals, progress)
         if fate < 0:
             return -fate
     if check_chain_executable(arrays, commands, results, first, end):

@@ -65,18 +65,16 @@ _ID_FORBIDDEN: Final = int(ResultCode.ID_FORBIDDEN)
 
 @inlined
 def find_used(
-    arrays: LedgerArrays, command: Any, number: int, events: Records, originals: Originals, progress: Words
+    arrays: LedgerArrays, command: Any, events: Records, originals: Originals, progress: Words
 ) -> tuple[int, int]:
     """(hash, value) of a command's id in the id index; see `find_key` for the value."""
     head, tail, debit_head = command["id_head"], command["id_tail"], command["debit_head"]
     hash_value = hash_of_key(arrays, head, tail, debit_head)
-    return hash_value, find_key(arrays, head, tail, debit_head, hash_value, number, events, originals, progress)
+    return hash_value, find_key(arrays, head, tail, debit_head, hash_value, events, originals, progress)
 
 
 @called
-def find_fate(
-    arrays: LedgerArrays, command: Any, number: int, events: Records, originals: Originals, progress: Words
-) -> int:
+def find_fate(arrays: LedgerArrays, command: Any, events: Records, originals: Originals, progress: Words) -> int:
     """Fate of the hold that a capture or release names, if it is not open; minus a sequence: fetch that event first."""
     kind = command["kind"]
     if kind not in (CAPTURE, RELEASE):
@@ -85,7 +83,7 @@ def find_fate(
     if look_up_hold(arrays, head, tail, debit_head) >= 0:
         return 0
     hash_value = hash_of_key(arrays, head, tail, debit_head)
-    value = find_key(arrays, head, tail, debit_head, hash_value, number, events, originals, progress)
+    value = find_key(arrays, head, tail, debit_head, hash_value, events, originals, progress)
     return value if value < 0 else value >> SEQUENCE_BITS
 
 
@@ -214,15 +212,15 @@ def execute_command(
     if code != _COMMITTED:
         write_refusal(result, code, detail, 0)
         return 0
-    hash_value, known = find_used(arrays, command, number, events, originals, progress)
+    hash_value, known = find_used(arrays, command, events, originals, progress)
     if known < 0:
         return -known
     if known > 0:
-        answer_from(arrays, command, result, known, number, events, originals, progress)
+        answer_from(arrays, command, result, known, events, originals, progress)
         return 0
     fate, code = 0, _COMMITTED
     if command["kind"] != TRANSFER or command["flags"] != 0:
-        fate = find_fate(arrays, command, number, events, originals, progress)
+        fate = find_fate(arrays, command, events, originals, progress)
         if fate < 0:
             return -fate
         code = check_executable(arrays, command, arrays.counters[COUNTER_LAST_TIMESTAMP_NS])

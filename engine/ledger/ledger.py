@@ -20,6 +20,7 @@ from bezant.engine.ledger.lookups import (
     PROGRESS_SIZE,
     SLOT_BITS_OF_HEAD,
     find_candidates,
+    find_named,
     find_rows,
     first_foreign,
 )
@@ -60,6 +61,8 @@ _DIGEST_ACCOUNTS = 8192
 TIMESTAMP_NS_MAX = 5_995_814_400 * 10**9
 """The first nanosecond of 2160: deadlines, up to a hundred years after earlier times, fit in 64 bits."""
 
+_STOPS_THAT_LOOK_AHEAD = 2
+"""How often an execution reads events for all commands to come; from then on it reads one at a time."""
 _NO_PRESET = np.zeros(0, np.int64)
 
 
@@ -178,14 +181,15 @@ class Ledger:
         progress = self._progress
         progress[:] = 0
         progress[PROGRESS_BASE_SEQUENCE] = self.next_sequence
-        originals = NO_ORIGINALS
+        originals, stops = NO_ORIGINALS, 0
         while True:
             self._execute_batch(
                 self._arrays, commands, command_words, preset, events, event_words, results, originals, progress
             )
             if progress[PROGRESS_NEEDED] == 0:
                 break
-            originals = self._fetch_originals(commands, originals)
+            stops += 1
+            originals = self._fetch_originals(commands, originals, stops)
         self._execute_batch = direct(execute_batch)
 
     def _make_room(self, count: int) -> None:
@@ -200,23 +204,32 @@ class Ledger:
                 account_index=accounts, id_index=ids, holds=arrays.holds._replace(index=holds)
             )
 
-    def _fetch_originals(self, commands: Records, originals: Originals) -> Originals:
-        """Fetch the event that the kernel needs: the first time those of all commands to come, then one by one."""
+    def _fetch_originals(self, commands: Records, originals: Originals, stops: int) -> Originals:
+        """Fetch the event that the kernel stopped for, and with it those that it may soon need.
+
+        At its first stop those of all ids to come that are in use, and of all holds to come that are closed; at its
+        second those of the holds that are open, which this batch itself may have closed; then one by one, which takes
+        two keys of the same hash.
+        """
         progress = self._progress
-        if originals is NO_ORIGINALS:
-            candidates = np.zeros(len(commands), np.int64)
-            find_candidates(self._arrays, commands, int(progress[PROGRESS_NEXT]), 0, candidates)
-            candidates[candidates >= progress[PROGRESS_BASE_SEQUENCE]] = 0
-            sequences, numbers = np.unique(candidates, return_inverse=True)
-            if sequences[0] == 0:
-                sequences, numbers = sequences[1:], numbers - 1
-            progress[PROGRESS_EXTRA_FIRST] = len(sequences)
-            return Originals(self._fetch_checked(sequences), sequences, numbers.astype(np.int64))
-        sequence = progress[PROGRESS_NEEDED : PROGRESS_NEEDED + 1].copy()
+        if stops > _STOPS_THAT_LOOK_AHEAD:
+            extra = progress[PROGRESS_NEEDED : PROGRESS_NEEDED + 1].copy()
+            return self._joined(originals, extra)
+        start, base = int(progress[PROGRESS_NEXT]), int(progress[PROGRESS_BASE_SEQUENCE])
+        candidates = np.zeros((2, len(commands)), np.int64)
+        find_candidates(self._arrays, commands, start, 0, candidates[0])
+        find_named(self._arrays, commands, start, stops == 1, candidates[1])
+        wanted = np.unique(candidates[(candidates > 0) & (candidates < base)])
+        joined = self._joined(originals, np.setdiff1d(wanted, originals.sequences, assume_unique=True))
+        order = np.argsort(joined.sequences)
+        progress[PROGRESS_EXTRA_FIRST] = len(order)
+        return Originals(joined.events[order], joined.sequences[order])
+
+    def _joined(self, originals: Originals, sequences: npt.NDArray[np.int64]) -> Originals:
+        """Fetch more events."""
         return Originals(
-            np.concatenate([originals.events, self._fetch_checked(sequence)]),
-            np.concatenate([originals.sequences, sequence]),
-            originals.of_command,
+            np.concatenate([originals.events, self._fetch_checked(sequences)]),
+            np.concatenate([originals.sequences, sequences]),
         )
 
     def _fetch_checked(self, sequences: npt.NDArray[np.int64]) -> Records:

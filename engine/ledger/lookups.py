@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from bezant.engine.compiled import called, inlined, kernel
 from bezant.engine.hashing import mix_words
+from bezant.engine.ledger.checks import CAPTURE, RELEASE
 from bezant.engine.ledger.index import META_SALT_1, META_SALT_2, find_slot
 from bezant.engine.ledger.state import SEQUENCE_MASK, LedgerArrays, Originals
 from bezant.protocol.records import Records, Words
@@ -69,12 +70,17 @@ def has_key(event: Any, head: int, tail: int, debit_head: int) -> bool:
 
 
 @inlined
-def find_original(originals: Originals, extra_first: int, command_number: int, sequence: int) -> int:
+def find_original(originals: Originals, extra_first: int, sequence: int) -> int:
     """Number in `originals` of the event with this sequence, or -1 if it has not been fetched."""
-    if len(originals.of_command) != 0:
-        candidate = originals.of_command[command_number]
-        if candidate >= 0 and originals.sequences[candidate] == sequence:
-            return candidate
+    low, high = 0, extra_first
+    while low < high:
+        middle = (low + high) >> 1
+        if originals.sequences[middle] < sequence:
+            low = middle + 1
+        else:
+            high = middle
+    if low < extra_first and originals.sequences[low] == sequence:
+        return low
     for candidate in range(extra_first, len(originals.sequences)):
         if originals.sequences[candidate] == sequence:
             return candidate
@@ -88,15 +94,11 @@ def find_key(
     tail: int,
     debit_head: int,
     hash_value: int,
-    number: int,
     events: Records,
     originals: Originals,
     progress: Words,
 ) -> int:
-    """Value (sequence and fate) of the id index for a key; 0: not in use; minus a sequence: fetch that event first.
-
-    `number` is the command that asks.
-    """
+    """Value (sequence and fate) of the id index for a key; 0: not in use; minus a sequence: fetch that event first."""
     base = progress[PROGRESS_BASE_SEQUENCE]
     index = arrays.id_index
     for table in (index.current, index.previous):
@@ -110,7 +112,7 @@ def find_key(
                 if has_key(events[sequence - base], head, tail, debit_head):
                     return value
             else:
-                original = find_original(originals, progress[PROGRESS_EXTRA_FIRST], number, sequence)
+                original = find_original(originals, progress[PROGRESS_EXTRA_FIRST], sequence)
                 if original < 0:
                     return -sequence
                 if has_key(originals.events[original], head, tail, debit_head):
@@ -175,6 +177,26 @@ def find_candidates(arrays: LedgerArrays, commands: Records, start: int, skip: i
         value, left = nth_candidate(index.current, hash_value, skip)
         if value == 0:
             value, left = nth_candidate(index.previous, hash_value, left)
+        sequences[number] = value & SEQUENCE_MASK
+
+
+@kernel
+def find_named(arrays: LedgerArrays, commands: Records, start: int, skips_open: bool, sequences: Words) -> None:
+    """The same for the holds that captures and releases name, perhaps without those that are open.
+
+    As long as a hold is open nobody needs its event; but the batch itself may close it.
+    """
+    index = arrays.id_index
+    for number in range(start, len(commands)):
+        sequences[number] = 0
+        command = commands[number]
+        head, tail, debit_head = command["reference_head"], command["reference_tail"], command["debit_head"]
+        if command["kind"] not in (CAPTURE, RELEASE) or (skips_open and find_hold(arrays, head, tail, debit_head) >= 0):
+            continue
+        hash_value = hash_of_key(arrays, head, tail, debit_head)
+        value, _ = nth_candidate(index.current, hash_value, 0)
+        if value == 0:
+            value, _ = nth_candidate(index.previous, hash_value, 0)
         sequences[number] = value & SEQUENCE_MASK
 
 

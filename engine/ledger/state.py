@@ -110,15 +110,13 @@ class LedgerArrays(NamedTuple):
 
 
 class Originals(NamedTuple):
-    """Events of earlier entries that a batch's ids may repeat or name, fetched for the kernel.
+    """Events of earlier entries that a batch's ids may repeat or name, fetched for the kernel, and their sequences.
 
-    `of_command` is empty or has, for each command, the number of its candidate in `events` or -1; `sequences` are
-    theirs. Those from `first_extra` on were fetched singly and are searched one by one.
+    They ascend, up to those that were fetched singly; the latter come last and are searched one by one.
     """
 
     events: Records
     sequences: Words
-    of_command: Words
 
 
 def new_arrays(
@@ -151,5 +149,5 @@ def new_arrays(
     )
 
 
-NO_ORIGINALS: Final = Originals(np.zeros(0, EVENT), np.zeros(0, np.int64), np.zeros(0, np.int64))
+NO_ORIGINALS: Final = Originals(np.zeros(0, EVENT), np.zeros(0, np.int64))
 """What a batch starts with: nothing fetched."""

@@ -15,7 +15,18 @@ from bezant.protocol.records import EVENT, Records
 
 from .model_records import Command, encode_commands
 from .pair import Pair
-from .tables import MAX, id_of, open_account, set_limit, transfer
+from .tables import (
+    MAX,
+    capture,
+    capture_open,
+    hold,
+    id_of,
+    linked,
+    open_account,
+    release,
+    set_limit,
+    transfer,
+)
 
 HASH_SPREAD: Final = 0x9E3779B97F4A7C15
 """An odd constant such as hashes multiply words with, and an attacker knows."""
@@ -28,7 +39,7 @@ class Book:
         self.events: list[np.void] = []
         self.asked: list[list[int]] = []
         self.fetch: Callable[[list[int]], list[np.void]] = lambda sequences: [self.events[one - 1] for one in sequences]
-        self.ledger = Ledger(accounts_max=16, ids_capacity_initial=16, fetch_events=self._fetch_events)
+        self.ledger = Ledger(accounts_max=16, holds_max=512, ids_capacity_initial=16, fetch_events=self._fetch_events)
         self.ledger.register_currency("EUR", 2)
 
     def _fetch_events(self, sequences: npt.NDArray[np.int64]) -> Records:
@@ -68,6 +79,45 @@ def test_a_thousand_repeats_are_asked_for_at_once(book: Book) -> None:
     assert len(book.asked) == 1
     assert again.results["effective_amount"].tolist() == list(range(1_000, 0, -1))
     assert set(again.results["flags"].tolist()) == {ResultFlag.REPEATED}
+
+
+def test_a_closed_hold_is_told_apart_by_the_event_that_made_it(book: Book) -> None:
+    """The fate is in the index; whose it is, only the event of the HOLD says. Nothing else is fetched with it."""
+    book.run(hold("world", "ann", 5, id=id_of(1)), hold("world", "ann", 5, id=id_of(2)))
+    book.run(release("world", id_of(1)), capture("world", "ann", id_of(2), 3))
+    assert book.asked == []
+    codes = book.run(capture("world", "ann", id_of(1)), transfer("world", "ann", 1)).results["code"].tolist()
+    assert (codes, book.asked) == ([Code.HOLD_RELEASED, Code.COMMITTED], [[3]])
+    chained = linked(release("world", id_of(1)), release("world", id_of(2)))
+    codes = book.run(*chained).results["code"].tolist()
+    assert (codes, book.asked[1:]) == ([Code.HOLD_RELEASED, Code.CHAIN_MEMBER_REFUSED], [[3, 4]])
+
+
+def test_open_holds_are_captured_without_a_look_at_the_event(book: Book) -> None:
+    book.run(*(hold("world", "ann", 5, id=id_of(number)) for number in range(1, 10)))
+    book.run(*(capture_open("world", "ann", id_of(number), 1) for number in range(1, 10)))
+    book.run(*linked(*(capture("world", "ann", id_of(number)) for number in range(1, 10))))
+    assert book.asked == []
+
+
+@pytest.mark.parametrize("is_chain", [False, True])
+def test_hundreds_of_closed_holds_are_asked_for_at_once(book: Book, is_chain: bool) -> None:
+    """A client that tries again what it has done must not make the ledger read events one by one."""
+    book.run(*(hold("world", "ann", 5, id=id_of(number)) for number in range(1, 201)))
+    book.run(*(release("world", id_of(number)) for number in range(1, 201)))
+    again = [capture("world", "ann", id_of(number)) for number in range(200, 0, -1)]
+    codes = book.run(*(linked(*again) if is_chain else again)).results["code"].tolist()
+    assert codes == [Code.HOLD_RELEASED, *[Code.CHAIN_MEMBER_REFUSED if is_chain else Code.HOLD_RELEASED] * 199]
+    assert book.asked == [list(range(3, 203))]
+
+
+def test_holds_that_the_entry_itself_closes_are_asked_for_at_once(book: Book) -> None:
+    """Each is captured and then captured again; at its second stop the ledger looks ahead for all of them."""
+    book.run(*(hold("world", "ann", 5, id=id_of(number)) for number in range(1, 201)))
+    entry = [capture("world", "ann", id_of(number), fee) for number in range(1, 201) for fee in (5, 1)]
+    codes = book.run(*entry).results["code"].tolist()
+    assert codes == [Code.COMMITTED, Code.HOLD_CAPTURED] * 200
+    assert book.asked == [[3], list(range(4, 203))]
 
 
 def test_another_event_than_the_one_asked_for_is_not_believed(book: Book) -> None:
