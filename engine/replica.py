@@ -153,6 +153,19 @@ class Replica:
             self.ledger.register_currency(code, decimals)
         return self.log.last_index
 
+    def switch_rules(self, version: int) -> int:
+        """Execute under these rules from the next entry on; returns the index that must be durable before that is told.
+
+        Once every voter supports them: one that does not can go no further. Raises `UsageError` for unknown rules and
+        for earlier ones than those in force.
+        """
+        if version != self.ledger.rules_version:
+            if not self.log.has_room(EVENT_SIZE):
+                raise StorageError("the disk is at its free-space floor; the rules cannot be switched now")
+            self.ledger.switch_rules(version)
+            self._append_control(ControlEntry(rules_version=version))
+        return self.log.last_index
+
     def _append_control(self, control: ControlEntry) -> None:
         timestamp_ns = self._next_timestamp_ns()
         body = encode_message(control)
@@ -160,6 +173,7 @@ class Replica:
             EntryKind.CONTROL, body, first_sequence=self.ledger.next_sequence, count=0, timestamp_ns=timestamp_ns
         )
         if self.log.last_index == 1:
+            self.ledger.switch_rules(control.rules_version)
             for currency in control.currencies:
                 self.ledger.register_currency(currency.code, currency.decimals)
 
@@ -245,7 +259,7 @@ def replay_entry(ledger: Ledger, entry: Entry) -> None:
 
 
 def apply_control(ledger: Ledger, entry: Entry) -> None:
-    """Apply a control entry to a ledger."""
+    """Apply a control entry to a ledger: it counts from the next entry on."""
     try:
         control = decode_message(entry.body, ControlEntry)
     except RemoteProtocolError as error:
@@ -253,6 +267,8 @@ def apply_control(ledger: Ledger, entry: Entry) -> None:
     if control.rules_version > RULES_VERSION:
         raise UnsupportedFormat(f"entry {entry.header.index} switches to rules {control.rules_version}, unknown here")
     try:
+        if control.rules_version:
+            ledger.switch_rules(control.rules_version)
         for currency in control.currencies:
             ledger.register_currency(currency.code, currency.decimals)
     except UsageError as error:

@@ -33,10 +33,12 @@ from bezant.engine.ledger.state import (
     COUNTER_HOLDS_TOP,
     COUNTER_LAST_TIMESTAMP_NS,
     COUNTER_NEXT_SEQUENCE,
+    COUNTER_RULES_VERSION,
     CURRENCIES_MAX,
     EXPIRES_PER_ENTRY_MAX,
     FATE_OPEN,
     NO_ORIGINALS,
+    RULES_VERSION_FIRST,
     Originals,
     new_arrays,
 )
@@ -45,6 +47,8 @@ from bezant.protocol.money import AMOUNT_MAX, DECIMALS_MAX
 from bezant.protocol.names import currency_code, currency_word
 from bezant.protocol.records import ACCOUNT, COMMAND, EVENT, POSITION_NONE, RESULT, Records, Words, position_of
 
+RULES_VERSION_LAST = RULES_VERSION_FIRST
+"""The latest rules that the kernels know."""
 ACCOUNTS_MAX_DEFAULT = 1 << 22
 HOLDS_MAX_DEFAULT = 1 << 22
 IDS_CAPACITY_INITIAL_DEFAULT = 1 << 22
@@ -141,6 +145,18 @@ class Ledger:
         self._currency_decimals[code] = decimals
         self._arrays.counters[COUNTER_CURRENCIES] = count + 1
 
+    def switch_rules(self, version: int) -> None:
+        """Execute under these rules from the next entry on. Switching to those in force changes nothing.
+
+        Raises `UsageError` for earlier ones, which would make history ambiguous, and for unknown ones.
+        """
+        if not self.rules_version <= version <= RULES_VERSION_LAST:
+            raise UsageError(
+                f"rules {version} cannot follow rules {self.rules_version}: those from there on up to "
+                f"{RULES_VERSION_LAST} can"
+            )
+        self._arrays.counters[COUNTER_RULES_VERSION] = version
+
     def execute(self, commands: Records, entry_timestamp_ns: int, preset: Words = _NO_PRESET) -> Execution:
         """Execute a batch (COMMAND records, contiguous) at one time, which is after `last_timestamp_ns`.
 
@@ -164,6 +180,10 @@ class Ledger:
         """Refuse what the kernel must not see: it reads memory as it is told."""
         if self._half_done:
             raise LedgerError("an entry was broken off half executed; the ledger must be rebuilt from the log")
+        if not RULES_VERSION_FIRST <= self.rules_version <= RULES_VERSION_LAST:
+            raise LedgerError(
+                f"rules {self.rules_version} are in force, and the kernels know none after {RULES_VERSION_LAST}"
+            )
         if entry_timestamp_ns <= self.last_timestamp_ns:
             raise LedgerError(f"time stands still: {entry_timestamp_ns} is not after {self.last_timestamp_ns}")
         if entry_timestamp_ns > TIMESTAMP_NS_MAX:
@@ -259,6 +279,11 @@ class Ledger:
     def last_timestamp_ns(self) -> int:
         """Timestamp of the last event (0: none yet)."""
         return int(self._arrays.counters[COUNTER_LAST_TIMESTAMP_NS])
+
+    @property
+    def rules_version(self) -> int:
+        """The rules that the next entry is executed under."""
+        return int(self._arrays.counters[COUNTER_RULES_VERSION])
 
     @property
     def account_count(self) -> int:
@@ -383,7 +408,7 @@ class Ledger:
         hasher = blake3.blake3()
         for code, decimals in self._currency_decimals.items():
             hasher.update(f"{code}:{decimals};".encode())
-        hasher.update(f"{self.next_sequence}:{self.last_timestamp_ns};".encode())
+        hasher.update(f"{self.rules_version}:{self.next_sequence}:{self.last_timestamp_ns};".encode())
         for cursor in range(0, self.account_count, _DIGEST_ACCOUNTS):
             hasher.update(self.list_accounts(cursor, _DIGEST_ACCOUNTS).tobytes())
         for hold in self._open_holds():

@@ -68,6 +68,7 @@ COUNTER_HEAP: Final = 7
 COUNTER_UNDO: Final = 8
 COUNTER_IN_CHAIN: Final = 9
 COUNTER_ENTRY_TIMESTAMP_NS: Final = 10
+COUNTER_RULES_VERSION: Final = 11
 _COUNTERS_SIZE: Final = 16
 
 UNDO_KIND: Final = 0
@@ -76,6 +77,9 @@ UNDO_IMAGE: Final = 2
 _UNDO_WORDS: Final = UNDO_IMAGE + ROW_WORDS
 _UNDO_PER_COMMAND: Final = 4
 
+RULES_VERSION_FIRST: Final = 1
+"""The rules that a history begins with. Kernels read the version in force from its counter: where rules of a later
+version differ they branch on it, so that those before stay as they were."""
 CURRENCIES_MAX: Final = 1024
 """Currencies that a ledger can register."""
 EXPIRES_PER_ENTRY_MAX: Final = 1024
@@ -131,6 +135,7 @@ def new_arrays(
     counters = np.zeros(_COUNTERS_SIZE, np.int64)
     counters[COUNTER_NEXT_SEQUENCE] = SEQUENCE_FIRST
     counters[COUNTER_POSITION_BASE] = position_base
+    counters[COUNTER_RULES_VERSION] = RULES_VERSION_FIRST
     rows = np.zeros(accounts_max, ROW)
     holds = HoldArrays(
         np.zeros(holds_max, HOLD_ROW), np.zeros(holds_max, np.int64), np.zeros(holds_max, np.int64), hold_index
