@@ -286,10 +286,8 @@ def available_amount(row: Any, amount: int) -> int:
     """How much of an amount can leave an account: all of it, or what balance, held and limit leave."""
     available = row["balance"] - row["held"]
     limit = row["limit"]
+    # No limit is above 2^63 - 1, so the balance stays at or above -(2^63 - 1).
     room = AMOUNT_MAX if limit > AMOUNT_MAX - max(available, 0) else available + limit
-    # Never below -(2^63 - 1), whatever the limit.
-    if available < 0:
-        room = min(room, available + AMOUNT_MAX)
     return min(room, amount)
 
 

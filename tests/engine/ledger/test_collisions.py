@@ -12,7 +12,8 @@ from bezant.engine.ledger import lookups
 
 from .model_records import Command
 from .pair import Pair
-from .tables import MAX, id_of, open_account, transfer
+from .tables import MAX, capture, capture_open, hold, id_of, open_account, release, transfer
+from .writer import write_history
 
 pytestmark = pytest.mark.skipif(not numba.config.DISABLE_JIT, reason="a compiled kernel keeps the hash it has")
 
@@ -47,4 +48,29 @@ def test_equal_hashes(monkeypatch: pytest.MonkeyPatch, bits: int, fetches: bool)
         pair.execute(entry, pair.model.last_timestamp_ns + 1)
         start = end
     pair.execute(commands, pair.model.last_timestamp_ns + 1)
+    pair.compare_accounts()
+
+
+@pytest.mark.parametrize("bits", [0, 3])
+@pytest.mark.parametrize("fetches", [True, False])
+def test_histories_of_every_kind_with_equal_hashes(monkeypatch: pytest.MonkeyPatch, bits: int, fetches: bool) -> None:
+    """Holds of one id in several slots, fates written beside the right id, accounts taken back: all in one bucket."""
+    monkeypatch.setattr(lookups, "mix_words", poor_hash(bits))
+    pair, _ = write_history(bits, entries_count=15, fetches=fetches)
+    pair.replay()
+
+
+def test_holds_of_one_id_in_several_slots_with_equal_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookups, "mix_words", poor_hash(0))
+    pair = Pair()
+    pair.register_currency("EUR", 2)
+    names = [f"wallet-{number}" for number in range(6)]
+    pair.execute([*(open_account(name, MAX) for name in names), open_account("ann")], 1_000)
+    pair.execute([hold(name, "ann", 10 + number, id=id_of(1)) for number, name in enumerate(names)], 2_000)
+    pair.execute(
+        [release(names[1], id_of(1)), capture(names[4], "ann", id_of(1)), capture_open(names[5], "ann", id_of(1), 1)],
+        3_000,
+    )
+    pair.execute([capture(name, "ann", id_of(1)) for name in reversed(names)], 4_000)
+    pair.execute([release(name, id_of(1)) for name in names], 5_000)
     pair.compare_accounts()

@@ -14,14 +14,15 @@ from bezant.protocol.kinds import CommandKind, ResultFlag
 from bezant.protocol.names import account_id
 from bezant.protocol.records import COMMAND, Records, id_words
 
-from .model_records import Command
+from .model_records import Command, encode_commands
 from .pair import Pair
-from .tables import MAX, expect, open_account, transfer
+from .tables import MAX, expect, hold, id_of, linked, open_account, release, transfer
 
-ACCOUNTS_COUNT: Final = 5_000
-TRANSFERS_COUNT: Final = 20_000
+ACCOUNTS_COUNT: Final = 3_000
+TRANSFERS_COUNT: Final = 10_000
 ENTRY_COMMANDS_MAX: Final = 900
 IDS_COUNT: Final = 6_000
+GONE_COUNT: Final = 1_500
 
 
 def test_thousands_of_accounts_and_ids_from_a_tiny_table() -> None:
@@ -159,6 +160,37 @@ def test_growth_that_starts_before_the_last_one_is_over(capacity: int) -> None:
                 expect(
                     sizes, (len(repeated.events), set(repeated.results["flags"].tolist())), (0, {ResultFlag.REPEATED})
                 )
+
+
+def test_closed_holds_take_no_room() -> None:
+    """Made and released by the ten thousand, in a table of sixteen rows, whose index stays as large as it was."""
+    ledger = Ledger(accounts_max=2, holds_max=16, ids_capacity_initial=16)
+    ledger.register_currency("EUR", 2)
+    ledger.execute(encode_commands([open_account("world", MAX), open_account("ann")]), 1)
+    size = ledger._hold_index.bytes_count
+    for number in range(GONE_COUNT):
+        made = [hold("world", "ann", 1, number % 2, id=id_of(16 * number + place)) for place in range(16)]
+        closed = [release("world", one.id) for one in made]
+        executed = ledger.execute(encode_commands([*made, *closed]), ledger.last_timestamp_ns + 1)
+        expect("codes", set(executed.results["code"].tolist()), {Code.COMMITTED})
+    ledger.check_invariants()
+    expect("open holds, and those with a deadline", (ledger.hold_count, ledger.holds_with_deadline), (0, 0))
+    expect("whether the index has grown", ledger._hold_index.bytes_count <= 2 * size, True)
+
+
+def test_accounts_that_were_taken_back_take_no_room() -> None:
+    """Opened by chains that fall, thousands of them, in a table of four rows."""
+    ledger = Ledger(accounts_max=4, holds_max=2, ids_capacity_initial=16)
+    ledger.register_currency("EUR", 2)
+    ledger.execute(encode_commands([open_account("ann")]), 1)
+    size = ledger._account_index.bytes_count
+    for number in range(GONE_COUNT):
+        falls = linked(open_account(f"a-{number}"), open_account(f"b-{number}"), open_account("ann"))
+        executed = ledger.execute(encode_commands(falls), ledger.last_timestamp_ns + 1)
+        expect("last code", int(executed.results["code"][-1]), Code.ACCOUNT_EXISTS)
+    ledger.check_invariants()
+    expect("accounts", ledger.account_count, 1)
+    expect("whether the index has grown", ledger._account_index.bytes_count <= 2 * size, True)
 
 
 def transfers(uses: list[tuple[bytes, bytes]]) -> Records:

@@ -35,6 +35,8 @@ from .tables import (
 
 NAMES: Final = ("a", "b", "c", "d", "{t}a", "{t}b", "{t}c", "{t}d")
 ALL_NAMES: Final = (*NAMES, *(f"{name}/JPY" for name in NAMES), "a/LATE", "{t}a/LATE", "b/NEVER")
+ACCOUNTS_MAX: Final = 15  # so that the last ones find the table full
+HOLDS_MAX: Final = 8
 ENTRY_UNITS_MAX: Final = 12
 CHAIN_USUAL_MAX: Final = 6
 MANY_IDS: Final = 3_000
@@ -211,3 +213,22 @@ class Writer:
         return close(
             self.chance.choice(empty) if empty and self.chance.random() < 0.3 else self.chance.choice(NAMES[:4])
         )
+
+
+def write_history(seed: int, *, entries_count: int = 150, fetches: bool = True) -> tuple[Pair, set[int]]:
+    """A history of some 2,500 commands, compared step by step; returns it with the codes that were met."""
+    pair = Pair(shard=seed, accounts_max=ACCOUNTS_MAX, holds_max=HOLDS_MAX, fetches=fetches)
+    writer = Writer(seed, pair)
+    codes: set[int] = set()
+    pair.register_currency("EUR", 2)
+    pair.register_currency("JPY", 0)
+    pair.execute(writer.first_entry(), 1_000)
+    for number in range(entries_count):
+        if number == entries_count // 2:
+            pair.register_currency("LATE", 18)
+        timestamp_ns = writer.timestamp_ns()
+        codes.update(pair.execute(writer.entry(timestamp_ns), timestamp_ns))
+        if number % 10 == 0:
+            pair.compare_accounts()
+    pair.compare_accounts()
+    return pair, codes
