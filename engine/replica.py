@@ -139,6 +139,7 @@ class Replica:
                 first_sequence=first_sequence,
                 count=count,
                 timestamp_ns=timestamp_ns,
+                rules_version=self.ledger.rules_version,
             )
         return Executed(execution.results, self.log.last_index, count)
 
@@ -162,15 +163,22 @@ class Replica:
         if version != self.ledger.rules_version:
             if not self.log.has_room(EVENT_SIZE):
                 raise StorageError("the disk is at its free-space floor; the rules cannot be switched now")
+            before = self.ledger.rules_version
             self.ledger.switch_rules(version)
-            self._append_control(ControlEntry(rules_version=version))
+            self._append_control(ControlEntry(rules_version=version), before)
         return self.log.last_index
 
-    def _append_control(self, control: ControlEntry) -> None:
+    def _append_control(self, control: ControlEntry, rules_version: int | None = None) -> None:
+        """Append a control entry, made under these rules or those in force."""
         timestamp_ns = self._next_timestamp_ns()
         body = encode_message(control)
         self.log.append(
-            EntryKind.CONTROL, body, first_sequence=self.ledger.next_sequence, count=0, timestamp_ns=timestamp_ns
+            EntryKind.CONTROL,
+            body,
+            first_sequence=self.ledger.next_sequence,
+            count=0,
+            timestamp_ns=timestamp_ns,
+            rules_version=self.ledger.rules_version if rules_version is None else rules_version,
         )
         if self.log.last_index == 1:
             self.ledger.switch_rules(control.rules_version)
@@ -245,6 +253,11 @@ def replay_entry(ledger: Ledger, entry: Entry) -> None:
         raise CorruptLog(
             f"entry {header.index} does not continue the history: its time is {header.timestamp_ns}, and that of the "
             f"event before it {ledger.last_timestamp_ns}"
+        )
+    if header.rules_version != ledger.rules_version:
+        raise CorruptLog(
+            f"entry {header.index} was made under rules {header.rules_version}; in force there are rules "
+            f"{ledger.rules_version}"
         )
     has_events = header.kind == EntryKind.EVENTS
     if (header.count > 0) != has_events or (has_events and header.body_size != header.count * EVENT_SIZE):

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 from bezant.engine.compiled import kernel_digest
-from bezant.engine.log.entry import RULES_VERSION
 from bezant.engine.replica import Replica, ReplicaSettings, open_replica
 from bezant.net.client.channel import OutcomeUnknown, check_timeout, unknown_results
 from bezant.net.server.batch import Request
@@ -33,7 +32,7 @@ class EngineChannel:
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
-        self._welcome = make_welcome(reactor, f"bezant {version('bezant')}", kernel_digest(), RULES_VERSION)
+        self._welcome = make_welcome(reactor, f"bezant {version('bezant')}", kernel_digest())
         # Submissions that found no room, in order. They are their callers' arrays, and leave with their deadlines.
         self._waiting: deque[tuple[Records, asyncio.Future[Records]]] = deque()
         self._stopping: asyncio.Task[None] | None = None

@@ -58,7 +58,6 @@ FLAGS_ALLOWED: Final = np.array([_FLAGS.get(kind, LINKED | IMPORTED) for kind in
 """For each kind, the flags that it may have."""
 
 WORD_NAME_FIRST: Final = 4
-WORD_CREDIT_FIRST: Final = 4
 WORD_NAME_END: Final = 10
 
 _OK: Final = int(ResultCode.COMMITTED)

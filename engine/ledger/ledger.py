@@ -44,7 +44,7 @@ from bezant.engine.ledger.state import (
 )
 from bezant.protocol.errors import LedgerError, UsageError
 from bezant.protocol.money import AMOUNT_MAX, DECIMALS_MAX
-from bezant.protocol.names import currency_code, currency_word
+from bezant.protocol.names import currency_word
 from bezant.protocol.records import ACCOUNT, COMMAND, EVENT, POSITION_NONE, RESULT, Records, Words, position_of
 
 RULES_VERSION_LAST = RULES_VERSION_FIRST
@@ -414,7 +414,3 @@ class Ledger:
         for hold in self._open_holds():
             hasher.update(f"{hold['sequence']}:{hold['remaining']}:{hold['deadline_ns']};".encode())
         return hasher.hexdigest()
-
-    def currency_of(self, number: int) -> str:
-        """Code of a currency by its number in order of registration."""
-        return currency_code(int(self._arrays.currencies[number]))

@@ -240,9 +240,16 @@ class Log:
     # ---- append and write ----
 
     def append(
-        self, kind: EntryKind, body: bytes | memoryview, *, first_sequence: int, count: int, timestamp_ns: int
+        self,
+        kind: EntryKind,
+        body: bytes | memoryview,
+        *,
+        first_sequence: int,
+        count: int,
+        timestamp_ns: int,
+        rules_version: int = RULES_VERSION,
     ) -> EntryHeader:
-        """Add an entry behind the last one, in memory. `has_room` must have said yes."""
+        """Add an entry, made under these rules, behind the last one, in memory. `has_room` must have said yes."""
         self.settle_hash()
         body_size = memoryview(body).nbytes
         if body_size > BODY_SIZE_MAX:
@@ -260,7 +267,7 @@ class Log:
             body_size=body_size,
             kind=int(kind),
             format_version=LOG_FORMAT_VERSION,
-            rules_version=RULES_VERSION,
+            rules_version=rules_version,
             log_id=self.log_id,
             shard=self._shard,
         )

@@ -61,7 +61,7 @@ class RecoveryReport(NamedTuple):
 
 
 class Walk:
-    """One walk over all entries of a log, in order. Iterate it to the end, then `finish` it."""
+    """One walk over all entries of a log, in order. Iterate it to the end before anything else."""
 
     def __init__(self, segments: list[Segment], *, log_id: int, shard: int, watermark: Watermark) -> None:
         self._segments = segments

@@ -86,7 +86,7 @@ class Clients:
             action(connection)
 
 
-def make_welcome(reactor: Reactor, server: str, kernel_digest: str, rules_version: int) -> Welcome:
+def make_welcome(reactor: Reactor, server: str, kernel_digest: str) -> Welcome:
     """What a node tells every client; `clock_ns` is set for each."""
     log_id = reactor.replica.log.log_id & (1 << 64) - 1
     return Welcome(
@@ -94,7 +94,7 @@ def make_welcome(reactor: Reactor, server: str, kernel_digest: str, rules_versio
         protocol_version=PROTOCOL_VERSION,
         log_id=f"{log_id:016x}",
         shard=reactor.replica.shard,
-        rules_version=rules_version,
+        rules_version=reactor.replica.ledger.rules_version,
         kernel_digest=kernel_digest,
         frame_size_max=FRAME_SIZE_MAX,
         batch_count_max=BATCH_COUNT_MAX,

@@ -18,7 +18,6 @@ from typing import Final
 import uvloop
 
 from bezant.engine.compiled import kernel_digest
-from bezant.engine.log.entry import RULES_VERSION
 from bezant.engine.replica import Replica, ReplicaSettings, open_replica
 from bezant.net.server.clients import CONNECTIONS_MAX, Clients, make_welcome
 from bezant.net.server.connection import Connection
@@ -74,7 +73,7 @@ async def _serve(replica: Replica, listen: str, echo: str | None, say: Callable[
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     reactor = Reactor(replica, loop)
-    welcome = make_welcome(reactor, f"bezant {version('bezant')}", kernel_digest(), RULES_VERSION)
+    welcome = make_welcome(reactor, f"bezant {version('bezant')}", kernel_digest())
     clients = Clients(reactor, welcome, _connections_max())
     server = await _listen(loop, lambda: Connection(clients), listen)
     servers = [server]

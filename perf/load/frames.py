@@ -37,7 +37,6 @@ _RESULT_WORDS: Final = RESULT_SIZE // _WORD
 
 SHORT_FRAME_SIZE: Final = FRAME_HEADER_SIZE + COMMAND_SIZE
 SHORT_REPLY_SIZE: Final = FRAME_HEADER_SIZE + RESULT_SIZE
-_SHORT_REPLY_WORDS: Final = SHORT_REPLY_SIZE // _WORD
 
 # Words 1 of the headers, length apart: operation, version and flags above the 32 bits of the length.
 _REQUEST_WORD: Final = Operation.COMMANDS << 32 | PROTOCOL_VERSION << 40

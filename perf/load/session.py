@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from bezant.perf.load.filesystem import file_system_type, is_memory
+from bezant.engine.log.file_system import file_system_type, is_memory
 from bezant.perf.load.floor import SyncFloor
 from bezant.perf.load.limits import check_in_flight
 from bezant.perf.load.plan import IdKind, LoadOutcome, LoadPlan

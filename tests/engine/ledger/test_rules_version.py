@@ -18,6 +18,7 @@ from bezant.engine.ledger import ledger as ledger_module
 from bezant.engine.ledger.ledger import RULES_VERSION_LAST, Execution, Ledger
 from bezant.engine.ledger.lookups import find_account
 from bezant.engine.ledger.state import COUNTER_RULES_VERSION, RULES_VERSION_FIRST, LedgerArrays
+from bezant.engine.log import recovery as recovery_module
 from bezant.engine.log.entry import RULES_VERSION
 from bezant.engine.log.log import open_log
 from bezant.engine.replica import Replica, ReplicaSettings, open_replica, replay_entry, shard_directory
@@ -59,6 +60,7 @@ def knows_rules_2(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(command_module, "execute_transfer", execute_transfer)
     monkeypatch.setattr(ledger_module, "RULES_VERSION_LAST", 2)
     monkeypatch.setattr(replica_module, "RULES_VERSION", 2)
+    monkeypatch.setattr(recovery_module, "RULES_VERSION", 2)
 
 
 class Book:
@@ -191,7 +193,9 @@ def switched_history(replica: Replica) -> None:
     replica.write_group()
 
 
-def test_a_switch_is_replicated(request: pytest.FixtureRequest, open_here: Callable[[], Replica]) -> None:
+def test_a_switch_is_replicated(
+    request: pytest.FixtureRequest, open_here: Callable[[], Replica], tmp_path: Path
+) -> None:
     """A replica that is opened again is under the rules that it was under, and took those before up to the switch."""
     open_here().close()
     request.getfixturevalue("knows_rules_2")
@@ -203,6 +207,10 @@ def test_a_switch_is_replicated(request: pytest.FixtureRequest, open_here: Calla
     again = open_here()
     assert (again.ledger.rules_version, again.ledger.digest()) == (2, digest)
     again.close()
+    # Each header says the rules that its entry was made under: the switch counts from the next entry on.
+    log = open_log(shard_directory(tmp_path, 0), writable=False)
+    assert [entry.header.rules_version for entry in log.open()] == [1, 1, 1, 2]
+    log.close()
 
 
 def test_a_new_log_starts_with_the_latest_rules(knows_rules_2: None, open_here: Callable[[], Replica]) -> None:
@@ -237,8 +245,15 @@ def test_a_log_that_goes_back_to_earlier_rules_is_corrupt(
     log.close()
     ledger = Ledger(accounts_max=16, holds_max=16, ids_capacity_initial=16)
     replay_entry(ledger, first)
-    for version, expected in ((2, 2), (0, 2)):
-        replay_entry(ledger, first._replace(body=encode_message(ControlEntry(rules_version=version))))
-        assert ledger.rules_version == expected
+
+    def replay(version: int, made_under: int) -> None:
+        header = first.header._replace(rules_version=made_under)
+        replay_entry(ledger, first._replace(header=header, body=encode_message(ControlEntry(rules_version=version))))
+
+    for version, made_under in ((2, 1), (0, 2)):
+        replay(version, made_under)
+        assert ledger.rules_version == 2
     with pytest.raises(CorruptLog, match="cannot follow"):
-        replay_entry(ledger, first._replace(body=encode_message(ControlEntry(rules_version=1))))
+        replay(1, 2)
+    with pytest.raises(CorruptLog, match="made under rules 1; in force there are rules 2"):
+        replay(0, 1)

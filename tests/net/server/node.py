@@ -133,7 +133,7 @@ class Node:
         self.path = path
         self.replica = open_replica(path, settings=settings)
         self.reactor = Reactor(self.replica, asyncio.get_running_loop())
-        self.clients = Clients(self.reactor, make_welcome(self.reactor, "test", "digest", 1))
+        self.clients = Clients(self.reactor, make_welcome(self.reactor, "test", "digest"))
         self.connections: list[Connection] = []
         self.connected: list[Client] = []
         self.port = 0

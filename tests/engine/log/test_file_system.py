@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bezant.perf.load.filesystem import file_system_type, find_file_system, is_memory
+from bezant.engine.log.file_system import file_system_type, find_file_system, is_memory
 
 TABLE = r"""
 27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
