@@ -106,6 +106,7 @@ def header_of(kind: EntryKind, first_sequence: int, timestamp_ns: int, count: in
         timestamp_ns=timestamp_ns,
         count=count,
         body_size=count * EVENT_SIZE,
+        rules_version=log_entry.RULES_VERSION,
     )
 
 
