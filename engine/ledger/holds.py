@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bezant.engine.compiled import called, inlined
-from bezant.engine.ledger.index import insert, remove, replace
+from bezant.engine.ledger.index import insert, remove, replace_slot
 from bezant.engine.ledger.state import (
     COUNTER_HEAP,
     COUNTER_HOLDS_FREE,
@@ -140,10 +140,16 @@ def drop_hold(arrays: LedgerArrays, number: int) -> None:
 
 @called
 def settle_hold(arrays: LedgerArrays, number: int) -> None:
-    """Write the fate of a closed hold beside its id, where it stays, and free its row."""
+    """Write the fate of a closed hold beside its id, where it stays, and free its row.
+
+    Always into the current table, too: the previous one may be frozen, and on disk as it was.
+    """
     hold = arrays.holds.rows[number]
+    index = arrays.id_index
     fate: Any = np.int64(hold["fate"])
     value = hold["sequence"] | fate << SEQUENCE_BITS
-    if not replace(arrays.id_index, hold["hash"], hold["sequence"], value):
-        insert(arrays.id_index, hold["hash"], value)
+    if len(index.previous) != 0:
+        replace_slot(index.previous, hold["hash"], hold["sequence"], value)
+    if not replace_slot(index.current, hold["hash"], hold["sequence"], value):
+        insert(index, hold["hash"], value)
     drop_hold(arrays, number)

@@ -24,7 +24,7 @@ META_COUNT: Final = 0
 META_REMOVED: Final = 1
 META_SALT_1: Final = 2
 META_SALT_2: Final = 3
-_META_SIZE: Final = 4
+META_SIZE: Final = 4
 
 PREPARE_AT_PERCENT: Final = 50
 """Load at which the next table is allocated."""
@@ -81,20 +81,26 @@ def insert(index: IndexArrays, hash_value: int, value: int) -> None:
 
 
 @inlined
+def replace_slot(table: Words, hash_value: int, value: int, new_value: int) -> bool:
+    """Give a key of one table another value, or none (-1); False if it is not there with the old one."""
+    slot = find_slot(table, hash_value, hash_value)
+    while slot >= 0 and table[slot, 1] != value:
+        slot = find_slot(table, hash_value, slot + 1)
+    if slot < 0:
+        return False
+    table[slot, 1] = new_value
+    if new_value < 0:
+        table[slot, 0] = new_value
+    return True
+
+
+@inlined
 def replace(index: IndexArrays, hash_value: int, value: int, new_value: int) -> bool:
     """Give a key another value, or none (-1); False if it is not there with the old one."""
     found = False
     for table in (index.current, index.previous):
-        if len(table) == 0:
-            continue
-        slot = find_slot(table, hash_value, hash_value)
-        while slot >= 0 and table[slot, 1] != value:
-            slot = find_slot(table, hash_value, slot + 1)
-        if slot >= 0:
+        if len(table) != 0 and replace_slot(table, hash_value, value, new_value):
             found = True
-            table[slot, 1] = new_value
-            if new_value < 0:
-                table[slot, 0] = new_value
     return found
 
 
@@ -115,7 +121,8 @@ def migrate(current: Words, previous: Words, start: int, end: int) -> None:
             insert_slot(current, previous[slot, 0], previous[slot, 1])
 
 
-def _new_table(capacity: int) -> Words:
+def new_table(capacity: int) -> Words:
+    """An empty table."""
     return np.zeros((capacity, 2), np.int64)
 
 
@@ -131,11 +138,11 @@ class Index:
         """`capacity` (slots) is a power of two; `salts` (two int64) go into every hash."""
         if capacity < 2 or capacity & (capacity - 1):
             raise ValueError(f"the capacity of an index is a power of two, not {capacity}")
-        meta = np.zeros(_META_SIZE, np.int64)
+        meta = np.zeros(META_SIZE, np.int64)
         meta[META_SALT_1], meta[META_SALT_2] = salts
-        self.arrays = IndexArrays(_new_table(capacity), _new_table(0), meta)
+        self.arrays = IndexArrays(new_table(capacity), new_table(0), meta)
         _touch_pages(self.arrays.current, 0, capacity)
-        self._next = _new_table(0)
+        self._next = new_table(0)
         self._touched = 0
         self._migrated = 0
         self._quiet_below = capacity * PREPARE_AT_PERCENT // 100
@@ -172,7 +179,7 @@ class Index:
         """Allocate the next table, twice the size unless most keys were removed, and touch a part of it."""
         capacity = len(self.arrays.current)
         if not len(self._next):
-            self._next = _new_table(2 * capacity if 4 * self.key_count >= capacity else capacity)
+            self._next = new_table(2 * capacity if 4 * self.key_count >= capacity else capacity)
             self._quiet_below = 0
             self._touched = 0
         end = min(self._touched + keys * PREPARE_SLOTS_PER_KEY, len(self._next))
@@ -185,7 +192,7 @@ class Index:
         migrate(current, previous, self._migrated, end)
         self._migrated = end
         if end == len(previous):
-            self.arrays = IndexArrays(current, _new_table(0), meta)
+            self.arrays = IndexArrays(current, new_table(0), meta)
 
     def _switch(self, keys: int) -> None:
         """Make the next table the current one; a batch that is large beside the table may need more than double."""
@@ -195,11 +202,11 @@ class Index:
         capacity = len(self._next)
         while 100 * count // capacity >= SWITCH_AT_PERCENT:
             capacity *= 2
-        table = self._next if capacity == len(self._next) else _new_table(capacity)
+        table = self._next if capacity == len(self._next) else new_table(capacity)
         meta = self.arrays.meta
         meta[META_COUNT] -= meta[META_REMOVED]
         meta[META_REMOVED] = 0
         self.arrays = IndexArrays(table, self.arrays.current, meta)
-        self._next = _new_table(0)
+        self._next = new_table(0)
         self._quiet_below = 0
         self._migrated = 0

@@ -71,6 +71,9 @@ def prefetch_for(arrays: LedgerArrays, command: Any) -> None:
     ids = arrays.id_index.current
     hash_value = hash_of_key(arrays, command["id_head"], command["id_tail"], command["debit_head"])
     prefetch(ids, hash_value & (len(ids) - 1))
+    older_ids = arrays.id_index.previous
+    if len(older_ids) != 0:
+        prefetch(older_ids, hash_value & (len(older_ids) - 1))
     accounts = arrays.account_index.current
     mask = len(accounts) - 1
     prefetch(accounts, hash_of_account(arrays, command["debit_head"], command["debit_tail"]) & mask)

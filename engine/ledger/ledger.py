@@ -9,6 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bezant.engine.compiled import direct
+from bezant.engine.ledger.cold import KEYS_PER_COMMAND_MAX, ColdIds, gather_keys, new_key_space, recall
+from bezant.engine.ledger.generations import Generations
+from bezant.engine.ledger.image import LedgerImage, restore_image, take_image
 from bezant.engine.ledger.index import PREPARE_AT_PERCENT, Index
 from bezant.engine.ledger.kernel import execute_batch
 from bezant.engine.ledger.lookups import (
@@ -39,13 +42,24 @@ from bezant.engine.ledger.state import (
     FATE_OPEN,
     NO_ORIGINALS,
     RULES_VERSION_FIRST,
+    LedgerArrays,
     Originals,
     new_arrays,
 )
 from bezant.protocol.errors import LedgerError, UsageError
 from bezant.protocol.money import AMOUNT_MAX, DECIMALS_MAX
 from bezant.protocol.names import currency_word
-from bezant.protocol.records import ACCOUNT, COMMAND, EVENT, POSITION_NONE, RESULT, Records, Words, position_of
+from bezant.protocol.records import (
+    ACCOUNT,
+    COMMAND,
+    EVENT,
+    POSITION_NONE,
+    RESULT,
+    SEQUENCE_FIRST,
+    Records,
+    Words,
+    position_of,
+)
 
 RULES_VERSION_LAST = RULES_VERSION_FIRST
 """The latest rules that the kernels know."""
@@ -61,6 +75,9 @@ IDS_CAPACITY_PREPARED_MAX = 1 << 26
 FetchEvents = Callable[[npt.NDArray[np.int64]], Records]
 """Returns the EVENT records with these sequences, in this order; all lie in earlier batches."""
 
+KEYS_PER_COMMAND = 2
+"""Ids that a command can add to the index: its own, and the hold whose fate it settles."""
+
 _DIGEST_ACCOUNTS = 8192
 TIMESTAMP_NS_MAX = 5_995_814_400 * 10**9
 """The first nanosecond of 2160: deadlines, up to a hundred years after earlier times, fit in 64 bits."""
@@ -75,6 +92,11 @@ def same_keys(events: Records, keys: Records) -> npt.NDArray[np.bool_]:
     same = (events["id_head"] == keys["id_head"]) & (events["id_tail"] == keys["id_tail"])
     same &= (events["debit_head"] ^ keys["debit_head"]) & SLOT_BITS_OF_HEAD == 0
     return np.asarray(same, np.bool_)
+
+
+def new_salts() -> tuple[int, int]:
+    """Salts for the hashes of one data folder (or of a ledger in memory), which nobody outside can know."""
+    return secrets.randbits(63), secrets.randbits(63)
 
 
 def ids_capacity_for(events: int, initial: int = IDS_CAPACITY_INITIAL_DEFAULT) -> int:
@@ -97,6 +119,10 @@ class Ledger:
 
     `fetch_events` reads events of earlier batches back, for commands that repeat their ids. Without it the ledger
     keeps every event in memory, which suits tests.
+
+    With `generation_capacity` (slots, a power of two) the ids in memory are bounded: whoever drives the ledger asks
+    `has_room_for_ids`, freezes them in time, writes them to disk, drops them, and sets `cold_ids`. Without it the index
+    grows with the history.
     """
 
     def __init__(
@@ -106,11 +132,14 @@ class Ledger:
         accounts_max: int = ACCOUNTS_MAX_DEFAULT,
         holds_max: int = HOLDS_MAX_DEFAULT,
         ids_capacity_initial: int = IDS_CAPACITY_INITIAL_DEFAULT,
+        generation_capacity: int = 0,
+        salts: tuple[int, int] | None = None,
         fetch_events: FetchEvents | None = None,
     ) -> None:
-        salts = secrets.randbits(63), secrets.randbits(63)
+        self.salts = salts = new_salts() if salts is None else salts
         self._account_index = Index(ACCOUNTS_CAPACITY_INITIAL, salts)
-        self._id_index = Index(ids_capacity_initial, salts)
+        self._generations = Generations(generation_capacity, salts) if generation_capacity else None
+        self._id_index = self._generations or Index(ids_capacity_initial, salts)
         self._hold_index = Index(HOLDS_CAPACITY_INITIAL, salts)
         self._arrays = new_arrays(
             accounts_max,
@@ -126,6 +155,9 @@ class Ledger:
         self._progress = np.zeros(PROGRESS_SIZE, np.int64)
         self._half_done = False
         self._execute_batch = execute_batch
+        self._key_space = new_key_space(0)
+        self.cold_ids: ColdIds | None = None
+        self.replaying = False
 
     # ---- what changes it ----
 
@@ -157,6 +189,22 @@ class Ledger:
             )
         self._arrays.counters[COUNTER_RULES_VERSION] = version
 
+    def restore(self, image: LedgerImage) -> None:
+        """Take over the state of an image; this ledger must be new. Raises `StorageError`, `LedgerError`."""
+        if self.next_sequence != SEQUENCE_FIRST or self._currency_decimals:
+            raise LedgerError("only a ledger that has done nothing yet can take over an image")
+        for code, decimals in image.currencies.items():
+            self.register_currency(code, decimals)
+        for index, keys in ((self._account_index, len(image.rows)), (self._hold_index, len(image.holds))):
+            index.make_room(keys)
+        self._take_tables()
+        restore_image(self._arrays, image)
+        self.check_invariants()
+
+    def image(self) -> LedgerImage:
+        """The state without its ids; its account rows are views, good until the next entry."""
+        return take_image(self._arrays, self.currencies, self._open_holds())
+
     def execute(self, commands: Records, entry_timestamp_ns: int, preset: Words = _NO_PRESET) -> Execution:
         """Execute a batch (COMMAND records, contiguous) at one time, which is after `last_timestamp_ns`.
 
@@ -165,6 +213,7 @@ class Ledger:
         commands = self._check_input(commands, entry_timestamp_ns, preset)
         count = len(commands)
         self._make_room(count)
+        self._recall(commands)
         self._arrays.counters[COUNTER_ENTRY_TIMESTAMP_NS] = entry_timestamp_ns
         event_count_max = count + (EXPIRES_PER_ENTRY_MAX if self.holds_with_deadline else 0)
         events, results = np.empty(event_count_max, EVENT), np.empty(count, RESULT)
@@ -215,14 +264,42 @@ class Ledger:
     def _make_room(self, count: int) -> None:
         """Make room in the indexes: a command may add an id, an account or a hold, and the fate of a hold."""
         self._account_index.make_room(count)
-        self._id_index.make_room(count, 2 * count + EXPIRES_PER_ENTRY_MAX)
+        self._id_index.make_room(count, self._ids_at_most(count))
         self._hold_index.make_room(count)
+        self._take_tables()
+
+    def _ids_at_most(self, commands: int) -> int:
+        """Ids that so many commands may add to the index."""
+        recalled = KEYS_PER_COMMAND_MAX * commands if self._generations is not None else 0
+        return KEYS_PER_COMMAND * commands + EXPIRES_PER_ENTRY_MAX + recalled
+
+    def _take_tables(self) -> None:
+        """Have kernels see the tables as they are now."""
         accounts, ids, holds = self._account_index.arrays, self._id_index.arrays, self._hold_index.arrays
         arrays = self._arrays
         if arrays.id_index is not ids or arrays.account_index is not accounts or arrays.holds.index is not holds:
             self._arrays = arrays._replace(
                 account_index=accounts, id_index=ids, holds=arrays.holds._replace(index=holds)
             )
+
+    def _recall(self, commands: Records) -> None:
+        """Take from disk into the index what these commands may meet of it."""
+        if self.cold_ids is None:
+            return
+        if len(self._key_space.hashes) < len(commands) * KEYS_PER_COMMAND_MAX:
+            self._key_space = new_key_space(len(commands))
+        found = self._find_cold(self.cold_ids, commands, with_ids=not self.replaying)
+        if found is not None:
+            recall(self._arrays.id_index, *found)
+
+    def _find_cold(self, cold_ids: ColdIds, commands: Records, *, with_ids: bool) -> tuple[Words, Words] | None:
+        """(hashes, values) that lie on disk under the keys of commands; None if there are none."""
+        hashes, times_ms = self._key_space
+        count = gather_keys(self._arrays, commands, with_ids, cold_ids.time_ms_max, hashes, times_ms)
+        if count == 0:
+            return None
+        found = cold_ids.find(hashes, times_ms, count)
+        return found if len(found[0]) else None
 
     def _fetch_originals(self, commands: Records, originals: Originals, stops: int) -> Originals:
         """Fetch the event that the kernel stopped for, and with it those that it may soon need.
@@ -248,16 +325,16 @@ class Ledger:
     def _joined(self, originals: Originals, sequences: npt.NDArray[np.int64]) -> Originals:
         """Fetch more events."""
         return Originals(
-            np.concatenate([originals.events, self._fetch_checked(sequences)]),
+            np.concatenate([originals.events, self._fetch_checked(self._arrays, sequences)]),
             np.concatenate([originals.sequences, sequences]),
         )
 
-    def _fetch_checked(self, sequences: npt.NDArray[np.int64]) -> Records:
+    def _fetch_checked(self, arrays: LedgerArrays, sequences: npt.NDArray[np.int64]) -> Records:
         """Fetch events and make sure that they are those that used their ids: money depends on it."""
         events = self._fetch_events(sequences)
         if len(events) != len(sequences):
             raise LedgerError(f"{len(sequences)} events were asked for and {len(events)} came")
-        foreign = first_foreign(self._arrays, events, sequences)
+        foreign = first_foreign(arrays, events, sequences)
         if foreign >= 0:
             raise LedgerError(f"the event read back as {sequences[foreign]} is not the one with that sequence")
         return events
@@ -267,6 +344,19 @@ class Ledger:
         kept = np.concatenate(self._kept or [np.zeros(0, EVENT)])
         self._kept = [kept]
         return kept[sequences - 1]
+
+    # ---- ids in memory and on disk ----
+
+    @property
+    def generations(self) -> Generations:
+        """The bounded index of ids; `LedgerError` if this ledger keeps all of them in memory."""
+        if self._generations is None:
+            raise LedgerError("this ledger keeps all ids in memory")
+        return self._generations
+
+    def has_room_for_ids(self, commands: int) -> bool:
+        """Whether so many commands can be executed before ids must leave the memory."""
+        return self._generations is None or self._generations.has_room(self._ids_at_most(commands))
 
     # ---- what it knows ----
 
@@ -347,15 +437,32 @@ class Ledger:
 
         `keys` are COMMAND records of which id and debit account count.
         """
+        self._take_tables()
+        sequences, events = self._find_events_in(self._arrays, keys)
+        missing = np.flatnonzero(sequences == 0)
+        if self.cold_ids is not None and len(missing):
+            if len(self._key_space.hashes) < len(keys) * KEYS_PER_COMMAND_MAX:
+                self._key_space = new_key_space(len(keys))
+            found = self._find_cold(self.cold_ids, keys[missing], with_ids=True)
+            if found is not None:
+                # An index of its own: what is only looked at takes up no room among the ids in memory.
+                index = Index(1 << (2 * len(found[0])).bit_length(), self.salts)
+                recall(index.arrays, *found)
+                arrays = self._arrays._replace(id_index=index.arrays)
+                sequences[missing], events[missing] = self._find_events_in(arrays, keys[missing])
+        return sequences, events
+
+    def _find_events_in(self, arrays: LedgerArrays, keys: Records) -> tuple[npt.NDArray[np.int64], Records]:
+        """`find_events` among the ids that are in the index of these arrays."""
         sequences, events = np.zeros(len(keys), np.int64), np.zeros(len(keys), EVENT)
         candidates = np.zeros(len(keys), np.int64)
         missing, skip = np.ones(len(keys), np.bool_), 0
         while missing.any():
-            find_candidates(self._arrays, keys, 0, skip, candidates)
+            find_candidates(arrays, keys, 0, skip, candidates)
             missing &= candidates > 0
             unique, places = np.unique(candidates[missing], return_inverse=True)
             numbers = np.flatnonzero(missing)
-            fetched = self._fetch_checked(unique)[places] if len(unique) else np.zeros(0, EVENT)
+            fetched = self._fetch_checked(arrays, unique)[places] if len(unique) else np.zeros(0, EVENT)
             same = same_keys(fetched, keys[numbers])
             sequences[numbers[same]] = candidates[numbers[same]]
             events[numbers[same]] = fetched[same]
