@@ -15,32 +15,27 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bezant.engine.ledger.checks import EXPIRE
 from bezant.engine.ledger.ledger import (
     ACCOUNTS_MAX_DEFAULT,
     HOLDS_MAX_DEFAULT,
     IDS_CAPACITY_INITIAL_DEFAULT,
-    Execution,
     Ledger,
     ids_capacity_for,
 )
 from bezant.engine.ledger.state import EXPIRES_PER_ENTRY_MAX
-from bezant.engine.log.entry import RULES_VERSION, Entry
+from bezant.engine.log.entry import RULES_VERSION
 from bezant.engine.log.log import FREE_SPACE_FLOOR_DEFAULT, SEGMENT_SIZE_DEFAULT, Group, Log, open_log
 from bezant.engine.log.storage import Directory, FolderLock
-from bezant.protocol.codes import CODE_ROW, ResultCode
+from bezant.engine.replay import replay_entry
+from bezant.protocol.codes import ResultCode
 from bezant.protocol.currencies import ISO_4217
 from bezant.protocol.errors import (
-    CorruptLog,
     LedgerError,
-    RemoteProtocolError,
     StorageError,
-    UnsupportedFormat,
-    UsageError,
 )
-from bezant.protocol.kinds import EntryKind, ResultFlag
-from bezant.protocol.messages import ControlEntry, Currency, decode_message, encode_message
-from bezant.protocol.records import COMMAND, EVENT, EVENT_ANSWER, EVENT_SIZE, RESULT, Records, Words, position_of
+from bezant.protocol.kinds import EntryKind
+from bezant.protocol.messages import ControlEntry, Currency, encode_message
+from bezant.protocol.records import COMMAND, EVENT_ANSWER, EVENT_SIZE, RESULT, Records, Words, position_of
 
 BATCH_COMMANDS_MAX: Final = 32_768
 """Commands that one `execute` takes: the events of so many fit in one entry."""
@@ -237,98 +232,6 @@ class Replica:
         self._closed = True
         self.log.close()
         self._lock.release()
-
-
-def replay_entry(ledger: Ledger, entry: Entry) -> None:
-    """Take an entry of the history into a ledger. Raises `CorruptLog`, `UnsupportedFormat`, `StorageError`."""
-    header = entry.header
-    if header.kind not in (EntryKind.EVENTS, EntryKind.CONTROL, EntryKind.FILLER):
-        raise UnsupportedFormat(f"entry {header.index} has kind {header.kind}, which is not known here")
-    if header.first_sequence != ledger.next_sequence:
-        raise CorruptLog(
-            f"entry {header.index} does not continue the history: its first sequence is {header.first_sequence}, and "
-            f"{ledger.next_sequence} comes next"
-        )
-    if header.timestamp_ns <= ledger.last_timestamp_ns:
-        raise CorruptLog(
-            f"entry {header.index} does not continue the history: its time is {header.timestamp_ns}, and that of the "
-            f"event before it {ledger.last_timestamp_ns}"
-        )
-    if header.rules_version != ledger.rules_version:
-        raise CorruptLog(
-            f"entry {header.index} was made under rules {header.rules_version}; in force there are rules "
-            f"{ledger.rules_version}"
-        )
-    has_events = header.kind == EntryKind.EVENTS
-    if (header.count > 0) != has_events or (has_events and header.body_size != header.count * EVENT_SIZE):
-        raise CorruptLog(
-            f"entry {header.index} has kind {header.kind}, and {header.count} events in {header.body_size} bytes; that "
-            "cannot be"
-        )
-    if has_events:
-        replay_events(ledger, entry)
-    elif header.kind == EntryKind.CONTROL:
-        apply_control(ledger, entry)
-
-
-def apply_control(ledger: Ledger, entry: Entry) -> None:
-    """Apply a control entry to a ledger: it counts from the next entry on."""
-    try:
-        control = decode_message(entry.body, ControlEntry)
-    except RemoteProtocolError as error:
-        raise CorruptLog(f"control entry {entry.header.index} cannot be read: {error}") from error
-    if control.rules_version > RULES_VERSION:
-        raise UnsupportedFormat(f"entry {entry.header.index} switches to rules {control.rules_version}, unknown here")
-    try:
-        if control.rules_version:
-            ledger.switch_rules(control.rules_version)
-        for currency in control.currencies:
-            ledger.register_currency(currency.code, currency.decimals)
-    except UsageError as error:
-        raise CorruptLog(f"control entry {entry.header.index} cannot be applied: {error}") from error
-
-
-def replay_events(ledger: Ledger, entry: Entry) -> None:
-    """Rebuild the commands of an entry from its events, execute them, and require the same bytes."""
-    header = entry.header
-    recorded = np.frombuffer(entry.body, EVENT)
-    asked = recorded if not ledger.holds_with_deadline else recorded[recorded["kind"] != EXPIRE]
-    words = np.ascontiguousarray(asked).view(np.int64).reshape(len(asked), EVENT_SIZE // 8)
-    command_words = words[:, :16].copy()
-    command_words[:, 15] = 0
-    commands = command_words.view(COMMAND).reshape(len(asked))
-    try:
-        execution = ledger.execute(commands, header.timestamp_ns)
-    except LedgerError as error:
-        raise CorruptLog(f"entry {header.index} cannot be executed again: {error}") from error
-    # As words: comparing bytes would take eight times as long.
-    if not np.array_equal(execution.events.view(np.int64), recorded.view(np.int64)):
-        if np.any(np.isin(execution.results["code"], (int(ResultCode.ACCOUNTS_FULL), int(ResultCode.HOLDS_FULL)))):
-            raise StorageError(
-                f"entry {header.index} has more accounts or open holds than accounts_max and holds_max let a ledger "
-                "have here: set them to what the node had that wrote the history"
-            )
-        raise CorruptLog(_describe_difference(header.index, header.first_sequence, recorded, execution))
-
-
-def _describe_difference(index: int, first_sequence: int, recorded: Records, execution: Execution) -> str:
-    executed, results = execution
-    asked = np.flatnonzero(recorded["kind"] != EXPIRE) if len(results) < len(recorded) else np.arange(len(recorded))
-    for number, result in zip(asked.tolist(), results, strict=True):
-        code = int(result["code"])
-        if result["flags"] & int(ResultFlag.REPEATED) or not CODE_ROW[code].leaves_event:
-            return (
-                f"entry {index}, sequence {first_sequence + number}: there is an event in the history, and none when "
-                f"its command is executed again: the result is {CODE_ROW[code].code.name}, flags {result['flags']}"
-            )
-    for number in range(min(len(recorded), len(executed))):
-        for name in EVENT.names or ():
-            if recorded[number][name] != executed[number][name]:
-                return (
-                    f"entry {index}, sequence {first_sequence + number}: {name} is {recorded[number][name]} in the "
-                    f"history and {executed[number][name]} when its command is executed again"
-                )
-    return f"entry {index}: {len(recorded)} events in the history, {len(executed)} when executed again"
 
 
 def open_replica(

@@ -17,7 +17,8 @@ from bezant.engine.ledger.warm import warm_ledger
 from bezant.engine.log.entry import Entry
 from bezant.engine.log.log import Log, open_log
 from bezant.engine.log.storage import FolderLock
-from bezant.engine.replica import replay_entry, shard_directory
+from bezant.engine.replay import replay_entry
+from bezant.engine.replica import shard_directory
 from bezant.protocol.errors import StorageError
 
 ENTRIES_AHEAD_MAX: Final = 16

@@ -11,13 +11,13 @@ from bezant.engine.ledger.ledger import Ledger
 from bezant.engine.log.log import open_log
 from bezant.engine.log.segment import segment_name
 from bezant.engine.log.storage import Directory, FolderLock
+from bezant.engine.replay import replay_entry
 from bezant.engine.replica import (
     BATCH_COMMANDS_MAX,
     Executed,
     Replica,
     ReplicaSettings,
     open_replica,
-    replay_entry,
     shard_directory,
 )
 from bezant.protocol.codes import ResultCode

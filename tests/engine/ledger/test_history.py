@@ -9,7 +9,7 @@ import pytest
 
 from bezant.engine.ledger.ledger import Ledger
 from bezant.engine.log import entry as log_entry
-from bezant.engine.replica import replay_entry
+from bezant.engine.replay import replay_entry
 from bezant.protocol.codes import ResultCode as Code
 from bezant.protocol.errors import CorruptLog
 from bezant.protocol.kinds import CommandKind, EntryKind

@@ -21,7 +21,8 @@ from bezant.engine.ledger.state import COUNTER_RULES_VERSION, RULES_VERSION_FIRS
 from bezant.engine.log import recovery as recovery_module
 from bezant.engine.log.entry import RULES_VERSION
 from bezant.engine.log.log import open_log
-from bezant.engine.replica import Replica, ReplicaSettings, open_replica, replay_entry, shard_directory
+from bezant.engine.replay import replay_entry
+from bezant.engine.replica import Replica, ReplicaSettings, open_replica, shard_directory
 from bezant.protocol.codes import ResultCode as Code
 from bezant.protocol.errors import CorruptLog, LedgerError, UnsupportedFormat, UsageError
 from bezant.protocol.messages import ControlEntry, encode_message

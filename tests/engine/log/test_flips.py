@@ -16,7 +16,8 @@ from bezant.engine.ledger.ledger import Ledger
 from bezant.engine.log.log import open_log
 from bezant.engine.log.segment import segment_name
 from bezant.engine.log.storage import Directory
-from bezant.engine.replica import ReplicaSettings, open_replica, replay_entry
+from bezant.engine.replay import replay_entry
+from bezant.engine.replica import ReplicaSettings, open_replica
 from bezant.protocol.errors import CorruptLog, UnsupportedFormat
 from bezant.protocol.records import CONTROL_PAGE_SIZE, ENTRY_HEADER_SIZE
 
