@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from itertools import islice
 from typing import Final, Protocol
 
 from bezant.net.server.inbox import ReceiveBuffer
@@ -19,12 +20,20 @@ WRITE_BUFFER_BYTES_MIN: Final = 64 << 10
 UNSENT_BYTES_MAX: Final = 256 << 20
 """Bytes of replies that connections which are not read for that reason hold together; who adds to it is disconnected.
 As many again are shared out among all connections as their write buffers."""
+GREETING_S_MAX: Final = 20.0
+"""Seconds that a connection has to say HELLO, or those that never do would keep others out."""
+GREETINGS_PER_STEP_MAX: Final = 256
+"""Connections without a HELLO in time that are told so before it is others' turn."""
 STOP_S_MAX: Final = 1.0
 """Seconds that clients have to take their last replies when the node stops."""
 
 
 class Ending(Protocol):
     """A connection, as far as its end goes."""
+
+    def on_greeting_late(self) -> None:
+        """End because HELLO has not come in time."""
+        ...
 
     def stop(self) -> None:
         """Take no more requests; close when those that came are answered."""
@@ -45,6 +54,9 @@ class Clients:
         self.unsent_bytes = 0
         self._connections_max = connections_max
         self._connections: set[Ending] = set()
+        self._ungreeted: dict[Ending, float] = {}
+        """Until when each has to say HELLO, by the loop's clock; the earliest comes first."""
+        self._greeting_timer: asyncio.TimerHandle | None = None
         self._all_gone = asyncio.Event()
         self._all_gone.set()
 
@@ -53,9 +65,33 @@ class Clients:
         if len(self._connections) >= self._connections_max:
             return False
         self._connections.add(connection)
+        self._ungreeted[connection] = asyncio.get_running_loop().time() + GREETING_S_MAX
+        self._arm_greeting_timer()
         self._all_gone.clear()
         self.reactor.counters.connections = len(self._connections)
         return True
+
+    def note_greeted(self, connection: Ending) -> None:
+        """Take notice that a connection has said HELLO, or never will."""
+        self._ungreeted.pop(connection, None)
+        if not self._ungreeted and self._greeting_timer is not None:
+            self._greeting_timer.cancel()
+            self._greeting_timer = None
+
+    def _arm_greeting_timer(self) -> None:
+        """Have one timer for all, which runs for the earliest."""
+        if self._ungreeted and self._greeting_timer is None:
+            deadline = next(iter(self._ungreeted.values()))
+            self._greeting_timer = asyncio.get_running_loop().call_at(deadline, self._on_greeting_timer)
+
+    def _on_greeting_timer(self) -> None:
+        self._greeting_timer = None
+        now = asyncio.get_running_loop().time()
+        first = list(islice(self._ungreeted.items(), GREETINGS_PER_STEP_MAX))
+        for connection in [connection for connection, deadline in first if deadline <= now]:
+            del self._ungreeted[connection]
+            connection.on_greeting_late()
+        self._arm_greeting_timer()
 
     @property
     def write_buffer_bytes(self) -> int:
@@ -66,6 +102,7 @@ class Clients:
     def remove(self, connection: Ending) -> None:
         """Take notice that a connection is gone."""
         self._connections.discard(connection)
+        self.note_greeted(connection)
         self.reactor.counters.connections = len(self._connections)
         if not self._connections:
             self._all_gone.set()

@@ -3,10 +3,10 @@
 Bytes that cannot be taken yet lie in the connection's inbox (`inbox.py`). The frames in what has arrived are taken into
 the reactor's batch by one kernel call; only what is not a command goes through the interpreter a frame at a time.
 
-States: greeting (HELLO must come first) -> open -> ending (nothing more is taken; closed when all is answered). An
-ending begins with the end of the client's stream, with an error after which nothing can be trusted, or with the node's
-stop. A connection that this side ends first is shut for writing and read on, into nothing, until the client closes:
-closed at once, the bytes that it still sends could cost it the replies that are on their way.
+States: greeting (HELLO must come first, and in time) -> open -> ending (nothing more is taken; closed when all is
+answered). An ending begins with the end of the client's stream, with an error after which nothing can be trusted, or
+with the node's stop. A connection that this side ends first is shut for writing and read on, into nothing, until the
+client closes: closed at once, the bytes that it still sends could cost it the replies that are on their way.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ import msgspec
 from typing_extensions import Buffer
 
 from bezant.net.server.batch import Request, Run
-from bezant.net.server.clients import UNSENT_BYTES_MAX, Clients
+from bezant.net.server.clients import GREETING_S_MAX, UNSENT_BYTES_MAX, Clients
 from bezant.net.server.frame_kernels import (
     CURSOR_FRAMES,
     CURSOR_LENGTH,
@@ -313,6 +313,7 @@ class Connection(asyncio.BufferedProtocol):
             self._refuse(header.request_id, FrameError.VERSION_UNSUPPORTED, message)
             return
         self._greeted = True
+        self._clients.note_greeted(self)
         welcome = msgspec.structs.replace(self._clients.welcome, clock_ns=time.time_ns())
         self._reply(header, encode_message(welcome))
 
@@ -395,6 +396,11 @@ class Connection(asyncio.BufferedProtocol):
         self._unsent_bytes = 0
 
     # ---- the end ----
+
+    def on_greeting_late(self) -> None:
+        """End because HELLO has not come in time."""
+        if not self._ending:
+            self._refuse(0, FrameError.HELLO_EXPECTED, f"no HELLO has come within {GREETING_S_MAX:.0f} seconds")
 
     def stop(self) -> None:
         """Take no more requests; close when those that came are answered."""

@@ -121,10 +121,51 @@ async def test_more_connections_than_the_node_takes(start_node: StartNode, monke
     assert (await second.ask(Operation.PING)).operation == Operation.PING
 
 
-async def test_connections_that_say_nothing_are_let_be(node: Node) -> None:
+async def test_connections_that_say_nothing_are_let_be_for_a_while(node: Node) -> None:
     silent = [await node.connect(greet=False) for _ in range(20)]
     client = await node.connect()
     assert (await client.statistics()).connections == 21 + 0
     await silent[3].send(HELLO)
     assert (await silent[3].reply()).operation == Operation.HELLO
     await asyncio.gather(*(other.send(HELLO) for other in silent if other is not silent[3]))
+
+
+@pytest.mark.parametrize("said", [b"", HELLO[:20], HELLO[:-1], encode_frame(Operation.HELLO, 5, b"\xc1")])
+async def test_a_connection_that_does_not_say_hello_in_time_is_told_so(node: Node, limits, said: bytes) -> None:
+    limits(GREETING_S_MAX=0.2, WRITE_STALL_S_MAX=0.1)
+    silent = await node.connect(greet=False)
+    await silent.send(said)
+    talker = await node.connect()
+    last = (await silent.rest())[-1]
+    assert (last.request_id, last.error.code) == (0, FrameError.HELLO_EXPECTED)
+    assert "within" in last.error.message
+    await silent.send(HELLO)
+    # It is counted out though it does not close, and whoever has said hello may be silent for as long as they like.
+    await until(lambda: node.reactor.counters.connections == 1)
+    assert (await talker.ask(Operation.PING)).operation == Operation.PING
+
+
+async def test_many_that_do_not_say_hello_are_told_a_few_at_a_time(node: Node, limits, monkeypatch) -> None:
+    """Each when its time is up, by one timer, however many have come and gone meanwhile."""
+    limits(GREETING_S_MAX=0.3, GREETINGS_PER_STEP_MAX=3, WRITE_STALL_S_MAX=0.1)
+    await until(lambda: node.reactor.counters.connections == 0)
+    steps: list[int] = []
+    on_timer = node.clients._on_greeting_timer
+
+    def counted() -> None:
+        before = len(node.clients._ungreeted)
+        on_timer()
+        steps.append(before - len(node.clients._ungreeted))
+
+    monkeypatch.setattr(node.clients, "_on_greeting_timer", counted)
+    silent = [await node.connect(greet=False) for _ in range(10)]
+    (await node.connect(greet=False)).abort()
+    talker = await node.connect()
+    for client in silent:
+        [refusal] = await client.rest()
+        assert refusal.error.code == FrameError.HELLO_EXPECTED
+        client.abort()
+    assert sum(steps) == 10
+    assert max(steps) == 3
+    assert node.clients._ungreeted == {}
+    assert (await talker.ask(Operation.PING)).operation == Operation.PING

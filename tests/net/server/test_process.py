@@ -6,9 +6,6 @@ import os
 import random
 import resource
 import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +20,9 @@ from bezant.protocol.kinds import ResultFlag
 from bezant.protocol.records import EVENT, EVENT_ANSWER
 
 from .books import COMMITTED, NAMES, opening, transfers
-from .node import HELLO, Client
+from .node import Client
+from .process import STOP_S, NodeProcess, running
 
-START_S = 120.0
-"""Compiling, if nothing is compiled, counts."""
-STOP_S = 30.0
-READY = b"listening on "
 CLIENTS = 6
 COMMANDS_PER_FRAME = 7
 FRAMES_AHEAD = 8
@@ -47,51 +41,6 @@ def broken(*arguments):
 {patch} = broken
 sys.exit(serve(Path(sys.argv[1]), "127.0.0.1:0", say=lambda line: print(line, flush=True)))
 """
-
-
-class NodeProcess:
-    """`bezant serve`, or a broken version of it, in a process of its own."""
-
-    def __init__(self, process: asyncio.subprocess.Process, address: tuple[str, int]) -> None:
-        self.process = process
-        self.address = address
-        self.connected: list[Client] = []
-
-    async def connect(self) -> Client:
-        client = Client(*await asyncio.open_connection(*self.address))
-        self.connected.append(client)
-        await client.send(HELLO)
-        assert (await client.reply()).operation == Operation.HELLO
-        return client
-
-    async def end(self, number: int) -> int:
-        """Send a signal and return the exit status."""
-        self.process.send_signal(number)
-        return await asyncio.wait_for(self.process.wait(), STOP_S)
-
-
-@asynccontextmanager
-async def running(data: Path, program: str | None = None) -> AsyncIterator[NodeProcess]:
-    """A node on a data folder; killed at the end unless it has ended by then."""
-    command = ["-c", program, str(data)] if program else ["-m", "bezant", "serve", "--data", str(data)]
-    if not program:
-        command += ["--listen", "127.0.0.1:0"]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    assert process.stdout is not None
-    try:
-        line = await asyncio.wait_for(process.stdout.readline(), START_S)
-        assert line.startswith(READY), line
-        host, _, port = line.removeprefix(READY).decode().strip().rpartition(":")
-        node = NodeProcess(process, (host, int(port)))
-        yield node
-        for client in node.connected:
-            client.abort()
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
 
 
 class Load:

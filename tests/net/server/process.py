@@ -1,0 +1,73 @@
+"""A real node in a process of its own, and clients that may do to it whatever a socket can do."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from bezant.protocol.frames import Operation
+
+from .node import HELLO, Client
+
+START_S = 120.0
+"""Compiling, if nothing is compiled, counts."""
+STOP_S = 30.0
+READY = b"listening on "
+
+
+class NodeProcess:
+    """`bezant serve`, or a broken version of it, in a process of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process, address: tuple[str, int]) -> None:
+        self.process = process
+        self.address = address
+        self.connected: list[Client] = []
+
+    async def connect(self) -> Client:
+        client = Client(*await asyncio.open_connection(*self.address))
+        self.connected.append(client)
+        await client.send(HELLO)
+        assert (await client.reply()).operation == Operation.HELLO
+        return client
+
+    async def end(self, number: int) -> int:
+        """Send a signal and return the exit status."""
+        self.process.send_signal(number)
+        return await asyncio.wait_for(self.process.wait(), STOP_S)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory that it has now."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@asynccontextmanager
+async def running(
+    data: Path, program: str | None = None, *, options: Sequence[str] = (), within: Sequence[str] = ()
+) -> AsyncIterator[NodeProcess]:
+    """A node on a data folder; killed at the end unless it has ended by then.
+
+    `options` are added to the command line of `bezant serve`; `within` is a command that runs the node's.
+    """
+    command = ["-c", program, str(data)] if program else ["-m", "bezant", "serve", "--data", str(data)]
+    if not program:
+        command += ["--listen", "127.0.0.1:0", *options]
+    process = await asyncio.create_subprocess_exec(
+        *within, sys.executable, *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        line = await asyncio.wait_for(process.stdout.readline(), START_S)
+        assert line.startswith(READY), line
+        host, _, port = line.removeprefix(READY).decode().strip().rpartition(":")
+        node = NodeProcess(process, (host, int(port)))
+        yield node
+        for client in node.connected:
+            client.abort()
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
