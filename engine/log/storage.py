@@ -7,7 +7,7 @@ any byte or reordered with others since the last sync; a rename is durable once 
 import fcntl
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,10 @@ IO_VECTORS_MAX: Final = 1024
 """Buffers that one `pwritev` takes (IOV_MAX)."""
 ZERO_CHUNK_SIZE: Final = 4 << 20
 """Zeros written at a time when a file is made; small enough not to hold up syncs of other files."""
+SYNC_DISTANCE: Final = 4 << 20
+"""Bytes written between two syncs of a file that is made of chunks, for the same reason."""
+READ_SIZE_MAX: Final = 64 << 20
+"""Bytes that one system call is asked to read."""
 UNFINISHED_SUFFIX: Final = ".new"
 """Ends the name of a file that is being made."""
 
@@ -58,6 +62,17 @@ class LogFile:
     def read(self, size: int, offset: int) -> bytes:
         """Read up to `size` bytes at an offset."""
         return os.pread(self._descriptor, size, offset)
+
+    def read_into(self, buffer: Buffer, offset: int) -> int:
+        """Read from an offset until the buffer is full or the file ends; how many bytes it was."""
+        view = memoryview(buffer).cast("B")
+        done = 0
+        while done < len(view):
+            size = os.preadv(self._descriptor, [view[done : done + READ_SIZE_MAX]], offset + done)
+            if not size:
+                break
+            done += size
+        return done
 
     def size(self) -> int:
         """Bytes in the file."""
@@ -118,6 +133,51 @@ class Directory:
             temporary.unlink(missing_ok=True)
             raise StorageError(f"{temporary}: cannot make a file of {size} bytes: {error.strerror}") from error
 
+    def write_file(self, name: str, chunks: Iterable[Buffer]) -> int:
+        """Make a file of chunks; it appears under its name only when all of it is durable. Returns its size in bytes.
+
+        Raises `StorageError` when the disk does not take it, or what the chunks raise, having left nothing behind.
+        """
+        size = 0
+        for size in self.write_file_stepwise(name, chunks):  # noqa: B007 - the last one is the size of the file
+            pass
+        return size
+
+    def write_file_stepwise(self, name: str, chunks: Iterable[Buffer]) -> Iterator[int]:
+        """`write_file` in steps, a chunk each and one to end it: yields how many bytes are written so far.
+
+        A chunk is not looked at again once the next one is asked for. The file is there, and durable, when the iterator
+        is exhausted; one that is closed before leaves nothing behind.
+        """
+        made = self.path / f"{name}{UNFINISHED_SUFFIX}"
+        size = 0
+        try:
+            descriptor = os.open(made, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            try:
+                for chunk in chunks:
+                    size = _write_syncing(descriptor, memoryview(chunk).cast("B"), size)
+                    yield size
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            made = made.rename(self.path / name)
+            _sync_directory(self.path)
+        except OSError as error:
+            made.unlink(missing_ok=True)
+            raise StorageError(f"{made}: cannot make a file of {size} bytes or more: {error.strerror}") from error
+        except BaseException:
+            made.unlink(missing_ok=True)
+            raise
+        yield size
+
+    def remove(self, name: str) -> None:
+        """Remove a file, durably; what maps it keeps it. Raises `StorageError`."""
+        try:
+            (self.path / name).unlink()
+            _sync_directory(self.path)
+        except OSError as error:
+            raise StorageError(f"{self.path / name}: cannot be removed: {error.strerror}") from error
+
     def free_bytes(self) -> int:
         """Bytes that the file system has left for us."""
         status = os.statvfs(self.path)
@@ -128,7 +188,7 @@ class Directory:
         return not is_memory(file_system_type(self.path))
 
     def remove_unfinished(self) -> None:
-        """Remove what a crash left of `create_file`."""
+        """Remove what a crash left of files that were being made."""
         for path in self.path.glob(f"*{UNFINISHED_SUFFIX}"):
             path.unlink()
 
@@ -162,6 +222,17 @@ def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
     while data:
         written = os.pwrite(descriptor, data, offset)
         data, offset = data[written:], offset + written
+
+
+def _write_syncing(descriptor: int, data: memoryview, offset: int) -> int:
+    """Write all of it, and sync at every multiple of `SYNC_DISTANCE` in the file; the offset behind it."""
+    while data:
+        part = data[: SYNC_DISTANCE - offset % SYNC_DISTANCE]
+        _write_all(descriptor, part, offset)
+        data, offset = data[len(part) :], offset + len(part)
+        if offset % SYNC_DISTANCE == 0:
+            os.fdatasync(descriptor)
+    return offset
 
 
 def _sync_directory(path: Path) -> None:

@@ -5,13 +5,14 @@ not synced when the power went is, sector by sector, old, new or garbage.
 """
 
 import random
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from typing_extensions import Buffer
 
-from bezant.engine.log.storage import Directory, LogFile
+from bezant.engine.log.storage import UNFINISHED_SUFFIX, Directory, LogFile
 from bezant.protocol.errors import StorageError
 from bezant.protocol.records import Bytes
 
@@ -59,6 +60,30 @@ class MemoryDisk(Directory):
         self.durable[name] = head + bytes(size - len(head))
         self.current[name] = bytearray(self.durable[name])
 
+    def write_file_stepwise(self, name: str, chunks: Iterable[Buffer]) -> Iterator[int]:
+        """Under another name, and each chunk durable at once, as it may be, until all of it is there."""
+        made = f"{name}{UNFINISHED_SUFFIX}"
+        data = self.current[made] = bytearray()
+        self.durable[made] = b""
+        try:
+            for chunk in chunks:
+                data += bytes(chunk)
+                self.durable[made] = bytes(data)
+                self.step()
+                yield len(data)
+            self.step()
+        except BaseException:
+            if not self.is_dead:
+                del self.current[made], self.durable[made]
+            raise
+        self.current[name], self.durable[name] = self.current.pop(made), self.durable.pop(made)
+        yield len(data)
+
+    def remove(self, name: str) -> None:
+        if name not in self.current:
+            raise StorageError(f"{name} cannot be removed")
+        del self.current[name], self.durable[name]
+
     def free_bytes(self) -> int:
         return 1 << 40
 
@@ -67,7 +92,7 @@ class MemoryDisk(Directory):
 
     def remove_unfinished(self) -> None:
         for name in self.names():
-            if name.endswith(".new"):
+            if name.endswith(UNFINISHED_SUFFIX):
                 del self.current[name], self.durable[name]
 
     def lose_power(self, chance: random.Random) -> None:
@@ -105,6 +130,12 @@ class MemoryFile(LogFile):
 
     def read(self, size: int, offset: int) -> bytes:
         return bytes(self._disk.current[self._name][offset : offset + size])
+
+    def read_into(self, buffer: Buffer, offset: int) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view), offset)
+        view[: len(data)] = data
+        return len(data)
 
     def size(self) -> int:
         return len(self._disk.current[self._name])
