@@ -1,4 +1,4 @@
-"""Compiled loops over runs of ids. ``layout.py`` says what the bytes are."""
+"""Compiled loops over runs of ids. ``run.py`` says what the bytes are."""
 
 from typing import Any, Final
 
@@ -41,33 +41,6 @@ MERGE_HASH: Final = 1
 MERGE_SEQUENCE: Final = 2
 MERGE_PROGRESS_SIZE: Final = 3
 """What `merge_entries` reads and advances: entries in `out`, hash and sequence of the last one merged (-1: none)."""
-
-
-@inlined
-def uuid_time_ms(head: int) -> int:
-    """The time (milliseconds since 1970) in a UUIDv7 whose first 8 bytes are this little-endian word; 0 in others."""
-    if (head >> 52) & 15 != 7:
-        return 0
-    time_ms = 0
-    for byte in range(6):
-        time_ms = (time_ms << 8) | ((head >> (8 * byte)) & 255)
-    return time_ms
-
-
-@kernel
-def latest_time_ms(heads: Words) -> int:
-    """The latest time in any of these ids, given as head words; 0 if none tells one."""
-    latest = 0
-    for head in heads:
-        latest = max(latest, uuid_time_ms(head))
-    return latest
-
-
-@kernel
-def fill_times_ms(heads: Words, times_ms: Words) -> None:
-    """The time in each of these ids, given as head words; 0 for one that tells none."""
-    for place in range(len(heads)):
-        times_ms[place] = uuid_time_ms(heads[place])
 
 
 # ---- blocks and filter ----

@@ -1,231 +1,291 @@
-"""Open runs, and how keys are found in them.
+"""The bytes of a run, node-local and no part of the protocol; and what a checkpoint remembers of one.
 
-The filter of a run stops nearly every key that it does not have: one cache line a key and run. Filters are in the
-process's own memory, because a page that has to come from the disk would hold up a batch; their sum is bounded by a
-setting, and a run whose filter finds no room is searched without. Blocks are mapped, and each is believed only after
-its checksum, at every use.
+::
+
+    blocks   4096 bytes each: checksum (8), then up to 255 entries of hash (8) and value (8), the last padded with
+             zeros; entries ascend by (hash, sequence), each pair once, and equal hashes may span blocks
+    filter   a blocked Bloom filter (Putze, Sanders, Singler 2007): rows of 512 bits, one cache line, 16 bits an entry
+    fences   the first hash of each block (8 bytes each)
+    page     4096 bytes: all counts and checksums, padded with zeros
+
+The page stands last, so that a file is written in one go from front to back, also by a merge, which knows only at the
+end how many entries are left (entries of a newer run replace those of an older one). A filter made for more entries
+than came is merely better. The checksum of a block covers the number of the run and that of the block as well: a
+block that was written to the wrong place is damage, too.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+import re
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
 import xxhash
+from blake3 import blake3
 
-from bezant.engine.ids.kernels import (
-    SEARCH_DAMAGED,
-    SEARCH_FOUND,
-    SEARCH_NEXT,
-    SEARCH_PROGRESS_SIZE,
-    filter_bits,
-    pass_filter,
-    search_blocks,
-)
-from bezant.engine.ids.layout import (
-    BLOCK_SIZE,
-    FILTER_ROW_SIZE,
-    Identity,
-    RunInfo,
-    corrupt,
-    read_page,
-    run_name,
-)
-from bezant.engine.log.storage import Directory, LogFile
-from bezant.protocol.errors import LedgerError
-from bezant.protocol.records import SEQUENCE_BITS, Bytes, Words
+from bezant.engine.ids.kernels import pack_blocks
+from bezant.engine.log.storage import Directory
+from bezant.protocol.errors import CorruptLog, LedgerError, UnsupportedFormat
+from bezant.protocol.records import SEQUENCE_BITS, Words
 
-FIND_BATCH: Final = 8192
-"""Hashes that go through the filters at a time."""
-FOUND_BATCH: Final = 16384
-"""Entries that one search of a run returns before it goes on; there are never so many with one hash."""
-READ_PIECE_SIZE: Final = 4 << 20
-"""Bytes of a filter that are read and hashed at a time."""
+BLOCK_SIZE: Final = 4096
+"""Bytes of a block."""
+ENTRIES_PER_BLOCK: Final = 255
+PAGE_SIZE: Final = 4096
+FILTER_ROW_SIZE: Final = 64
+ENTRIES_PER_FILTER_ROW: Final = 32
+"""Sixteen bits an entry."""
+RUN_IDS_MAX: Final = 1 << 28
+"""Entries of one run."""
+
+BLOCKS_PER_CHUNK: Final = 1024
+"""Blocks that are packed and written at a time: 4 MiB."""
+CHUNK_SIZE: Final = BLOCKS_PER_CHUNK * BLOCK_SIZE
+ENTRIES_PER_CHUNK: Final = BLOCKS_PER_CHUNK * ENTRIES_PER_BLOCK
+
+RUN_MAGIC: Final = b"BZIDSRUN"
+RUN_FORMAT_VERSION: Final = 1
+HOW_TO_REPAIR: Final = (
+    "this file is derived from the history: stop the node, remove the folder `checkpoints` and start again"
+)
+
+_PAGE: Final = struct.Struct("<Q8siiqQqqqqqqqQQ")
+_CHECKSUM: Final = struct.Struct("<Q")
+_NAME_PREFIX: Final = "ids-"
 _SEQUENCE_MASK: Final = (1 << SEQUENCE_BITS) - 1
-_NO_FILTER: Final = np.full((1, FILTER_ROW_SIZE // 8), -1, np.int64)
-"""Lets everything pass."""
+
+RUN_NAME: Final = re.compile(rf"{_NAME_PREFIX}([0-9]{{10,}})", re.ASCII)
+"""File names of runs."""
 
 
-@dataclass(frozen=True, eq=False)
-class Run:
-    """One run, open; immutable, so that many sets and threads may share it."""
+class RunIdentity(NamedTuple):
+    """Whose keys a run holds: a shard's, of one log, hashed with the salts of one data folder (two int64)."""
 
-    info: RunInfo
-    name: str
-    filter: Words
-    """Shape (rows, 8); a single row that lets everything pass if the filter is not loaded."""
-    fences: Words
-    data: Bytes
-    """The blocks, mapped; `words` are the same bytes, shape (blocks, 512)."""
-    words: Words
-
-    @staticmethod
-    def open(directory: Directory, identity: Identity, info: RunInfo, load_filter: bool) -> "Run":
-        """Open the run that a checkpoint remembers. Reads as much as its filter and fences take, and maps the rest.
-
-        Raises `CorruptLog` for another file than this one, `UnsupportedFormat`.
-        """
-        page = read_page(directory, identity, info)
-        file = directory.open(run_name(info.number), writable=False)
-        try:
-            data_size = page.block_count * BLOCK_SIZE
-            bloom = _NO_FILTER
-            if load_filter:
-                bloom = np.empty((page.filter_bytes // FILTER_ROW_SIZE, FILTER_ROW_SIZE // 8), np.int64)
-                _read_checked(file, bloom, data_size, page.filter_checksum, "the filter")
-            fences = np.empty(page.block_count, np.int64)
-            _read_checked(file, fences, data_size + page.filter_bytes, page.fences_checksum, "the fences")
-            data = file.map()[:data_size]
-        finally:
-            file.close()
-        words = data.view(np.int64).reshape(page.block_count, BLOCK_SIZE // 8)
-        return Run(info, str(file.path), bloom, fences, data, words)
+    shard: int
+    log_id: int
+    salt_1: int
+    salt_2: int
 
     @property
-    def has_filter(self) -> bool:
-        """Whether its filter is loaded."""
-        return self.filter is not _NO_FILTER
-
-    def without_filter(self) -> "Run":
-        """The same run, searched directly."""
-        return replace(self, filter=_NO_FILTER)
-
-    def damaged(self, block: int) -> Exception:
-        """The error for a block whose checksum is wrong."""
-        return corrupt(f"{self.name}, offset {block * BLOCK_SIZE}: a block of ids is damaged")
-
-    def search(self, hashes: Words, candidates: Words) -> list[Words]:
-        """All entries (count, 2) of the hashes whose numbers are the candidates. Raises `CorruptLog`."""
-        found: list[Words] = []
-        progress = np.zeros(SEARCH_PROGRESS_SIZE, np.int64)
-        progress[SEARCH_DAMAGED] = -1
-        is_through = False
-        while not is_through:
-            room = np.empty((FOUND_BATCH, 2), np.int64)
-            before, progress[SEARCH_FOUND] = progress[SEARCH_NEXT], 0
-            is_through = search_blocks(
-                hashes,
-                candidates,
-                self.fences,
-                self.data,
-                self.words,
-                self.info.number,
-                self.info.count,
-                room,
-                progress,
-            )
-            if progress[SEARCH_DAMAGED] >= 0:
-                raise self.damaged(int(progress[SEARCH_DAMAGED]))
-            if not is_through and progress[SEARCH_NEXT] == before:
-                raise LedgerError(f"{self.name}: over {FOUND_BATCH} ids have one hash")
-            found.append(room[: progress[SEARCH_FOUND]])
-        return found
+    def salt_fingerprint(self) -> int:
+        """Tells salts apart without giving them away; unsigned 64 bits."""
+        salts = struct.pack("<qq", self.salt_1, self.salt_2)
+        return int.from_bytes(blake3(salts).digest(8), "little")
 
 
-class RunSet:
-    """Runs, newest first, that are searched together; immutable."""
+class RunInfo(msgspec.Struct, frozen=True):
+    """What a checkpoint remembers of a run. Both sequences are 0 in a run without entries."""
 
-    def __init__(self, runs: Sequence[Run] = ()) -> None:
-        self.runs = tuple(runs)
+    number: int
+    count: int
+    """Entries."""
+    size_bytes: int
+    sequence_least: int
+    sequence_greatest: int
+    time_ms_max: int
+    """No key that tells its time has a later one."""
+    checksum: int
+    """That of the page, unsigned 64 bits; the page holds those of filter and fences."""
 
     @property
-    def infos(self) -> list[RunInfo]:
-        """What a checkpoint remembers of them, newest first."""
-        return [run.info for run in self.runs]
-
-    @property
-    def count(self) -> int:
-        """Entries; those that a newer run replaces count twice."""
-        return sum(run.info.count for run in self.runs)
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of the files."""
-        return sum(run.info.size_bytes for run in self.runs)
+    def block_count(self) -> int:
+        """Blocks of the file."""
+        return -(-self.count // ENTRIES_PER_BLOCK)
 
     @property
     def filter_bytes(self) -> int:
-        """Memory of the filters that are loaded."""
-        return sum(run.filter.nbytes for run in self.runs if run.has_filter)
+        """Memory that the filter takes when it is loaded."""
+        return self.size_bytes - PAGE_SIZE - self.block_count * (BLOCK_SIZE + 8)
 
-    @property
-    def fences_bytes(self) -> int:
-        """Memory of the fences."""
-        return sum(run.fences.nbytes for run in self.runs)
 
-    def find(self, hashes: Words, times_ms: Words, count: int) -> tuple[Words, Words]:
-        """Hashes and values of all entries that have one of the first `count` hashes, ascending by hash and sequence.
+class Page(NamedTuple):
+    """The last page of a run, in the order of its fields behind checksum, magic and version."""
 
-        Of entries with the same hash and sequence that of the newest run, once. `times_ms` are the times that the keys
-        tell: a run whose keys are all older is not asked; 0 is for a key that tells none. Raises `CorruptLog`.
+    shard: int
+    log_id: int
+    salt_fingerprint: int
+    number: int
+    entry_count: int
+    block_count: int
+    filter_bytes: int
+    sequence_least: int
+    sequence_greatest: int
+    time_ms_max: int
+    filter_checksum: int
+    fences_checksum: int
+
+    def info(self, checksum: int) -> RunInfo:
+        """What a checkpoint remembers of this run."""
+        return RunInfo(
+            self.number,
+            self.entry_count,
+            self.block_count * (BLOCK_SIZE + 8) + self.filter_bytes + PAGE_SIZE,
+            self.sequence_least,
+            self.sequence_greatest,
+            self.time_ms_max,
+            checksum,
+        )
+
+
+def run_name(number: int) -> str:
+    """File name of a run."""
+    return f"{_NAME_PREFIX}{number:010d}"
+
+
+def filter_rows(count: int) -> int:
+    """Rows of a filter for so many entries; one at least."""
+    return max(-(-count // ENTRIES_PER_FILTER_ROW), 1)
+
+
+def encode_page(page: Page) -> tuple[bytes, int]:
+    """The page and its checksum."""
+    encoded = bytearray(PAGE_SIZE)
+    _PAGE.pack_into(encoded, 0, 0, RUN_MAGIC, RUN_FORMAT_VERSION, *page)
+    checksum = xxhash.xxh3_64_intdigest(memoryview(encoded)[_CHECKSUM.size :])
+    _CHECKSUM.pack_into(encoded, 0, checksum)
+    return bytes(encoded), checksum
+
+
+def read_page(directory: Directory, identity: RunIdentity, info: RunInfo) -> Page:
+    """The page of a run, checked against what is remembered of it. Raises `CorruptLog`, `UnsupportedFormat`."""
+    try:
+        file = directory.open(run_name(info.number), writable=False)
+    except FileNotFoundError as error:
+        raise corrupt(f"{error.filename}: is not there") from error
+    try:
+        size = file.size()
+        encoded = file.read(PAGE_SIZE, max(size - PAGE_SIZE, 0))
+    finally:
+        file.close()
+    if size != info.size_bytes or len(encoded) < PAGE_SIZE:
+        raise corrupt(f"{file.path}: {size} bytes where {info.size_bytes} were expected")
+    checksum, magic, version, *fields = _PAGE.unpack_from(encoded)
+    computed = xxhash.xxh3_64_intdigest(encoded[_CHECKSUM.size :])
+    if not magic == RUN_MAGIC or not checksum == computed == info.checksum:
+        raise corrupt(f"{file.path}, offset {size - PAGE_SIZE}: the page that describes the file is damaged")
+    if version > RUN_FORMAT_VERSION:
+        raise UnsupportedFormat(
+            f"{file.path} has format {version}; this version of Bezant reads up to {RUN_FORMAT_VERSION}: "
+            "start the newer version that wrote it"
+        )
+    page = Page(*fields)
+    if (page.shard, page.log_id, page.salt_fingerprint) != (*identity[:2], identity.salt_fingerprint):
+        raise corrupt(
+            f"{file.path}: made for shard {page.shard} of log {page.log_id}, and not for shard {identity.shard} of log "
+            f"{identity.log_id} with the salts of this data folder"
+        )
+    described = page.info(checksum)
+    if described != info or page.block_count != info.block_count:
+        raise corrupt(f"{file.path}: holds {described}, where {info} was expected")
+    return page
+
+
+def corrupt(what: str) -> CorruptLog:
+    """The error that says what is damaged and how to go on."""
+    return CorruptLog(f"{what}; {HOW_TO_REPAIR}")
+
+
+class RunBuilder:
+    """Makes the chunks of one run; `info` says what came of it when they have been taken."""
+
+    def __init__(self, identity: RunIdentity, number: int, count_max: int, time_ms_max: int) -> None:
+        """For `count_max` entries at most."""
+        self.info: RunInfo | None = None
+        self._identity = identity
+        self._number = number
+        self._time_ms_max = time_ms_max
+        self._filter = np.zeros((filter_rows(count_max), FILTER_ROW_SIZE // 8), np.int64)
+        self._fences = np.zeros(-(-count_max // ENTRIES_PER_BLOCK), np.int64)
+
+    def chunks(self, parts: Iterable[Words]) -> Iterator[memoryview]:
+        """The file, from sorted parts of its entries, (count, 2), all of them but the last of `ENTRIES_PER_CHUNK`.
+
+        A chunk is overwritten when the next one is asked for.
         """
-        if count and hashes[:count].min() < 0:
-            raise LedgerError("a hash of an id is never negative")
-        found: list[Words] = []
-        if self.runs:
-            for start in range(0, count, FIND_BATCH):
-                end = min(start + FIND_BATCH, count)
-                found += self._find_batch(hashes[start:end], times_ms[start:end])
-        entries = np.concatenate(found) if found else np.empty((0, 2), np.int64)
-        if not len(entries):
-            return entries[:, 0], entries[:, 1]
-        return _newest(entries)
+        data = np.empty(CHUNK_SIZE, np.uint8)
+        words = data.view(np.int64).reshape(BLOCKS_PER_CHUNK, BLOCK_SIZE // 8)
+        count = blocks = sequence_greatest = 0
+        sequence_least = 1 << SEQUENCE_BITS
+        for part in parts:
+            pack_blocks(part, self._number, blocks, data, words, self._filter, self._fences)
+            packed = -(-len(part) // ENTRIES_PER_BLOCK)
+            count, blocks = count + len(part), blocks + packed
+            sequences = part[:, 1] & _SEQUENCE_MASK
+            sequence_least = min(sequence_least, int(sequences.min()))
+            sequence_greatest = max(sequence_greatest, int(sequences.max()))
+            yield data[: packed * BLOCK_SIZE].data
+        filter_hasher, fences_hasher = xxhash.xxh3_64(), xxhash.xxh3_64()
+        yield from _hashed(self._filter, filter_hasher)
+        yield from _hashed(self._fences[:blocks], fences_hasher)
+        page = Page(
+            *self._identity[:2],
+            self._identity.salt_fingerprint,
+            self._number,
+            count,
+            blocks,
+            self._filter.nbytes,
+            sequence_least if count else 0,
+            sequence_greatest,
+            self._time_ms_max,
+            filter_hasher.intdigest(),
+            fences_hasher.intdigest(),
+        )
+        encoded, checksum = encode_page(page)
+        yield memoryview(encoded)
+        self.info = page.info(checksum)
 
-    def _find_batch(self, hashes: Words, times_ms: Words) -> list[Words]:
-        """Entries run by run, newest first."""
-        bits, candidates = np.empty(len(hashes), np.int64), np.empty(len(hashes), np.int64)
-        filter_bits(hashes, bits)
-        found: list[Words] = []
-        for run in self.runs:
-            passed = pass_filter(hashes, bits, times_ms, run.info.time_ms_max, run.filter, candidates)
-            if passed and run.info.count:
-                found += run.search(hashes, candidates[:passed])
-        return found
 
+def write_run(
+    directory: Directory, identity: RunIdentity, number: int, hashes: Words, values: Words, time_ms_max: int
+) -> RunInfo:
+    """Make a run of keys in any order, durably. `time_ms_max` is the latest time that any key tells, 0 if none does.
 
-def open_runs(
-    directory: Directory,
-    identity: Identity,
-    infos: Sequence[RunInfo],
-    filter_bytes_max: int,
-    known: Iterable[Run] = (),
-) -> RunSet:
-    """Open runs, given newest first, with the filters of the newest that fit into so many bytes.
-
-    Of `known` runs those that are named again are taken over instead of being read once more. Raises as `Run.open`
-    does.
+    Two equal entries count as one. Raises `StorageError`, and `LedgerError` for entries that cannot be.
     """
-    by_info = {run.info: run for run in known}
-    runs = []
-    for info in infos:
-        load_filter = info.filter_bytes <= filter_bytes_max
-        if load_filter:
-            filter_bytes_max -= info.filter_bytes
-        run = by_info.get(info)
-        if run is None or (load_filter and not run.has_filter):
-            run = Run.open(directory, identity, info, load_filter)
-        runs.append(run if load_filter else run.without_filter())
-    return RunSet(runs)
+    order = np.argsort(hashes)
+    ordered = hashes[order]
+    if bool((ordered[1:] == ordered[:-1]).any()):
+        order = np.lexsort((values & _SEQUENCE_MASK, hashes))
+        order = order[_is_first(hashes[order], values[order])]
+        ordered = hashes[order]
+    if len(order) > RUN_IDS_MAX or (len(order) and (ordered[0] < 0 or (values & _SEQUENCE_MASK).min() <= 0)):
+        raise LedgerError(f"{len(order)} ids, of which some have no hash or no sequence, are no run")
+    builder = RunBuilder(identity, number, len(order), time_ms_max)
+    directory.write_file(run_name(number), builder.chunks(_parts(ordered, values, order)))
+    return finished_info(builder)
 
 
-def _newest(entries: Words) -> tuple[Words, Words]:
-    """Hashes and values of entries that stand newest first: sorted, and the first of each hash and sequence."""
-    sequences = entries[:, 1] & _SEQUENCE_MASK
-    order = np.lexsort((sequences, entries[:, 0]))  # stable
-    hashes, values, sequences = entries[order, 0], entries[order, 1], sequences[order]
+def finished_info(builder: RunBuilder) -> RunInfo:
+    """What came of a run whose file has been made."""
+    if builder.info is None:
+        raise LedgerError("a file of ids was finished before its last page was made")
+    return builder.info
+
+
+def _is_first(hashes: Words, values: Words) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Which sorted entries differ from the one before; the same hash and sequence with another fate cannot be."""
     first = np.ones(len(hashes), np.bool_)
-    first[1:] = (hashes[1:] != hashes[:-1]) | (sequences[1:] != sequences[:-1])
-    return hashes[first], values[first]
+    first[1:] = (hashes[1:] != hashes[:-1]) | (values[1:] != values[:-1])
+    sequences = values & _SEQUENCE_MASK
+    if bool(((hashes[1:] == hashes[:-1]) & (sequences[1:] == sequences[:-1]) & first[1:]).any()):
+        raise LedgerError("the ids for one file have the same sequence twice, with different fates")
+    return first
 
 
-def _read_checked(file: LogFile, target: Words, offset: int, checksum: int, what: str) -> None:
-    """Fill an array from a file, in pieces, and check the whole."""
-    view = target.reshape(-1).view(np.uint8)
-    hasher = xxhash.xxh3_64()
-    for start in range(0, len(view), READ_PIECE_SIZE):
-        piece = view[start : start + READ_PIECE_SIZE]
-        if file.read_into(piece.data, offset + start) < len(piece):
-            raise corrupt(f"{file.path}: ends within {what}")
+def _parts(ordered: Words, values: Words, order: Words) -> Iterator[Words]:
+    entries = np.empty((min(len(order), ENTRIES_PER_CHUNK), 2), np.int64)
+    for start in range(0, len(order), ENTRIES_PER_CHUNK):
+        chosen = order[start : start + ENTRIES_PER_CHUNK]
+        entries[: len(chosen), 0] = ordered[start : start + len(chosen)]
+        entries[: len(chosen), 1] = values[chosen]
+        yield entries[: len(chosen)]
+
+
+def _hashed(array: Words, hasher: xxhash.xxh3_64) -> Iterator[memoryview]:
+    """The bytes of an array in pieces of `CHUNK_SIZE`, each of them hashed."""
+    data = array.reshape(-1).view(np.uint8)
+    for start in range(0, len(data), CHUNK_SIZE):
+        piece = data[start : start + CHUNK_SIZE]
         hasher.update(piece.data)
-    if hasher.intdigest() != checksum:
-        raise corrupt(f"{file.path}, offset {offset}: {what} of {len(view)} bytes is damaged")
+        yield piece.data

@@ -1,4 +1,4 @@
-"""The time inside a time-ordered id (UUID version 7, RFC 9562 section 5.7)."""
+"""The time in time-ordered ids (UUIDv7, RFC 9562, section 5.7): when it was made, if its maker can be believed."""
 
 from bezant.engine.compiled import inlined, kernel
 from bezant.protocol.records import Words
@@ -6,19 +6,19 @@ from bezant.protocol.records import Words
 
 @inlined
 def uuid_time_ms(head: int) -> int:
-    """Milliseconds since 1970 of a UUIDv7 by the little-endian word of its first eight bytes; 0 for any other id."""
-    if (head >> 52) & 0xF != 7:
+    """The time (milliseconds since 1970) in a UUIDv7 whose first 8 bytes are this little-endian word; 0 in others."""
+    if (head >> 52) & 15 != 7:
         return 0
     time_ms = 0
-    for number in range(6):
-        time_ms = time_ms << 8 | (head >> 8 * number) & 0xFF
+    for byte in range(6):
+        time_ms = (time_ms << 8) | ((head >> (8 * byte)) & 255)
     return time_ms
 
 
 @kernel
 def latest_time_ms(heads: Words) -> int:
-    """The latest time in these ids (int64 of shape (count,)); 0 if none has one."""
+    """The latest time in any of these ids, given as head words; 0 if none tells one."""
     latest = 0
-    for number in range(len(heads)):
-        latest = max(latest, uuid_time_ms(heads[number]))
+    for head in heads:
+        latest = max(latest, uuid_time_ms(head))
     return latest

@@ -5,14 +5,13 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from bezant.engine.ids.layout import Identity, RunInfo
-from bezant.engine.ids.merging import Merge
-from bezant.engine.ids.run import RunSet
-from bezant.engine.ids.writing import write_run
+from bezant.engine.ids.merge import Merge
+from bezant.engine.ids.run import RunIdentity, RunInfo, write_run
+from bezant.engine.ids.run_set import RunSet
 from bezant.engine.log.storage import Directory
 from bezant.protocol.records import SEQUENCE_BITS, Words
 
-IDENTITY: Final = Identity(3, -5_000_000_000, 0x1234567890ABCDEF, -77)
+IDENTITY: Final = RunIdentity(3, -5_000_000_000, 0x1234567890ABCDEF, -77)
 SEQUENCE_MASK: Final = (1 << SEQUENCE_BITS) - 1
 HASH_MAX: Final = 2**63 - 1
 WITHOUT_END: Final = 1 << 40

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 import xxhash
 
-from bezant.engine.ids.layout import BLOCK_SIZE, ENTRIES_PER_BLOCK, PAGE_SIZE, Identity, RunInfo, run_name
-from bezant.engine.ids.merging import Merge
-from bezant.engine.ids.run import Run, RunSet, open_runs
+from bezant.engine.ids.merge import Merge
+from bezant.engine.ids.run import BLOCK_SIZE, ENTRIES_PER_BLOCK, PAGE_SIZE, RunIdentity, RunInfo, run_name
+from bezant.engine.ids.run_set import Run, RunSet, open_runs
 from bezant.engine.log.storage import Directory
 from bezant.protocol.errors import CorruptLog, UnsupportedFormat
 
@@ -102,7 +102,7 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
         Run.open(directory, IDENTITY, info, load_filter=True)
 
 
-@pytest.mark.parametrize("field", Identity._fields)
+@pytest.mark.parametrize("field", RunIdentity._fields)
 def test_a_run_of_somebody_else_is_refused(disk: MemoryDisk, info: RunInfo, field: str) -> None:
     identity = IDENTITY._replace(**{field: getattr(IDENTITY, field) + 1})
     with pytest.raises(CorruptLog, match=r"made for shard 3 of log -5000000000, and not for .* the salts of this data"):
@@ -110,7 +110,7 @@ def test_a_run_of_somebody_else_is_refused(disk: MemoryDisk, info: RunInfo, fiel
 
 
 def test_salts_that_change_places_are_others(disk: MemoryDisk, info: RunInfo) -> None:
-    swapped = Identity(IDENTITY.shard, IDENTITY.log_id, IDENTITY.salt_2, IDENTITY.salt_1)
+    swapped = RunIdentity(IDENTITY.shard, IDENTITY.log_id, IDENTITY.salt_2, IDENTITY.salt_1)
     with pytest.raises(CorruptLog, match="the salts of this data folder"):
         Run.open(disk, swapped, info, load_filter=True)
 

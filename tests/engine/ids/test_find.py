@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bezant.engine.compiled import COMPILED
-from bezant.engine.ids import run as run_module
-from bezant.engine.ids.layout import ENTRIES_PER_BLOCK, RunInfo
-from bezant.engine.ids.run import FIND_BATCH, FOUND_BATCH, RunSet, open_runs
+from bezant.engine.ids import run_set as run_set_module
+from bezant.engine.ids.run import ENTRIES_PER_BLOCK, RunInfo
+from bezant.engine.ids.run_set import FIND_BATCH, FOUND_BATCH, RunSet, open_runs
 from bezant.engine.log.storage import Directory
 from bezant.protocol.errors import LedgerError
 from bezant.protocol.records import SEQUENCE_BITS
@@ -80,7 +80,7 @@ def test_runs_answer_as_the_model(
             model[part] = [model_merge(model[part])]
             assert merged.count == len(model[start].entries)
             infos[part] = [merged]
-            runs = open_runs(disk, IDENTITY, infos, budget, known=runs.runs)
+            runs = open_runs(disk, IDENTITY, infos, budget, runs)
             assert runs.infos == infos
             check(runs, model, asked, everything)
 
@@ -96,6 +96,8 @@ def test_a_run_whose_keys_are_all_older_is_not_asked() -> None:
     disk = MemoryDisk()
     infos = [write(disk, 2, [(5, 20)], 200), write(disk, 1, [(5, 10)], 100)]
     runs = open_runs(disk, IDENTITY, infos, WITHOUT_END)
+    assert runs.time_ms_max == 200
+    assert RunSet().time_ms_max == 0
     for time_ms, expected in [(0, [10, 20]), (99, [10, 20]), (100, [10, 20]), (101, [20]), (200, [20]), (201, [])]:
         assert find(runs, [5], [time_ms]) == [(5, value) for value in expected]
 
@@ -115,10 +117,10 @@ def test_runs_whose_filter_does_not_fit_are_searched_without() -> None:
     assert runs.size_bytes == sum(len(disk.current[name]) for name in disk.names())
     for number, size in enumerate(sizes):
         assert find(runs, [1000 * number + size - 1]) == [(1000 * number + size - 1, size)]
-    again = open_runs(disk, IDENTITY, infos, 128, known=runs.runs)
+    again = open_runs(disk, IDENTITY, infos, 128, runs)
     assert [run.has_filter for run in again.runs] == [True, False, False, False]
     assert again.runs[1].data is runs.runs[1].data
-    more = open_runs(disk, IDENTITY, infos, WITHOUT_END, known=runs.runs)
+    more = open_runs(disk, IDENTITY, infos, WITHOUT_END, runs)
     assert [run.has_filter for run in more.runs] == [True] * 4
 
 
@@ -160,9 +162,9 @@ def test_more_entries_than_one_search_returns(monkeypatch: pytest.MonkeyPatch) -
     disk = MemoryDisk()
     info = write(disk, 1, [(hash_value, 1 + number) for hash_value in range(40) for number in range(7)])
     runs = open_runs(disk, IDENTITY, [info], WITHOUT_END)
-    monkeypatch.setattr(run_module, "FOUND_BATCH", 10)
+    monkeypatch.setattr(run_set_module, "FOUND_BATCH", 10)
     assert len(find(runs, list(range(40)))) == 280
-    monkeypatch.setattr(run_module, "FOUND_BATCH", 6)
+    monkeypatch.setattr(run_set_module, "FOUND_BATCH", 6)
     with pytest.raises(LedgerError, match="over 6 ids have one hash"):
         find(runs, [4])
 

@@ -13,7 +13,7 @@ import numba
 import pytest
 
 HERE: Final = Path(__file__).parent
-FILES: Final = ("test_find.py", "test_writing.py", "test_merging.py")
+FILES: Final = ("test_find.py", "test_run.py", "test_merge.py")
 TIMEOUT_S: Final = 120
 
 

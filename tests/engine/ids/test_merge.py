@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bezant.engine.ids import merging
-from bezant.engine.ids.layout import RUN_IDS_MAX, RunInfo, run_name
-from bezant.engine.ids.merging import MERGE_FACTOR, Merge, plan_merge
-from bezant.engine.ids.run import open_runs
-from bezant.engine.ids.writing import ENTRIES_PER_CHUNK, write_run
+from bezant.engine.ids import merge as merge_module
+from bezant.engine.ids.merge import MERGE_FACTOR, Merge, plan_merge
+from bezant.engine.ids.run import ENTRIES_PER_CHUNK, RUN_IDS_MAX, RunInfo, run_name, write_run
+from bezant.engine.ids.run_set import open_runs
 from bezant.engine.log.storage import Directory
 from bezant.protocol.errors import LedgerError
 from bezant.protocol.records import SEQUENCE_BITS
@@ -173,7 +172,7 @@ def test_power_that_goes_leaves_the_runs_that_were_there() -> None:
 def test_too_many_ids_for_one_run_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     disk = MemoryDisk()
     infos = [write(disk, number, [(1, 1), (2, 2)]) for number in range(2)]
-    monkeypatch.setattr(merging, "RUN_IDS_MAX", 3)
+    monkeypatch.setattr(merge_module, "RUN_IDS_MAX", 3)
     with pytest.raises(LedgerError, match="4 ids are too many"):
         Merge(disk, IDENTITY, infos, 3)
     assert RUN_IDS_MAX == 1 << 28

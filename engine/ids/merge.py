@@ -18,9 +18,17 @@ from bezant.engine.ids.kernels import (
     merge_entries,
     unpack_blocks,
 )
-from bezant.engine.ids.layout import ENTRIES_PER_BLOCK, RUN_IDS_MAX, Identity, RunInfo, run_name
-from bezant.engine.ids.run import Run
-from bezant.engine.ids.writing import ENTRIES_PER_CHUNK, RunBuilder, finished_info
+from bezant.engine.ids.run import (
+    ENTRIES_PER_BLOCK,
+    ENTRIES_PER_CHUNK,
+    RUN_IDS_MAX,
+    RunBuilder,
+    RunIdentity,
+    RunInfo,
+    finished_info,
+    run_name,
+)
+from bezant.engine.ids.run_set import Run
 from bezant.engine.log.storage import Directory
 from bezant.protocol.errors import LedgerError
 from bezant.protocol.records import Words
@@ -74,8 +82,9 @@ class Merge:
     (``close`` of the iterator, or an error) leaves nothing behind.
     """
 
-    def __init__(self, directory: Directory, identity: Identity, infos: Sequence[RunInfo], number: int) -> None:
+    def __init__(self, directory: Directory, identity: RunIdentity, infos: Sequence[RunInfo], number: int) -> None:
         """Opens the runs. Raises `CorruptLog`, `UnsupportedFormat`."""
+        self.infos = tuple(infos)
         self._directory = directory
         self._number = number
         count_max = sum(info.count for info in infos)

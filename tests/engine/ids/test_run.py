@@ -8,11 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bezant.engine.ids import writing
-from bezant.engine.ids.kernels import fill_times_ms, filter_bits, latest_time_ms, pass_filter
-from bezant.engine.ids.layout import BLOCK_SIZE, ENTRIES_PER_BLOCK, PAGE_SIZE, RunInfo, run_name
-from bezant.engine.ids.run import Run, open_runs
-from bezant.engine.ids.writing import ENTRIES_PER_CHUNK, RunBuilder, finished_info, write_run
+from bezant.engine.ids import run as run_module
+from bezant.engine.ids.kernels import filter_bits, pass_filter
+from bezant.engine.ids.run import (
+    BLOCK_SIZE,
+    ENTRIES_PER_BLOCK,
+    ENTRIES_PER_CHUNK,
+    PAGE_SIZE,
+    RunBuilder,
+    RunInfo,
+    finished_info,
+    run_name,
+    write_run,
+)
+from bezant.engine.ids.run_set import Run, open_runs
+from bezant.engine.ids.times import latest_time_ms
 from bezant.engine.log.storage import Directory
 from bezant.protocol.errors import LedgerError
 from bezant.protocol.names import IdMaker
@@ -81,7 +91,7 @@ def test_entries_that_cannot_be_are_refused(entries: list[tuple[int, int]], mess
 
 
 def test_too_many_entries_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "RUN_IDS_MAX", 2)
+    monkeypatch.setattr(run_module, "RUN_IDS_MAX", 2)
     with pytest.raises(LedgerError, match="3 ids"):
         write(MemoryDisk(), 1, [(1, 1), (2, 2), (3, 3)])
 
@@ -137,9 +147,7 @@ def words_of(ids: list[bytes]) -> Words:
 
 
 def times_of(ids: list[bytes]) -> list[int]:
-    times_ms = np.full(len(ids), -1, np.int64)
-    fill_times_ms(words_of(ids), times_ms)
-    return times_ms.tolist()
+    return [latest_time_ms(words_of([identifier])) for identifier in ids]
 
 
 @given(st.integers(0, 2**48 - 1), st.integers(0, 15), st.integers(0, 2**76 - 1))
