@@ -69,14 +69,14 @@ def _encode(header: EntryHeader, body_checksum: int, body: bytes | memoryview) -
     return Entry(header, _CHECKSUM.pack(checksum) + checked, body)
 
 
-def decode_header(data: Bytes) -> EntryHeader | None:
+def decode_header(data: Bytes | bytes) -> EntryHeader | None:
     """Decode the header at the start of `data`; None unless it is whole, in its checksum and in its sizes.
 
     Whether this version of Bezant knows its kind and format is for the caller to say.
     """
     if len(data) < ENTRY_HEADER_SIZE:
         return None
-    encoded = data[:ENTRY_HEADER_SIZE].tobytes()
+    encoded = bytes(data[:ENTRY_HEADER_SIZE])
     header = EntryHeader(*_HEADER.unpack(encoded))
     if xxhash.xxh3_64_intdigest(encoded[_CHECKED_FROM:]) != header.header_checksum:
         return None
@@ -85,9 +85,9 @@ def decode_header(data: Bytes) -> EntryHeader | None:
     return header
 
 
-def body_is_whole(header: EntryHeader, body: Bytes) -> bool:
-    """Whether a body is the one that its header was made for."""
-    return len(body) == header.body_size and xxhash.xxh3_64_intdigest(body.data) == header.body_checksum
+def body_is_whole(header: EntryHeader, body: memoryview) -> bool:
+    """Whether a body, as bytes, is the one that its header was made for."""
+    return len(body) == header.body_size and xxhash.xxh3_64_intdigest(body) == header.body_checksum
 
 
 def entry_hash(encoded: Buffer, body: Buffer) -> bytes:

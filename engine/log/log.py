@@ -7,15 +7,10 @@ One group at a time: `begin_group` hands out everything appended so far as a `Gr
 `Group.write_and_sync`, on any thread, then `finish_group` on the log's own. A group that fails must end the process.
 """
 
-import secrets
-from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from typing_extensions import Buffer
 
 from bezant.engine.log.control import CONTROL_NAME, ControlFile, Watermark
@@ -29,15 +24,12 @@ from bezant.engine.log.entry import (
     entry_hash,
     with_durable_before,
 )
-from bezant.engine.log.recovery import RecoveryReport, Walk
-from bezant.engine.log.segment import (
-    Segment,
-    SegmentHeader,
-    create_segment,
-    read_segment_header,
-    segment_name,
-    segment_numbers,
-)
+from bezant.engine.log.history import History
+from bezant.engine.log.preparing import PreparedSegments
+from bezant.engine.log.recovery import DURABLE_BY_CHECKPOINT, RecoveryReport, Walk
+from bezant.engine.log.resume import ResumePoint
+from bezant.engine.log.segment import Segment, segment_name, segment_numbers
+from bezant.engine.log.segment_folder import SegmentFolder
 from bezant.engine.log.storage import Directory, LogFile
 from bezant.protocol.errors import CorruptLog, LedgerError, StorageError
 from bezant.protocol.kinds import EntryKind
@@ -48,14 +40,11 @@ from bezant.protocol.records import (
     LOG_FORMAT_VERSION,
     SEGMENT_HEADER_SIZE,
     Records,
+    Words,
 )
 
 SEGMENT_SIZE_DEFAULT: Final = 64 << 20
 SEGMENT_SIZE_MIN: Final = 64 << 10
-SEGMENTS_PREPARED: Final = 2
-"""Empty segments kept ready behind the one that is being written."""
-SEGMENTS_MAPPED_MAX: Final = 64
-"""Segments mapped at one time for reading history; each mapping holds a file descriptor."""
 FREE_SPACE_FLOOR_DEFAULT: Final = 256 << 20
 """Bytes that must stay free on the file system; no segment is made that would go below."""
 
@@ -110,16 +99,18 @@ class Log:
     ) -> None:
         self._directory = directory
         self._shard = shard
+        self._folder = SegmentFolder(directory, shard)
         self._segment_size = segment_size
-        self._free_space_floor = free_space_floor
         self._writable = writable
         self._is_open = False
         self._control: ControlFile | None = None
-        self._segments: list[Segment] = []
-        self._prepared: list[Segment] = []
-        self._maker = ThreadPoolExecutor(1, "bezant-segments") if writable else None
-        self._making: Future[Segment] | None = None
-        self._mapped: OrderedDict[int, Segment] = OrderedDict()
+        self._walk: Walk | None = None
+        self._history = History()
+        self._prepared = (
+            PreparedSegments(directory, shard=shard, segment_size=segment_size, free_space_floor=free_space_floor)
+            if writable
+            else None
+        )
         self._unwritten: list[_Placed] = []
         self._writing: list[_Placed] = []
         self._unhashed: Entry | None = None
@@ -132,51 +123,81 @@ class Log:
         self.last_index = 0
         self.last_timestamp_ns = 0
         self.durable_index = 0
-        self.durable_sequence = 0
         self.bytes_count = 0
         self.watermark_sequence = 0
         self.recovery = RecoveryReport(0, False, 0, "")
 
     # ---- open and recover ----
 
-    def open(self) -> Iterator[Entry]:
+    def open(self, start: ResumePoint | None = None, until_index: int | None = None) -> Iterator[Entry]:
         """Open the log, creating it if the folder is empty, and yield every entry of its history in order.
 
-        Iterate to the end before anything else but `read_events`, which reads what was yielded before. Raises
-        `CorruptLog`, `UnsupportedFormat`, `StorageError`.
+        With `start`, only those behind it, once the entry that it speaks of is found to be there. With `until_index`
+        (for a log that is open to read, which another process may be writing) only those up to this index, which must
+        be durable; what lies behind is neither judged nor needed, and `follow` goes on. Iterate to the end before
+        anything else but `resume_point` and `read_events`, which reads what was yielded before. Raises `CorruptLog`,
+        `UnsupportedFormat`, `StorageError`.
         """
-        numbers = segment_numbers(self._directory)
-        if not numbers:
-            self._create()
-            numbers = segment_numbers(self._directory)
-        if numbers != list(range(1, len(numbers) + 1)):
-            raise CorruptLog(f"{self._directory.path}: segments {numbers} are not numbered from 1 without a gap")
-        headers = [read_segment_header(self._directory, number) for number in numbers]
-        self.log_id = headers[0].log_id
-        for header in headers:
-            if header.log_id != self.log_id or header.shard != self._shard:
-                raise CorruptLog(f"{self._directory.path}: segment {header.segment_number} belongs to another log")
+        if until_index is not None and self._writable:
+            raise LedgerError("a log that is open to write is always read to its end")
+        follows = until_index is not None
+        segments = self._history.segments = self._find_segments(start, all_of_them=not follows)
+        self.log_id = segments[0].log_id
         self._control = ControlFile(self._directory, shard=self._shard, log_id=self.log_id, writable=self._writable)
         watermark = self._control.read()
         self.watermark_sequence = watermark.durable_sequence
-        self._segments = [Segment(self._directory, header) for header in headers]
-        walk = Walk(self._segments, log_id=self.log_id, shard=self._shard, watermark=watermark)
+        self._walk = walk = Walk(
+            segments,
+            log_id=self.log_id,
+            shard=self._shard,
+            watermark=watermark,
+            find_more=(lambda: self._folder.open_next(segments)) if follows else None,
+        )
+        if start is not None:
+            walk.begin_behind(start)
+            self._note_walked(walk)
+        if until_index is not None:
+            yield from self.follow(until_index)
+            return
         entries = 0
         for entry in walk:
             yield entry
             entries += 1
-            self.bytes_count += ENTRY_HEADER_SIZE + entry.header.body_size
-            self._note_durable(entry.header)
+            self._note_walked(walk)
         self._finish_open(walk, watermark, entries)
 
-    def _create(self) -> None:
-        if not self._writable:
-            raise StorageError(f"{self._directory.path} holds no log")
-        if ControlFile.was_written(self._directory):
-            raise CorruptLog(f"{self._directory.path}: there is a file {CONTROL_NAME!r} of a log and no segment of it")
-        ControlFile.create(self._directory)
-        header = SegmentHeader(self._shard, secrets.randbits(62) | 1, 1, self._segment_size)
-        create_segment(self._directory, header)
+    def follow(self, until_index: int) -> Iterator[Entry]:
+        """Yield the entries behind the last one that was yielded, up to this index, which must be durable.
+
+        For a log that was opened with `until_index`; what the writer has made meanwhile is found. Raises as `open`.
+        """
+        walk = self._walk
+        if walk is None or not walk.can_follow:
+            raise LedgerError("only a log that was opened up to an index can be followed")
+        self._note_walked(walk)  # the entry at which an earlier iteration was given up
+        for entry in walk.up_to(until_index):
+            yield entry
+            self._note_walked(walk)
+
+    def resume_point(self) -> ResumePoint | None:
+        """Where an opening can begin behind the entry that `open` or `follow` has yielded last; None before the first.
+
+        A checkpoint may be made of it once that entry is durable.
+        """
+        return None if self._walk is None else self._walk.resume_point()
+
+    def _find_segments(self, start: ResumePoint | None, *, all_of_them: bool) -> list[Segment]:
+        """The segments of the folder; or only those that hold the history up to the start."""
+        if start is not None:
+            why = f"{DURABLE_BY_CHECKPOINT} {segment_name(start.segment_number)}"
+            self._folder.check_present(start.segment_number, why)
+        elif not segment_numbers(self._directory):
+            if not self._writable:
+                raise StorageError(f"{self._directory.path} holds no log")
+            self._folder.create_log(self._segment_size)
+        if all_of_them:
+            return self._folder.open_all()
+        return self._folder.open_first(start.segment_number if start is not None else 1)
 
     def _finish_open(self, walk: Walk, watermark: Watermark, entries: int) -> None:
         torn_bytes, torn_file = walk.torn_bytes, ""
@@ -184,58 +205,49 @@ class Log:
             torn_bytes, torn_file = walk.set_torn_tail_aside(self._directory)
             self._directory.remove_unfinished()
         self.recovery = RecoveryReport(entries, bool(watermark.clean_stop), torn_bytes, torn_file)
-        split = self._segments.index(walk.last_segment) + 1
-        self._segments, self._prepared = self._segments[:split], self._segments[split:]
-        self._chain_hash = walk.previous_hash
+        segments = self._history.segments
+        behind = segments[walk.last_segment.number :]
+        del segments[walk.last_segment.number :]
         self._write_count = watermark.write_count
-        header = walk.last_header
-        if header is not None:
-            self._term = header.term
-            self.last_index = header.index
-            self.last_timestamp_ns = header.timestamp_ns
         self._durable_segment, self._durable_offset = walk.last_segment.number, walk.last_segment.end
         self._is_open = True
-        if self._writable:
-            self._write_tail_again(watermark)
-            for segment in self._prepared:
+        if self._prepared is not None:
+            walk.write_tail_again()
+            for segment in behind:
                 # A torn tail that was zeroed here, and not synced when that process was killed, would come back.
                 segment.open_file().sync()
             self._write_watermark(clean_stop=0)
-            self._prepare()
-        for segment in (self._segments[-1], *self._prepared):
+            self._prepared.start(self.log_id, behind, (behind or segments)[-1].number + 1)
+        for segment in (segments[-1], *behind):
             segment.unmap()
 
-    def _write_tail_again(self, watermark: Watermark) -> None:
-        """Make durable what was read behind the watermark, which may be in the page cache alone.
-
-        A crash can come between a write and its sync; and after a sync that failed the kernel may hold pages that count
-        as clean and are not on the disk, so that another sync alone would do nothing. All of that lies in the last
-        segment, because a segment is written only after the sync of the one before it.
-        """
-        segment = self._segments[-1]
-        start = watermark.durable_offset if watermark.durable_segment == segment.number else 0
-        start = min(max(start, SEGMENT_HEADER_SIZE), segment.end)
-        file = segment.open_file()
-        file.write([segment.mapping()[start : segment.end].tobytes()], start)
-        file.sync()
+    def _note_walked(self, walk: Walk) -> None:
+        header = walk.last_header
+        if header is not None:
+            self._note_durable(header)
+            self._chain_hash = walk.previous_hash
+            self._term = header.term
+            self.last_index = header.index
+            self.last_timestamp_ns = header.timestamp_ns
+            self.bytes_count = walk.bytes_count
 
     def _note_durable(self, header: EntryHeader) -> None:
         self.durable_index = header.index
-        self.durable_sequence = header.first_sequence + header.count - 1
+        self._history.last_sequence = header.first_sequence + header.count - 1
+
+    @property
+    def durable_sequence(self) -> int:
+        """Sequence of the last durable event."""
+        return self._history.last_sequence
 
     @property
     def is_durable(self) -> bool:
         """Whether a sync means anything: false on a file system that lives in memory."""
         return self._directory.is_durable()
 
-    def count_events_at_most(self) -> int:
-        """An upper bound of the events in the log, from the sizes of its files alone."""
-        size = 0
-        for number in segment_numbers(self._directory):
-            file = self._directory.open(segment_name(number), writable=False)
-            size += file.size()
-            file.close()
-        return size // EVENT_SIZE
+    def count_events_at_most(self, start: ResumePoint | None = None) -> int:
+        """An upper bound of the events in the log, or of those behind a start, from the sizes of its files alone."""
+        return self._folder.size_behind(start) // EVENT_SIZE
 
     # ---- append and write ----
 
@@ -273,9 +285,9 @@ class Log:
         )
         entry = encode_entry(header, body)
         size = ENTRY_HEADER_SIZE + body_size
-        if self._segments[-1].room < size:
+        if self._history.segments[-1].room < size:
             self._rotate(size)
-        segment = self._segments[-1]
+        segment = self._history.segments[-1]
         self._unwritten.append(_Placed(segment, segment.end, entry))
         segment.note_entry(entry.header, segment.end)
         self._hash_later(entry)
@@ -303,11 +315,7 @@ class Log:
     def has_room(self, body_size: int) -> bool:
         """Whether an entry with such a body finds room, without waiting for the disk if that can be helped."""
         size = ENTRY_HEADER_SIZE + body_size
-        if self._segments[-1].room >= size:
-            return True
-        if not self._prepared:
-            self._collect_prepared(wait=True)
-        return bool(self._prepared) and self._prepared[0].room >= size
+        return self._history.segments[-1].room >= size or self._preparing.have(size)
 
     def begin_group(self) -> Group | None:
         """Everything appended and not yet written, or None if there is nothing or a group is under way."""
@@ -334,8 +342,7 @@ class Log:
         self._write_watermark(clean_stop=0)
         self.settle_hash()
         self._close_full_segments()
-        if not self._prepared or len(self._prepared) < SEGMENTS_PREPARED:
-            self._prepare()
+        self._preparing.prepare()
 
     @property
     def idle(self) -> bool:
@@ -360,8 +367,9 @@ class Log:
     def _close_full_segments(self) -> None:
         """Close the files of segments that nothing more will be written to; they are the oldest of those open."""
         waiting = {placed.segment for placed in (*self._writing, *self._unwritten)}
-        for number in range(len(self._segments) - 2, -1, -1):
-            segment = self._segments[number]
+        segments = self._history.segments
+        for number in range(len(segments) - 2, -1, -1):
+            segment = segments[number]
             if segment.file is None:
                 return
             if segment not in waiting:
@@ -369,103 +377,51 @@ class Log:
 
     def _rotate(self, size: int) -> None:
         """Go on in the next segment."""
-        if not self._prepared:
-            self._collect_prepared(wait=True)
-        if not self._prepared or self._prepared[0].room < size:
-            raise StorageError(f"{self._directory.path}: no segment has room for an entry of {size} bytes")
-        self._segments.append(self._prepared.pop(0))
+        self._history.segments.append(self._preparing.take(size))
         self._close_full_segments()
-        self._prepare()
+        self._preparing.prepare()
 
-    def _prepare(self) -> None:
-        """Have the helper thread make the next segment, unless enough are ready or one is being made."""
-        self._collect_prepared(wait=False)
-        if self._maker is None or self._making is not None or len(self._prepared) >= SEGMENTS_PREPARED:
-            return
-        number = (self._prepared or self._segments)[-1].number + 1
-        self._making = self._maker.submit(
-            self._make, SegmentHeader(self._shard, self.log_id, number, self._segment_size)
-        )
-
-    def _make(self, header: SegmentHeader) -> Segment:
-        free = self._directory.free_bytes()
-        if free < header.segment_size + self._free_space_floor:
-            raise StorageError(
-                f"{self._directory.path}: {free} bytes are free; a segment needs {header.segment_size} and "
-                f"{self._free_space_floor} must stay free. Make room on the disk; the node goes on by itself"
-            )
-        create_segment(self._directory, header)
-        segment = Segment(self._directory, header)
-        segment.open_file()
-        return segment
-
-    def _collect_prepared(self, *, wait: bool) -> None:
-        """Take over the segment that the helper thread has made."""
-        if wait and self._making is None:
-            self._prepare()
-        making = self._making
-        if making is None or not (wait or making.done()):
-            return
-        self._making = None
-        error = making.exception()
-        if error is None:
-            self._prepared.append(making.result())
-        elif not isinstance(error, StorageError):
-            raise error
+    @property
+    def _preparing(self) -> PreparedSegments:
+        if self._prepared is None:
+            raise LedgerError("a log that is open to read is written to")
+        return self._prepared
 
     # ---- read ----
 
-    def read_events(self, sequences: npt.NDArray[np.int64]) -> Records:
-        """EVENT records with these sequences (ascending), wherever they are. Raises `LedgerError` for unknown ones."""
-        events = np.zeros(len(sequences), EVENT)
-        done = 0
-        while done < len(sequences):
-            first, body = self._find_entry(int(sequences[done]))
-            end = int(np.searchsorted(sequences, first + len(body)))
-            events[done:end] = body[sequences[done:end] - first]
-            done = end
-        return events
+    def read_events(self, sequences: Words) -> Records:
+        """EVENT records with these sequences (ascending), wherever they are; verified, if they come from the disk.
 
-    def _find_entry(self, sequence: int) -> tuple[int, Records]:
-        """First sequence and events of the entry that has this sequence."""
+        Raises `LedgerError` for unknown ones, `CorruptLog` for damaged ones.
+        """
+        durable = int(np.searchsorted(sequences, self.durable_sequence, side="right"))
+        if durable == len(sequences):
+            return self._history.read_events(sequences)
+        parts = [self._history.read_events(sequences[:durable])]
         for placed in (*self._writing, *self._unwritten):
             header = placed.entry.header
-            if 0 <= sequence - header.first_sequence < header.count:
-                return header.first_sequence, np.frombuffer(placed.entry.body, EVENT)
-        if not 0 < sequence <= self.durable_sequence:
-            raise LedgerError(f"no entry has the event with sequence {sequence}")
-        place = bisect_right(self._segments, sequence, key=lambda segment: segment.first_sequence) - 1
-        segment = self._segments[max(place, 0)]
-        mapping = segment.mapping()
-        self._keep_mapped(segment)
-        for header, offset in segment.find(sequence):
-            if 0 <= sequence - header.first_sequence < header.count and header.kind == EntryKind.EVENTS:
-                body = mapping[offset : offset + header.count * EVENT_SIZE]
-                return header.first_sequence, body.view(EVENT)
-        raise LedgerError(f"no entry has the event with sequence {sequence}")
-
-    def _keep_mapped(self, segment: Segment) -> None:
-        """Remember that a segment was read; unmap the one that was not for longest if there are too many."""
-        self._mapped[segment.number] = segment
-        self._mapped.move_to_end(segment.number)
-        if len(self._mapped) > SEGMENTS_MAPPED_MAX:
-            _, oldest = self._mapped.popitem(last=False)
-            oldest.unmap()
+            end = int(np.searchsorted(sequences, header.first_sequence + header.count))
+            if end > durable:
+                events = np.frombuffer(placed.entry.body, EVENT)
+                parts.append(events[sequences[durable:end] - header.first_sequence])
+                durable = end
+        if durable < len(sequences):
+            raise LedgerError(f"no entry has the event with sequence {sequences[durable]}")
+        return np.concatenate(parts)
 
     # ---- close ----
 
     def close(self) -> None:
         """Close the log; after a writable one that is idle, the next start knows that the stop was clean."""
-        if self._maker is not None:
-            self._maker.shutdown(wait=True)
-            self._collect_prepared(wait=False)
+        if self._prepared is not None:
+            self._prepared.close()
         if self._control is not None:
             if self._writable and self._is_open and self.idle:
                 self._write_watermark(clean_stop=1)
                 self._control.sync()
             self._control.close()
             self._control = None
-        for segment in (*self._segments, *self._prepared):
+        for segment in self._history.segments:
             segment.close()
             segment.unmap()
 

@@ -15,9 +15,12 @@ is written only after the one before it is durable, so anything there proves the
 says that the segment before has lost its end. One case is a torn tail all the same: a segment that ends in zeros, and
 behind it one that is not empty and has lost the sector with its first header. An entry that is whole and of a kind,
 format or rules that are not known here is neither: a newer version wrote it, and the log is refused.
+
+A walk that begins behind a checkpoint first requires the checkpoint's entry to be there, whole and the same, and then
+decides by the same table.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -32,6 +35,7 @@ from bezant.engine.log.entry import (
     decode_header,
     entry_hash,
 )
+from bezant.engine.log.resume import ResumePoint
 from bezant.engine.log.segment import Segment
 from bezant.engine.log.storage import Directory
 from bezant.protocol.errors import CorruptLog, UnsupportedFormat
@@ -42,9 +46,9 @@ from bezant.protocol.records import (
     ENTRY_INDEX_FIRST,
     LOG_FORMAT_VERSION,
     SEGMENT_HEADER_SIZE,
-    Bytes,
 )
 
+DURABLE_BY_CHECKPOINT: Final = "a checkpoint, which is only ever made of durable entries, proves that the log reached"
 _KINDS: Final = frozenset(int(kind) for kind in EntryKind)
 _LOG_ID_AT: Final = 104
 if ENTRY_HEADER.fields is None or ENTRY_HEADER.fields["log_id"][1] != _LOG_ID_AT:
@@ -61,63 +65,168 @@ class RecoveryReport(NamedTuple):
 
 
 class Walk:
-    """One walk over all entries of a log, in order. Iterate it to the end before anything else."""
+    """One walk over the entries of a log, in order: to the end, which is judged, or up to an index, again and again.
 
-    def __init__(self, segments: list[Segment], *, log_id: int, shard: int, watermark: Watermark) -> None:
+    `segments` may grow while it lasts: `find_more` is asked for another one (it adds it and says so) where those that
+    are known end, by a walk up to an index. `next_index`, `previous_hash` and all that is called last are about the
+    entry that was yielded last.
+    """
+
+    def __init__(
+        self,
+        segments: list[Segment],
+        *,
+        log_id: int,
+        shard: int,
+        watermark: Watermark,
+        find_more: Callable[[], bool] | None = None,
+    ) -> None:
         self._segments = segments
+        self._at = 0
         self._log_id = log_id
         self._shard = shard
         self._watermark = watermark
+        self._find_more = find_more
         self._torn: tuple[Segment, int] | None = None
         self._problem = ""
         self.next_index = ENTRY_INDEX_FIRST
         self.previous_hash = HASH_NONE
         self.last_header: EntryHeader | None = None
         self.last_segment = segments[0]
+        self.last_offset = 0
+        self.bytes_count = 0
 
     def __iter__(self) -> Iterator[Entry]:
         """Yield every good entry. Raises `CorruptLog` at rot, `UnsupportedFormat` at what a newer version wrote."""
-        for number, segment in enumerate(self._segments):
-            yield from self._walk_segment(segment)
-            later = self._segments[number + 1 :]
-            if self._torn is not None or not later or not _begins(later[0]):
-                self._judge(segment, later)
-                return
-            self._check_complete(segment, later[0])
-            segment.unmap()
-
-    def _walk_segment(self, segment: Segment) -> Iterator[Entry]:
-        mapping = segment.mapping()
-        offset = SEGMENT_HEADER_SIZE
         while True:
-            header = decode_header(mapping[offset : offset + ENTRY_HEADER_SIZE])
-            body = mapping[offset + ENTRY_HEADER_SIZE :][: header.body_size if header else 0]
-            self._problem = self._find_problem(header, body)
-            if header is None or self._problem:
-                if np.any(mapping[offset:]):
-                    self._torn = (segment, offset)
-                else:
-                    self._problem = "nothing but zeros"
+            entry = self._take()
+            if entry is not None:
+                yield entry
+            elif not self._goes_on():
+                self._judge(self._segments[self._at], self._segments[self._at + 1 :])
                 return
-            self._check_known(segment, header, offset)
-            encoded = mapping[offset : offset + ENTRY_HEADER_SIZE].tobytes()
-            yield Entry(header, encoded, body.data)
-            segment.note_entry(header, offset)
-            self.previous_hash = entry_hash(encoded, body.data)
-            self.last_header = header
-            self.last_segment = segment
-            self.next_index = header.index + 1
-            offset = segment.end
+            else:
+                self._go_on()
 
-    def _find_problem(self, header: EntryHeader | None, body: Bytes) -> str:
-        """What is wrong with the entry at the walk's place, in words; empty if nothing is."""
+    def up_to(self, until_index: int) -> Iterator[Entry]:
+        """Yield the entries up to this index, which are durable; what lies behind is not even looked at.
+
+        May be called again, to go on. Raises `CorruptLog` if one is not there.
+        """
+        while self.next_index <= until_index:
+            entry = self._take()
+            if entry is not None:
+                yield entry
+            elif self._goes_on():
+                self._go_on()
+            else:
+                why = f"the log is durable up to index {until_index}"
+                raise CorruptLog(self._rot(self._segments[self._at], why))
+
+    def begin_behind(self, start: ResumePoint) -> None:
+        """Go on behind the entry of a checkpoint. Raises `CorruptLog` unless it is whole and where it was."""
+        if start.log_id != self._log_id:
+            raise CorruptLog(f"{self._segments[0].name}: the checkpoint is one of another log")
+        for segment, summary in zip(self._segments, start.segments, strict=False):
+            if summary.end > segment.size:
+                why = f"{DURABLE_BY_CHECKPOINT} its offset {summary.end}"
+                raise CorruptLog(f"{segment.name} has {segment.size} bytes; {why}")
+            segment.restore(summary)
+        self._at = start.segment_number - 1
+        segment = self._segments[self._at]
+        mapping = segment.mapping().data
+        encoded = bytes(mapping[start.entry_offset :][:ENTRY_HEADER_SIZE])
+        header = decode_header(encoded)
+        body = mapping[start.entry_offset + ENTRY_HEADER_SIZE : start.end_offset]
+        self.next_index = start.index
+        self._problem = self._find_problem(header, body, HASH_NONE if header is None else header.previous_hash)
+        if not self._problem and entry_hash(encoded, body) != start.chain_hash:
+            self._problem = "another entry than the checkpoint's"
+        if header is None or self._problem:
+            self._torn = (segment, start.entry_offset)
+            raise CorruptLog(self._rot(segment, f"{DURABLE_BY_CHECKPOINT} that entry"))
+        self._note(segment, header, start.entry_offset, start.chain_hash)
+        self.bytes_count = start.bytes_count
+
+    @property
+    def can_follow(self) -> bool:
+        """Whether the walk goes up to an index, and then further."""
+        return self._find_more is not None
+
+    def resume_point(self) -> ResumePoint | None:
+        """What an opening needs to begin behind the entry that was yielded last; None before the first."""
+        header = self.last_header
+        if header is None:
+            return None
+        end = self.last_offset + ENTRY_HEADER_SIZE + header.body_size
+        number = self.last_segment.number
+        before = self._segments[: number - 1]
+        return ResumePoint(
+            log_id=self._log_id,
+            index=header.index,
+            term=header.term,
+            timestamp_ns=header.timestamp_ns,
+            next_sequence=header.first_sequence + header.count,
+            chain_hash=self.previous_hash,
+            segment_number=number,
+            entry_offset=self.last_offset,
+            end_offset=end,
+            bytes_count=self.bytes_count,
+            segments=(*(segment.summary(segment.end) for segment in before), self.last_segment.summary(end)),
+        )
+
+    def _take(self) -> Entry | None:
+        """The entry at the walk's place, which moves on behind it; None if no next entry can be read there."""
+        segment = self._segments[self._at]
+        offset = segment.end
+        mapping = segment.mapping().data
+        encoded = bytes(mapping[offset : offset + ENTRY_HEADER_SIZE])
+        header = decode_header(encoded)
+        body_at = offset + ENTRY_HEADER_SIZE
+        body = mapping[body_at : body_at + (header.body_size if header else 0)]
+        self._problem = self._find_problem(header, body, self.previous_hash)
+        if header is None or self._problem:
+            self._torn = (segment, offset) if np.any(segment.mapping()[offset:]) else None
+            if self._torn is None:
+                self._problem = "nothing but zeros"
+            return None
+        self._check_known(segment, header, offset)
+        segment.note_entry(header, offset)
+        self._note(segment, header, offset, entry_hash(encoded, body))
+        return Entry(header, encoded, body)
+
+    def _note(self, segment: Segment, header: EntryHeader, offset: int, chain_hash: bytes) -> None:
+        self.previous_hash = chain_hash
+        self.last_header = header
+        self.last_segment = segment
+        self.last_offset = offset
+        self.next_index = header.index + 1
+        self.bytes_count += ENTRY_HEADER_SIZE + header.body_size
+
+    def _goes_on(self) -> bool:
+        """Whether, where no next entry can be read, the next segment has it."""
+        if self._torn is not None:
+            return False
+        if self._at + 1 == len(self._segments) and not (self._find_more is not None and self._find_more()):
+            return False
+        return _begins(self._segments[self._at + 1])
+
+    def _go_on(self) -> None:
+        """Move on to the next segment."""
+        segment, following = self._segments[self._at : self._at + 2]
+        self._check_complete(segment, following)
+        segment.unmap()
+        self._at += 1
+
+    def _find_problem(self, header: EntryHeader | None, body: memoryview, previous_hash: bytes) -> str:
+        """What is wrong with an entry that should come next, in words; empty if nothing is."""
         if header is None:
             return "no whole entry header"
         if not self._is_ours(header):
             return "an entry of another log"
         if header.index != self.next_index:
             return f"an entry with index {header.index}"
-        if header.previous_hash != self.previous_hash:
+        if header.previous_hash != previous_hash:
             return "an entry that does not continue the hash chain"
         if not body_is_whole(header, body):
             return "an entry whose body fails its checksum"
@@ -196,6 +305,20 @@ class Walk:
         file.write([bytes(size)], offset)
         file.sync()
         return size, name
+
+    def write_tail_again(self) -> None:
+        """Make durable what was read behind the watermark, which may be in the page cache alone.
+
+        A crash can come between a write and its sync; and after a sync that failed the kernel may hold pages that count
+        as clean and are not on the disk, so that another sync alone would do nothing. All of that lies in the last
+        segment, because a segment is written only after the sync of the one before it.
+        """
+        segment = self.last_segment
+        start = self._watermark.durable_offset if self._watermark.durable_segment == segment.number else 0
+        start = min(max(start, SEGMENT_HEADER_SIZE), segment.end)
+        file = segment.open_file()
+        file.write([segment.mapping()[start : segment.end].tobytes()], start)
+        file.sync()
 
     @property
     def torn_bytes(self) -> int:

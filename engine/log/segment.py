@@ -2,13 +2,15 @@
 
 import re
 import struct
-from bisect import bisect_right
-from collections.abc import Iterator
+from array import array
+from bisect import bisect_left
 from typing import Final, NamedTuple
 
+import numpy as np
 import xxhash
 
-from bezant.engine.log.entry import Entry, EntryHeader, decode_header
+from bezant.engine.log.entry import EntryHeader
+from bezant.engine.log.resume import SegmentSummary
 from bezant.engine.log.storage import Directory, LogFile
 from bezant.protocol.errors import CorruptLog, UnsupportedFormat
 from bezant.protocol.records import (
@@ -18,6 +20,7 @@ from bezant.protocol.records import (
     SEGMENT_MAGIC,
     SEQUENCE_BITS,
     Bytes,
+    Words,
 )
 
 _HEADER: Final = struct.Struct("<Q8siiqqq")
@@ -102,14 +105,16 @@ class Segment:
 
     def __init__(self, directory: Directory, header: SegmentHeader) -> None:
         self.number = header.segment_number
+        self.log_id = header.log_id
+        self.shard = header.shard
         self.size = header.segment_size
         self.end = SEGMENT_HEADER_SIZE
         self.first_sequence = _SEQUENCE_NEVER
         self.file: LogFile | None = None
         self._directory = directory
         self._mapping: Bytes | None = None
-        self._sparse_sequences: list[int] = []
-        self._sparse_offsets: list[int] = []
+        self._sparse_sequences = array("q")
+        self._sparse_offsets = array("q")
 
     @property
     def name(self) -> str:
@@ -145,27 +150,25 @@ class Segment:
             self._sparse_sequences.append(header.first_sequence)
         self.end = offset + ENTRY_HEADER_SIZE + header.body_size
 
-    def find(self, sequence: int) -> Iterator[tuple[EntryHeader, int]]:
-        """Headers and body offsets of the entries from the one that may hold this sequence on."""
-        place = max(bisect_right(self._sparse_sequences, sequence) - 1, 0)
-        yield from self.headers(self._sparse_offsets[place] if self._sparse_offsets else self.end)
+    def starts(self, sequences: Words) -> Words:
+        """Offsets of entries that lie at or before those with these sequences, less than 64 KiB and an entry away."""
+        # Copies, because another thread may be adding to what it walks; sequences first, because offsets are added so.
+        known = np.frombuffer(self._sparse_sequences.tobytes(), np.int64)
+        offsets = np.frombuffer(self._sparse_offsets.tobytes(), np.int64)
+        return offsets[np.maximum(np.searchsorted(known, sequences, side="right") - 1, 0)]
 
-    def headers(self, offset: int = SEGMENT_HEADER_SIZE) -> Iterator[tuple[EntryHeader, int]]:
-        """Headers and body offsets of all entries from a known one on. Raises `CorruptLog` if one is damaged."""
-        mapping = self.mapping()
-        while offset < self.end:
-            header = decode_header(mapping[offset:])
-            if header is None:
-                raise CorruptLog(f"{self.name}, offset {offset}: a header that was whole is damaged now")
-            yield header, offset + ENTRY_HEADER_SIZE
-            offset += ENTRY_HEADER_SIZE + header.body_size
+    def summary(self, end: int) -> SegmentSummary:
+        """What is known of the entries before an offset."""
+        count = bisect_left(self._sparse_offsets, end)
+        sequences, offsets = self._sparse_sequences[:count], self._sparse_offsets[:count]
+        return SegmentSummary(self.number, end, sequences.tobytes(), offsets.tobytes())
 
-    def entries(self) -> Iterator[Entry]:
-        """All entries."""
-        mapping = self.mapping()
-        for header, offset in self.headers():
-            encoded = mapping[offset - ENTRY_HEADER_SIZE : offset].tobytes()
-            yield Entry(header, encoded, mapping[offset : offset + header.body_size].data)
+    def restore(self, summary: SegmentSummary) -> None:
+        """Know of the entries what a summary says, without having walked them."""
+        self._sparse_sequences = array("q", summary.sequences)
+        self._sparse_offsets = array("q", summary.offsets)
+        self.first_sequence = self._sparse_sequences[0] if summary.sequences else _SEQUENCE_NEVER
+        self.end = summary.end
 
     def open_file(self) -> LogFile:
         """The file, to write to; opened at the first use."""

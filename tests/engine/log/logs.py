@@ -7,10 +7,12 @@ the entries of a segment file with nothing but the dtypes, so that it cannot sha
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
 
 from bezant.engine.log.entry import Entry
 from bezant.engine.log.log import SEGMENT_SIZE_MIN, Log, open_log
+from bezant.engine.log.resume import ResumePoint
 from bezant.engine.log.segment import segment_name
 from bezant.engine.log.storage import Directory
 from bezant.protocol.kinds import EntryKind
@@ -70,13 +72,15 @@ def open_entries(
     segment_size: int = SEGMENT_SIZE,
     free_space_floor: int = 0,
     writable: bool = True,
+    start: ResumePoint | None = None,
+    until_index: int | None = None,
 ) -> tuple[Log, list[Entry]]:
     """Open a log and read all of it; bodies are copied, so that they do not keep mappings alive."""
     directory = folder if isinstance(folder, Directory) else Directory(folder)
     log = open_log(
         directory, shard=shard, segment_size=segment_size, free_space_floor=free_space_floor, writable=writable
     )
-    return log, [entry._replace(body=bytes(entry.body)) for entry in log.open()]
+    return log, [entry._replace(body=bytes(entry.body)) for entry in log.open(start, until_index)]
 
 
 def read_facts(folder: Path | Directory) -> list[Fact]:
@@ -84,6 +88,19 @@ def read_facts(folder: Path | Directory) -> list[Fact]:
     log, entries = open_entries(folder, writable=False)
     log.close()
     return [fact_of(entry) for entry in entries]
+
+
+def resume_points(folder: Path | Directory) -> list[ResumePoint]:
+    """Where a log can be gone on with: behind each of its entries in turn, as a checkpoint keeps it."""
+    log = open_log(folder if isinstance(folder, Directory) else Directory(folder), writable=False)
+    points = []
+    for _ in log.open():
+        point = log.resume_point()
+        if point is None:
+            raise AssertionError("an entry was yielded and there is no point behind it")
+        points.append(msgspec.msgpack.decode(msgspec.msgpack.encode(point), type=ResumePoint))
+    log.close()
+    return points
 
 
 class Writer:

@@ -9,7 +9,9 @@ from typing import Final
 import pytest
 from typing_extensions import Buffer
 
-from bezant.engine.log.log import SEGMENTS_MAPPED_MAX, SEGMENTS_PREPARED, open_log
+from bezant.engine.log.history import SEGMENTS_MAPPED_MAX
+from bezant.engine.log.log import open_log
+from bezant.engine.log.preparing import SEGMENTS_PREPARED
 from bezant.engine.log.segment import create_segment, read_segment_header, segment_numbers
 from bezant.engine.log.storage import Directory
 from bezant.protocol.errors import CorruptLog, StorageError

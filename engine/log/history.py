@@ -1,0 +1,109 @@
+"""The reading half of a log: any event by its sequence, verified, through a bounded number of mapped segments.
+
+What is read back was perhaps never checked since this process began, because an opening behind a checkpoint does not
+walk the history before it. So every header that is passed and the body of every entry that is read from must match its
+checksum; entries that were verified lately are not hashed again.
+"""
+
+from bisect import bisect_right
+from collections import OrderedDict
+from typing import Final
+
+import numpy as np
+
+from bezant.engine.log.entry import body_is_whole, decode_header
+from bezant.engine.log.seeking import copy_events
+from bezant.engine.log.segment import Segment
+from bezant.protocol.errors import CorruptLog, LedgerError
+from bezant.protocol.kinds import EntryKind
+from bezant.protocol.records import ENTRY_HEADER_SIZE, EVENT, Records, Words
+
+SEGMENTS_MAPPED_MAX: Final = 64
+"""Segments mapped at one time for reading history; each mapping holds a file descriptor."""
+ENTRIES_VERIFIED_MAX: Final = 4096
+"""Entries that are remembered as verified, so that many look-ups into a large one hash it once."""
+REMEMBERED_FROM_SIZE: Final = 4096
+"""Bytes of a body from which on its entry is remembered; a smaller one is hashed faster than it is looked up."""
+
+
+class History:
+    """Segments in order, and the events in them up to `last_sequence`."""
+
+    def __init__(self) -> None:
+        self.segments: list[Segment] = []
+        self.last_sequence = 0
+        self._mapped: OrderedDict[int, Segment] = OrderedDict()
+        self._verified: OrderedDict[tuple[int, int], None] = OrderedDict()
+
+    def read_events(self, sequences: Words) -> Records:
+        """EVENT records with these sequences (ascending).
+
+        Raises `LedgerError` for those that are not there, `CorruptLog` for what is damaged.
+        """
+        events = np.zeros(len(sequences), EVENT)
+        if not len(sequences):
+            return events
+        for sequence in (int(sequences[0]), int(sequences[-1])):
+            if not 0 < sequence <= self.last_sequence:
+                raise LedgerError(f"no entry has the event with sequence {sequence}")
+        start = 0
+        while start < len(sequences):
+            behind = bisect_right(self.segments, int(sequences[start]), key=_first_sequence)
+            end = len(sequences)
+            if behind < len(self.segments):
+                end = int(np.searchsorted(sequences, self.segments[behind].first_sequence))
+            self._read_from(self.segments[max(behind - 1, 0)], sequences[start:end], events[start:end])
+            start = end
+        return events
+
+    def _read_from(self, segment: Segment, sequences: Words, events: Records) -> None:
+        """Fill in events that lie in one segment."""
+        mapping = segment.mapping()
+        self._keep_mapped(segment)
+        sequences = np.ascontiguousarray(sequences, np.int64)
+        found = np.zeros(len(sequences), np.int64)
+        copied = copy_events(mapping[: segment.end], sequences, segment.starts(sequences), found, events.view(np.uint8))
+        if copied < len(sequences):
+            raise CorruptLog(
+                f"{segment.name}, offset {found[copied]}: found no whole entry header on the way to the event with "
+                f"sequence {sequences[copied]}; what was durable is damaged now. Restore the file from a copy"
+            )
+        for offset in np.unique(found).tolist():
+            self._verify(segment, offset)
+
+    def _verify(self, segment: Segment, offset: int) -> None:
+        """Raise `CorruptLog` unless an entry that has events is as it was written."""
+        place = (segment.number, offset)
+        if place in self._verified:
+            self._verified.move_to_end(place)
+            return
+        mapping = segment.mapping()
+        header = decode_header(mapping[offset:])
+        problem = ""
+        if header is None:
+            problem = "no whole entry header"
+        elif header.log_id != segment.log_id or header.kind != EntryKind.EVENTS:
+            problem = "an entry of another log or kind"
+        elif not body_is_whole(header, mapping[offset + ENTRY_HEADER_SIZE :][: header.body_size].data):
+            problem = "an entry whose body fails its checksum"
+        elif header.body_size >= REMEMBERED_FROM_SIZE:
+            self._verified[place] = None
+            if len(self._verified) > ENTRIES_VERIFIED_MAX:
+                self._verified.popitem(last=False)
+        if problem:
+            raise CorruptLog(
+                f"{segment.name}, offset {offset}: found {problem} where events are read back; what was durable is "
+                "damaged now. Restore the file from a copy"
+            )
+
+    def _keep_mapped(self, segment: Segment) -> None:
+        """Remember that a segment was read; unmap the one that was not for longest if there are too many."""
+        self._mapped[segment.number] = segment
+        self._mapped.move_to_end(segment.number)
+        if len(self._mapped) > SEGMENTS_MAPPED_MAX:
+            _, oldest = self._mapped.popitem(last=False)
+            oldest.unmap()
+
+
+def _first_sequence(segment: Segment) -> int:
+    return segment.first_sequence

@@ -1,0 +1,76 @@
+"""The segment files of one folder: which of them there are, and that all belong to one log."""
+
+import secrets
+from collections.abc import Iterable
+
+from bezant.engine.log.control import CONTROL_NAME, ControlFile
+from bezant.engine.log.resume import ResumePoint
+from bezant.engine.log.segment import (
+    Segment,
+    SegmentHeader,
+    create_segment,
+    read_segment_header,
+    segment_name,
+    segment_numbers,
+)
+from bezant.engine.log.storage import Directory
+from bezant.protocol.errors import CorruptLog
+
+
+class SegmentFolder:
+    """Finds the segments of one shard's log in its folder."""
+
+    def __init__(self, directory: Directory, shard: int) -> None:
+        self._directory = directory
+        self._shard = shard
+
+    def create_log(self, segment_size: int) -> None:
+        """Make the control file and the first segment of a new log. Raises `CorruptLog` if there was one before."""
+        if ControlFile.was_written(self._directory):
+            raise CorruptLog(f"{self._directory.path}: there is a file {CONTROL_NAME!r} of a log and no segment of it")
+        ControlFile.create(self._directory)
+        create_segment(self._directory, SegmentHeader(self._shard, secrets.randbits(62) | 1, 1, segment_size))
+
+    def open_all(self) -> list[Segment]:
+        """All segments. Raises `CorruptLog`, `UnsupportedFormat`."""
+        numbers = segment_numbers(self._directory)
+        if numbers != list(range(1, len(numbers) + 1)):
+            raise CorruptLog(f"{self._directory.path}: segments {numbers} are not numbered from 1 without a gap")
+        return self._open(numbers)
+
+    def open_first(self, count: int) -> list[Segment]:
+        """The first segments, whatever is behind them. Raises `CorruptLog`, `UnsupportedFormat`."""
+        self.check_present(count, f"the segments up to {segment_name(count)} were expected")
+        return self._open(range(1, count + 1))
+
+    def open_next(self, segments: list[Segment]) -> bool:
+        """Add the segment behind these to them, if it is there by now, and say whether it is. Raises as `open_all`."""
+        number = segments[-1].number + 1
+        if segment_name(number) not in self._directory.names():
+            return False
+        segments += self._open([number], segments[0].log_id)
+        return True
+
+    def check_present(self, count: int, why: str) -> None:
+        """Raise `CorruptLog` unless the first segments are there."""
+        missing = set(range(1, count + 1)).difference(segment_numbers(self._directory))
+        if missing:
+            name = segment_name(min(missing))
+            raise CorruptLog(f"{self._directory.path}: {name} is not there; {why}. Restore the file from a copy")
+
+    def size_behind(self, start: ResumePoint | None) -> int:
+        """Bytes of the segment files behind a start."""
+        size = 0
+        for number in segment_numbers(self._directory):
+            if start is None or number >= start.segment_number:
+                file = self._directory.open(segment_name(number), writable=False)
+                size += file.size()
+                file.close()
+        return max(size - start.end_offset, 0) if start is not None else size
+
+    def _open(self, numbers: Iterable[int], log_id: int | None = None) -> list[Segment]:
+        headers = [read_segment_header(self._directory, number) for number in numbers]
+        for header in headers:
+            if header.log_id != (headers[0].log_id if log_id is None else log_id) or header.shard != self._shard:
+                raise CorruptLog(f"{self._directory.path}: segment {header.segment_number} belongs to another log")
+        return [Segment(self._directory, header) for header in headers]
