@@ -4,7 +4,8 @@ Merging is tiered by powers of four: an id is written again about as often as th
 the time until they are merged there are at most three runs of each size to be searched.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from itertools import accumulate, groupby
 from typing import Final
 
@@ -90,14 +91,16 @@ class Merge:
         count_max = sum(info.count for info in infos)
         if count_max > RUN_IDS_MAX:
             raise LedgerError(f"{count_max} ids are too many for one file")
-        self._runs = [Run.open(directory, identity, info, load_filter=False) for info in infos]
+        self._runs = [Run.open(directory, identity, info, load_filter=False, at_random=False) for info in infos]
         self._builder = RunBuilder(identity, number, count_max, max((info.time_ms_max for info in infos), default=0))
         self._is_done = False
 
-    def __iter__(self) -> Iterator[None]:
+    def __iter__(self) -> Generator[None, None, None]:
         """Steps. Raises `StorageError` and, for a damaged block, `CorruptLog`."""
-        for _ in self._directory.write_file_stepwise(run_name(self._number), self._builder.chunks(self._parts())):
-            yield
+        chunks = self._builder.chunks(self._parts())
+        with closing(self._directory.write_file_stepwise(run_name(self._number), chunks)) as steps:
+            for _ in steps:
+                yield
         self._is_done = True
 
     @property

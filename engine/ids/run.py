@@ -249,8 +249,10 @@ def write_run(
         order = np.lexsort((values & _SEQUENCE_MASK, hashes))
         order = order[_is_first(hashes[order], values[order])]
         ordered = hashes[order]
-    if len(order) > RUN_IDS_MAX or (len(order) and (ordered[0] < 0 or (values & _SEQUENCE_MASK).min() <= 0)):
-        raise LedgerError(f"{len(order)} ids, of which some have no hash or no sequence, are no run")
+    if len(order) > RUN_IDS_MAX:
+        raise LedgerError(f"{len(order)} ids are too many for one file")
+    if len(order) and (ordered[0] < 0 or values.min() <= 0 or not (values & _SEQUENCE_MASK).all()):
+        raise LedgerError("an id for a file has a negative hash or value, or no sequence")
     builder = RunBuilder(identity, number, len(order), time_ms_max)
     directory.write_file(run_name(number), builder.chunks(_parts(ordered, values, order)))
     return finished_info(builder)

@@ -37,8 +37,9 @@ from bezant.protocol.records import SEQUENCE_BITS, Bytes, Words
 
 FIND_BATCH: Final = 8192
 """Hashes that go through the filters at a time."""
-FOUND_BATCH: Final = 16384
-"""Entries that one search of a run returns before it goes on; there are never so many with one hash."""
+FOUND_BATCH: Final = 4096
+"""Entries that a search returns before it goes on: 64 KiB, memory that need not be fetched from the system each time.
+There are never so many with one hash."""
 READ_PIECE_SIZE: Final = 4 << 20
 """Bytes of a filter that are read and hashed at a time."""
 _SEQUENCE_MASK: Final = (1 << SEQUENCE_BITS) - 1
@@ -60,10 +61,13 @@ class Run:
     words: Words
 
     @staticmethod
-    def open(directory: Directory, identity: RunIdentity, info: RunInfo, load_filter: bool) -> "Run":
+    def open(
+        directory: Directory, identity: RunIdentity, info: RunInfo, load_filter: bool, at_random: bool = True
+    ) -> "Run":
         """Open the run that a checkpoint remembers. Reads as much as its filter and fences take, and maps the rest.
 
-        Raises `CorruptLog` for another file than this one, `UnsupportedFormat`.
+        `at_random`: of the blocks only those that are used are read, not those behind them. Raises `CorruptLog` for
+        another file than this one, `UnsupportedFormat`.
         """
         page = read_page(directory, identity, info)
         file = directory.open(run_name(info.number), writable=False)
@@ -75,7 +79,7 @@ class Run:
                 _read_checked(file, bloom, data_size, page.filter_checksum, "the filter")
             fences = np.empty(page.block_count, np.int64)
             _read_checked(file, fences, data_size + page.filter_bytes, page.fences_checksum, "the fences")
-            data = file.map()[:data_size]
+            data = file.map(at_random=at_random)[:data_size]
         finally:
             file.close()
         words = data.view(np.int64).reshape(page.block_count, BLOCK_SIZE // 8)

@@ -7,7 +7,7 @@ any byte or reordered with others since the last sync; a rename is durable once 
 import fcntl
 import mmap
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -78,9 +78,14 @@ class LogFile:
         """Bytes in the file."""
         return os.fstat(self._descriptor).st_size
 
-    def map(self) -> Bytes:
-        """The whole file as a read-only array that shows what is written later, too."""
+    def map(self, *, at_random: bool = False) -> Bytes:
+        """The whole file as a read-only array that shows what is written later, too.
+
+        `at_random`: only the pages that are used are read, not those behind them.
+        """
         mapping = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
+        if at_random:
+            mapping.madvise(mmap.MADV_RANDOM)
         return np.frombuffer(mapping, np.uint8)
 
     def close(self) -> None:
@@ -95,6 +100,10 @@ class Directory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    def subdirectory(self, name: str) -> "Directory":
+        """A folder within this one, there or not."""
+        return Directory(self.path / name)
 
     def create(self) -> None:
         """Make the folder and those above it, durably, if they are not there."""
@@ -143,7 +152,7 @@ class Directory:
             pass
         return size
 
-    def write_file_stepwise(self, name: str, chunks: Iterable[Buffer]) -> Iterator[int]:
+    def write_file_stepwise(self, name: str, chunks: Iterable[Buffer]) -> Generator[int, None, None]:
         """`write_file` in steps, a chunk each and one to end it: yields how many bytes are written so far.
 
         A chunk is not looked at again once the next one is asked for. The file is there, and durable, when the iterator

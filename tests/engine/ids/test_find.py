@@ -176,6 +176,6 @@ def test_no_runs_and_no_hashes() -> None:
     assert find(runs, []) == []
     assert find(runs, [1]) == [(1, 1)]
     assert runs.infos[0].count == runs.infos[0].sequence_least == runs.infos[0].sequence_greatest == 0
-    assert FOUND_BATCH > FIND_BATCH
+    assert FOUND_BATCH > 2 * ENTRIES_PER_BLOCK
     with pytest.raises(LedgerError, match="never negative"):
         runs.find(words([-1]), words([0]), 1)

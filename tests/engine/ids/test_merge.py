@@ -150,7 +150,7 @@ def test_a_merge_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
         iterator = iter(Merge(directory, IDENTITY, infos, 5))
         for _ in range(steps - 1):
             next(iterator)
-        iterator.close()  # type: ignore[attr-defined]
+        iterator.close()
         assert directory.names() == names
 
 

@@ -77,9 +77,10 @@ def test_equal_entries_count_once() -> None:
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ([(-1, 5)], "have no hash or no sequence"),
-        ([(1, 0)], "have no hash or no sequence"),
-        ([(1, 3 << SEQUENCE_BITS)], "have no hash or no sequence"),
+        ([(-1, 5), (1, 1)], "negative hash or value, or no sequence"),
+        ([(1, 0), (2, 1)], "negative hash or value, or no sequence"),
+        ([(1, -1), (2, 1)], "negative hash or value, or no sequence"),
+        ([(1, 3 << SEQUENCE_BITS), (2, 1)], "negative hash or value, or no sequence"),
         ([(1, 5), (1, 5 | 1 << SEQUENCE_BITS)], "the same sequence twice, with different fates"),
     ],
 )
@@ -92,7 +93,7 @@ def test_entries_that_cannot_be_are_refused(entries: list[tuple[int, int]], mess
 
 def test_too_many_entries_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "RUN_IDS_MAX", 2)
-    with pytest.raises(LedgerError, match="3 ids"):
+    with pytest.raises(LedgerError, match="3 ids are too many"):
         write(MemoryDisk(), 1, [(1, 1), (2, 2), (3, 3)])
 
 

@@ -5,7 +5,7 @@ not synced when the power went is, sector by sector, old, new or garbage.
 """
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -60,7 +60,7 @@ class MemoryDisk(Directory):
         self.durable[name] = head + bytes(size - len(head))
         self.current[name] = bytearray(self.durable[name])
 
-    def write_file_stepwise(self, name: str, chunks: Iterable[Buffer]) -> Iterator[int]:
+    def write_file_stepwise(self, name: str, chunks: Iterable[Buffer]) -> Generator[int, None, None]:
         """Under another name, and each chunk durable at once, as it may be, until all of it is there."""
         made = f"{name}{UNFINISHED_SUFFIX}"
         data = self.current[made] = bytearray()
@@ -140,7 +140,7 @@ class MemoryFile(LogFile):
     def size(self) -> int:
         return len(self._disk.current[self._name])
 
-    def map(self) -> Bytes:
+    def map(self, *, at_random: bool = False) -> Bytes:
         mapping = np.frombuffer(self._disk.current[self._name], np.uint8)
         mapping.flags.writeable = False
         return mapping

@@ -107,7 +107,7 @@ def test_steps_can_be_given_up_at_any_one(tmp_path: Path) -> None:
         steps = Directory(tmp_path).write_file_stepwise("made", LARGE)
         assert [next(steps) for _ in range(count)][-1] == sum(map(len, LARGE[:count]))
         assert not (tmp_path / "made").exists()
-        steps.close()  # type: ignore[attr-defined]
+        steps.close()
         assert list(tmp_path.iterdir()) == []
     assert list(Directory(tmp_path).write_file_stepwise("made", LARGE))[-1] == (tmp_path / "made").stat().st_size
 
