@@ -6,6 +6,7 @@ it. An error may bring its own next step in ``next_step`` (`CommandFailed` does)
 
 # ruff: noqa: N818 - as in `bezant.protocol.errors`, these names say what happened.
 
+import errno
 from typing import Final, NamedTuple
 
 from bezant.protocol.errors import (
@@ -89,6 +90,31 @@ _ROWS: Final[tuple[_Row, ...]] = (
     _Row(LedgerError, "the engine", _BUG),
     _Row(BezantError, "failed", ""),
 )
+
+
+_DISK_SAYS_NO: Final = frozenset(
+    {
+        errno.EACCES,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENAMETOOLONG,
+        errno.ENFILE,
+        errno.ENOSPC,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
+"""What the operating system answers because of a disk, a path or a right, and not because of a bug."""
+
+
+def disk_error(error: OSError) -> StorageError | None:
+    """The same as an error of ours, or None if nobody at this computer can do anything about it."""
+    if error.errno not in _DISK_SAYS_NO:
+        return None
+    where = f"{error.filename}: " if error.filename else ""
+    return StorageError(f"{where}{error.strerror}")
 
 
 def describe(error: BezantError) -> str:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, Protocol, cast
 
-from bezant.cli.errors import STATUS_INTERRUPTED, describe, exit_status
+from bezant.cli.errors import STATUS_INTERRUPTED, describe, disk_error, exit_status
 from bezant.protocol.errors import BezantError
 
 
@@ -78,8 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except BezantError as error:
-        sys.stderr.write(f"bezant: {describe(error)}\n")
-        return exit_status(error)
+        return _fail(error)
     except BrokenPipeError:
         # The reader of our output has gone (`bezant accounts | head`). Python would complain once more when it flushes
         # stdout on the way out, so give it somewhere to flush to.
@@ -88,6 +87,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("bezant: interrupted\n")
         return STATUS_INTERRUPTED
+    except OSError as error:
+        told = disk_error(error)
+        if told is None:
+            raise
+        return _fail(told)
+
+
+def _fail(error: BezantError) -> int:
+    """Tell an error in one line; returns the exit status."""
+    sys.stderr.write(f"bezant: {describe(error)}\n")
+    return exit_status(error)
 
 
 def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, _CommandModule]:

@@ -49,6 +49,8 @@ def run_fake(monkeypatch: pytest.MonkeyPatch):
         (CommandFailed("it broke", "mend it"), 1, "bezant: failed: it broke; mend it\n"),
         (CommandFailed("over\n  two lines"), 1, "bezant: failed: over two lines\n"),
         (UsageError("no such thing"), 2, "bezant: the command line: no such thing; see --help\n"),
+        (OSError(28, "No space left", "/d/lock"), 1, "bezant: the disk: /d/lock: No space left; see to the folder and"),
+        (PermissionError(13, "Permission denied"), 1, "bezant: the disk: Permission denied; see to the folder and"),
         (KeyboardInterrupt(), 130, "bezant: interrupted\n"),
     ],
 )
@@ -61,8 +63,9 @@ def test_an_outcome_becomes_a_status_and_at_most_one_line(run_fake, capsys, outc
 
 def test_what_is_not_ours_is_not_swallowed(run_fake) -> None:
     """A bug must show its traceback."""
-    with pytest.raises(ZeroDivisionError):
-        run_fake(ZeroDivisionError())
+    for bug in (ZeroDivisionError(), OSError(9, "Bad file descriptor"), OSError("without a number")):
+        with pytest.raises(type(bug)):
+            run_fake(bug)
 
 
 @pytest.mark.parametrize(
