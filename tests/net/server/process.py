@@ -20,10 +20,10 @@ READY = b"listening on "
 class NodeProcess:
     """`bezant serve`, or a broken version of it, in a process of its own."""
 
-    def __init__(self, process: asyncio.subprocess.Process, address: tuple[str, int]) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, address: tuple[str, int], connected: list[Client]) -> None:
         self.process = process
         self.address = address
-        self.connected: list[Client] = []
+        self.connected = connected
 
     async def connect(self) -> Client:
         client = Client(*await asyncio.open_connection(*self.address))
@@ -59,15 +59,15 @@ async def running(
         *within, sys.executable, *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
+    connected: list[Client] = []
     try:
         line = await asyncio.wait_for(process.stdout.readline(), START_S)
-        assert line.startswith(READY), line
+        assert line.startswith(READY), (line, (await process.communicate())[1])
         host, _, port = line.removeprefix(READY).decode().strip().rpartition(":")
-        node = NodeProcess(process, (host, int(port)))
-        yield node
-        for client in node.connected:
-            client.abort()
+        yield NodeProcess(process, (host, int(port)), connected)
     finally:
+        for client in connected:
+            client.abort()
         if process.returncode is None:
             process.kill()
         await process.communicate()
