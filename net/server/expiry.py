@@ -38,7 +38,7 @@ class ExpiryTimer:
         deadline_ns = self._ledger.next_deadline_ns
         if not deadline_ns or self.is_due or self._stopped:
             return
-        wait_s = min(max((deadline_ns - time.time_ns()) / _NS_PER_S, self._wait_s_min), EXPIRY_WAIT_S_MAX)
+        wait_s = min(max((deadline_ns - self._now_ns) / _NS_PER_S, self._wait_s_min), EXPIRY_WAIT_S_MAX)
         if self._timer is not None:
             # One that is early finds nothing due and is armed anew: cheaper than to move it with every hold.
             if self._timer.when() <= self._loop.time() + wait_s:
@@ -49,11 +49,16 @@ class ExpiryTimer:
     def _on_timer(self) -> None:
         self._timer = None
         self._wait_s_min = EXPIRY_INTERVAL_S_MIN
-        self.is_due = 0 < self._ledger.next_deadline_ns <= time.time_ns()
+        self.is_due = 0 < self._ledger.next_deadline_ns <= self._now_ns
         if self.is_due:
             self._on_due()
         else:
             self.arm()
+
+    @property
+    def _now_ns(self) -> int:
+        """The time that an entry would have: the clock's, but after the last event's if the clock was set back."""
+        return max(time.time_ns(), self._ledger.last_timestamp_ns + 1)
 
     def on_executed(self, event_count: int) -> None:
         """An entry has been executed; it would have had `event_count` events, commands or not."""

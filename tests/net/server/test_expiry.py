@@ -183,7 +183,7 @@ class Timer(ExpiryTimer):
     """Over a ledger that has a deadline and nothing else."""
 
     def __init__(self) -> None:
-        self.ledger = SimpleNamespace(next_deadline_ns=0)
+        self.ledger = SimpleNamespace(next_deadline_ns=0, last_timestamp_ns=0)
         self.called = asyncio.Event()
         super().__init__(asyncio.get_running_loop(), self.ledger, self.called.set)  # type: ignore[arg-type]
 
@@ -235,6 +235,18 @@ async def test_a_timer_that_is_early_is_armed_anew(clock: SimpleNamespace) -> No
     assert not timer.is_due
     clock.now_ns += 60 * 10**9  # the clock is set; the timer finds out when it reads it again
     async with asyncio.timeout(2 * EXPIRY_WAIT_S_MAX):
+        await timer.called.wait()
+    assert timer.is_due
+
+
+async def test_a_clock_that_is_set_back_does_not_make_what_is_due_wait(clock: SimpleNamespace) -> None:
+    """By the ledger's time, which never goes back, it is due already."""
+    timer = Timer()
+    timer.ledger.next_deadline_ns = clock.now_ns
+    timer.ledger.last_timestamp_ns = clock.now_ns
+    clock.now_ns -= 10 * 365 * 86_400 * 10**9
+    timer.arm()
+    async with asyncio.timeout(EXPIRY_WAIT_S_MAX / 2):
         await timer.called.wait()
     assert timer.is_due
 
