@@ -86,6 +86,7 @@ class Statistics(msgspec.Struct, frozen=True):
     loop_stall_max_ms: float = 0.0
     durable: bool = True
     replicas: int = 1
+    loop_stall_recent_ms: float = 0.0
 
 
 class ControlEntry(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ class Counters:
         self._started_s = time.monotonic()
         self._stage_s: dict[str, float] = {}
         self._step_s_max = 0.0
+        self._step_recent_s_max = 0.0
         self.connections = 0
         self.commands = 0
         self.events = 0
@@ -28,10 +29,12 @@ class Counters:
 
     def note_step(self, seconds: float) -> None:
         """Take notice of how long one step of the loop took."""
-        self._step_s_max = max(self._step_s_max, seconds)
+        self._step_recent_s_max = max(self._step_recent_s_max, seconds)
 
     def snapshot(self, bytes_in_flight: int) -> Statistics:
-        """The counters now."""
+        """The counters now; the longest step is looked for anew from here on."""
+        step_recent_s_max, self._step_recent_s_max = self._step_recent_s_max, 0.0
+        self._step_s_max = max(self._step_s_max, step_recent_s_max)
         log, ledger = self._replica.log, self._replica.ledger
         return Statistics(
             uptime_s=time.monotonic() - self._started_s,
@@ -51,4 +54,5 @@ class Counters:
             stage_s=dict(self._stage_s),
             loop_stall_max_ms=1e3 * self._step_s_max,
             durable=self._replica.durable,
+            loop_stall_recent_ms=1e3 * step_recent_s_max,
         )

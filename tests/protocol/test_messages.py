@@ -39,10 +39,11 @@ MESSAGES: list[tuple[msgspec.Struct, str]] = [
     (Currencies([EUR]), '{"currencies":[{"code":"EUR","decimals":2}]}'),
     (Currencies([]), '{"currencies":[]}'),
     (
-        Statistics(1.5, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, {"kernel": 0.5}, 1.25, False, 3),
+        Statistics(1.5, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, {"kernel": 0.5}, 1.25, False, 3, 0.75),
         '{"uptime_s":1.5,"connections":1,"commands":2,"events":3,"accounts":4,"entries":5,"syncs":6,"syncs_inline":7,'
         '"bytes_in":8,"bytes_out":9,"log_bytes":10,"durable_index":11,"durable_sequence":12,"bytes_in_flight":13,'
-        '"stage_s":{"kernel":0.5},"loop_stall_max_ms":1.25,"durable":false,"replicas":3}',
+        '"stage_s":{"kernel":0.5},"loop_stall_max_ms":1.25,"durable":false,"replicas":3,'
+        '"loop_stall_recent_ms":0.75}',
     ),
     (ControlEntry(), '{"currencies":[],"rules_version":0,"created_by":""}'),
     (
