@@ -38,6 +38,19 @@ def _add_transfers(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]")
     _add_number(parser, "--accounts", 10_000, "accounts to move money between")
     _add_number(parser, "--transfers", 1_000_000, "transfers in all")
     _add_number(parser, "--batch", 8189, "transfers in one frame")
+    parser.add_argument(
+        "--load",
+        choices=("plain", "mixed"),
+        default="plain",
+        help="transfers alone, or of a hundred commands ten holds, ten captures, ten in chains of four and two that "
+        "must be refused (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--zipf",
+        metavar="EXPONENT",
+        type=float,
+        help="choose accounts by Zipf's law (default: 1.1 with --load mixed, else 0, which gives all the same chance)",
+    )
     _add_number(parser, "--clients", 1, "connections")
     _add_number(parser, "--inflight", 1, "frames of one connection that wait for their reply")
     parser.add_argument(
@@ -46,6 +59,7 @@ def _add_transfers(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]")
         default="time",
         help="ids of transfers: rising with time, as the SDK's, or 128 random bits (default: %(default)s)",
     )
+    _add_number(parser, "--ids-before", 0, "transfers with random ids to make first, at full speed and not measured")
     _add_common(parser)
 
 
@@ -84,7 +98,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure, print the report, and fail if the books contradict the answers."""
     settings = _settings(arguments)
     with _stopping_on_sigterm():
-        report = _measure(settings, quiet=arguments.json)
+        # Earlier ids may take minutes, which nobody should wait for without a sign of life; it goes to stderr.
+        report = _measure(settings, quiet=arguments.json and not settings.ids_before)
     if arguments.json:
         write_json(report.as_json())
     else:
@@ -107,8 +122,9 @@ def _measure(settings: "Settings", *, quiet: bool) -> "Report":
 
     if quiet:
         return measure(settings, lambda _done: None)
-    with progress("transfers", total=settings.transfers, unit="transfers") as bar:
-        return measure(settings, _follow(bar, settings.transfers))
+    total = settings.ids_before + settings.transfers
+    with progress("transfers", total=total, unit="transfers") as bar:
+        return measure(settings, _follow(bar, total))
 
 
 def _follow(bar: Bar, total: int) -> Callable[[int], None]:

@@ -23,10 +23,12 @@ class BooksUnusable(BezantError):  # noqa: N818 - it says what happened, as in `
 
 
 class Books(NamedTuple):
-    """Sums over the accounts of a load. ``event_count`` rises by two for a transfer: one for each of its accounts."""
+    """Sums over the accounts of a load. ``event_count`` rises by two for a transfer or capture, one for each of its
+    accounts, by one for a hold, and by none for a refusal."""
 
     event_count: int
     balance: int
+    held: int
 
 
 def account_names(count: int) -> list[str]:
@@ -35,17 +37,21 @@ def account_names(count: int) -> list[str]:
 
 
 class LoadAccounts:
-    """The accounts of a load: ids, and the same as the two arrays of words that the kernels read."""
+    """The accounts of a load: ids, and the same as the two arrays of words that the kernels read.
 
-    def __init__(self, count: int) -> None:
-        self.names = account_names(count)
+    Behind `count` accounts without a limit there are `unfunded_count` that never have money, with limit 0.
+    """
+
+    def __init__(self, count: int, unfunded_count: int = 0) -> None:
+        self.count = count
+        self.names = account_names(count) + [f"bench:unfunded:{number:02d}" for number in range(unfunded_count)]
         self.identifiers = [account_id(name, CURRENCY) for name in self.names]
-        words = np.frombuffer(b"".join(self.identifiers), np.int64).reshape(count, 2)
+        words = np.frombuffer(b"".join(self.identifiers), np.int64).reshape(len(self.names), 2)
         self.heads: Words = words[:, 0].copy()
         self.tails: Words = words[:, 1].copy()
 
     async def open_all(self, client: ControlClient) -> None:
-        """Open the accounts that are not open yet, without a limit, so that no transfer is refused for funds.
+        """Open the accounts that are not open yet; most have no limit, so that no transfer is refused for funds.
 
         Opening an account again is a repeat and leaves no event. Raises `BooksUnusable`.
         """
@@ -64,16 +70,16 @@ class LoadAccounts:
         missing = np.flatnonzero(records["found"] == 0)
         if len(missing):
             raise BooksUnusable(f"the node has no account {self.names[missing[0]]}")
-        return Books(int(records["event_count"].sum()), sum(records["balance"].tolist()))
+        return Books(int(records["event_count"].sum()), sum(records["balance"].tolist()), sum(records["held"].tolist()))
 
 
 def opening_commands(accounts: LoadAccounts, chosen: range) -> Records:
-    """Commands that open the accounts with the numbers `chosen`, without a limit; the id of each is its account's."""
+    """Commands that open the accounts with the numbers `chosen`; the id of each is its account's."""
     part = slice(chosen.start, chosen.stop)
     commands = np.zeros(len(chosen), COMMAND)
     commands["id_head"] = commands["debit_head"] = accounts.heads[part]
     commands["id_tail"] = commands["debit_tail"] = accounts.tails[part]
-    commands["amount"] = LIMIT_UNLIMITED
+    commands["amount"] = np.where(np.arange(chosen.start, chosen.stop) < accounts.count, LIMIT_UNLIMITED, 0)
     commands["currency"] = currency_word(CURRENCY)
     commands["kind"] = CommandKind.OPEN
     names = np.array([name.encode() for name in accounts.names[part]], f"S{NAME_SIZE_MAX}")
@@ -82,11 +88,16 @@ def opening_commands(accounts: LoadAccounts, chosen: range) -> Records:
     return commands
 
 
-def books_fault(before: Books, after: Books, committed: int) -> str | None:
-    """What contradicts that exactly `committed` transfers were made between the accounts, or None."""
-    touched = after.event_count - before.event_count
+def books_fault(before: Books, after: Books, committed: int, holds: int = 0) -> str | None:
+    """What contradicts that exactly `committed` transfers were made between the accounts, or None.
+
+    Captures count as transfers, and so do the `holds` among them, which have all been captured.
+    """
+    touched = after.event_count - before.event_count + holds
     if touched != 2 * committed:
         return f"{committed} transfers were answered as committed, but the accounts took part in {touched / 2}"
     if after.balance != before.balance:
         return f"the balances of the accounts add up to {after.balance - before.balance} minor units more than before"
+    if after.held != before.held:
+        return f"{after.held - before.held} minor units more than before are held, but every hold was captured"
     return None

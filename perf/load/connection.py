@@ -11,6 +11,7 @@ from typing import Final, Protocol, cast
 
 from bezant.perf.load.control import hello_frame
 from bezant.perf.load.frames import SHORT_REPLY_SIZE
+from bezant.perf.load.mixed import UnexpectedResult
 from bezant.perf.load.ring import FrameRing, ReceiveBuffer
 from bezant.protocol.errors import BezantError, ConnectionFailed, RemoteProtocolError, RequestRefused
 from bezant.protocol.frames import (
@@ -76,6 +77,9 @@ class LoadConnection(asyncio.BufferedProtocol):
             taken = self._ring.take_replies(buffer, self.number, now_ns)
         except RemoteProtocolError as error:
             self._owner.on_failure(self._explain(error))
+            return
+        except UnexpectedResult as error:
+            self._owner.on_failure(error)
             return
         if taken:
             self.room += taken

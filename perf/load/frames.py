@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from bezant.engine.compiled import kernel
+from bezant.engine.compiled import inlined, kernel
 from bezant.engine.hashing import XXH3_SHORT_MAX, XXH3_SHORT_MIN, xxh3_64
 from bezant.perf.load.latency import record_latency
 from bezant.protocol.frames import CHECKSUM_OFFSET_END, FRAME_HEADER_SIZE, PROTOCOL_VERSION, FrameFlag, Operation
@@ -31,18 +31,18 @@ Checksums = npt.NDArray[np.uint64]
 Owners = npt.NDArray[np.int16]
 
 _WORD: Final = 8
-_HEADER_WORDS: Final = FRAME_HEADER_SIZE // _WORD
-_COMMAND_WORDS: Final = COMMAND_SIZE // _WORD
-_RESULT_WORDS: Final = RESULT_SIZE // _WORD
+HEADER_WORDS: Final = FRAME_HEADER_SIZE // _WORD
+COMMAND_WORDS: Final = COMMAND_SIZE // _WORD
+RESULT_WORDS: Final = RESULT_SIZE // _WORD
 
 SHORT_FRAME_SIZE: Final = FRAME_HEADER_SIZE + COMMAND_SIZE
 SHORT_REPLY_SIZE: Final = FRAME_HEADER_SIZE + RESULT_SIZE
 
 # Words 1 of the headers, length apart: operation, version and flags above the 32 bits of the length.
-_REQUEST_WORD: Final = Operation.COMMANDS << 32 | PROTOCOL_VERSION << 40
-_SHORT_REPLY_WORD: Final = SHORT_REPLY_SIZE | _REQUEST_WORD | FrameFlag.REPLY << 48
+REQUEST_WORD: Final = Operation.COMMANDS << 32 | PROTOCOL_VERSION << 40
+_SHORT_REPLY_WORD: Final = SHORT_REPLY_SIZE | REQUEST_WORD | FrameFlag.REPLY << 48
 # Word 14 of a command: code and flags are zero, the kind is in the last two bytes.
-_KIND_WORD: Final = CommandKind.TRANSFER << 48
+KIND_WORD: Final = CommandKind.TRANSFER << 48
 
 _CHECKSUM_END: Final = CHECKSUM_OFFSET_END
 _REPEATED: Final = int(ResultFlag.REPEATED)
@@ -61,7 +61,9 @@ CODE_COUNT: Final = 1024
 
 TOTAL_REPEATED: Final = 0
 TOTAL_LATENCY_MAX_NS: Final = 1
-TOTAL_COUNT: Final = 2
+TOTAL_UNEXPECTED_NUMBER: Final = 2
+TOTAL_UNEXPECTED_PART: Final = 3
+TOTAL_COUNT: Final = 4
 
 
 @unique
@@ -73,6 +75,7 @@ class ReplyFault(IntEnum):
     REQUEST_ID = 3
     OWNER = 4
     RESULT_CODE = 5
+    UNEXPECTED = 6
 
 
 FAULT_MEANING: Final = {
@@ -81,6 +84,7 @@ FAULT_MEANING: Final = {
     ReplyFault.REQUEST_ID: "a reply has the id of no request that is waiting",
     ReplyFault.OWNER: "a reply came on another connection than its request went out on",
     ReplyFault.RESULT_CODE: "a result has a code beyond the table",
+    ReplyFault.UNEXPECTED: "a result is not the one that was expected",
 }
 
 _FAULT_HEADER: Final = -int(ReplyFault.HEADER)
@@ -107,6 +111,24 @@ def draw(random: Words) -> int:
     return state
 
 
+@inlined
+def write_id(words: Words, command: int, rising_from_ms: int, rising: np.int64, random: Words) -> None:
+    """Write the id of the command at a word: the `rising`-th from a millisecond on, or a random one for 0."""
+    if rising_from_ms > 0:
+        millisecond = rising_from_ms + rising // IDS_PER_MILLISECOND
+        within = rising % IDS_PER_MILLISECOND
+        # Bytes 0 to 5 are the millisecond and bytes 6 and 7 the version and the number within it, both with the
+        # highest byte first, as UUIDv7 has them; the word is read with the lowest byte first.
+        head = (within & 0xFF) << 8 | 0x70 | within >> 8
+        for byte in range(6):
+            head = head << 8 | (millisecond >> 8 * byte) & 0xFF
+        words[command] = head
+        words[command + 1] = (draw(random) & _VARIANT_CLEAR) | _VARIANT
+    else:
+        words[command] = draw(random)
+        words[command + 1] = draw(random)
+
+
 @kernel
 def build_commands(
     ring: Bytes,
@@ -127,7 +149,7 @@ def build_commands(
     `transfers_total`. Ids begin with the millisecond `rising_from_ms` and rise from there, or are random for 0.
     Fields that stay zero are not written: the ring was zeros to start with. Checksums are left out unless `batch` is 1.
     """
-    frame_words = _HEADER_WORDS + batch * _COMMAND_WORDS
+    frame_words = HEADER_WORDS + batch * COMMAND_WORDS
     slots = words.shape[0] // frame_words
     account_count = account_heads.shape[0]
     rising = np.int64(0)  # of 64 bits uncompiled as well, so that the shifts below drop what leaves a word
@@ -135,24 +157,12 @@ def build_commands(
         start = (frame & (slots - 1)) * frame_words
         count = min(batch, transfers_total - frame * batch)
         length = FRAME_HEADER_SIZE + count * COMMAND_SIZE
-        words[start + 1] = _REQUEST_WORD | length
+        words[start + 1] = REQUEST_WORD | length
         words[start + 2] = frame
         for number in range(count):
-            command = start + _HEADER_WORDS + number * _COMMAND_WORDS
-            if rising_from_ms > 0:
-                millisecond = rising_from_ms + rising // IDS_PER_MILLISECOND
-                within = rising % IDS_PER_MILLISECOND
-                rising += 1
-                # Bytes 0 to 5 are the millisecond and bytes 6 and 7 the version and the number within it, both with
-                # the highest byte first, as UUIDv7 has them; the word is read with the lowest byte first.
-                head = (within & 0xFF) << 8 | 0x70 | within >> 8
-                for byte in range(6):
-                    head = head << 8 | (millisecond >> 8 * byte) & 0xFF
-                words[command] = head
-                words[command + 1] = (draw(random) & _VARIANT_CLEAR) | _VARIANT
-            else:
-                words[command] = draw(random)
-                words[command + 1] = draw(random)
+            command = start + HEADER_WORDS + number * COMMAND_WORDS
+            write_id(words, command, rising_from_ms, rising, random)
+            rising += 1
             choice = draw(random)
             debit = ((choice >> 32 & _LOW_32) * account_count) >> 32
             credit = ((choice & _LOW_32) * (account_count - 1)) >> 32
@@ -163,7 +173,7 @@ def build_commands(
             words[command + 4] = account_heads[credit]
             words[command + 5] = account_tails[credit]
             words[command + 10] = 1 + (draw(random) >> 16 & _LOW_47) % AMOUNT_MAX
-            words[command + 14] = _KIND_WORD
+            words[command + 14] = KIND_WORD
         if batch == 1:
             checksums[start] = xxh3_64(ring, start * _WORD + _CHECKSUM_END, start * _WORD + length)
 
@@ -216,7 +226,7 @@ def settle(
 def count_results(words: Words, first_word: int, count: int, codes: Words, totals: Words) -> int:
     """Count the codes of `count` results that begin at a word of a reply; 0, or the negative of a `ReplyFault`."""
     for number in range(count):
-        word = words[first_word + number * _RESULT_WORDS]
+        word = words[first_word + number * RESULT_WORDS]
         code = word & 0xFFFF
         if code >= CODE_COUNT:
             return _FAULT_RESULT_CODE
@@ -271,7 +281,7 @@ def take_short_replies(
             totals,
         )
         if fault == 0:
-            fault = count_results(words, word + _HEADER_WORDS, 1, codes, totals)
+            fault = count_results(words, word + HEADER_WORDS, 1, codes, totals)
         if fault != 0:
             return fault
         taken += 1

@@ -3,9 +3,9 @@
     bezant bench (command) --plan--> this process ==transfers==> node
                            <-progress, outcome--
 
-It opens the accounts, measures the echo, sends the load, measures the echo again, and reads the books. While the load
-runs the interpreter sees runs of frames only (connection.py), the garbage collector is off, and frames are prepared
-when the loop has nothing to read.
+It opens the accounts, makes the transfers that come before the load, measures the echo, sends the load, measures the
+echo again, and reads the books. While the load runs the interpreter sees runs of frames only (connection.py), the
+garbage collector is off, and frames are prepared when the loop has nothing to read.
 """
 
 import asyncio
@@ -15,21 +15,34 @@ import sys
 import time
 from typing import Final
 
+import msgspec
+import numpy as np
+
 from bezant.engine.compiled import kernel_digest
-from bezant.perf.load.books import LoadAccounts, books_fault
+from bezant.perf.load.books import CURRENCY, LoadAccounts, books_fault
 from bezant.perf.load.child import ProgressListener, serve_plan
 from bezant.perf.load.connection import LoadConnection
 from bezant.perf.load.control import ControlClient, connection_failure, split_address
 from bezant.perf.load.disk import bytes_in_use
 from bezant.perf.load.floor import measure_echo
+from bezant.perf.load.mixed import PART_NAMES, REFUSED, UNFUNDED_COUNT, Part, UnexpectedResult
 from bezant.perf.load.plan import LoadOutcome, LoadPlan
 from bezant.perf.load.processor import ProcessorTimes
 from bezant.perf.load.ring import FrameRing
+from bezant.perf.load.zipf import zipf_table
 from bezant.protocol.errors import BezantError, ConnectionFailed, RequestTimedOut, UsageError
 from bezant.protocol.messages import Welcome
+from bezant.protocol.names import account_id
+from bezant.protocol.records import id_words
 
 PROGRESS_EVERY_S: Final = 0.25
 WELCOME_TIMEOUT_S: Final = 10.0
+_EARLIER_BATCH: Final = 8189
+_EARLIER_IN_FLIGHT: Final = 4
+_EARLIER_SEED: Final = 1 << 62
+"""Sets the seed of the transfers before a load apart from the load's, and so their ids."""
+_UNKNOWN_ACCOUNT: Final = "bench:unknown"
+"""Never opened."""
 
 
 class Load:
@@ -136,12 +149,14 @@ class Load:
 
 async def run_transfers(plan: LoadPlan, on_progress: ProgressListener) -> LoadOutcome:
     """Carry out a plan from opening the accounts to reading the books. Raises `BezantError`."""
-    accounts = LoadAccounts(plan.accounts)
-    ring = _make_ring(plan, accounts)
+    accounts = LoadAccounts(plan.accounts, UNFUNDED_COUNT if plan.load == "mixed" else 0)
     _warm_kernels(plan, accounts)
     echo_us: list[float] = []
     async with ControlClient(plan.address) as control:
         await accounts.open_all(control)
+        if plan.ids_before:
+            await _make_earlier_ids(plan, accounts, control.welcome.batch_count_max, on_progress)
+        ring = _make_ring(plan, accounts)
         books_before = await accounts.read(control)
         if plan.echo:
             echo_us += await measure_echo(plan.echo, ring.frame_size)
@@ -154,7 +169,7 @@ async def run_transfers(plan: LoadPlan, on_progress: ProgressListener) -> LoadOu
             gc.collect()
             gc.disable()
             processor = ProcessorTimes(plan.node_process_id)
-            seconds = await load.run(on_progress)
+            seconds = await load.run(lambda done: on_progress(plan.ids_before + done))
             load_cpu_seconds, node_cpu_seconds = processor.own(), processor.other()
         finally:
             gc.enable()
@@ -163,6 +178,8 @@ async def run_transfers(plan: LoadPlan, on_progress: ProgressListener) -> LoadOu
         if plan.echo:
             echo_us += await measure_echo(plan.echo, ring.frame_size)
         books_after = await accounts.read(control)
+    kinds = ring.kinds()
+    holds = kinds.get(PART_NAMES[Part.HOLD], 0)
     return LoadOutcome(
         seconds=seconds,
         accepted=ring.accepted,
@@ -175,37 +192,72 @@ async def run_transfers(plan: LoadPlan, on_progress: ProgressListener) -> LoadOu
         load_cpu_seconds=load_cpu_seconds,
         node_cpu_seconds=node_cpu_seconds,
         bytes_on_disk=bytes_in_use(plan.data, statistics_after) - used_before,
-        books_fault=books_fault(books_before, books_after, ring.accepted - ring.repeated),
+        books_fault=books_fault(books_before, books_after, ring.accepted - ring.repeated, holds),
         kernel_digest=welcome.kernel_digest or kernel_digest(),
         statistics_before=statistics_before,
         statistics_after=statistics_after,
+        kinds=kinds,
+        refused=kinds.get(REFUSED, 0),
         warnings=warnings,
     )
 
 
+async def _make_earlier_ids(
+    plan: LoadPlan, accounts: LoadAccounts, batch_max: int, on_progress: ProgressListener
+) -> None:
+    """Make the plan's transfers with random ids that come before the load, as fast as the node takes them.
+
+    Raises `UnexpectedResult` if one of them is not committed.
+    """
+    earlier = msgspec.structs.replace(
+        plan,
+        transfers=plan.ids_before,
+        batch=min(_EARLIER_BATCH, batch_max),
+        clients=1,
+        inflight=_EARLIER_IN_FLIGHT,
+        ids="random",
+        load="plain",
+        zipf=0.0,
+        seed=plan.seed ^ _EARLIER_SEED,
+    )
+    ring = _make_ring(earlier, accounts)
+    load = Load(earlier, ring)
+    try:
+        await load.connect()
+        await load.run(on_progress)
+    finally:
+        load.close()
+    if ring.accepted != plan.ids_before:
+        raise UnexpectedResult(f"of the transfers before the load some were refused: {ring.rejected_codes()}")
+
+
 def _make_ring(plan: LoadPlan, accounts: LoadAccounts) -> FrameRing:
+    heads, tails = accounts.heads[: plan.accounts], accounts.tails[: plan.accounts]
+    table = None
+    if plan.load == "mixed" or plan.zipf:
+        # The favourite accounts lie anywhere in the order of opening, not side by side in the node's memory.
+        order = np.random.default_rng(plan.seed).permutation(plan.accounts)
+        unknown = id_words(account_id(_UNKNOWN_ACCOUNT, CURRENCY))
+        heads = np.concatenate([heads[order], accounts.heads[plan.accounts :], [unknown[0]]])
+        tails = np.concatenate([tails[order], accounts.tails[plan.accounts :], [unknown[1]]])
+        table = zipf_table(plan.accounts, plan.zipf)
     return FrameRing(
         transfers=plan.transfers,
         batch=plan.batch,
         frames_in_flight_max=plan.clients * plan.inflight,
         rising_ids=plan.ids == "time",
         seed=plan.seed,
-        account_heads=accounts.heads,
-        account_tails=accounts.tails,
+        account_heads=heads,
+        account_tails=tails,
+        table=table,
+        mixed=plan.load == "mixed",
     )
 
 
 def _warm_kernels(plan: LoadPlan, accounts: LoadAccounts) -> None:
     """Load or compile every kernel on a ring of one frame, so that no part of the load waits for it."""
-    ring = FrameRing(
-        transfers=plan.batch,
-        batch=plan.batch,
-        frames_in_flight_max=1,
-        rising_ids=plan.ids == "time",
-        seed=plan.seed,
-        account_heads=accounts.heads,
-        account_tails=accounts.tails,
-    )
+    one_frame = msgspec.structs.replace(plan, transfers=plan.batch, clients=1, inflight=1)
+    ring = _make_ring(one_frame, accounts)
     ring.take(1, 0, 1)
     ring.warm_reply_kernels()
 

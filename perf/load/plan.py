@@ -7,11 +7,14 @@ import msgspec
 from bezant.protocol.messages import Statistics
 
 IdKind = Literal["time", "random"]
+LoadMix = Literal["plain", "mixed"]
 
 
 class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """One load, as `bezant bench` was asked for it. ``batch``, ``clients`` and ``inflight`` are unused by the SDK's.
+    """One load, as `bezant bench` was asked for it; what is not given is plain, and unused by the SDK's.
 
+    ``transfers`` counts commands of every kind, if the ``load`` has others. ``zipf`` is the exponent by which accounts
+    are chosen, 0 for equal chances, and ``ids_before`` how many transfers with random ids come first, unmeasured.
     ``inflight`` counts frames of one client that wait for a reply. ``echo`` is the address of the node's echo listener
     ("" if it has none), ``node_process_id`` and ``data`` its process and data folder if they are ours to look at (else
     0 and ""), and ``stall_timeout_s`` how long no reply at all may come before the load gives up.
@@ -25,6 +28,9 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     inflight: int = 1
     concurrency: int = 1
     ids: IdKind = "time"
+    load: LoadMix = "plain"
+    zipf: float = 0.0
+    ids_before: int = 0
     seed: int = 1
     echo: str = ""
     node_process_id: int = 0
@@ -33,7 +39,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadProgress(msgspec.Struct, frozen=True, tag="progress"):
-    """So many transfers have been answered."""
+    """So many transfers have been answered, those before the load included."""
 
     done: int
 
@@ -50,7 +56,8 @@ class LoadOutcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
 
     ``books_fault`` is None if the accounts say the same as the replies did. ``seconds`` runs from the first send to the
     last reply; the processor times of both processes and the bytes on the disk are those within it. The echo's median
-    is over round trips before and after.
+    is over round trips before and after. ``kinds`` counts the commands of a generator's load, and ``refused`` those of
+    the ``rejected`` that were meant to be.
     """
 
     seconds: float
@@ -68,6 +75,8 @@ class LoadOutcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
     kernel_digest: str
     statistics_before: Statistics
     statistics_after: Statistics
+    kinds: dict[str, int] = {}
+    refused: int = 0
     warnings: list[str] = []
 
 

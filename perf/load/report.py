@@ -21,12 +21,14 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What the command knows and the load process does not.
 
     ``file_system`` is the type of the one the data folder is on, None if unknown; ``sync_p50_us`` holds the medians of
-    the ways to sync, fastest first, and is empty if they were not measured.
+    the ways to sync, fastest first, and is empty if they were not measured. ``memory_bytes`` is the peak of the node's
+    processes together, None if it is not ours to look at.
     """
 
     file_system: str | None
     on_memory: bool
     sync_p50_us: dict[str, float]
+    memory_bytes: int | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,12 +36,17 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     ``bytes_on_disk`` is what the run added to the data folder (see disk.py), or to the log if the folder cannot be
     seen. ``floor_us`` parts are None if not measured. ``books_fault`` is None if the accounts agree with what was
-    answered. ``cpu`` is the share of one core that each process used.
+    answered. ``cpu`` is the share of one core that each process used. ``commands_per_s`` counts refusals, too, of which
+    ``refused`` were meant to be; ``kinds`` are the commands by kind, empty from the SDK. ``longest_step_ms`` is that of
+    the node's loop within the run, ``memory_bytes`` the peak of its memory.
     """
 
     transfers_per_second: float
+    commands_per_s: float
     accepted: int
     rejected: int
+    refused: int
+    kinds: dict[str, int]
     unknown: int
     repeated: int
     durable: bool
@@ -53,6 +60,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     entries: int
     syncs: int
     stages: dict[str, float]
+    longest_step_ms: float
+    memory_bytes: int | None
     cpu: dict[str, float | None]
     sync_p50_us: dict[str, float]
     file_system: str | None
@@ -76,8 +85,11 @@ def make_report(
     durable = after.durable and not surroundings.on_memory
     return Report(
         transfers_per_second=round(outcome.accepted / outcome.seconds, 1),
+        commands_per_s=round((outcome.accepted + outcome.rejected) / outcome.seconds, 1),
         accepted=outcome.accepted,
         rejected=outcome.rejected,
+        refused=outcome.refused,
+        kinds=outcome.kinds,
         unknown=outcome.unknown,
         repeated=outcome.repeated,
         durable=durable,
@@ -94,6 +106,8 @@ def make_report(
         entries=after.entries - before.entries,
         syncs=after.syncs - before.syncs,
         stages=_stages(before, after),
+        longest_step_ms=round(after.loop_stall_recent_ms, 3),
+        memory_bytes=surroundings.memory_bytes,
         cpu={
             "load": round(outcome.load_cpu_seconds / outcome.seconds, 3),
             "node": _share(outcome.node_cpu_seconds, outcome.seconds),
@@ -122,8 +136,9 @@ def _stages(before: Statistics, after: Statistics) -> dict[str, float]:
 
 def _warnings(plan: LoadPlan, outcome: LoadOutcome, surroundings: Surroundings, *, durable: bool) -> list[str]:
     told = []
-    if outcome.accepted < ACCEPTED_SHARE_MIN * plan.transfers:
-        told.append(f"only {100 * outcome.accepted / plan.transfers:.2f} % of the transfers were accepted")
+    meant = plan.transfers - outcome.refused
+    if outcome.accepted < ACCEPTED_SHARE_MIN * meant:
+        told.append(f"only {100 * outcome.accepted / meant:.2f} % of the transfers were accepted")
     if outcome.repeated:
         told.append(f"{outcome.repeated} results are repeats: these ids were used on this node before; change --seed")
     if surroundings.on_memory:
@@ -159,9 +174,14 @@ def _rows(report: Report) -> list[tuple[str, str]]:
     ]
     if report.rejected_codes:
         rows.append(("rejected as", "  ".join(f"{code} {count:,}" for code, count in report.rejected_codes.items())))
+    if report.refused:
+        rows.insert(1, ("commands/s", f"{report.commands_per_s:,.0f}, {report.refused:,} of them meant to be rejected"))
+        rows.append(("kinds", "  ".join(f"{name} {count:,}" for name, count in report.kinds.items())))
     per_transfer = f"{report.bytes_per_transfer:.1f} bytes a transfer" if report.bytes_per_transfer else "-"
     rows.append(("disk", f"{report.bytes_on_disk:,} bytes, {per_transfer}; {report.syncs:,} syncs"))
     rows.append(("cores used", "  ".join(f"{name} {_number(value)}" for name, value in report.cpu.items())))
+    memory = f"{report.memory_bytes:,} bytes of memory, " if report.memory_bytes is not None else ""
+    rows.append(("node", f"{memory}longest step of its loop {report.longest_step_ms:,.1f} ms"))
     if report.stages:
         rows.append(("node's stages", "  ".join(f"{name} {value:.3f} s" for name, value in report.stages.items())))
     rows.append(("versions", "  ".join(f"{name} {value}" for name, value in report.versions.items())))

@@ -7,7 +7,6 @@ Building a granule takes some tens of microseconds, short enough to be done betw
 """
 
 import time
-from typing import Final
 
 import numpy as np
 
@@ -15,10 +14,13 @@ from bezant.perf.load.frames import (
     CODE_COUNT,
     FAULT_MEANING,
     IDS_PER_MILLISECOND,
+    RESULT_WORDS,
     SHORT_REPLY_SIZE,
     TOTAL_COUNT,
     TOTAL_LATENCY_MAX_NS,
     TOTAL_REPEATED,
+    TOTAL_UNEXPECTED_NUMBER,
+    TOTAL_UNEXPECTED_PART,
     ReplyFault,
     build_commands,
     count_results,
@@ -27,7 +29,24 @@ from bezant.perf.load.frames import (
     take_short_replies,
 )
 from bezant.perf.load.latency import new_histogram, percentiles_us
-from bezant.perf.load.limits import check_in_flight, frame_size, power_of_two_above, power_of_two_below, slots_max
+from bezant.perf.load.limits import (
+    check_in_flight,
+    frame_size,
+    granule_frames,
+    mixed_slots,
+    power_of_two_above,
+    slots_max,
+)
+from bezant.perf.load.mixed import (
+    EXPECTED_CODES,
+    PART_NAMES,
+    Part,
+    UnexpectedResult,
+    build_parts,
+    check_results,
+    expected_codes,
+    lay_out_parts,
+)
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import RemoteProtocolError
 from bezant.protocol.frames import (
@@ -39,9 +58,8 @@ from bezant.protocol.frames import (
     decode_header,
     frame_checksum,
 )
-from bezant.protocol.records import COMMAND_SIZE, RESULT_SIZE, Bytes, Words
-
-_GRANULE_SIZE: Final = 64 << 10
+from bezant.protocol.kinds import ResultFlag
+from bezant.protocol.records import COMMAND_SIZE, RESULT, RESULT_SIZE, Bytes, Words
 
 
 class ReceiveBuffer:
@@ -67,7 +85,11 @@ class ReceiveBuffer:
 
 
 class FrameRing:
-    """The frames of one run: `transfers` transfers in frames of `batch`, between accounts given by their id words."""
+    """The frames of one run: `transfers` transfers in frames of `batch`, between accounts given by their id words.
+
+    With a `table` (zipf.py) the accounts are chosen by it, else all with equal chance. With `mixed` as well the
+    commands are those of mixed.py, which also says which accounts have to follow the ones of the table.
+    """
 
     def __init__(
         self,
@@ -79,14 +101,20 @@ class FrameRing:
         seed: int,
         account_heads: Words,
         account_tails: Words,
+        table: Words | None = None,
+        mixed: bool = False,
     ) -> None:
         self.transfers = transfers
         self.batch = batch
         self.frame_size = frame_size(batch)
         self.frame_count = -(-transfers // batch)
-        check_in_flight(min(frames_in_flight_max, self.frame_count), batch)
-        self.slots = min(slots_max(batch), power_of_two_above(max(self.frame_count, 2)))
-        self.granule_frames = min(self.slots, max(1, power_of_two_below(_GRANULE_SIZE // self.frame_size)))
+        in_flight_max = min(frames_in_flight_max, self.frame_count)
+        check_in_flight(in_flight_max, batch)
+        if mixed:
+            self.slots = mixed_slots(in_flight_max, batch)
+        else:
+            self.slots = min(slots_max(batch), power_of_two_above(max(self.frame_count, 2)))
+        self.granule_frames = granule_frames(batch, self.slots)
         self._granule_shift = self.granule_frames.bit_length() - 1
         self._bytes: Bytes = np.zeros(self.slots * self.frame_size, np.uint8)
         self._words = self._bytes.view(np.int64)
@@ -100,6 +128,11 @@ class FrameRing:
         self._random = np.array([seed_word(seed)], np.int64)
         self._account_heads = account_heads
         self._account_tails = account_tails
+        self._table = table
+        self._mixed = mixed
+        self._parts = lay_out_parts(self.slots, batch, seed) if mixed else np.zeros(self.slots * batch, np.uint8)
+        self._expected = expected_codes()
+        self._part_counts = np.zeros(len(Part), np.int64)
         self.built = 0
         self.sent = 0
         self.answered = 0
@@ -128,24 +161,22 @@ class FrameRing:
             return False
         slot = self.built & (self.slots - 1)
         count = min(self.granule_frames, self.frame_count - self.built)
-        build_commands(
-            self._bytes,
-            self._words,
-            self._checksums,
-            self.built,
-            count,
-            self.transfers,
-            self.batch,
-            self._next_millisecond(count * self.batch),
-            self._account_heads,
-            self._account_tails,
-            self._random,
-        )
+        self._build(count)
         if self.batch > 1:
             self._seal(slot, count)
         self._outstanding[slot >> self._granule_shift] = count
         self.built += count
         return True
+
+    def _build(self, count: int) -> None:
+        """Write the next `count` frames, which lie in one run."""
+        where = (self._bytes, self._words, self._checksums)
+        which = (self.built, count, self.transfers, self.batch, self._next_millisecond(count * self.batch))
+        accounts = (self._account_heads, self._account_tails)
+        if self._table is None:
+            build_commands(*where, *which, *accounts, self._random)
+        else:
+            build_parts(*where, *which, self._parts, self._table, *accounts, self._random)
 
     def _next_millisecond(self, id_count: int) -> int:
         """The first millisecond of the next ids: now, or later if earlier ids ran ahead of the clock. 0 if random."""
@@ -197,7 +228,7 @@ class FrameRing:
         buffer = ReceiveBuffer(8)
         self._take_short(buffer, 0, 0)
         self._settle(-1, 0, 0, 0)
-        count_results(buffer.words, 0, 0, self._codes, self._totals)
+        self._count_results(buffer.words, 0, 0, 0)
 
     def _take_short(self, buffer: ReceiveBuffer, connection: int, now_ns: int) -> int:
         taken = take_short_replies(
@@ -235,12 +266,42 @@ class FrameRing:
             fault = self._settle(header.request_id, connection, now_ns, count)
             if fault == 0:
                 first_word = (buffer.start + FRAME_HEADER_SIZE) >> 3
-                fault = count_results(buffer.words, first_word, count, self._codes, self._totals)
+                fault = self._count_results(buffer.words, first_word, count, header.request_id)
+            if fault == -ReplyFault.UNEXPECTED:
+                raise self._describe_unexpected(buffer.words, first_word, header.request_id)
             if fault != 0:
                 raise RemoteProtocolError(FAULT_MEANING[ReplyFault(-fault)])
             buffer.start = end
             taken += 1
         return taken
+
+    def _count_results(self, words: Words, first_word: int, count: int, frame: int) -> int:
+        if not self._mixed:
+            return count_results(words, first_word, count, self._codes, self._totals)
+        return check_results(
+            words,
+            first_word,
+            count,
+            frame,
+            self.slots,
+            self.transfers // self.batch,
+            self.batch,
+            self._parts,
+            self._expected,
+            self._part_counts,
+            self._codes,
+            self._totals,
+        )
+
+    def _describe_unexpected(self, words: Words, first_word: int, frame: int) -> UnexpectedResult:
+        number = int(self._totals[TOTAL_UNEXPECTED_NUMBER])
+        part = Part(int(self._totals[TOTAL_UNEXPECTED_PART]))
+        result = words[first_word + number * RESULT_WORDS : first_word + (number + 1) * RESULT_WORDS].view(RESULT)[0]
+        repeated = " as a repeat" if int(result["flags"]) & ResultFlag.REPEATED else ""
+        return UnexpectedResult(
+            f"command {number} of frame {frame} ({PART_NAMES[part]}) was answered {_code_name(int(result['code']))}"
+            f"{repeated}, not {EXPECTED_CODES[part].name}"
+        )
 
     def _settle(self, request_id: int, connection: int, now_ns: int, weight: int) -> int:
         return settle(
@@ -278,13 +339,24 @@ class FrameRing:
 
     def rejected_codes(self) -> dict[str, int]:
         """How many transfers were rejected with each code."""
-        names = {int(code): code.name for code in ResultCode}
-        codes = np.flatnonzero(self._codes)
-        return {names.get(int(code), str(code)): int(self._codes[code]) for code in codes if code != 0}
+        return {_code_name(int(code)): int(self._codes[code]) for code in np.flatnonzero(self._codes) if code != 0}
+
+    def kinds(self) -> dict[str, int]:
+        """How many commands of each kind have been answered, by the names of PART_NAMES."""
+        if not self._mixed:
+            return {PART_NAMES[Part.PLAIN]: int(self._codes.sum())}
+        counts = dict.fromkeys(PART_NAMES.values(), 0)
+        for part in Part:
+            counts[PART_NAMES[part]] += int(self._part_counts[part])
+        return counts
 
     def latency_us(self) -> dict[str, float | None]:
         """Percentiles and maximum of the time from send to reply, each transfer counted, in microseconds."""
         return percentiles_us(self.histogram, int(self._totals[TOTAL_LATENCY_MAX_NS]))
+
+
+def _code_name(code: int) -> str:
+    return ResultCode(code).name if code in ResultCode.__members__.values() else str(code)
 
 
 def seed_word(seed: int) -> int:

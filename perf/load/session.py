@@ -16,10 +16,12 @@ import msgspec
 
 from bezant.engine.log.file_system import file_system_type, is_memory
 from bezant.perf.load.floor import SyncFloor
-from bezant.perf.load.limits import check_in_flight
-from bezant.perf.load.plan import IdKind, LoadOutcome, LoadPlan
+from bezant.perf.load.limits import check_in_flight, check_mixed
+from bezant.perf.load.memory import MemoryPeak
+from bezant.perf.load.plan import IdKind, LoadMix, LoadOutcome, LoadPlan
 from bezant.perf.load.processes import NODE_COMMAND, NodeProcess, ProcessFailed, run_load
 from bezant.perf.load.report import Report, Surroundings, make_report
+from bezant.perf.load.zipf import ZIPF_EXPONENT_MAX
 from bezant.protocol.errors import BezantError, UsageError
 from bezant.protocol.frames import BATCH_COUNT_MAX
 
@@ -30,19 +32,32 @@ _MODULES: Final[dict[LoadKind, str]] = {
     "sdk": "bezant.perf.load.sdk",
 }
 _SETTINGS: Final[dict[LoadKind, tuple[str, ...]]] = {
-    "transfers": ("accounts", "transfers", "batch", "clients", "inflight", "ids", "seed"),
+    "transfers": (
+        "load",
+        "accounts",
+        "zipf",
+        "transfers",
+        "batch",
+        "clients",
+        "inflight",
+        "ids",
+        "ids_before",
+        "seed",
+    ),
     "sdk": ("accounts", "transfers", "concurrency", "seed"),
 }
 _CLIENTS_MAX: Final = 10_000
 _ACCOUNTS_MAX: Final = 10_000_000
 _SEED_FIXED: Final = 1
+_ZIPF_MIXED: Final = 1.1
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What `bezant bench` was asked for.
 
-    ``connect`` is the address of a node that runs already (None: start one), ``echo`` that of its echo listener, and
-    ``directory`` the folder for the data of our own node, or one on the file system of the other node's data.
+    ``zipf`` is the exponent by which accounts are chosen (None: what is usual for the ``load``), ``connect`` the
+    address of a node that runs already (None: start one), ``echo`` that of its echo listener, and ``directory`` the
+    folder for the data of our own node, or one on the file system of the other node's data.
     """
 
     kind: LoadKind
@@ -53,6 +68,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     inflight: int = 1
     concurrency: int = 1
     ids: IdKind = "time"
+    load: LoadMix = "plain"
+    zipf: float | None = None
+    ids_before: int = 0
     seed: int | None = None
     connect: str | None = None
     echo: str | None = None
@@ -69,13 +87,18 @@ def check_settings(settings: Settings) -> None:
         "clients": (1, _CLIENTS_MAX),
         "inflight": (1, 1 << 16),
         "concurrency": (1, 1 << 20),
+        "ids_before": (0, 1 << 40),
+        "zipf": (0, ZIPF_EXPONENT_MAX),
     }
     for name, (least, most) in limits.items():
         value = getattr(settings, name)
-        if not least <= value <= most:
-            raise UsageError(f"--{name} is {least} to {most}, not {value}")
+        if value is not None and not least <= value <= most:
+            raise UsageError(f"--{name.replace('_', '-')} is {least} to {most}, not {value}")
     frame_count = -(-settings.transfers // settings.batch)
-    check_in_flight(min(settings.clients * settings.inflight, frame_count), settings.batch)
+    in_flight = min(settings.clients * settings.inflight, frame_count)
+    check_in_flight(in_flight, settings.batch)
+    if settings.load == "mixed":
+        check_mixed(settings.transfers, settings.batch, in_flight)
     if settings.seed is not None and not 0 <= settings.seed < 1 << 63:
         raise UsageError(f"--seed is 0 to 2^63 - 1, not {settings.seed}")
     if settings.directory is not None and not settings.directory.is_dir():
@@ -107,14 +130,21 @@ def _measure_own(settings: Settings, folder: Path, on_progress: Callable[[int], 
     floor.measure()
     with NodeProcess(data, settings.node_command) as node:
         plan = _own_plan(settings, node, data)
+        memory = MemoryPeak(node.process_id)
+
+        def watch(done: int) -> None:
+            memory.sample()
+            on_progress(done)
+
         try:
-            outcome = run_load(_MODULES[settings.kind], plan, on_progress)
+            outcome = run_load(_MODULES[settings.kind], plan, watch)
+            memory.sample()
         except BezantError as error:
             if node.ended:
                 raise ProcessFailed(f"{node.describe_end()}; the load: {error}") from error
             raise
     floor.measure()
-    return _report(settings, plan, outcome, folder, floor)
+    return _report(settings, plan, outcome, _surroundings(folder, floor, memory.bytes_max))
 
 
 def _measure_other(settings: Settings, address: str, on_progress: Callable[[int], None]) -> Report:
@@ -126,7 +156,7 @@ def _measure_other(settings: Settings, address: str, on_progress: Callable[[int]
     outcome = run_load(_MODULES[settings.kind], plan, on_progress)
     if floor:
         floor.measure()
-    return _report(settings, plan, outcome, settings.directory, floor)
+    return _report(settings, plan, outcome, _surroundings(settings.directory, floor))
 
 
 def _own_plan(settings: Settings, node: NodeProcess, data: Path) -> LoadPlan:
@@ -144,23 +174,30 @@ def _make_plan(settings: Settings, address: str, echo: str, seed_default: int) -
         inflight=settings.inflight,
         concurrency=settings.concurrency,
         ids=settings.ids,
+        load=settings.load,
+        zipf=_zipf(settings),
+        ids_before=settings.ids_before,
         seed=seed_default if settings.seed is None else settings.seed,
         echo=echo,
     )
 
 
-def _report(
-    settings: Settings,
-    plan: LoadPlan,
-    outcome: LoadOutcome,
-    directory: Path | None,
-    floor: SyncFloor | None,
-) -> Report:
+def _zipf(settings: Settings) -> float:
+    if settings.zipf is not None:
+        return settings.zipf
+    return _ZIPF_MIXED if settings.load == "mixed" else 0.0
+
+
+def _surroundings(directory: Path | None, floor: SyncFloor | None, memory_bytes: int | None = None) -> Surroundings:
     file_system = file_system_type(directory) if directory else None
-    surroundings = Surroundings(
+    return Surroundings(
         file_system=file_system,
         on_memory=is_memory(file_system),
         sync_p50_us=floor.p50_us() if floor else {},
+        memory_bytes=memory_bytes,
     )
+
+
+def _report(settings: Settings, plan: LoadPlan, outcome: LoadOutcome, surroundings: Surroundings) -> Report:
     asked: dict[str, Any] = {name: getattr(plan, name) for name in _SETTINGS[settings.kind]}
     return make_report(plan, outcome, surroundings, asked)

@@ -52,8 +52,51 @@ def test_transfers_on_a_node_of_its_own(tmp_path: Path, capsys, shape: tuple[str
     # An event for each transfer, and an entry's header for every so many.
     assert 192 <= fields["bytes_per_transfer"] <= 192 + 128
     assert fields["stages"]
+    assert fields["kinds"] == {"plain": 300}
+    assert fields["longest_step_ms"] > 0
+    assert fields["memory_bytes"] > 10 << 20
     assert fields["cpu"]["node"] is not None
     assert list(tmp_path.iterdir()) == []
+
+
+MIXED = ("--load", "mixed", "--accounts", "50", "--transfers", "6050", "--batch", "100")
+
+
+@pytest.mark.parametrize(
+    "shape", [("--inflight", "4"), ("--clients", "3", "--inflight", "2", "--ids", "random", "--ids-before", "9000")]
+)
+def test_a_mixed_load_on_a_node_of_its_own(tmp_path: Path, capsys, shape: tuple[str, ...]) -> None:
+    fields = run_json(capsys, "transfers", *MIXED, *shape, "--directory", str(tmp_path))
+    kinds = fields["kinds"]
+    assert sum(kinds.values()) == fields["accepted"] + fields["rejected"] == 6050
+    assert fields["books_fault"] is None
+    assert fields["repeated"] == 0
+    assert 0 < kinds["hold"] == kinds["capture"] <= 605
+    assert kinds["chained"] == 600
+    assert kinds["refused"] == fields["refused"] == fields["rejected"] == 120
+    assert fields["rejected_codes"] == {"INSUFFICIENT_FUNDS": 60, "CREDIT_ACCOUNT_UNKNOWN": 60}
+    assert (fields["load"], fields["zipf"]) == ("mixed", 1.1)
+    assert fields["commands_per_s"] > fields["transfers_per_second"] > 0
+    assert fields["longest_step_ms"] > 0
+    assert fields["memory_bytes"] > 10 << 20
+    assert fields["warning"] is None or "tmpfs" in fields["warning"]
+    # An event of 192 bytes for each command, and no more than an entry's header for every frame.
+    assert fields["bytes_on_disk"] <= 6050 * 192 + 61 * 128 + (64 << 10)
+
+
+def test_a_mixed_load_can_follow_another_on_the_same_node(real_node, capsys) -> None:
+    for _ in range(2):
+        fields = run_json(capsys, "transfers", *MIXED, "--connect", real_node.address)
+        assert fields["books_fault"] is None
+        assert fields["refused"] == fields["rejected"] == 120
+        assert fields["memory_bytes"] is None
+
+
+def test_the_same_mixed_load_again_is_told_to_be_a_repeat(real_node, capsys) -> None:
+    arguments = ("transfers", *MIXED, "--connect", real_node.address, "--ids", "random", "--seed", "78")
+    assert run_json(capsys, *arguments)["repeated"] == 0
+    assert main(["bench", *arguments, "--json"]) == 1
+    assert "as a repeat, not" in capsys.readouterr().err
 
 
 def test_sdk_on_a_node_of_its_own(tmp_path: Path, capsys) -> None:
@@ -113,6 +156,11 @@ def test_books_that_disagree_fail_the_command(start_fake_node, capsys) -> None:
         (("transfers", "--clients", "0"), "--clients is 1"),
         (("transfers", "--inflight", "-1"), "--inflight is 1"),
         (("transfers", "--seed", "-1"), "--seed is 0"),
+        (("transfers", "--zipf", "-0.1"), "--zipf is 0"),
+        (("transfers", "--zipf", "nan"), "--zipf is 0"),
+        (("transfers", "--ids-before", "-1"), "--ids-before is 0"),
+        (("transfers", "--load", "mixed", "--batch", "7"), "--batch of 8 or more"),
+        (("transfers", "--load", "mixed", "--transfers", "40944"), "takes 40945 --transfers or more"),
         (("transfers", "--echo", "127.0.0.1:1"), "--connect"),
         (("transfers", "--directory", "/nowhere"), "not a folder"),
         (("transfers", "--inflight", "1000", "--transfers", "100000000"), "lower --clients"),

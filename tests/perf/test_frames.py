@@ -119,7 +119,9 @@ import hashlib
 import numpy as np
 from bezant.perf.load.books import LoadAccounts
 from bezant.perf.load.frames import build_commands
+from bezant.perf.load.mixed import UNFUNDED_COUNT, build_parts, lay_out_parts
 from bezant.perf.load.ring import seed_word
+from bezant.perf.load.zipf import zipf_table
 accounts, digest = LoadAccounts(5), hashlib.sha256()
 for batch, millisecond in ((1, 0), (1, 1_700_000_000_000), (3, 1_700_000_000_000)):
     memory = np.zeros(8 * (32 + 128 * batch), np.uint8)
@@ -129,6 +131,16 @@ for batch, millisecond in ((1, 0), (1, 1_700_000_000_000), (3, 1_700_000_000_000
         accounts.heads, accounts.tails, random,
     )
     digest.update(memory)
+heads, tails = (np.arange(5 + UNFUNDED_COUNT + 1) + first for first in (100, 200))
+for millisecond in (0, 1_700_000_000_000):
+    memory = np.zeros(4 * (32 + 128 * 40), np.uint8)
+    parts, random = lay_out_parts(4, 40, 3), np.array([seed_word(3)], np.int64)
+    for first in (0, 4, 8):
+        build_parts(
+            memory, memory.view(np.int64), memory.view(np.uint64), first, 4, 11 * 40 + 3, 40, millisecond,
+            parts, zipf_table(5, 1.1), heads, tails, random,
+        )
+        digest.update(memory)
 print(digest.hexdigest())
 """
 

@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import Iterator
 
 import pytest
 
+from bezant.perf.load.books import Books, books_fault
 from bezant.perf.load.generator import run_transfers
+from bezant.perf.load.mixed import UnexpectedResult
 from bezant.perf.load.plan import LoadPlan
 from bezant.perf.load.sdk import run_sdk
 from bezant.protocol.errors import (
@@ -65,6 +68,55 @@ async def test_rejected_transfers_are_counted_by_code(start_fake_node) -> None:
     assert outcome.books_fault is None
 
 
+MIXED = {"load": "mixed", "zipf": 1.1, "transfers": 4000, "batch": 100, "inflight": 2}
+
+
+async def test_a_mixed_load_ends_with_a_result_that_was_not_expected(good_node) -> None:
+    # This node commits whatever it is asked.
+    expected = "INSUFFICIENT_FUNDS|CREDIT_ACCOUNT_UNKNOWN"
+    with pytest.raises(
+        UnexpectedResult, match=rf"command \d+ of frame 0 \(refused\) was answered COMMITTED, not ({expected})"
+    ):
+        await run_transfers(plan_for(good_node, **MIXED), ignore)
+
+
+async def test_a_mixed_load_ends_with_a_refusal_that_was_not_meant(start_fake_node) -> None:
+    node = start_fake_node("--fault", "reject", "--fault-after", "0")
+    with pytest.raises(
+        UnexpectedResult, match=r"command 0 of frame 0 \(\w+\) was answered INSUFFICIENT_FUNDS, not COMM"
+    ):
+        await run_transfers(plan_for(node, **MIXED), ignore)
+
+
+async def test_a_mixed_load_ends_with_a_repeat(start_fake_node) -> None:
+    with pytest.raises(UnexpectedResult, match="COMMITTED as a repeat, not COMMITTED"):
+        await run_transfers(plan_for(start_fake_node("--fault", "repeat"), **MIXED), ignore)
+
+
+@pytest.mark.parametrize("batch", [1, 50])
+async def test_accounts_of_a_plain_load_may_be_chosen_by_zipfs_law(good_node, batch: int) -> None:
+    outcome = await run_transfers(plan_for(good_node, zipf=1.1, batch=batch), ignore)
+    assert (outcome.accepted, outcome.kinds, outcome.refused) == (500, {"plain": 500}, 0)
+    assert outcome.books_fault is None
+
+
+async def test_transfers_before_the_load_are_part_of_no_figure(good_node) -> None:
+    told: list[int] = []
+    outcome = await run_transfers(plan_for(good_node, ids_before=20_000), told.append)
+    assert outcome.accepted == outcome.kinds["plain"] == 500
+    assert outcome.books_fault is None
+    assert outcome.statistics_after.commands - outcome.statistics_before.commands == 500
+    assert told == sorted(told)
+    assert 20_000 in told
+    assert told[-1] == 20_500
+
+
+async def test_transfers_before_the_load_must_be_committed(start_fake_node) -> None:
+    node = start_fake_node("--fault", "reject", "--fault-after", "1000")
+    with pytest.raises(UnexpectedResult, match=r"before the load.*INSUFFICIENT_FUNDS"):
+        await run_transfers(plan_for(node, ids_before=2000), ignore)
+
+
 async def test_repeats_are_no_transfers(start_fake_node) -> None:
     outcome = await run_transfers(plan_for(start_fake_node("--fault", "repeat")), ignore)
     assert (outcome.accepted, outcome.repeated) == (500, 500)
@@ -77,6 +129,21 @@ async def test_books_that_lack_a_transfer_are_found(start_fake_node) -> None:
     assert outcome.accepted == 500
     assert "500 transfers were answered" in outcome.books_fault
     assert "499" in outcome.books_fault
+
+
+@pytest.mark.parametrize(
+    ("after", "words"),
+    [
+        (Books(17, 5, 7), None),
+        (Books(18, 5, 7), "4 transfers .* 4.5"),
+        (Books(17, 6, 7), "add up to 1"),
+        (Books(17, 5, 9), "2 minor units more than before are held"),
+    ],
+)
+def test_the_books_of_captured_holds(after: Books, words: str | None) -> None:
+    # A transfer, a hold and its capture, and another transfer: the hold touches one account, the others two.
+    fault = books_fault(Books(10, 5, 7), after, 4, holds=1)
+    assert fault is None if words is None else re.search(words, str(fault))
 
 
 @pytest.mark.parametrize("batch", [1, 4])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bezant.perf.load import processes
+from bezant.perf.load.memory import MemoryPeak, family, peak_bytes
 from bezant.perf.load.plan import LoadPlan
 from bezant.perf.load.processes import ChildProcess, LineReader, NodeProcess, ProcessFailed, run_load
 from bezant.perf.load.processor import ProcessorTimes, process_cpu_seconds
@@ -119,6 +120,38 @@ def test_a_load_that_says_nonsense_is_told(tmp_path: Path, monkeypatch, line: st
 def test_a_load_to_nowhere_says_so() -> None:
     with pytest.raises(ConnectionFailed, match=r"127\.0\.0\.1:1"):
         run_load("bezant.perf.load.generator", LoadPlan(address="127.0.0.1:1", transfers=1, accounts=2), print)
+
+
+def test_memory_is_that_of_a_process_and_what_it_started() -> None:
+    grandchild = "import sys; held = b'x' * (64 << 20); print('ready', flush=True); sys.stdin.read()"
+    program = f"""
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", {grandchild!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+sys.stdin.readline()
+child.communicate()
+print("alone", flush=True)
+sys.stdin.read()
+"""
+    with child(program) as process:
+        both = {process.process_id, int(process.read_line(LONG_S))}
+        assert set(family(process.process_id)) == both
+        peak = MemoryPeak(process.process_id)
+        assert peak.bytes_max is None
+        peak.sample()
+        assert peak.bytes_max is not None
+        assert peak.bytes_max > 64 << 20
+        highest = peak.bytes_max
+        process.send(b"\n")
+        assert process.read_line(LONG_S) == b"alone"
+        assert family(process.process_id) == [process.process_id]
+        peak.sample()
+        assert peak.bytes_max == highest
+    assert peak_bytes(process.process_id) is None
+    gone_peak = MemoryPeak(process.process_id)
+    gone_peak.sample()
+    assert gone_peak.bytes_max is None
 
 
 def test_processor_time_grows_and_is_none_for_nobody() -> None:

@@ -12,7 +12,9 @@ from bezant.perf.load.report import Report, Surroundings, make_report, make_tabl
 from bezant.protocol.messages import Statistics
 
 PLAN = LoadPlan(address="", transfers=1000, accounts=10)
-ON_DISK = Surroundings(file_system="ext4", on_memory=False, sync_p50_us={"direct": 70.0, "mmap": 90.0})
+ON_DISK = Surroundings(
+    file_system="ext4", on_memory=False, sync_p50_us={"direct": 70.0, "mmap": 90.0}, memory_bytes=1 << 30
+)
 SETTINGS = {"accounts": 10, "transfers": 1000, "batch": 1, "clients": 1, "inflight": 1, "ids": "time", "seed": 1}
 
 
@@ -22,7 +24,7 @@ def statistics(**changes: object) -> Statistics:
 
 
 BEFORE = statistics(syncs=3, entries=2, stage_s={"execute_busy": 1.0})
-AFTER = statistics(syncs=13, entries=22, stage_s={"execute_busy": 1.5, "sync_wait": 0.25})
+AFTER = statistics(syncs=13, entries=22, loop_stall_recent_ms=12.5, stage_s={"execute_busy": 1.5, "sync_wait": 0.25})
 OUTCOME = LoadOutcome(
     seconds=0.5,
     accepted=1000,
@@ -39,6 +41,7 @@ OUTCOME = LoadOutcome(
     kernel_digest="abc",
     statistics_before=BEFORE,
     statistics_after=AFTER,
+    kinds={"plain": 1000},
 )
 
 
@@ -60,6 +63,15 @@ def test_the_json_has_what_was_promised() -> None:
     assert set(fields["versions"]) == {"python", "bezant", "kernel_digest"}
     assert SETTINGS.items() <= fields.items()
     assert fields["warning"] is None
+    assert (fields["commands_per_s"], fields["refused"], fields["kinds"]) == (2000, 0, {"plain": 1000})
+    assert (fields["longest_step_ms"], fields["memory_bytes"]) == (12.5, 1 << 30)
+
+
+def test_refusals_that_were_meant_are_no_reason_to_warn() -> None:
+    told = report(accepted=980, rejected=20, refused=20)
+    assert told.warning is None
+    assert (told.transfers_per_second, told.commands_per_s) == (1960, 2000)
+    assert "only 98.98 %" in str(report(accepted=970, rejected=30, refused=20).warning)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +112,7 @@ def test_what_was_not_measured_is_null() -> None:
     [
         {},
         {"rejected_codes": {"INSUFFICIENT_FUNDS": 20}, "accepted": 980},
+        {"rejected_codes": {"INSUFFICIENT_FUNDS": 20}, "accepted": 980, "refused": 20, "kinds": {"refused": 20}},
         {"echo_p50_us": None, "accepted": 0, "latency_us": dict.fromkeys(("p50", "max"))},
     ],
 )
@@ -112,4 +125,6 @@ def test_the_table_holds_the_same(changes: dict[str, object]) -> None:
     assert f"{told.transfers_per_second:,.0f}" in text
     assert ("WARNING" in text) == (told.warning is not None)
     assert ("INSUFFICIENT_FUNDS" in text) == bool(told.rejected_codes)
+    assert ("commands/s" in text) == bool(told.refused)
+    assert "1,073,741,824 bytes of memory, longest step of its loop" in text
     assert "1.50 of their sum" in text or told.floor_us["echo_p50"] is None
