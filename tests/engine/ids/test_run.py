@@ -65,6 +65,9 @@ def test_a_run_of_several_chunks(tmp_path: Path) -> None:
     assert np.array_equal(stored[:, 0], hashes[order])
     assert np.array_equal(stored[:, 1], values[order])
     assert np.array_equal(run.fences, hashes[order][::ENTRIES_PER_BLOCK])
+    rest = count % ENTRIES_PER_BLOCK
+    assert rest
+    assert not run.words[-1, 1 + 2 * rest :].any()  # nothing of the chunk before is left in the padding
 
 
 def test_equal_entries_count_once() -> None:
