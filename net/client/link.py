@@ -9,6 +9,7 @@ from bezant.protocol.errors import BezantError, ConnectionFailed, RemoteProtocol
 from bezant.protocol.frames import (
     CLOSES_CONNECTION,
     PROTOCOL_VERSION,
+    FrameError,
     FrameHeader,
     FrameReader,
     Operation,
@@ -140,6 +141,9 @@ def _decode_greeting(header: FrameHeader, body: memoryview) -> Welcome:
     """Decode the first frame that a node sends."""
     if header.operation == Operation.ERROR:
         refusal = decode_message(body, ErrorMessage)
+        if refusal.code == FrameError.HELLO_EXPECTED:
+            # Nothing but HELLO is ever sent first, so it came too late: after a pause of this process or the node's.
+            raise ConnectionFailed(f"the node did not wait for our HELLO: {refusal.message}")
         if refusal.code in CLOSES_CONNECTION:
             raise RemoteProtocolError(f"the node does not understand us: {refusal.message} (error {refusal.code})")
         raise RequestRefused(refusal.code, refusal.message)

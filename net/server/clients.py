@@ -22,6 +22,8 @@ UNSENT_BYTES_MAX: Final = 256 << 20
 As many again are shared out among all connections as their write buffers."""
 GREETING_S_MAX: Final = 20.0
 """Seconds that a connection has to say HELLO, or those that never do would keep others out."""
+GREETING_GRACE_S: Final = 0.1
+"""Seconds in which what has been sent in time is still read, if the loop or the whole machine was held up."""
 GREETINGS_PER_STEP_MAX: Final = 256
 """Connections without a HELLO in time that are told so before it is others' turn."""
 STOP_S_MAX: Final = 1.0
@@ -85,6 +87,10 @@ class Clients:
             self._greeting_timer = asyncio.get_running_loop().call_at(deadline, self._on_greeting_timer)
 
     def _on_greeting_timer(self) -> None:
+        """The loop runs timers before it reads: read once more, then end those that are still late."""
+        self._greeting_timer = asyncio.get_running_loop().call_later(GREETING_GRACE_S, self._end_late)
+
+    def _end_late(self) -> None:
         self._greeting_timer = None
         now = asyncio.get_running_loop().time()
         first = list(islice(self._ungreeted.items(), GREETINGS_PER_STEP_MAX))

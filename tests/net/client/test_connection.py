@@ -311,10 +311,13 @@ async def test_a_node_that_refuses_us_later_leaves_outcomes_unknown(
         await channel.request(Operation.PING, b"")
 
 
-async def test_a_node_without_room_for_a_connection_is_asked_again(server: ScriptedServer, channel: TcpChannel) -> None:
+@pytest.mark.parametrize("code", [FrameError.OVERLOADED, FrameError.HELLO_EXPECTED])
+async def test_a_node_without_room_or_time_for_a_connection_is_asked_again(
+    server: ScriptedServer, channel: TcpChannel, code: FrameError
+) -> None:
     async def refuse_twice(seen: Seen) -> None:
         if seen.peer.number < 3:
-            await seen.peer.refuse(seen, FrameError.OVERLOADED)
+            await seen.peer.refuse(seen, code)
         else:
             await server.answer(seen)
 

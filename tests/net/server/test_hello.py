@@ -1,16 +1,18 @@
 """Claim: a connection begins with HELLO, and whoever begins otherwise learns why and is let go."""
 
 import asyncio
+import socket
+import time
 
 import msgspec
 import pytest
 
-from bezant.protocol.frames import FrameError, Operation, encode_frame
+from bezant.protocol.frames import FrameError, FrameReader, Operation, encode_frame
 from bezant.protocol.messages import Hello, Welcome, decode_message, encode_message
 
 from .books import COMMITTED, transfer_frame
 from .conftest import StartNode
-from .node import HELLO, Client, Node, until
+from .node import HELLO, WAIT_S, Client, Node, until
 
 
 async def test_welcome_says_who_answers(node: Node) -> None:
@@ -147,17 +149,17 @@ async def test_a_connection_that_does_not_say_hello_in_time_is_told_so(node: Nod
 
 async def test_many_that_do_not_say_hello_are_told_a_few_at_a_time(node: Node, limits, monkeypatch) -> None:
     """Each when its time is up, by one timer, however many have come and gone meanwhile."""
-    limits(GREETING_S_MAX=0.3, GREETINGS_PER_STEP_MAX=3, WRITE_STALL_S_MAX=0.1)
+    limits(GREETING_S_MAX=0.3, GREETINGS_PER_STEP_MAX=3, GREETING_GRACE_S=0.01, WRITE_STALL_S_MAX=0.1)
     await until(lambda: node.reactor.counters.connections == 0)
     steps: list[int] = []
-    on_timer = node.clients._on_greeting_timer
+    end_late = node.clients._end_late
 
     def counted() -> None:
         before = len(node.clients._ungreeted)
-        on_timer()
+        end_late()
         steps.append(before - len(node.clients._ungreeted))
 
-    monkeypatch.setattr(node.clients, "_on_greeting_timer", counted)
+    monkeypatch.setattr(node.clients, "_end_late", counted)
     silent = [await node.connect(greet=False) for _ in range(10)]
     (await node.connect(greet=False)).abort()
     talker = await node.connect()
@@ -169,3 +171,16 @@ async def test_many_that_do_not_say_hello_are_told_a_few_at_a_time(node: Node, l
     assert max(steps) == 3
     assert node.clients._ungreeted == {}
     assert (await talker.ask(Operation.PING)).operation == Operation.PING
+
+
+async def test_a_hello_that_came_while_the_node_was_held_up_is_in_time(node: Node, limits) -> None:
+    """As when a machine sleeps: the clock has moved on, and what was sent is still to be read."""
+    limits(GREETING_S_MAX=0.2)
+    await until(lambda: node.reactor.counters.connections == 0)
+    talker = await asyncio.to_thread(socket.create_connection, ("127.0.0.1", node.port), WAIT_S)
+    await until(lambda: node.reactor.counters.connections == 1)
+    talker.sendall(HELLO)
+    time.sleep(0.5)  # holds up the loop, which is the node's
+    [(header, _)] = FrameReader().feed(await asyncio.to_thread(talker.recv, 4096))
+    assert header.operation == Operation.HELLO
+    talker.close()
