@@ -173,14 +173,21 @@ async def test_many_that_do_not_say_hello_are_told_a_few_at_a_time(node: Node, l
     assert (await talker.ask(Operation.PING)).operation == Operation.PING
 
 
-async def test_a_hello_that_came_while_the_node_was_held_up_is_in_time(node: Node, limits) -> None:
-    """As when a machine sleeps: the clock has moved on, and what was sent is still to be read."""
+async def test_a_hello_that_came_while_the_node_was_held_up_is_in_time(node: Node, limits, monkeypatch) -> None:
+    """It is there to be read when the deadline has passed, and the loop looks at deadlines first."""
     limits(GREETING_S_MAX=0.2)
     await until(lambda: node.reactor.counters.connections == 0)
+    neighbour = await node.connect()
+    connections = node.reactor.counters.connections
     talker = await asyncio.to_thread(socket.create_connection, ("127.0.0.1", node.port), WAIT_S)
-    await until(lambda: node.reactor.counters.connections == 1)
-    talker.sendall(HELLO)
-    time.sleep(0.5)  # holds up the loop, which is the node's
+    await until(lambda: node.reactor.counters.connections == connections + 1)
+
+    def hold_up(*_: object) -> None:
+        talker.sendall(HELLO)
+        time.sleep(0.5)
+
+    monkeypatch.setattr(next(one for one in node.connections if one._greeted and one._transport), "_dispatch", hold_up)
+    await neighbour.send(encode_frame(Operation.PING, 1))
     [(header, _)] = FrameReader().feed(await asyncio.to_thread(talker.recv, 4096))
     assert header.operation == Operation.HELLO
     talker.close()
