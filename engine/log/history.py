@@ -11,12 +11,12 @@ from typing import Final
 
 import numpy as np
 
-from bezant.engine.log.entry import body_is_whole, decode_header
+from bezant.engine.log.entry import EntryHeader, body_is_whole, decode_header
 from bezant.engine.log.seeking import copy_events
 from bezant.engine.log.segment import Segment
 from bezant.protocol.errors import CorruptLog, LedgerError
 from bezant.protocol.kinds import EntryKind
-from bezant.protocol.records import ENTRY_HEADER_SIZE, EVENT, Records, Words
+from bezant.protocol.records import ENTRY_HEADER_SIZE, EVENT, EVENT_SIZE, Records, Words
 
 SEGMENTS_MAPPED_MAX: Final = 64
 """Segments mapped at one time for reading history; each mapping holds a file descriptor."""
@@ -68,33 +68,42 @@ class History:
                 f"{segment.name}, offset {found[copied]}: found no whole entry header on the way to the event with "
                 f"sequence {sequences[copied]}; what was durable is damaged now. Restore the file from a copy"
             )
-        for offset in np.unique(found).tolist():
-            self._verify(segment, offset)
+        offset = 0
+        for place in found.tolist():
+            if place != offset:
+                offset = place
+                self._verify(segment, offset)
 
     def _verify(self, segment: Segment, offset: int) -> None:
         """Raise `CorruptLog` unless an entry that has events is as it was written."""
-        place = (segment.number, offset)
-        if place in self._verified:
-            self._verified.move_to_end(place)
-            return
-        mapping = segment.mapping()
-        header = decode_header(mapping[offset:])
-        problem = ""
+        view, body_at, problem = segment.view(), offset + ENTRY_HEADER_SIZE, ""
+        header = decode_header(view[offset:body_at])
         if header is None:
             problem = "no whole entry header"
         elif header.log_id != segment.log_id or header.kind != EntryKind.EVENTS:
             problem = "an entry of another log or kind"
-        elif not body_is_whole(header, mapping[offset + ENTRY_HEADER_SIZE :][: header.body_size].data):
+        elif header.body_size != header.count * EVENT_SIZE:
+            problem = f"an entry of {header.count} events in {header.body_size} bytes"
+        elif not self._is_whole((segment.number, offset), header, view[body_at : body_at + header.body_size]):
             problem = "an entry whose body fails its checksum"
-        elif header.body_size >= REMEMBERED_FROM_SIZE:
-            self._verified[place] = None
-            if len(self._verified) > ENTRIES_VERIFIED_MAX:
-                self._verified.popitem(last=False)
         if problem:
             raise CorruptLog(
                 f"{segment.name}, offset {offset}: found {problem} where events are read back; what was durable is "
                 "damaged now. Restore the file from a copy"
             )
+
+    def _is_whole(self, place: tuple[int, int], header: EntryHeader, body: memoryview) -> bool:
+        """Whether the body of the entry at (segment number, offset) matches its checksum, or did so lately."""
+        if header.body_size < REMEMBERED_FROM_SIZE:
+            return body_is_whole(header, body)
+        if place not in self._verified:
+            if not body_is_whole(header, body):
+                return False
+            self._verified[place] = None
+            if len(self._verified) > ENTRIES_VERIFIED_MAX:
+                self._verified.popitem(last=False)
+        self._verified.move_to_end(place)
+        return True
 
     def _keep_mapped(self, segment: Segment) -> None:
         """Remember that a segment was read; unmap the one that was not for longest if there are too many."""

@@ -28,6 +28,7 @@ from bezant.engine.log.history import History
 from bezant.engine.log.preparing import PreparedSegments
 from bezant.engine.log.recovery import DURABLE_BY_CHECKPOINT, RecoveryReport, Walk
 from bezant.engine.log.resume import ResumePoint
+from bezant.engine.log.seeking import warm_seeking
 from bezant.engine.log.segment import Segment, segment_name, segment_numbers
 from bezant.engine.log.segment_folder import SegmentFolder
 from bezant.engine.log.storage import Directory, LogFile
@@ -163,7 +164,7 @@ class Log:
         for entry in walk:
             yield entry
             entries += 1
-            self._note_walked(walk)
+            self._note_durable(entry.header)
         self._finish_open(walk, watermark, entries)
 
     def follow(self, until_index: int) -> Iterator[Entry]:
@@ -177,7 +178,8 @@ class Log:
         self._note_walked(walk)  # the entry at which an earlier iteration was given up
         for entry in walk.up_to(until_index):
             yield entry
-            self._note_walked(walk)
+            self._note_durable(entry.header)
+        self._note_walked(walk)
 
     def resume_point(self) -> ResumePoint | None:
         """Where an opening can begin behind the entry that `open` or `follow` has yielded last; None before the first.
@@ -208,6 +210,7 @@ class Log:
         segments = self._history.segments
         behind = segments[walk.last_segment.number :]
         del segments[walk.last_segment.number :]
+        self._note_walked(walk)
         self._write_count = watermark.write_count
         self._durable_segment, self._durable_offset = walk.last_segment.number, walk.last_segment.end
         self._is_open = True
@@ -217,6 +220,7 @@ class Log:
                 # A torn tail that was zeroed here, and not synced when that process was killed, would come back.
                 segment.open_file().sync()
             self._write_watermark(clean_stop=0)
+            warm_seeking()
             self._prepared.start(self.log_id, behind, (behind or segments)[-1].number + 1)
         for segment in (segments[-1], *behind):
             segment.unmap()

@@ -23,6 +23,7 @@ decides by the same table.
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
+import blake3
 import numpy as np
 
 from bezant.engine.log.control import Watermark
@@ -134,10 +135,10 @@ class Walk:
             segment.restore(summary)
         self._at = start.segment_number - 1
         segment = self._segments[self._at]
-        mapping = segment.mapping().data
-        encoded = bytes(mapping[start.entry_offset :][:ENTRY_HEADER_SIZE])
+        view = segment.view()
+        encoded = bytes(view[start.entry_offset :][:ENTRY_HEADER_SIZE])
         header = decode_header(encoded)
-        body = mapping[start.entry_offset + ENTRY_HEADER_SIZE : start.end_offset]
+        body = view[start.entry_offset + ENTRY_HEADER_SIZE : start.end_offset]
         self.next_index = start.index
         self._problem = self._find_problem(header, body, HASH_NONE if header is None else header.previous_hash)
         if not self._problem and entry_hash(encoded, body) != start.chain_hash:
@@ -179,11 +180,12 @@ class Walk:
         """The entry at the walk's place, which moves on behind it; None if no next entry can be read there."""
         segment = self._segments[self._at]
         offset = segment.end
-        mapping = segment.mapping().data
-        encoded = bytes(mapping[offset : offset + ENTRY_HEADER_SIZE])
-        header = decode_header(encoded)
+        view = segment.view()
         body_at = offset + ENTRY_HEADER_SIZE
-        body = mapping[body_at : body_at + (header.body_size if header else 0)]
+        encoded = bytes(view[offset:body_at])
+        header = decode_header(encoded)
+        end = body_at + (header.body_size if header is not None else 0)
+        body = view[body_at:end]
         self._problem = self._find_problem(header, body, self.previous_hash)
         if header is None or self._problem:
             self._torn = (segment, offset) if np.any(segment.mapping()[offset:]) else None
@@ -192,7 +194,7 @@ class Walk:
             return None
         self._check_known(segment, header, offset)
         segment.note_entry(header, offset)
-        self._note(segment, header, offset, entry_hash(encoded, body))
+        self._note(segment, header, offset, blake3.blake3(view[offset:end]).digest())
         return Entry(header, encoded, body)
 
     def _note(self, segment: Segment, header: EntryHeader, offset: int, chain_hash: bytes) -> None:
@@ -222,7 +224,7 @@ class Walk:
         """What is wrong with an entry that should come next, in words; empty if nothing is."""
         if header is None:
             return "no whole entry header"
-        if not self._is_ours(header):
+        if header.log_id != self._log_id or header.shard != self._shard:
             return "an entry of another log"
         if header.index != self.next_index:
             return f"an entry with index {header.index}"
@@ -237,16 +239,21 @@ class Walk:
 
     def _check_known(self, segment: Segment, header: EntryHeader, offset: int) -> None:
         """Refuse an entry that is whole and beyond this version: to take it for damage would be to cut it off."""
-        for what, number, known in (
-            ("kind", header.kind, header.kind in _KINDS),
-            ("format", header.format_version, header.format_version <= LOG_FORMAT_VERSION),
-            ("rules", header.rules_version, header.rules_version <= RULES_VERSION),
+        if (
+            header.kind in _KINDS
+            and header.format_version <= LOG_FORMAT_VERSION
+            and header.rules_version <= RULES_VERSION
         ):
-            if not known:
-                raise UnsupportedFormat(
-                    f"{segment.name}, offset {offset}: entry {header.index} has {what} {number}, which this version of "
-                    "Bezant does not know: start the newer version that wrote it"
-                )
+            return
+        what, number = "rules", header.rules_version
+        if header.kind not in _KINDS:
+            what, number = "kind", header.kind
+        elif header.format_version > LOG_FORMAT_VERSION:
+            what, number = "format", header.format_version
+        raise UnsupportedFormat(
+            f"{segment.name}, offset {offset}: entry {header.index} has {what} {number}, which this version of "
+            "Bezant does not know: start the newer version that wrote it"
+        )
 
     def _check_complete(self, segment: Segment, following: Segment) -> None:
         """Raise `CorruptLog` if the segment behind begins with an entry that has others before it."""

@@ -55,3 +55,11 @@ def copy_events(segment: Bytes, sequences: Words, starts: Words, found: Words, e
         for word in range(_EVENT_WORDS):
             store_word(events, number * EVENT_SIZE + 8 * word, load_word(segment, source + 8 * word))
     return len(sequences)
+
+
+def warm_seeking() -> None:
+    """Compile or load the kernel before anybody waits for an event."""
+    nothing = np.zeros(0, np.int64)
+    segment = np.zeros(0, np.uint8)
+    segment.flags.writeable = False  # as mappings are, which makes it another type to the compiler
+    copy_events(segment, nothing, nothing, nothing, np.zeros(0, np.uint8))

@@ -15,7 +15,7 @@ from bezant.protocol.errors import CorruptLog, LedgerError
 from bezant.protocol.records import SEGMENT_HEADER_SIZE
 
 from .crashes import COUNT, FULL, History, Remains
-from .logs import SEGMENT_SIZE, Fact, Writer, contents, fact_of, flip, open_entries, resume_points
+from .logs import SEGMENT_SIZE, Fact, Writer, contents, fact_of, flip, open_entries, resume_points, segment_path
 from .memory_disk import MemoryDisk
 from .test_segments import mapped_segments
 
@@ -97,9 +97,13 @@ def test_a_reader_may_stop_anywhere_and_go_on(directory: Directory) -> None:
     points = resume_points(directory)
     log = open_log(directory, writable=False)
     facts = [fact_of(entry) for entry in islice(log.open(until_index=writer.log.durable_index), 2)]
-    for steps in (1, 3, 2, 1):
+    for steps in (1, 3, 2):
         facts += [fact_of(entry) for entry in islice(log.follow(writer.log.durable_index), steps)]
         assert log.resume_point() == points[len(facts) - 1]
+        for _ in islice(log.follow(writer.log.durable_index), 1):
+            events = log.read_events(np.arange(1, facts[-1].first_sequence + facts[-1].count))
+            assert events.tobytes() == b"".join(fact.body for fact in facts)
+        facts.append(writer.facts[len(facts)])
     facts += follow(log, writer.log.durable_index)
     assert facts == writer.facts
     check_all_read(log, writer)
@@ -202,13 +206,19 @@ def test_more_than_there_is_is_refused(tmp_path: Path, history: History) -> None
     log.close()
 
 
-def test_a_segment_that_was_made_meanwhile_must_be_whole(tmp_path: Path) -> None:
+def test_a_segment_that_was_made_meanwhile_must_be_whole_and_ours(tmp_path: Path) -> None:
     writer = Writer(tmp_path)
     writer.write(FULL)
     log, _ = open_entries(tmp_path, writable=False, until_index=1)
     writer.write(FULL)
     flip(tmp_path / segment_name(2), 100)
     with pytest.raises(CorruptLog, match="the header of the segment is damaged"):
+        follow(log, 2)
+    other = Writer(tmp_path / "other")
+    other.write(FULL, FULL)
+    other.close()
+    segment_path(tmp_path, 2).write_bytes(segment_path(tmp_path / "other", 2).read_bytes())
+    with pytest.raises(CorruptLog, match="segment 2 belongs to another log"):
         follow(log, 2)
     log.close()
     writer.close()

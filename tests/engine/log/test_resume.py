@@ -135,15 +135,17 @@ def test_there_is_no_point_before_the_first_entry(tmp_path: Path) -> None:
 
 def test_a_point_stays_as_it_is_while_the_log_goes_on(tmp_path: Path) -> None:
     """That of a log that is open to write is about the last entry that was there at its start."""
-    writer = Writer(tmp_path)
+    size = 4 * SEGMENT_SIZE
+    writer = Writer(tmp_path, segment_size=size)
     writer.write(3, 1)
     writer.close()
-    writer = Writer(tmp_path)
+    writer = Writer(tmp_path, segment_size=size)
     before = writer.log.resume_point()
     assert before is not None
     assert before.index == 2
-    writer.write(1, 300, 20)
-    assert writer.log.resume_point() == before
+    for counts in ((1, 400, 20), (400,), (1000, 1)):
+        writer.write(*counts)
+        assert writer.log.resume_point() == before
     writer.close()
     again = open_behind(tmp_path, before, writer.facts)
     assert again.facts == writer.facts

@@ -1,0 +1,279 @@
+"""Claim: what is read back is what was written, or it is refused with the place where it is damaged."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bezant.engine.compiled import COMPILED
+from bezant.engine.log import history as history_module
+from bezant.engine.log.entry import (
+    BODY_SIZE_MAX,
+    Entry,
+    EntryHeader,
+    body_is_whole,
+    decode_header,
+    encode_entry,
+    with_durable_before,
+)
+from bezant.engine.log.history import REMEMBERED_FROM_SIZE
+from bezant.engine.log.log import Log
+from bezant.engine.log.seeking import copy_events, warm_seeking
+from bezant.engine.log.segment import segment_name
+from bezant.protocol.errors import CorruptLog
+from bezant.protocol.kinds import EntryKind
+from bezant.protocol.records import ENTRY_HEADER_SIZE, EVENT_SIZE, SEGMENT_HEADER_SIZE, Bytes
+
+from .logs import (
+    Writer,
+    contents,
+    damage,
+    entry_size,
+    events_of,
+    flip,
+    open_entries,
+    places_in,
+    resume_points,
+    segment_path,
+)
+
+LARGE: Final = REMEMBERED_FROM_SIZE // EVENT_SIZE + 1
+"""Events of an entry that is remembered once it was verified."""
+
+
+def read(log: Log, *sequences: int) -> list[int]:
+    return log.read_events(np.array(sequences, np.int64))["amount"].tolist()
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Writer:
+    """Four entries in one segment: events 1; 2 and 3; 4; 5."""
+    writer = Writer(tmp_path)
+    writer.write(1, 2, 1)
+    writer.write(1)
+    return writer
+
+
+def test_every_byte_of_an_entry_counts(tmp_path: Path, writer: Writer) -> None:
+    place = places_in(tmp_path)[1]
+    for offset in range(place.start, place.end):
+        flip(segment_path(tmp_path), offset, offset % 8)
+        for sequences in ((2,), (3,), (1, 2, 5)):
+            with pytest.raises(CorruptLog, match=f"^{segment_name(1)}, offset {place.start}: found "):
+                writer.read(*sequences)
+        assert writer.read(1) == [1]
+        flip(segment_path(tmp_path), offset, offset % 8)
+    assert writer.read(1, 2, 3, 4, 5) == [1, 2, 3, 4, 5]
+    writer.close()
+
+
+def test_headers_on_the_way_count_as_well(tmp_path: Path, writer: Writer) -> None:
+    """So that no damaged size leads the walk to bytes that only look like an entry. Bodies are passed over."""
+    place = places_in(tmp_path)[1]
+    for offset in range(place.start, place.body):
+        flip(segment_path(tmp_path), offset)
+        with pytest.raises(CorruptLog, match=rf"offset {place.start}: found no whole entry header .* sequence 5; "):
+            writer.read(5)
+        flip(segment_path(tmp_path), offset)
+    flip(segment_path(tmp_path), place.body)
+    assert writer.read(1, 4, 5) == [1, 4, 5]
+    with pytest.raises(CorruptLog, match=f"offset {place.start}: found an entry whose body fails its checksum"):
+        writer.read(2)
+    writer.close()
+
+
+def test_damage_before_a_checkpoint_is_found_when_it_is_read(tmp_path: Path) -> None:
+    writer = Writer(tmp_path)
+    writer.write(200, 100, 300, 1)
+    writer.close()
+    point = resume_points(tmp_path)[2]
+    first = places_in(tmp_path, 1)[1]
+    flip(segment_path(tmp_path), first.body + 50 * EVENT_SIZE)
+    log, _ = open_entries(tmp_path, start=point)
+    assert read(log, 1, 200, 301, 601) == [1, 200, 301, 601]
+    for sequence in (201, 250, 300):
+        with pytest.raises(CorruptLog, match=f"^{segment_name(1)}, offset {first.start}: .*body fails its checksum"):
+            read(log, sequence)
+    log.close()
+
+
+# --- What was verified lately
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Indexes of the entries whose bodies are hashed, as they are."""
+    indexes: list[int] = []
+
+    def noted(header: EntryHeader, body: memoryview) -> bool:
+        indexes.append(header.index)
+        return body_is_whole(header, body)
+
+    monkeypatch.setattr(history_module, "body_is_whole", noted)
+    return indexes
+
+
+def test_a_large_entry_is_hashed_once(tmp_path: Path, hashed: list[int]) -> None:
+    writer = Writer(tmp_path)
+    writer.write(LARGE, 1, LARGE - 2)
+    for sequence in range(1, LARGE + 1):
+        assert writer.read(sequence) == [sequence]
+    assert hashed == [1]
+    sequences = list(range(1, 2 * LARGE))
+    assert writer.read(*sequences) == sequences
+    assert writer.read(*sequences) == sequences
+    assert hashed == [1, 2, 3, 2, 3]  # small ones are not worth remembering
+    writer.close()
+
+
+def test_only_the_entries_verified_last_are_remembered(
+    tmp_path: Path, hashed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_module, "ENTRIES_VERIFIED_MAX", 2)
+    writer = Writer(tmp_path)
+    writer.write(LARGE, LARGE, LARGE)
+    for number in (0, 1, 0, 2, 0, 1, 2):
+        assert writer.read(1 + number * LARGE) == [1 + number * LARGE]
+    assert hashed == [1, 2, 3, 2, 3]
+    writer.close()
+
+
+def test_an_entry_that_fails_is_not_remembered(tmp_path: Path) -> None:
+    writer = Writer(tmp_path)
+    writer.write(LARGE)
+    offset = places_in(tmp_path)[0].end - 1
+    for _ in range(2):
+        flip(segment_path(tmp_path), offset)
+        for _ in range(2):
+            with pytest.raises(CorruptLog, match="body fails its checksum"):
+                writer.read(1)
+        flip(segment_path(tmp_path), offset)
+    assert writer.read(1) == [1]
+    writer.close()
+
+
+# --- Headers that are whole, and wrong
+
+WRONG: Final[dict[str, dict[str, int]]] = {
+    "a body that ends behind the segment": {"body_size": BODY_SIZE_MAX},
+    "a body below zero": {"body_size": -1},
+    "a body far below zero": {"body_size": -(2**31)},
+    "a body as if to go back": {"body_size": -entry_size(1)},
+    "no body for its events": {"body_size": 0},
+    "a body that ends in the middle": {"body_size": EVENT_SIZE - 8},
+    "more events than fit in it": {"count": 2**31 - 1},
+    "events below zero": {"count": -1},
+    "no events": {"count": 0},
+    "events that come later": {"first_sequence": 4},
+    "events far away": {"first_sequence": 2**62},
+    "events that came before": {"first_sequence": -(2**62), "count": 2**31 - 1},
+    "another kind": {"kind": int(EntryKind.FILLER)},
+    "another log": {"log_id": 1},
+}
+
+
+@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
+def test_a_header_that_is_whole_is_not_believed_blindly(tmp_path: Path, change: dict[str, int]) -> None:
+    """It lies before a checkpoint, so that nothing but reading comes across it."""
+    writer = Writer(tmp_path)
+    writer.write(1, 1, 1, 1)
+    writer.close()
+    point = resume_points(tmp_path)[3]
+    place = places_in(tmp_path)[1]
+    data = np.frombuffer(segment_path(tmp_path).read_bytes(), np.uint8)
+    header = decode_header(data[place.start : place.body])
+    assert header is not None
+    wrong = with_durable_before(Entry(header._replace(**change), b"", b""), header.durable_before)
+    assert wrong.header.body_checksum == header.body_checksum
+    damage(segment_path(tmp_path), place.start, wrong.encoded)
+    log, entries = open_entries(tmp_path, writable=False, start=point)
+    assert entries == []
+    with pytest.raises(CorruptLog, match=f"^{segment_name(1)}, offset "):
+        read(log, 2)
+    assert read(log, 1) == [1]
+    log.close()
+
+
+def test_an_entry_of_another_log_is_not_taken_for_one_of_this(tmp_path: Path) -> None:
+    """Whole, in the same place, with the same sequences."""
+    for name in ("ours", "other"):
+        writer = Writer(tmp_path / name)
+        writer.write(1, 1, 1)
+        writer.close()
+    place = places_in(tmp_path / "other")[1]
+    stale = contents(tmp_path / "other")[segment_name(1)][place.start : place.end]
+    point = resume_points(tmp_path / "ours")[2]
+    damage(segment_path(tmp_path / "ours"), place.start, stale)
+    log, _ = open_entries(tmp_path / "ours", start=point)
+    with pytest.raises(CorruptLog, match=f"offset {place.start}: found an entry of another log"):
+        read(log, 2)
+    log.close()
+
+
+# --- The kernel
+
+LOG_ID: Final = 77
+COUNTS: Final = (1, 3, 0, 1, 2, 1)
+
+
+def segment_of(counts: tuple[int, ...]) -> tuple[Bytes, list[int]]:
+    """A segment with entries of so many events, and the offset of each."""
+    data, offsets, sequence = bytearray(SEGMENT_HEADER_SIZE), [], 1
+    for index, count in enumerate(counts, 1):
+        body = events_of(sequence, count).tobytes()
+        header = EntryHeader(
+            0, 0, bytes(32), 0, index, sequence, index, 0, count, len(body), int(EntryKind.EVENTS), 1, 1, LOG_ID, 0
+        )
+        offsets.append(len(data))
+        data += encode_entry(header, body).encoded + body
+        sequence += count
+    return np.frombuffer(bytes(data), np.uint8), offsets
+
+
+def run(
+    function: Callable[..., Any], segment: Bytes, sequences: list[int], starts: list[int]
+) -> tuple[int, list[int], bytes]:
+    found, events = np.full(len(sequences), -1, np.int64), np.zeros(len(sequences) * EVENT_SIZE, np.uint8)
+    copied = function(segment, np.array(sequences, np.int64), np.array(starts, np.int64), found, events)
+    return int(copied), found.tolist(), events.tobytes()
+
+
+def test_events_are_copied_and_their_entries_told() -> None:
+    segment, offsets = segment_of(COUNTS)
+    sequences = [1, 2, 4, 5, 7, 8]
+    expected = [offsets[0], offsets[1], offsets[1], offsets[3], offsets[4], offsets[5]]
+    events = b"".join(events_of(sequence, 1).tobytes() for sequence in sequences)
+    for starts in ([offsets[0]] * 6, [*expected[:3], offsets[2], *expected[4:]]):
+        assert run(copy_events, segment, sequences, starts) == (6, expected, events)
+    assert run(copy_events, segment, [], []) == (0, [], b"")
+    for start in (-1, 0, SEGMENT_HEADER_SIZE - 1, len(segment) - ENTRY_HEADER_SIZE + 1, len(segment), 2**62):
+        copied, found, _ = run(copy_events, segment, [8], [start])
+        assert (copied, found) == (0, [max(start, 0)])
+    for sequence in (0, -1, 9, 2**62):
+        assert run(copy_events, segment, [sequence], [offsets[0]])[0] == 0
+    warm_seeking()
+
+
+@pytest.mark.skipif(not COMPILED, reason="this run is the uncompiled one")
+@settings(max_examples=300, deadline=None)
+@given(
+    sequences=st.lists(st.integers(0, 9), max_size=6).map(sorted),
+    starts=st.lists(st.integers(0, len(COUNTS) - 1), min_size=6, max_size=6),
+    flips=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 7)), max_size=2),
+    cut=st.integers(0, 400),
+)
+def test_compiled_or_not_is_the_same(
+    sequences: list[int], starts: list[int], flips: list[tuple[int, int]], cut: int
+) -> None:
+    whole, offsets = segment_of(COUNTS)
+    segment = whole.copy()
+    for offset, bit in flips:
+        segment[SEGMENT_HEADER_SIZE + offset] ^= 1 << bit
+    segment = segment[: len(segment) - cut]
+    segment.flags.writeable = False
+    at = [offsets[start] for start in starts[: len(sequences)]]
+    assert run(copy_events, segment, sequences, at) == run(copy_events.py_func, segment, sequences, at)
