@@ -15,18 +15,16 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bezant.engine.ledger.ledger import (
-    ACCOUNTS_MAX_DEFAULT,
-    HOLDS_MAX_DEFAULT,
-    IDS_CAPACITY_INITIAL_DEFAULT,
-    Ledger,
-    ids_capacity_for,
-)
+from bezant.engine.checkpoints.checkpointer import Checkpointer, LedgerSettings, restore_ledger
+from bezant.engine.checkpoints.file import Manifest
+from bezant.engine.checkpoints.folder import CheckpointFolder
+from bezant.engine.ids.run_set import RunSet
+from bezant.engine.ledger.index import SLOT_BYTES
+from bezant.engine.ledger.ledger import ACCOUNTS_MAX_DEFAULT, HOLDS_MAX_DEFAULT
 from bezant.engine.ledger.state import EXPIRES_PER_ENTRY_MAX
 from bezant.engine.log.entry import RULES_VERSION
 from bezant.engine.log.log import FREE_SPACE_FLOOR_DEFAULT, SEGMENT_SIZE_DEFAULT, Group, Log, open_log
 from bezant.engine.log.storage import Directory, FolderLock
-from bezant.engine.replay import replay_entry
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.currencies import ISO_4217
 from bezant.protocol.errors import (
@@ -35,10 +33,29 @@ from bezant.protocol.errors import (
 )
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.messages import ControlEntry, Currency, encode_message
-from bezant.protocol.records import COMMAND, EVENT_ANSWER, EVENT_SIZE, RESULT, Records, Words, position_of
+from bezant.protocol.records import (
+    COMMAND,
+    ENTRY_HEADER_SIZE,
+    EVENT_ANSWER,
+    EVENT_SIZE,
+    RESULT,
+    SEGMENT_HEADER_SIZE,
+    Records,
+    Words,
+    position_of,
+)
 
 BATCH_COMMANDS_MAX: Final = 32_768
 """Commands that one `execute` takes: the events of so many fit in one entry."""
+
+IDS_MEMORY_BYTES_DEFAULT: Final = 1 << 30
+"""Memory for ids, of whatever age: tables, filters of those on disk, and those of the child that makes checkpoints."""
+IDS_MEMORY_BYTES_MIN: Final = 64 << 20
+"""Memory for ids with which a table still takes a batch while another one is frozen."""
+CHECKPOINT_IDS_DEFAULT: Final = 1 << 22
+"""New ids after which a checkpoint is made."""
+CHECKPOINT_ENTRIES_DEFAULT: Final = 100_000
+"""Entries after which a checkpoint is made, however few ids they have: each costs a start some 30 us."""
 
 _NO_PRESET: Final = np.zeros(0, np.int64)
 
@@ -50,7 +67,39 @@ class ReplicaSettings(msgspec.Struct, frozen=True):
     free_space_floor: int = FREE_SPACE_FLOOR_DEFAULT
     accounts_max: int = ACCOUNTS_MAX_DEFAULT
     holds_max: int = HOLDS_MAX_DEFAULT
-    ids_capacity_initial: int = IDS_CAPACITY_INITIAL_DEFAULT
+    ids_memory_bytes: int = IDS_MEMORY_BYTES_DEFAULT
+    checkpoint_ids: int = CHECKPOINT_IDS_DEFAULT
+    checkpoint_entries: int = CHECKPOINT_ENTRIES_DEFAULT
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what no replica can work with."""
+        if self.ids_memory_bytes < IDS_MEMORY_BYTES_MIN:
+            raise ValueError(f"ids need {IDS_MEMORY_BYTES_MIN} bytes of memory at least, not {self.ids_memory_bytes}")
+        expires = min(EXPIRES_PER_ENTRY_MAX, self.holds_max)
+        segment_size_min = SEGMENT_HEADER_SIZE + ENTRY_HEADER_SIZE + (expires + 1) * EVENT_SIZE
+        if self.segment_size < segment_size_min:
+            raise ValueError(
+                f"a segment of {self.segment_size} bytes has no room for a command and the {expires} holds that may "
+                f"expire before it: at least {segment_size_min}"
+            )
+        if self.checkpoint_ids < 1 or self.checkpoint_entries < 1:
+            raise ValueError("a checkpoint comes after one id and one entry at the earliest")
+
+    @property
+    def ledger_settings(self) -> LedgerSettings:
+        """Sizes of the ledger. A quarter of the memory for ids is for the two tables, each a power of two of slots."""
+        slots = self.ids_memory_bytes // 4 // (2 * SLOT_BYTES)
+        return LedgerSettings(self.accounts_max, self.holds_max, 1 << (slots.bit_length() - 1))
+
+    @property
+    def filter_bytes_max(self) -> int:
+        """Memory for filters of ids on disk: half of the memory for ids. (The last quarter is the child's.)"""
+        return self.ids_memory_bytes // 2
+
+    @property
+    def freeze_at_ids(self) -> int:
+        """Ids in memory at which a checkpoint is due; a table must have as much room again while it is made."""
+        return min(self.checkpoint_ids, self.ledger_settings.generation_capacity // 2)
 
 
 class Executed(NamedTuple):
@@ -70,18 +119,31 @@ class Replica:
     """The write side of one shard on one node. Use `open_replica`."""
 
     def __init__(
-        self, log: Log, lock: FolderLock, settings: ReplicaSettings, *, shard: int, clock_ns: Callable[[], int]
+        self,
+        log: Log,
+        lock: FolderLock,
+        checkpoints: CheckpointFolder,
+        settings: ReplicaSettings,
+        *,
+        shard: int,
+        clock_ns: Callable[[], int],
     ) -> None:
         self.log = log
         self.shard = shard
-        self.ledger = Ledger(
-            shard=shard,
-            accounts_max=settings.accounts_max,
-            holds_max=settings.holds_max,
-            ids_capacity_initial=ids_capacity_for(log.count_events_at_most(), settings.ids_capacity_initial),
-            fetch_events=log.read_events,
-        )
+        self.settings = settings
+        self.checkpoints = checkpoints
         self.durable = log.is_durable
+        self.frozen_index = 0
+        self._restored = restore_ledger(
+            checkpoints,
+            settings.ledger_settings,
+            log.read_events,
+            shard=shard,
+            filter_bytes_max=settings.filter_bytes_max,
+        )
+        self.ledger = self._restored.ledger
+        self.id_runs = self._restored.runs
+        self._checkpoint_index = 0
         self._closed = False
         self._lock = lock
         self._clock_ns = clock_ns
@@ -89,13 +151,29 @@ class Replica:
     # ---- recovery ----
 
     def recover(self, on_progress: Callable[[int], None] | None = None) -> None:
-        """Rebuild the ledger from the log. `on_progress` is told the number of events so far, an entry at a time."""
-        events = 0
-        for entry in self.log.open():
-            replay_entry(self.ledger, entry)
-            events += entry.header.count
+        """Rebuild the ledger from the newest checkpoint and the log behind it. The checkpoints' lock must be held.
+
+        A long tail leaves checkpoints on the way, because its ids would not fit in memory. `on_progress` is told the
+        number of events so far, an entry at a time.
+        """
+        checkpointer = Checkpointer(
+            self._restored,
+            self.log,
+            self.checkpoints,
+            shard=self.shard,
+            filter_bytes_max=self.settings.filter_bytes_max,
+            free_space_floor=self.settings.free_space_floor,
+        )
+        point = self._restored.point
+        self._checkpoint_index = 0 if point is None else point.index
+        for entry in self.log.open(point):
+            checkpointer.take_in(entry)
+            if self.ledger.generations.key_count >= self.settings.freeze_at_ids:
+                self._checkpoint_index = checkpointer.write().point.index
             if on_progress is not None:
-                on_progress(events)
+                on_progress(self.ledger.next_sequence - 1)
+        self.ledger.replaying = False
+        self.id_runs = checkpointer.runs
         if self.log.last_index == 0:
             self._append_control(
                 ControlEntry(
@@ -107,18 +185,44 @@ class Replica:
             self.write_group()
         self.ledger.check_invariants()
 
+    # ---- checkpoints ----
+
+    @property
+    def checkpoint_is_due(self) -> bool:
+        """Whether the ids in memory are to be frozen, and a checkpoint to be made of what there is."""
+        ids = self.ledger.generations
+        entries = self.log.last_index - self._checkpoint_index
+        return not ids.frozen and (
+            ids.key_count >= self.settings.freeze_at_ids or entries >= self.settings.checkpoint_entries
+        )
+
+    def freeze(self) -> None:
+        """Freeze the ids in memory; `adopt` must follow with the checkpoint behind `frozen_index`."""
+        self.ledger.generations.freeze()
+        self.frozen_index = self.log.last_index
+
+    def adopt(self, manifest: Manifest, runs: RunSet) -> None:
+        """Go on with a checkpoint that holds the frozen ids, and whose runs have been opened."""
+        if not self.frozen_index or manifest.point.index != self.frozen_index:
+            raise LedgerError(f"a checkpoint at index {manifest.point.index}, where {self.frozen_index} was asked for")
+        if manifest.salts != self.ledger.salts:
+            raise LedgerError("a checkpoint whose ids are hashed with other salts than those in memory")
+        self._checkpoint_index, self.frozen_index = self.frozen_index, 0
+        self.id_runs = self.ledger.cold_ids = runs
+        self.ledger.generations.drop()
+
     # ---- commands ----
 
     def execute(self, commands: Records, preset: Words = _NO_PRESET) -> Executed:
         """Execute commands (at most BATCH_COMMANDS_MAX) and append their events in memory.
 
         `preset` may hold a code a command, which refuses it unseen unless it is 0. When the disk has no room for
-        their events all of them are refused as STORAGE_FULL.
+        their events, or the memory none for their ids, all of them are refused as STORAGE_FULL.
         """
         if len(commands) > BATCH_COMMANDS_MAX:
             raise LedgerError(f"a batch of {len(commands)} commands is over the {BATCH_COMMANDS_MAX} that one may have")
-        events_max = len(commands) + (EXPIRES_PER_ENTRY_MAX if self.ledger.holds_with_deadline else 0)
-        if not self.log.has_room(events_max * EVENT_SIZE):
+        events_max = len(commands) + min(EXPIRES_PER_ENTRY_MAX, self.ledger.holds_with_deadline)
+        if not self.ledger.has_room_for_ids(len(commands)) or not self.log.has_room(events_max * EVENT_SIZE):
             # Without the ledger, in which holds that are due would expire: their events need room as well.
             refused = np.zeros(len(commands), RESULT)
             refused["code"] = int(ResultCode.STORAGE_FULL)
@@ -258,12 +362,33 @@ def open_replica(
             free_space_floor=settings.free_space_floor,
         )
         try:
-            replica = Replica(log, lock, settings, shard=shard, clock_ns=clock_ns)
-            replica.recover(on_progress)
+            return recover_replica(
+                log, lock, directory, settings, shard=shard, clock_ns=clock_ns, on_progress=on_progress
+            )
         except BaseException:
             log.close()
             raise
     except BaseException:
         lock.release()
         raise
+
+
+def recover_replica(
+    log: Log,
+    lock: FolderLock,
+    directory: Directory,
+    settings: ReplicaSettings,
+    *,
+    shard: int,
+    clock_ns: Callable[[], int],
+    on_progress: Callable[[int], None] | None = None,
+) -> Replica:
+    """The replica of a log in a folder, not opened yet; after an exception the log and the lock are the caller's."""
+    checkpoints = CheckpointFolder(directory)
+    checkpoints_lock = checkpoints.lock()
+    try:
+        replica = Replica(log, lock, checkpoints, settings, shard=shard, clock_ns=clock_ns)
+        replica.recover(on_progress)
+    finally:
+        checkpoints_lock.release()
     return replica

@@ -11,7 +11,7 @@ import numpy as np
 
 from bezant.engine.compiled import inlined, kernel
 from bezant.engine.ids.times import uuid_time_ms
-from bezant.engine.ledger.checks import CAPTURE, RELEASE
+from bezant.engine.ledger.checks import CAPTURE, EXPIRE, RELEASE
 from bezant.engine.ledger.index import IndexArrays, find_slot, insert
 from bezant.engine.ledger.lookups import find_hold, hash_of_key
 from bezant.engine.ledger.state import SEQUENCE_MASK, LedgerArrays
@@ -77,6 +77,18 @@ def gather_keys(
                 times_ms[count] = time_ms
                 count += 1
     return count
+
+
+@kernel
+def latest_time_ms_of_events(events: Records) -> int:
+    """The latest time in the ids that events (EVENT) use, and in those of holds that they close; 0 if none has one."""
+    latest = 0
+    for number in range(len(events)):
+        event = events[number]
+        latest = max(latest, uuid_time_ms(event["id_head"]))
+        if event["kind"] in (CAPTURE, RELEASE, EXPIRE):
+            latest = max(latest, uuid_time_ms(event["reference_head"]))
+    return latest
 
 
 @inlined

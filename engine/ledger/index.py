@@ -36,7 +36,8 @@ MIGRATE_SLOTS_PER_KEY: Final = 4
 """Slots of the previous table moved a key inserted; 2 would do to be done before the next switch."""
 
 _REMOVED: Final = -1
-_SLOTS_PER_PAGE: Final = 4096 // 16
+SLOT_BYTES: Final = 16
+_SLOTS_PER_PAGE: Final = 4096 // SLOT_BYTES
 
 
 class IndexArrays(NamedTuple):

@@ -10,6 +10,9 @@ as much as the sync.
 Bounds: a batch has BATCH_COMMANDS_MAX commands; there are BATCHES_MAX batches; connections stop reading when their own
 bytes in flight or those of all together reach their limits. A step of the loop spends STEP_S_MAX on requests.
 
+When enough ids are in memory they are frozen, and a child process makes a checkpoint (`checkpointing.py`). Should the
+next ones fill the memory before it is done, commands wait.
+
 Holds that fall due while nothing comes in expire in an entry of their own (`expiry.py`).
 
 An exception in the pipeline is a bug, and leaves requests that nobody would ever answer: the process ends.
@@ -24,6 +27,7 @@ from typing import Final, ParamSpec, Protocol
 from bezant.engine.log.log import Group
 from bezant.engine.replica import Replica
 from bezant.net.server.batch import Batch, Request
+from bezant.net.server.checkpointing import Checkpointing
 from bezant.net.server.expiry import ExpiryTimer
 from bezant.net.server.failure import end_after_bug
 from bezant.net.server.requests import answer_request
@@ -78,6 +82,7 @@ class Reactor:
         self._sync_started_s = 0.0
         self._idle = asyncio.Event()
         self._idle.set()
+        self._checkpointing = Checkpointing(replica, loop, self.schedule)
         self._expiry = ExpiryTimer(loop, replica.ledger, self.schedule)
         self._expiry.arm()
 
@@ -134,11 +139,16 @@ class Reactor:
         self.counters.note_step(time.perf_counter() - started)
 
     def _should_execute(self) -> bool:
-        if not self._spare:
+        if not self._spare or self._must_wait_for_checkpoint():
             return False
         if self._group_under_way:
             return self._collecting.command_count >= EXECUTE_EARLY_COMMANDS_MIN
         return self._expiry.is_due or not self._collecting.is_empty
+
+    def _must_wait_for_checkpoint(self) -> bool:
+        """Whether the ids of what was collected have no room, and the checkpoint that makes some is under way."""
+        has_room = self.replica.ledger.has_room_for_ids(self._collecting.command_count)
+        return not has_room and not self._checkpointing.failing
 
     def _execute(self) -> None:
         """Execute the collected batch in memory."""
@@ -155,6 +165,8 @@ class Reactor:
         self._answer_requests(batch)
         batch.index = self.replica.log.last_index
         self._executed.append(batch)
+        if self.replica.checkpoint_is_due:
+            self.replica.freeze()
         self.counters.add("execute", time.perf_counter() - started)
 
     def _answer_requests(self, batch: Batch) -> None:
@@ -223,6 +235,7 @@ class Reactor:
         self._reply()
         started = time.perf_counter()
         self.replica.tidy()
+        self._checkpointing.on_durable()
         self.counters.add("tidy", time.perf_counter() - started)
 
     def _reply(self) -> None:
@@ -274,6 +287,7 @@ class Reactor:
         """Answer everything that came in, then close the log. Nothing may be added meanwhile."""
         self._expiry.stop()
         await self.wait_idle()
+        await self._checkpointing.stop()
         self._sync_thread.stop()
         self.replica.close()
 

@@ -8,7 +8,7 @@ import pytest
 
 from bezant.cli.main import main
 from bezant.engine import doctor
-from bezant.engine.replica import ReplicaSettings, open_replica
+from bezant.engine.replica import IDS_MEMORY_BYTES_MIN, ReplicaSettings, open_replica
 
 from ..engine.commands import opening_world
 
@@ -19,7 +19,9 @@ SEGMENT = "shard-0000/segment-0000000001"
 def data(tmp_path: Path) -> Path:
     """A small ledger whose node has stopped."""
     folder = tmp_path / "data"
-    settings = ReplicaSettings(segment_size=65_536, free_space_floor=0, accounts_max=1024, ids_capacity_initial=1024)
+    settings = ReplicaSettings(
+        segment_size=65_536, free_space_floor=0, accounts_max=1024, ids_memory_bytes=IDS_MEMORY_BYTES_MIN
+    )
     replica = open_replica(folder, settings=settings)
     replica.execute(opening_world("ann"))
     replica.write_group()

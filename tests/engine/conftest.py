@@ -6,7 +6,7 @@ import pytest
 from hypothesis import settings
 
 from bezant.engine.log.log import SEGMENT_SIZE_MIN
-from bezant.engine.replica import ReplicaSettings
+from bezant.engine.replica import IDS_MEMORY_BYTES_MIN, ReplicaSettings
 
 # No time limit for one example: a busy machine is not a defect.
 settings.register_profile("bezant", deadline=None)
@@ -34,5 +34,9 @@ def clock() -> Clock:
 def small() -> ReplicaSettings:
     """Settings with which a replica opens in milliseconds and fills a segment with 300 events."""
     return ReplicaSettings(
-        segment_size=SEGMENT_SIZE_MIN, free_space_floor=0, accounts_max=1024, ids_capacity_initial=1024
+        segment_size=SEGMENT_SIZE_MIN,
+        free_space_floor=0,
+        accounts_max=1024,
+        holds_max=200,
+        ids_memory_bytes=IDS_MEMORY_BYTES_MIN,
     )

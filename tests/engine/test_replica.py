@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from bezant.engine import replica as replica_module
+from bezant.engine.checkpoints import checkpointer as checkpointer_module
 from bezant.engine.ledger.ledger import Ledger
 from bezant.engine.log.log import open_log
 from bezant.engine.log.segment import segment_name
@@ -18,6 +18,7 @@ from bezant.engine.replica import (
     Replica,
     ReplicaSettings,
     open_replica,
+    recover_replica,
     shard_directory,
 )
 from bezant.protocol.codes import ResultCode
@@ -347,9 +348,7 @@ class Disk(Directory):
 def open_on(disk: Disk, settings: ReplicaSettings, clock: Clock) -> Replica:
     disk.create()
     log = open_log(disk, segment_size=settings.segment_size, free_space_floor=1 << 20)
-    replica = Replica(log, FolderLock(disk.path.parent), settings, shard=0, clock_ns=clock)
-    replica.recover()
-    return replica
+    return recover_replica(log, FolderLock(disk.path.parent), disk, settings, shard=0, clock_ns=clock)
 
 
 def test_a_full_disk_refuses_and_changes_nothing_until_there_is_room(
@@ -546,7 +545,7 @@ def test_an_interrupted_recovery_marks_no_stop_as_clean(
         if replayed == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(replica_module, "replay_entry", replay_some)
+    monkeypatch.setattr(checkpointer_module, "replay_entry", replay_some)
     with pytest.raises(KeyboardInterrupt):
         open_replica(tmp_path, settings=small)
     assert control.read_bytes() == before

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import bezant
-from bezant.engine.replica import ReplicaSettings, open_replica
+from bezant.engine.replica import IDS_MEMORY_BYTES_MIN, ReplicaSettings, open_replica
 from bezant.net import embedded
 from bezant.net.client.channel import CODE_UNKNOWN, OutcomeUnknown
 from bezant.net.client.wallet import Wallet
@@ -22,7 +22,7 @@ from bezant.protocol.records import ACCOUNT, Records
 from .server.books import CURRENCY, NAMES, opening, transfers
 from .server.node import WAIT_S, SlowDisk, until
 
-SETTINGS = ReplicaSettings(segment_size=8 << 20, accounts_max=1 << 10, ids_capacity_initial=1 << 10)
+SETTINGS = ReplicaSettings(segment_size=8 << 20, accounts_max=1 << 10, ids_memory_bytes=IDS_MEMORY_BYTES_MIN)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from bezant.engine.log import recovery as recovery_module
 from bezant.engine.log.entry import RULES_VERSION
 from bezant.engine.log.log import open_log
 from bezant.engine.replay import replay_entry
-from bezant.engine.replica import Replica, ReplicaSettings, open_replica, shard_directory
+from bezant.engine.replica import IDS_MEMORY_BYTES_MIN, Replica, ReplicaSettings, open_replica, shard_directory
 from bezant.protocol.codes import ResultCode as Code
 from bezant.protocol.errors import CorruptLog, LedgerError, UnsupportedFormat, UsageError
 from bezant.protocol.messages import ControlEntry, encode_message
@@ -175,7 +175,7 @@ def test_new_rules_count_from_the_switch_on(knows_rules_2: None) -> None:
 @pytest.fixture
 def open_here(tmp_path: Path) -> Callable[[], Replica]:
     """Opens the one replica of this test."""
-    settings = ReplicaSettings(free_space_floor=0, accounts_max=16, holds_max=16, ids_capacity_initial=1024)
+    settings = ReplicaSettings(free_space_floor=0, accounts_max=16, holds_max=16, ids_memory_bytes=IDS_MEMORY_BYTES_MIN)
     return lambda: open_replica(tmp_path, settings=settings, clock_ns=lambda: CLOCK_NS)
 
 

@@ -17,7 +17,7 @@ from bezant.engine.log.log import open_log
 from bezant.engine.log.segment import segment_name
 from bezant.engine.log.storage import Directory
 from bezant.engine.replay import replay_entry
-from bezant.engine.replica import ReplicaSettings, open_replica
+from bezant.engine.replica import IDS_MEMORY_BYTES_MIN, ReplicaSettings, open_replica
 from bezant.protocol.errors import CorruptLog, UnsupportedFormat
 from bezant.protocol.records import CONTROL_PAGE_SIZE, ENTRY_HEADER_SIZE
 
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a log whose history fills a segment and goes on in the next, in twelve groups."""
     data = tmp_path_factory.mktemp("data")
     settings = ReplicaSettings(
-        segment_size=SEGMENT_SIZE, free_space_floor=0, accounts_max=ACCOUNTS_MAX, ids_capacity_initial=1024
+        segment_size=SEGMENT_SIZE, free_space_floor=0, accounts_max=ACCOUNTS_MAX, ids_memory_bytes=IDS_MEMORY_BYTES_MIN
     )
     replica = open_replica(data, settings=settings)
     replica.execute(opening_world("ann", "bob"))
@@ -178,7 +178,7 @@ def test_every_bit_of_a_segment_s_header(folder: Path) -> None:
 
 def test_a_node_that_opens_a_flipped_folder_to_write_is_no_worse_off(folder: Path) -> None:
     """It sets aside what is nobody's, zeroes it, and has the same state; and then the folder is whole again."""
-    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     whole = recover(Directory(folder))
     torn = 0
     for name in ("control", segment_name(1), segment_name(2), segment_name(3)):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import bezant
-from bezant.engine.replica import ReplicaSettings
+from bezant.engine.replica import IDS_MEMORY_BYTES_MIN, ReplicaSettings
 from bezant.net.client.results import Result
 from bezant.net.client.wallet import Wallet
 from bezant.net.embedded import open_channel
@@ -18,7 +18,7 @@ from bezant.protocol.kinds import CHAIN_COMMANDS_MAX, CommandKind
 
 from ..server.node import WAIT_S, Node
 
-SETTINGS = ReplicaSettings(segment_size=1 << 20, accounts_max=16, holds_max=8, ids_capacity_initial=1 << 10)
+SETTINGS = ReplicaSettings(segment_size=1 << 20, accounts_max=16, holds_max=8, ids_memory_bytes=IDS_MEMORY_BYTES_MIN)
 EUR = "EUR"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bezant.engine.log.log import Group
-from bezant.engine.replica import ReplicaSettings, open_replica
+from bezant.engine.replica import IDS_MEMORY_BYTES_MIN, ReplicaSettings, open_replica
 from bezant.net.server import reactor as reactor_module
 from bezant.net.server import syncing
 from bezant.net.server.clients import Clients, make_welcome
@@ -23,8 +23,8 @@ from bezant.protocol.messages import ErrorMessage, Hello, Statistics, decode_mes
 from bezant.protocol.records import RESULT, Records
 
 WAIT_S = 20.0
-SETTINGS = ReplicaSettings(segment_size=1 << 20, accounts_max=1 << 10, ids_capacity_initial=1 << 10)
-LARGE_SETTINGS = ReplicaSettings(segment_size=8 << 20, accounts_max=1 << 10, ids_capacity_initial=1 << 10)
+SETTINGS = ReplicaSettings(segment_size=1 << 20, accounts_max=1 << 10, ids_memory_bytes=IDS_MEMORY_BYTES_MIN)
+LARGE_SETTINGS = ReplicaSettings(segment_size=8 << 20, accounts_max=1 << 10, ids_memory_bytes=IDS_MEMORY_BYTES_MIN)
 """For tests that fill a batch, whose events must fit in one segment."""
 SYSTEM_BUFFER_SIZE = 64 << 10
 """Bytes that the system keeps for a client that does not read; few, so that tests soon reach the node's own bounds."""

@@ -1,0 +1,119 @@
+"""The folder ``checkpoints`` of a shard: which files are there, which count, and which may go."""
+
+import re
+import time
+from typing import Final, NamedTuple
+
+from bezant.engine.checkpoints.file import Checkpoint, Manifest, read_checkpoint, read_manifest
+from bezant.engine.ids.run import RUN_NAME, run_name
+from bezant.engine.ids.run_set import RunSet, open_runs
+from bezant.engine.log.storage import Directory, FolderLock
+from bezant.protocol.errors import CorruptLog, DataFolderInUse, StorageError
+
+FOLDER_NAME: Final = "checkpoints"
+CHECKPOINTS_KEPT: Final = 2
+"""The newest one, and the one before it in case that is damaged."""
+LOCK_WAIT_S: Final = 10.0
+"""Seconds that a start waits for the child of a node that has just died to notice it."""
+_LOCK_POLL_S: Final = 0.05
+_NAME: Final = re.compile(r"checkpoint-(\d{10,})", re.ASCII)
+
+
+def checkpoint_name(index: int) -> str:
+    """File name of the checkpoint behind the entry with this index."""
+    return f"checkpoint-{index:010d}"
+
+
+class Found(NamedTuple):
+    """A checkpoint to start from, with its runs of ids open."""
+
+    checkpoint: Checkpoint
+    runs: RunSet
+
+
+class CheckpointFolder:
+    """The checkpoints of one shard. Only the holder of its lock may write."""
+
+    def __init__(self, shard_directory: Directory) -> None:
+        self.directory = shard_directory.subdirectory(FOLDER_NAME)
+        self.damaged: list[str] = []
+        self._manifests: dict[int, Manifest] = {}
+
+    def lock(self) -> FolderLock:
+        """Keep others from writing here. Raises `DataFolderInUse`."""
+        self.directory.create()
+        deadline = time.monotonic() + LOCK_WAIT_S
+        while True:
+            try:
+                return FolderLock(self.directory.path)
+            except DataFolderInUse:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_LOCK_POLL_S)
+
+    def indexes(self) -> list[int]:
+        """Indexes of the checkpoints, damaged ones too, ascending."""
+        try:
+            names = self.directory.names()
+        except FileNotFoundError:
+            return []
+        return sorted(int(match[1]) for match in map(_NAME.fullmatch, names) if match is not None)
+
+    def find_newest(self, shard: int, filter_bytes_max: int) -> Found | None:
+        """The newest checkpoint that is whole, with its runs; what is wrong with newer ones is added to `damaged`."""
+        for index in reversed(self.indexes()):
+            try:
+                checkpoint = read_checkpoint(self.directory, checkpoint_name(index))
+                manifest = checkpoint.manifest
+                if manifest.point.index != index or manifest.shard != shard:
+                    raise CorruptLog(f"{checkpoint_name(index)} stands behind another entry, or is of another shard")
+                runs = open_runs(self.directory, manifest.identity, manifest.runs, filter_bytes_max)
+            except (StorageError, OSError) as error:
+                self.damaged.append(str(error))
+                continue
+            self._manifests = {index: manifest, **self._read_older(index)}
+            return Found(checkpoint, runs)
+        return None
+
+    def _read_older(self, index: int) -> dict[int, Manifest]:
+        """Manifests of the checkpoints before an index, so that `clean` keeps what they need."""
+        manifests = {}
+        for older in (number for number in self.indexes() if number < index):
+            try:
+                manifests[older] = read_manifest(self.directory, checkpoint_name(older))
+            except StorageError as error:
+                self.damaged.append(str(error))
+        return manifests
+
+    def open_written(self, index: int, filter_bytes_max: int, known: RunSet) -> tuple[Manifest, RunSet]:
+        """A checkpoint that another process has written, for one that has its state: manifest and runs. On any thread.
+
+        `known` are runs that are open already.
+        """
+        manifest = read_manifest(self.directory, checkpoint_name(index))
+        return manifest, open_runs(self.directory, manifest.identity, manifest.runs, filter_bytes_max, known)
+
+    def newest_manifest(self) -> Manifest:
+        """The manifest of the newest checkpoint. Raises `StorageError` if there is none, or it is damaged."""
+        indexes = self.indexes()
+        if not indexes:
+            raise StorageError(f"{self.directory.path} holds no checkpoint")
+        return read_manifest(self.directory, checkpoint_name(indexes[-1]))
+
+    def note_written(self, manifest: Manifest) -> None:
+        """Take notice of a checkpoint that has just been written."""
+        self._manifests[manifest.point.index] = manifest
+
+    def clean(self, spared_runs: frozenset[int]) -> None:
+        """Remove what no checkpoint to be kept needs. `spared_runs`: numbers of runs that the next one will list."""
+        kept = sorted(self._manifests)[-CHECKPOINTS_KEPT:]
+        needed = set(spared_runs).union(*({info.number for info in self._manifests[index].runs} for index in kept))
+        names = {checkpoint_name(index) for index in kept} | {run_name(number) for number in needed}
+        for name in self.directory.names():
+            if name not in names and (_NAME.fullmatch(name) or RUN_NAME.fullmatch(name)):
+                self.directory.remove(name)
+        self._manifests = {index: self._manifests[index] for index in kept}
+
+    def state_digests(self) -> dict[int, str]:
+        """For each checkpoint the digest of the state behind the entry with its index. Raises `CorruptLog`."""
+        return {index: read_manifest(self.directory, checkpoint_name(index)).state_digest for index in self.indexes()}

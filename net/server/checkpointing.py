@@ -1,0 +1,154 @@
+"""The node's side of checkpoints: has the child keep up with the log, has it write, and adopts what it has written.
+
+    frozen, between two entries -> durable -> the child writes -> runs opened on a thread -> adopted, between two steps
+
+The child is started when there is something for it to do, and again, after a pause, when it has died. While it fails
+the node goes on for as long as there is room for ids in memory, and then refuses commands (STORAGE_FULL). A child that
+twice comes to another result than the node has found that one of the two is wrong: the node ends.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bezant.engine.replica import Replica
+from bezant.net.server.checkpoint_child import Order, Report, Setup
+from bezant.net.server.failure import end_after_bug
+from bezant.protocol.errors import CorruptLog, StorageError
+
+EVENTS_AHEAD_MAX: Final = 1 << 18
+"""Durable events that the child has not executed yet when it is told to."""
+REPORT_WAIT_S_MAX: Final = 120.0
+"""Seconds after which a child that does not report is taken for stuck, and killed."""
+RETRY_S: Final = 5.0
+"""Seconds between two tries of what has failed."""
+CORRUPT_REPORTS_MAX: Final = 2
+"""Reports in a row that the history is not what the node made of it: then the node ends."""
+
+_log = logging.getLogger("bezant")
+
+
+class Checkpointing:
+    """Checkpoints of one replica. All methods on the loop."""
+
+    def __init__(self, replica: Replica, loop: asyncio.AbstractEventLoop, on_room: Callable[[], None]) -> None:
+        """`on_room` is called when ids have left the memory, or when waiting for that has become pointless."""
+        self._replica = replica
+        self._loop = loop
+        self._on_room = on_room
+        self._told_sequence = replica.log.durable_sequence - replica.ledger.generations.key_count
+        self._wanted = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._corrupt_reports = 0
+        self.failing = False
+
+    def on_durable(self) -> None:
+        """More of the log is durable."""
+        replica = self._replica
+        if replica.frozen_index:
+            if replica.log.durable_index < replica.frozen_index:
+                return
+        elif replica.log.durable_sequence - self._told_sequence < EVENTS_AHEAD_MAX:
+            return
+        if self._task is None:
+            self._task = self._loop.create_task(self._run())
+        self._wanted.set()
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                await self._wanted.wait()
+                self._wanted.clear()
+                try:
+                    await self._bring_up_to_date()
+                except (StorageError, OSError) as error:
+                    await self._note_failure(error)
+        except Exception as error:
+            end_after_bug(error)
+
+    async def _bring_up_to_date(self) -> None:
+        """Have the child do what is due now. Raises `StorageError` if it fails, OSError if it cannot be started."""
+        log = self._replica.log
+        frozen_index = self._replica.frozen_index
+        is_ready = 0 < frozen_index <= log.durable_index
+        order = Order(frozen_index if is_ready else log.durable_index, writes=is_ready)
+        self._told_sequence = log.durable_sequence
+        await self._have_carried_out(order)
+        if is_ready:
+            replica = self._replica
+            open_written, memory = replica.checkpoints.open_written, replica.settings.filter_bytes_max
+            written = await self._loop.run_in_executor(None, open_written, frozen_index, memory, replica.id_runs)
+            replica.adopt(*written)
+            self.failing = False
+            self._corrupt_reports = 0
+            self._on_room()
+        self.on_durable()
+
+    async def _have_carried_out(self, order: Order) -> None:
+        """Send an order and wait for the report. Raises `StorageError`."""
+        process = self._process or await self._start()
+        if process.stdin is None or process.stdout is None:
+            raise StorageError("the child that makes checkpoints has no pipes")
+        try:
+            process.stdin.write(msgspec.json.encode(order) + b"\n")
+            async with asyncio.timeout(REPORT_WAIT_S_MAX):
+                line = await process.stdout.readline()
+        except (TimeoutError, ConnectionError) as error:
+            await self._end_child()
+            raise StorageError(f"the child that makes checkpoints does not answer: {error!r}") from error
+        if not line:
+            status = await process.wait()
+            self._process = None
+            raise StorageError(f"the child that makes checkpoints has ended with status {status}")
+        report = msgspec.json.decode(line, type=Report)
+        if report.is_last:
+            await self._end_child()
+        if report.is_corrupt:
+            self._corrupt_reports += 1
+            if self._corrupt_reports >= CORRUPT_REPORTS_MAX:
+                raise CorruptLog(report.error)
+        if report.error:
+            raise StorageError(report.error)
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        replica = self._replica
+        data_directory = Path(replica.checkpoints.directory.path).parent.parent
+        setup = Setup(str(data_directory), replica.shard, replica.settings, replica.ledger.salts)
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "bezant.net.server.checkpoint_child",
+            msgspec.json.encode(setup).decode(),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        return self._process
+
+    async def _note_failure(self, error: Exception) -> None:
+        """Say what has failed, and have it tried again in a while."""
+        if isinstance(error, CorruptLog):
+            end_after_bug(error)
+        _log.warning("bezant: no checkpoint could be made, and it is tried again in %g s: %s", RETRY_S, error)
+        self.failing = True
+        self._on_room()
+        await asyncio.sleep(RETRY_S)
+        self._wanted.set()
+
+    async def _end_child(self) -> None:
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            process.kill()
+            await process.wait()
+
+    async def stop(self) -> None:
+        """End the child, whatever it does: what it has not written is made at the next start, or by the next child."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        await self._end_child()
