@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from bezant.engine.ledger.cold import latest_time_ms_of_events
 from bezant.engine.ledger.ledger import Ledger
 from bezant.protocol.kinds import CommandKind
-from bezant.protocol.records import COMMAND
+from bezant.protocol.records import COMMAND, EVENT, Records, Words
 
 
 def warm_ledger() -> None:
@@ -18,3 +19,23 @@ def warm_ledger() -> None:
         command["id_tail"] = tail
         ledger.execute(command, timestamp_ns)
     ledger.lookup_accounts(np.zeros((1, 2), np.int64))
+    _warm_cold_ids(ledger, command)
+
+
+class _NothingCold:
+    """Asked for every key, it has none."""
+
+    time_ms_max = 1 << 62
+
+    def find(self, hashes: Words, times_ms: Words, count: int) -> tuple[Words, Words]:
+        """One entry that no table has."""
+        return np.ones(1, np.int64), np.ones(1, np.int64)
+
+
+def _warm_cold_ids(known: Ledger, command: Records) -> None:
+    """The same for a ledger whose ids are bounded, and which starts from an image."""
+    ledger = Ledger(accounts_max=4, holds_max=4, generation_capacity=1 << 12)
+    ledger.restore(known.image())
+    ledger.cold_ids = _NothingCold()
+    ledger.execute(command, known.last_timestamp_ns + 1)
+    latest_time_ms_of_events(np.zeros(1, EVENT))

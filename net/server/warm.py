@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from bezant.engine.ids.warm import warm_ids
 from bezant.engine.ledger.warm import warm_ledger
 from bezant.net.server.batch import Batch
 from bezant.net.server.chain_kernels import preset_unterminated, preset_unterminated_span
@@ -13,6 +14,7 @@ from bezant.protocol.records import COMMAND, RESULT
 def warm_kernels() -> None:
     """Run each kernel once on data that is thrown away. Seconds without a cache, a moment with one."""
     warm_ledger()
+    warm_ids()
     command = np.zeros(1, COMMAND)
     batch = Batch()
     frame = np.frombuffer(encode_frame(Operation.COMMANDS, 1, command.tobytes()), np.uint8).copy()
