@@ -96,6 +96,7 @@ _DISK_SAYS_NO: Final = frozenset(
     {
         errno.EACCES,
         errno.EDQUOT,
+        errno.EFBIG,
         errno.EIO,
         errno.EMFILE,
         errno.ENAMETOOLONG,

@@ -7,6 +7,7 @@ takes root, or a system that gives every user namespaces of their own.
 import contextlib
 import errno
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,6 +72,8 @@ def _until_full() -> Iterator[None]:
 @contextmanager
 def small_disk(folder: Path, kind: str) -> Iterator[SmallDisk]:
     """A file system of this kind; skips the test if there is no way to have one here."""
+    if not (shutil.which("unshare") and shutil.which("nsenter")):
+        pytest.skip("a small file system cannot be mounted here: unshare and nsenter of util-linux are not installed")
     inner = folder / "disk"
     inner.mkdir()
     said = []

@@ -222,6 +222,21 @@ async def test_files_that_cannot_be_made(tmp_path: Path) -> None:
     await assert_verifies(tmp_path / "data", len(NAMES) + books.next_id - 1)
 
 
+async def test_a_folder_whose_files_cannot_be_made_can_be_made_later(tmp_path: Path) -> None:
+    """The process may write nothing, the control file alone, and not all of a segment."""
+    data = tmp_path / "data"
+    for size_kib in (0, 12, 100):
+        limited = ("sh", "-c", f'ulimit -f {2 * size_kib}; exec "$@"', "sh")  # in blocks of 512 bytes
+        status, said = await command(["serve", "--data", str(data), "--listen", "127.0.0.1:0", *OPTIONS], limited)
+        assert (status, said.count("\n")) == (1, 1), said
+        assert said.startswith("bezant: the disk: ")
+        assert "File too large" in said
+    async with running(data, options=OPTIONS) as node:
+        await open_books(node)
+        assert await node.end(signal.SIGTERM) == 0
+    await assert_verifies(data, len(NAMES))
+
+
 async def test_a_floor_that_no_disk_has_free(tmp_path: Path) -> None:
     """A node that is started with it takes what fits in the segments that are there; without it, it goes on."""
     data, books = tmp_path / "data", Books()
