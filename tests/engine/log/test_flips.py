@@ -29,6 +29,8 @@ from .memory_disk import MemoryDisk
 STEP: Final = 7
 """Prime, so that the steps fall on every field of every record in turn."""
 ACCOUNTS_MAX: Final = 64
+HOLDS_MAX: Final = 64
+"""So few that all of them may expire in one entry and it still fits in a segment."""
 SEGMENTS: Final = 3
 """Two with entries, and an empty one."""
 CONTROL_FIELDS_END: Final = 76
@@ -44,7 +46,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a log whose history fills a segment and goes on in the next, in twelve groups."""
     data = tmp_path_factory.mktemp("data")
     settings = ReplicaSettings(
-        segment_size=SEGMENT_SIZE, free_space_floor=0, accounts_max=ACCOUNTS_MAX, ids_memory_bytes=IDS_MEMORY_BYTES_MIN
+        segment_size=SEGMENT_SIZE,
+        free_space_floor=0,
+        accounts_max=ACCOUNTS_MAX,
+        holds_max=HOLDS_MAX,
+        ids_memory_bytes=IDS_MEMORY_BYTES_MIN,
     )
     replica = open_replica(data, settings=settings)
     replica.execute(opening_world("ann", "bob"))
