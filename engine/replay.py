@@ -4,7 +4,7 @@ import numpy as np
 
 from bezant.engine.ledger.checks import EXPIRE
 from bezant.engine.ledger.ledger import Execution, Ledger
-from bezant.engine.log.entry import RULES_VERSION, Entry
+from bezant.engine.log.entry import Entry
 from bezant.protocol.codes import CODE_ROW, ResultCode
 from bezant.protocol.errors import (
     CorruptLog,
@@ -16,7 +16,7 @@ from bezant.protocol.errors import (
 )
 from bezant.protocol.kinds import EntryKind, ResultFlag
 from bezant.protocol.messages import ControlEntry, decode_message
-from bezant.protocol.records import COMMAND, EVENT, EVENT_SIZE, Records
+from bezant.protocol.records import COMMAND, EVENT, EVENT_SIZE, RULES_VERSION, Records
 
 
 def replay_entry(ledger: Ledger, entry: Entry) -> None:

@@ -22,7 +22,6 @@ from bezant.engine.ids.run_set import RunSet
 from bezant.engine.ledger.index import SLOT_BYTES
 from bezant.engine.ledger.ledger import ACCOUNTS_MAX_DEFAULT, HOLDS_MAX_DEFAULT
 from bezant.engine.ledger.state import EXPIRES_PER_ENTRY_MAX
-from bezant.engine.log.entry import RULES_VERSION
 from bezant.engine.log.log import FREE_SPACE_FLOOR_DEFAULT, SEGMENT_SIZE_DEFAULT, Group, Log, open_log
 from bezant.engine.log.storage import Directory, FolderLock
 from bezant.protocol.codes import ResultCode
@@ -39,6 +38,7 @@ from bezant.protocol.records import (
     EVENT_ANSWER,
     EVENT_SIZE,
     RESULT,
+    RULES_VERSION,
     SEGMENT_HEADER_SIZE,
     Records,
     Words,

@@ -129,7 +129,7 @@ RESULT_CODES: Final[tuple[CodeRow, ...]] = (
     _not_executed(_C.HOLDS_FULL, 507, "the node has as many open holds as it is set to"),
     CodeRow(_C.ID_CONFLICT, False, False, False, 409, "the id was used with other content; `detail` numbers the field"),
     _refused(_C.CURRENCY_UNKNOWN, 422, "the currency is not registered"),
-    _refused(_C.ACCOUNT_EXISTS, 409, "the account is open already"),
+    _refused(_C.ACCOUNT_EXISTS, 409, "the account exists, open or closed for ever"),
     _refused(_C.DEBIT_ACCOUNT_UNKNOWN, 404, "no account has the debit id"),
     _refused(_C.CREDIT_ACCOUNT_UNKNOWN, 404, "no account has the credit id"),
     _refused(_C.CURRENCY_MISMATCH, 422, "the two accounts have different currencies"),

@@ -7,7 +7,10 @@ from bezant.protocol.errors import InvalidAmountOrName
 
 AMOUNT_MAX: Final = 2**63 - 1
 DECIMALS_MAX: Final = 18
-_PATTERN: Final = re.compile(r"(-?)([0-9]{1,19})(?:\.([0-9]{1,18}))?", re.ASCII)
+_WHOLE_DIGITS_MAX: Final = 19
+_SHOWN_MAX: Final = 60
+"""Characters of a text that an error repeats."""
+_PATTERN: Final = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?", re.ASCII)
 
 
 def parse_amount(text: str, decimals: int) -> int:
@@ -17,14 +20,16 @@ def parse_amount(text: str, decimals: int) -> int:
     exponents, separators and spaces. Raises `InvalidAmountOrName`.
     """
     match = _PATTERN.fullmatch(text)
+    shown = repr(text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "...")
     if match is None:
-        raise InvalidAmountOrName(f"an amount is written like 12.50, with digits and one point only, not {text!r}")
+        raise InvalidAmountOrName(f"an amount is written like 12.50, with digits and one point only, not {shown}")
     sign, whole, fraction = match[1], match[2], match[3] or ""
     if len(fraction) > decimals:
-        raise InvalidAmountOrName(f"{text!r} has {len(fraction)} decimals; the currency has {decimals}")
-    units = int(whole + fraction.ljust(decimals, "0"))
+        raise InvalidAmountOrName(f"{shown} has {len(fraction)} decimals; the currency has {decimals}")
+    # Digits are counted first: a number of thousands of them would take Python long, or be refused by it.
+    units = int(whole + fraction.ljust(decimals, "0")) if len(whole) <= _WHOLE_DIGITS_MAX else AMOUNT_MAX + 1
     if units > AMOUNT_MAX:
-        raise InvalidAmountOrName(f"{text!r} does not fit in 64 bits of minor units")
+        raise InvalidAmountOrName(f"{shown} does not fit in 64 bits of minor units")
     return -units if sign else units
 
 

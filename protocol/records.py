@@ -27,6 +27,8 @@ NAME_SIZE_MAX: Final = 48
 
 LOG_FORMAT_VERSION: Final = 1
 """The ``format_version`` of segments, entries and control pages. A later one is refused, not guessed at."""
+RULES_VERSION: Final = 1
+"""The latest rules that this version executes. An entry that was made under later ones is refused, not guessed at."""
 SEGMENT_MAGIC: Final = b"BZSEGMNT"
 CONTROL_MAGIC: Final = b"BZCONTRL"
 ENTRY_INDEX_FIRST: Final = 1

@@ -13,6 +13,7 @@ some of the old slots over, without the removed ones. The salts of the hash diff
 can choose keys that collide; nothing durable depends on the layout.
 """
 
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -37,6 +38,8 @@ MIGRATE_SLOTS_PER_KEY: Final = 4
 
 _REMOVED: Final = -1
 SLOT_BYTES: Final = 16
+_PART_SLOTS: Final = 1 << 20
+"""Slots whose keys are given out at a time: 16 MiB."""
 _SLOTS_PER_PAGE: Final = 4096 // SLOT_BYTES
 
 
@@ -157,6 +160,15 @@ class Index:
     def bytes_count(self) -> int:
         """Memory of the tables."""
         return self.arrays.current.nbytes + self.arrays.previous.nbytes + self._next.nbytes
+
+    def parts(self) -> Iterator[tuple[Words, Words]]:
+        """Hashes and values of all keys (int64), each key once, in parts; the index must not change meanwhile."""
+        current, previous, _ = self.arrays
+        for table in (current, previous[self._migrated :]):
+            for start in range(0, len(table), _PART_SLOTS):
+                part = table[start : start + _PART_SLOTS]
+                used = np.flatnonzero(part[:, 1] > 0)
+                yield part[used, 0], part[used, 1]
 
     def make_room(self, keys: int, keys_max: int | None = None) -> None:
         """Make sure that `keys_max` (else `keys`) more find room, and do the share of growing that `keys` cost."""

@@ -18,7 +18,7 @@ from bezant.engine.ledger.checks import (
     EXPIRE,
     LINKED,
 )
-from bezant.engine.ledger.command import begin_event, execute_command
+from bezant.engine.ledger.command import COMMAND_WORDS_COPIED, begin_event, execute_command
 from bezant.engine.ledger.lookups import (
     PROGRESS_EVENTS,
     PROGRESS_NEEDED,
@@ -42,8 +42,6 @@ from bezant.protocol.records import Records, Words
 
 PREFETCH_DISTANCE: Final = 12
 """How many commands ahead the kernel asks for memory."""
-COMMAND_WORDS_COPIED: Final = 15
-"""Words of a command that its event repeats; the sixteenth is reserved there and the result here."""
 
 _CHAIN_UNTERMINATED: Final = int(ResultCode.CHAIN_UNTERMINATED)
 

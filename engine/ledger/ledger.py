@@ -1,7 +1,7 @@
 """The ledger as the rest of the engine sees it: batches of commands in, events and results out; look-ups."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import blake3
@@ -55,14 +55,13 @@ from bezant.protocol.records import (
     EVENT,
     POSITION_NONE,
     RESULT,
+    RULES_VERSION,
     SEQUENCE_FIRST,
     Records,
     Words,
     position_of,
 )
 
-RULES_VERSION_LAST = RULES_VERSION_FIRST
-"""The latest rules that the kernels know."""
 ACCOUNTS_MAX_DEFAULT = 1 << 22
 HOLDS_MAX_DEFAULT = 1 << 22
 IDS_CAPACITY_INITIAL_DEFAULT = 1 << 22
@@ -182,10 +181,10 @@ class Ledger:
 
         Raises `UsageError` for earlier ones, which would make history ambiguous, and for unknown ones.
         """
-        if not self.rules_version <= version <= RULES_VERSION_LAST:
+        if not self.rules_version <= version <= RULES_VERSION:
             raise UsageError(
                 f"rules {version} cannot follow rules {self.rules_version}: those from there on up to "
-                f"{RULES_VERSION_LAST} can"
+                f"{RULES_VERSION} can"
             )
         self._arrays.counters[COUNTER_RULES_VERSION] = version
 
@@ -229,9 +228,9 @@ class Ledger:
         """Refuse what the kernel must not see: it reads memory as it is told."""
         if self._half_done:
             raise LedgerError("an entry was broken off half executed; the ledger must be rebuilt from the log")
-        if not RULES_VERSION_FIRST <= self.rules_version <= RULES_VERSION_LAST:
+        if not RULES_VERSION_FIRST <= self.rules_version <= RULES_VERSION:
             raise LedgerError(
-                f"rules {self.rules_version} are in force, and the kernels know none after {RULES_VERSION_LAST}"
+                f"rules {self.rules_version} are in force, and the kernels know none after {RULES_VERSION}"
             )
         if entry_timestamp_ns <= self.last_timestamp_ns:
             raise LedgerError(f"time stands still: {entry_timestamp_ns} is not after {self.last_timestamp_ns}")
@@ -346,6 +345,12 @@ class Ledger:
         return kept[sequences - 1]
 
     # ---- ids in memory and on disk ----
+
+    def id_parts(self) -> Iterator[tuple[Words, Words]]:
+        """Hashes and values of all ids, in parts; `LedgerError` if this ledger does not keep all of them in memory."""
+        if not isinstance(self._id_index, Index):
+            raise LedgerError("this ledger keeps only the latest ids in memory")
+        return self._id_index.parts()
 
     @property
     def generations(self) -> Generations:

@@ -4,9 +4,9 @@ An account is split in two rows of one cache line each: what every transfer touc
 look-up or a rare kind touches (`ROW_COLD`). Tables are allocated whole and zeroed by the operating system on first
 touch, so a table for four million accounts costs memory only for those that exist.
 
-Invariants (checked by `Ledger.check_invariants`): the balances of each currency add up to zero; an account's held
-sum is that of its open holds; held >= 0; balance - held >= -(2^63 - 1), and >= -limit except where a limit was lowered
-below what was used already.
+Invariants: the balances of each currency add up to zero; an account's held sum is that of its open holds; held >= 0;
+balance - held >= -(2^63 - 1), and >= -limit except where a limit was lowered below what was used already.
+`Ledger.check_invariants` checks all of them but the last, which cannot be seen in a state alone.
 """
 
 from typing import Final, NamedTuple

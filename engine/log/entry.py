@@ -9,7 +9,6 @@ from typing_extensions import Buffer
 
 from bezant.protocol.records import ENTRY_HEADER, ENTRY_HEADER_SIZE, Bytes
 
-RULES_VERSION: Final = 1
 HASH_SIZE: Final = 32
 HASH_NONE: Final = bytes(HASH_SIZE)
 """The hash before the first entry."""

@@ -17,7 +17,6 @@ from bezant.engine.log.control import CONTROL_NAME, ControlFile, Watermark
 from bezant.engine.log.entry import (
     BODY_SIZE_MAX,
     HASH_NONE,
-    RULES_VERSION,
     Entry,
     EntryHeader,
     encode_entry,
@@ -39,6 +38,7 @@ from bezant.protocol.records import (
     EVENT,
     EVENT_SIZE,
     LOG_FORMAT_VERSION,
+    RULES_VERSION,
     SEGMENT_HEADER_SIZE,
     Records,
     Words,

@@ -29,7 +29,6 @@ import numpy as np
 from bezant.engine.log.control import Watermark
 from bezant.engine.log.entry import (
     HASH_NONE,
-    RULES_VERSION,
     Entry,
     EntryHeader,
     body_is_whole,
@@ -46,6 +45,7 @@ from bezant.protocol.records import (
     ENTRY_HEADER_SIZE,
     ENTRY_INDEX_FIRST,
     LOG_FORMAT_VERSION,
+    RULES_VERSION,
     SEGMENT_HEADER_SIZE,
 )
 

@@ -1,12 +1,17 @@
-"""Files: the only module of the engine that touches the file system. A simulator replaces these two classes.
+"""Files: how the engine touches the file system. A simulator replaces `LogFile` and `Directory`, and needs no lock.
+
+Besides, `file_system.py` asks what kind of disk it is, and whoever takes a data folder apart for a person
+(`bezant.engine.doctor`) opens its files to read.
 
 Assumptions about disks: a write that `fdatasync` has covered survives; one that it has not covered may be lost, torn at
 any byte or reordered with others since the last sync; a rename is durable once its directory is synced.
 """
 
+import errno
 import fcntl
 import mmap
 import os
+import stat
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -28,6 +33,9 @@ READ_SIZE_MAX: Final = 64 << 20
 """Bytes that one system call is asked to read."""
 UNFINISHED_SUFFIX: Final = ".new"
 """Ends the name of a file that is being made."""
+LOCK_NAME: Final = "lock"
+_HOLDER_SIZE_MAX: Final = 32
+"""Bytes of a lock file that are believed to name a process."""
 
 
 class LogFile:
@@ -106,11 +114,17 @@ class Directory:
         return Directory(self.path / name)
 
     def create(self) -> None:
-        """Make the folder and those above it, durably, if they are not there."""
-        missing = [path for path in (self.path, *self.path.parents) if not path.exists()]
-        self.path.mkdir(parents=True, exist_ok=True)
-        for path in missing:
-            _sync_directory(path.parent)
+        """Make the folder and those above it, durably, if they are not there. Raises `StorageError`."""
+        try:
+            missing = [path for path in (self.path, *self.path.parents) if not path.exists()]
+            self.path.mkdir(parents=True, exist_ok=True)
+            for path in missing:
+                _sync_directory(path.parent)
+        except OSError as error:
+            raise StorageError(
+                f"{self.path}: the folder cannot be made: {error.strerror}: give one that can be, and that you may "
+                "write to"
+            ) from error
 
     def names(self) -> list[str]:
         """Names of the files in the folder, sorted."""
@@ -206,24 +220,82 @@ class FolderLock:
     """Keeps other processes out of a data folder for as long as this one lives."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises `DataFolderInUse`."""
-        self._descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        """Raises `DataFolderInUse`, and `StorageError` if the folder cannot be locked at all."""
+        path = folder / LOCK_NAME
+        self._descriptor = -1
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._descriptor = _open_lock(path, os.O_RDWR | os.O_CREAT)
+            holder = _lock(self._descriptor, fcntl.LOCK_EX)
+            if not holder:
+                os.ftruncate(self._descriptor, 0)
+                os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
         except OSError as error:
-            holder = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(self._descriptor)
-            raise DataFolderInUse(
-                f"{folder} is in use by process {holder}: stop it, or talk to it with --connect"
-            ) from error
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+            self.release()
+            raise _unusable(path, error) from error
+        if holder:
+            self.release()
+            raise DataFolderInUse(f"{folder} is in use by process {holder}")
 
     def release(self) -> None:
         """Let others in."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+class LookingLock:
+    """Keeps out of a data folder whoever would write to it, shared with others who only look; changes nothing.
+
+    `holder`: the process that has the folder, so that the lock could not be had; "" if none has it. Without a lock file
+    there is nothing to hold: no process has ever had the folder, or it is a copy.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises `StorageError` if the lock file is none."""
+        path = folder / LOCK_NAME
+        self.holder = ""
+        self._descriptor = -1
+        try:
+            self._descriptor = _open_lock(path, os.O_RDONLY)
+            self.holder = _lock(self._descriptor, fcntl.LOCK_SH)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self.release()
+            raise _unusable(path, error) from error
+
+    def release(self) -> None:
+        """Let others in."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _open_lock(path: Path, flags: int) -> int:
+    """Open a lock file: what a link leads to is not touched, and nobody waits for the other end of a pipe."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return descriptor
+
+
+def _lock(descriptor: int, how: int) -> str:
+    """Lock a file; returns "" or, if another process has it, that process."""
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        told = os.pread(descriptor, _HOLDER_SIZE_MAX, 0)
+        return told.decode() if told.isdigit() else "unknown"
+    return ""
+
+
+def _unusable(path: Path, error: OSError) -> StorageError:
+    why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+    return StorageError(
+        f"{path}: cannot be locked: {why}: see to the rights of the folder and, if no node made it, remove what lies "
+        "in the place of this file"
+    )
 
 
 def _write_all(descriptor: int, data: memoryview, offset: int) -> None:

@@ -47,6 +47,11 @@ def test_every_row_says_what_it_means_and_has_a_status_of_its_kind(row: CodeRow)
     assert row.http_status < 500 or row.retry_helps, "a 5xx invites a retry"
 
 
+def test_an_account_that_is_closed_exists() -> None:
+    """OPEN is answered ACCOUNT_EXISTS for it as well."""
+    assert "closed" in CODE_ROW[ResultCode.ACCOUNT_EXISTS].meaning
+
+
 def widest(dtype: np.dtype[np.void], field: str) -> int:
     return int(np.iinfo(dtype[field]).max)
 

@@ -95,6 +95,14 @@ def test_a_refusal_is_the_callers_fault_and_a_value_error_that_names_the_limit()
         parse_amount("92233720368547758.08", 2)
 
 
+@pytest.mark.parametrize("text", ["12345678901234567890.00", "-1" + "0" * 19, "9" * 5000])
+def test_a_number_that_is_too_long_does_not_fit_and_is_not_repeated_whole(text: str) -> None:
+    """It is written as an amount is, so that is not what is wrong with it."""
+    with pytest.raises(InvalidAmountOrName, match="does not fit in 64 bits") as refused:
+        parse_amount(text, 2)
+    assert len(str(refused.value)) < 120
+
+
 def test_the_most_negative_word_can_be_written_though_no_amount_reads_as_it() -> None:
     assert format_amount(-(2**63), 2) == "-92233720368547758.08"
 

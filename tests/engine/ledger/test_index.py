@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import pytest
 
+from bezant.engine.ledger import index as index_module
 from bezant.engine.ledger.ledger import Ledger
 from bezant.protocol.codes import ResultCode as Code
 from bezant.protocol.kinds import CommandKind, ResultFlag
@@ -23,6 +24,22 @@ TRANSFERS_COUNT: Final = 10_000
 ENTRY_COMMANDS_MAX: Final = 900
 IDS_COUNT: Final = 6_000
 GONE_COUNT: Final = 1_500
+
+
+@pytest.mark.parametrize("count", [3, 700, 5_000, 12_345])
+def test_all_ids_are_given_out_once_while_the_table_grows(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever stage of growth the table is in; each with the sequence of its event."""
+    monkeypatch.setattr(index_module, "_PART_SLOTS", 1_000)
+    ledger = Ledger(accounts_max=16, holds_max=16, ids_capacity_initial=16)
+    ledger.register_currency("EUR", 2)
+    sent = 0
+    while sent < count:
+        size = min(600, count - sent)
+        commands = [transfer("ann", "bob", 1, id=id_of(sent + number)) for number in range(size)]
+        ledger.execute(encode_commands(commands), ledger.last_timestamp_ns + 1)
+        sent += size
+        values = np.concatenate([values for _, values in ledger.id_parts()])
+        expect("values", sorted(values.tolist()), list(range(1, sent + 1)))
 
 
 def test_thousands_of_accounts_and_ids_from_a_tiny_table() -> None:

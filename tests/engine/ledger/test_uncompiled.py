@@ -18,6 +18,7 @@ FILES: Final = (
     "test_machine.py",
     "test_history.py",
     "test_collisions.py",
+    "test_incoming.py",
     "test_rules_version.py",
 )
 TIMEOUT_S: Final = 120

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bezant.engine.log.entry import BODY_SIZE_MAX, HASH_NONE, RULES_VERSION
+from bezant.engine.log.entry import BODY_SIZE_MAX, HASH_NONE
 from bezant.engine.log.log import Group, open_log
 from bezant.engine.log.storage import Directory
 from bezant.protocol.errors import CorruptLog, LedgerError, StorageError
 from bezant.protocol.kinds import EntryKind
-from bezant.protocol.records import LOG_FORMAT_VERSION, SEGMENT_HEADER_SIZE
+from bezant.protocol.records import LOG_FORMAT_VERSION, RULES_VERSION, SEGMENT_HEADER_SIZE
 
 from .logs import (
     ROOM,

@@ -4,13 +4,14 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bezant.engine.log import file_system, storage
-from bezant.engine.log.storage import IO_VECTORS_MAX, ZERO_CHUNK_SIZE, Directory, FolderLock
+from bezant.engine.log.storage import IO_VECTORS_MAX, ZERO_CHUNK_SIZE, Directory, FolderLock, LookingLock
 from bezant.protocol.errors import DataFolderInUse, StorageError
 
 TIMEOUT_S = 60
@@ -199,7 +200,7 @@ def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(DataFolderInUse, match=f"in use by process {holder.pid}: stop it"):
+        with pytest.raises(DataFolderInUse, match=f"in use by process {holder.pid}$"):
             FolderLock(tmp_path)
     finally:
         holder.kill()
@@ -225,3 +226,56 @@ def test_a_holder_that_has_not_said_who_it_is_is_unknown(tmp_path: Path) -> None
     with pytest.raises(DataFolderInUse, match="process unknown"):
         FolderLock(tmp_path)
     lock.release()
+
+
+Damage = Callable[[Path], object]
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (os.mkfifo, "not a regular file|No such device"),
+        (lambda path: path.mkdir(), "directory|not a regular file"),
+        (lambda path: path.symlink_to("elsewhere"), "symbolic link"),
+    ],
+    ids=["pipe", "folder", "link"],
+)
+@pytest.mark.parametrize("kind", [FolderLock, LookingLock])
+def test_what_is_no_lock_file_is_refused_and_left(
+    tmp_path: Path, kind: type[FolderLock | LookingLock], damage: Damage, why: str
+) -> None:
+    damage(tmp_path / "lock")
+    with pytest.raises(StorageError, match=f"{tmp_path}/lock: cannot be locked: .*({why}).*: see to"):
+        kind(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"], "what the link leads to has been made"
+
+
+def test_who_looks_keeps_nodes_out_and_changes_nothing(tmp_path: Path) -> None:
+    FolderLock(tmp_path).release()
+    before = (tmp_path / "lock").read_bytes()
+    first, second = LookingLock(tmp_path), LookingLock(tmp_path)
+    assert (first.holder, second.holder) == ("", "")
+    with pytest.raises(DataFolderInUse):
+        FolderLock(tmp_path)
+    first.release()
+    second.release()
+    assert (tmp_path / "lock").read_bytes() == before
+    lock = FolderLock(tmp_path)
+    assert LookingLock(tmp_path).holder == str(os.getpid())
+    (tmp_path / "lock").write_bytes(b"\x1b[31mred")
+    assert LookingLock(tmp_path).holder == "unknown", "not what a node writes"
+    lock.release()
+
+
+def test_who_looks_makes_no_lock(tmp_path: Path) -> None:
+    assert LookingLock(tmp_path).holder == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("below", ["file", "link", "kernel"])
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "link").symlink_to("link")
+    path = Path("/proc/books") if below == "kernel" else tmp_path / below / "shard-0000"
+    with pytest.raises(StorageError, match=f"{path}: the folder cannot be made: .*: give one"):
+        Directory(path).create()
