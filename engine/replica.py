@@ -20,7 +20,7 @@ from bezant.engine.checkpoints.file import Manifest
 from bezant.engine.checkpoints.folder import CheckpointFolder
 from bezant.engine.ids.run_set import RunSet
 from bezant.engine.ledger.index import SLOT_BYTES
-from bezant.engine.ledger.ledger import ACCOUNTS_MAX_DEFAULT, HOLDS_MAX_DEFAULT
+from bezant.engine.ledger.ledger import ACCOUNTS_MAX_DEFAULT, HOLDS_MAX_DEFAULT, TIMESTAMP_NS_MAX
 from bezant.engine.ledger.state import EXPIRES_PER_ENTRY_MAX
 from bezant.engine.log.log import FREE_SPACE_FLOOR_DEFAULT, SEGMENT_SIZE_DEFAULT, Group, Log, open_log
 from bezant.engine.log.storage import Directory, FolderLock
@@ -144,6 +144,8 @@ class Replica:
         self.ledger = self._restored.ledger
         self.id_runs = self._restored.runs
         self._checkpoint_index = 0
+        self.start_index = 0
+        """The entry behind which the log was read at the start; 0 if all of it was."""
         self._closed = False
         self._lock = lock
         self._clock_ns = clock_ns
@@ -165,7 +167,7 @@ class Replica:
             free_space_floor=self.settings.free_space_floor,
         )
         point = self._restored.point
-        self._checkpoint_index = 0 if point is None else point.index
+        self._checkpoint_index = self.start_index = 0 if point is None else point.index
         for entry in self.log.open(point):
             checkpointer.take_in(entry)
             if self.ledger.generations.key_count >= self.settings.freeze_at_ids:
@@ -180,7 +182,8 @@ class Replica:
                     currencies=[Currency(code, decimals) for code, decimals in ISO_4217.items()],
                     rules_version=RULES_VERSION,
                     created_by=f"bezant {version('bezant')}",
-                )
+                ),
+                self._next_timestamp_ns(),
             )
             self.write_group()
         self.ledger.check_invariants()
@@ -247,8 +250,9 @@ class Replica:
         if code not in self.ledger.currencies:
             if not self.log.has_room(EVENT_SIZE):
                 raise StorageError("the disk is at its free-space floor; nothing can be registered now")
+            timestamp_ns = self._next_timestamp_ns()
             self.ledger.register_currency(code, decimals)
-            self._append_control(ControlEntry(currencies=[Currency(code, decimals)]))
+            self._append_control(ControlEntry(currencies=[Currency(code, decimals)]), timestamp_ns)
         else:
             self.ledger.register_currency(code, decimals)
         return self.log.last_index
@@ -262,14 +266,13 @@ class Replica:
         if version != self.ledger.rules_version:
             if not self.log.has_room(EVENT_SIZE):
                 raise StorageError("the disk is at its free-space floor; the rules cannot be switched now")
-            before = self.ledger.rules_version
+            timestamp_ns, before = self._next_timestamp_ns(), self.ledger.rules_version
             self.ledger.switch_rules(version)
-            self._append_control(ControlEntry(rules_version=version), before)
+            self._append_control(ControlEntry(rules_version=version), timestamp_ns, before)
         return self.log.last_index
 
-    def _append_control(self, control: ControlEntry, rules_version: int | None = None) -> None:
+    def _append_control(self, control: ControlEntry, timestamp_ns: int, rules_version: int | None = None) -> None:
         """Append a control entry, made under these rules or those in force."""
-        timestamp_ns = self._next_timestamp_ns()
         body = encode_message(control)
         self.log.append(
             EntryKind.CONTROL,
@@ -285,7 +288,10 @@ class Replica:
                 self.ledger.register_currency(currency.code, currency.decimals)
 
     def _next_timestamp_ns(self) -> int:
-        return max(self._clock_ns(), self.log.last_timestamp_ns + 1, self.ledger.last_timestamp_ns + 1)
+        timestamp_ns = max(self._clock_ns(), self.log.last_timestamp_ns + 1, self.ledger.last_timestamp_ns + 1)
+        if timestamp_ns > TIMESTAMP_NS_MAX:
+            raise StorageError(f"the time {timestamp_ns} ns is beyond the year 2160: see to the clock")
+        return timestamp_ns
 
     # ---- durability ----
 

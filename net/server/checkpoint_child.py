@@ -1,8 +1,9 @@
 """The child process that makes checkpoints while a node runs: it reads the log and never asks the node for anything.
 
 It executes every durable entry again on a ledger of its own, at a low priority, and writes what comes out when the node
-says so. In between it merges runs of ids. Orders come as lines of JSON on its standard input, reports leave on its
-standard output; when the input ends, because the node has ended however it did, so does the process, at once.
+says so. In between it merges runs of ids. Its set-up, which has secrets, and then orders come as lines of JSON on its
+standard input; reports leave on its standard output. When the input ends, because the node has ended however it did, so
+does the process, at once.
 """
 
 import contextlib
@@ -32,7 +33,7 @@ _STANDARD_ERROR: Final = 2
 
 
 class Setup(msgspec.Struct, frozen=True):
-    """What the child is started with."""
+    """The first line of the input: whose checkpoints are made, and how ids are hashed if there are none yet."""
 
     data_directory: str
     shard: int
@@ -117,7 +118,7 @@ class CheckpointWorker:
         return self._opened and self._checkpointer.merge_step()
 
 
-def main(setup: Setup) -> int:
+def main() -> int:
     """Carry out orders until the input ends; the exit status is 1 after an error that was reported."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICENESS)
@@ -125,13 +126,14 @@ def main(setup: Setup) -> int:
     reports = os.fdopen(os.dup(_STANDARD_OUTPUT), "wb")
     os.dup2(_STANDARD_ERROR, _STANDARD_OUTPUT)
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+    setup = msgspec.json.decode(sys.stdin.buffer.readline(), type=Setup)
     threading.Thread(target=_read_orders, args=(sys.stdin.buffer, orders), daemon=True).start()
     try:
         worker = CheckpointWorker(setup)
         while True:
             order = _next_order(orders, worker)
             _send(reports, worker.carry_out(order))
-    except BezantError as error:
+    except (BezantError, OSError) as error:
         _send(reports, Report(0, str(error), is_last=True, is_corrupt=isinstance(error, CorruptLog)))
         return 1
 
@@ -158,4 +160,4 @@ def _send(reports: BinaryIO, report: Report) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(msgspec.json.decode(sys.argv[1], type=Setup)))
+    sys.exit(main())

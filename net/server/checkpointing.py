@@ -49,7 +49,7 @@ class Checkpointing:
         self.failing = False
 
     def on_durable(self) -> None:
-        """More of the log is durable."""
+        """More of the log is durable, or ids were frozen."""
         replica = self._replica
         if replica.frozen_index:
             if replica.log.durable_index < replica.frozen_index:
@@ -120,15 +120,16 @@ class Checkpointing:
         replica = self._replica
         data_directory = Path(replica.checkpoints.directory.path).parent.parent
         setup = Setup(str(data_directory), replica.shard, replica.settings, replica.ledger.salts)
-        self._process = await asyncio.create_subprocess_exec(
+        self._process = process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "bezant.net.server.checkpoint_child",
-            msgspec.json.encode(setup).decode(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
-        return self._process
+        if process.stdin is not None:
+            process.stdin.write(msgspec.json.encode(setup) + b"\n")
+        return process
 
     async def _note_failure(self, error: Exception) -> None:
         """Say what has failed, and have it tried again in a while."""

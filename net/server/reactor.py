@@ -128,6 +128,9 @@ class Reactor:
     def _pump(self) -> None:
         started = time.perf_counter()
         self._pump_scheduled = False
+        if self.replica.checkpoint_is_due:
+            self.replica.freeze()
+            self._checkpointing.on_durable()
         if self._should_execute():
             self._execute()
         if not self._group_under_way:
@@ -165,8 +168,6 @@ class Reactor:
         self._answer_requests(batch)
         batch.index = self.replica.log.last_index
         self._executed.append(batch)
-        if self.replica.checkpoint_is_due:
-            self.replica.freeze()
         self.counters.add("execute", time.perf_counter() - started)
 
     def _answer_requests(self, batch: Batch) -> None:

@@ -15,7 +15,7 @@ from bezant.engine.ledger.ledger import TIMESTAMP_NS_MAX
 from bezant.engine.replica import Replica, ReplicaSettings, open_replica
 from bezant.engine.verify import verify
 from bezant.protocol.codes import ResultCode as Code
-from bezant.protocol.errors import LedgerError
+from bezant.protocol.errors import StorageError
 from bezant.protocol.kinds import CommandFlag, CommandKind
 from bezant.protocol.records import Records
 
@@ -133,7 +133,7 @@ def test_a_clock_beyond_2160_is_refused_with_a_reason(
     execute(replica, opening_world("ann"))
     state = replica.ledger.digest(), replica.log.last_index
     clock.now_ns = beyond_ns
-    with pytest.raises(LedgerError, match="beyond the year 2160: see to the clock"):
+    with pytest.raises(StorageError, match="beyond the year 2160: see to the clock"):
         replica.execute(transfer("world", "ann"))
     assert (replica.ledger.digest(), replica.log.last_index) == state
     replica.close()
@@ -143,6 +143,24 @@ def test_a_clock_beyond_2160_is_refused_with_a_reason(
     check_history(tmp_path, replica)
 
 
+def test_nothing_is_registered_or_created_beyond_2160(tmp_path: Path, settings: ReplicaSettings, clock: Clock) -> None:
+    """An entry at such a time could have none behind it, ever."""
+    replica = open_replica(tmp_path / "data", settings=settings, clock_ns=clock)
+    clock.now_ns = TIMESTAMP_NS_MAX + 1
+    for register in (
+        lambda: replica.register_currency("POINTS", 0),
+        lambda: open_replica(tmp_path / "new", clock_ns=clock),
+    ):
+        with pytest.raises(StorageError, match="see to the clock"):
+            register()
+    assert "POINTS" not in replica.ledger.currencies
+    clock.now_ns = NOON_NS + 1
+    replica.register_currency("POINTS", 0)
+    assert execute(replica, opening_world("ann")) == [Code.COMMITTED] * 2
+    check_history(tmp_path / "data", replica)
+    open_replica(tmp_path / "new", settings=settings, clock_ns=clock).close()
+
+
 def test_the_last_moment_that_there_is(tmp_path: Path, settings: ReplicaSettings, clock: Clock) -> None:
     """The greatest time, and the longest hold that is made then."""
     replica = open_replica(tmp_path, settings=settings, clock_ns=clock)
@@ -150,6 +168,6 @@ def test_the_last_moment_that_there_is(tmp_path: Path, settings: ReplicaSettings
     clock.now_ns = TIMESTAMP_NS_MAX
     assert execute(replica, hold(3_153_600_000_000)) == [Code.COMMITTED]
     assert replica.ledger.next_deadline_ns == TIMESTAMP_NS_MAX + 3_153_600_000_000 * MS_NS
-    with pytest.raises(LedgerError, match="beyond the year 2160"):
+    with pytest.raises(StorageError, match="beyond the year 2160"):
         replica.execute(transfer("world", "ann"))
     check_history(tmp_path, replica)
