@@ -22,7 +22,8 @@ from bezant.engine.ids.run_set import RunSet
 from bezant.engine.ledger.index import SLOT_BYTES
 from bezant.engine.ledger.ledger import ACCOUNTS_MAX_DEFAULT, HOLDS_MAX_DEFAULT, TIMESTAMP_NS_MAX
 from bezant.engine.ledger.state import EXPIRES_PER_ENTRY_MAX
-from bezant.engine.log.log import FREE_SPACE_FLOOR_DEFAULT, SEGMENT_SIZE_DEFAULT, Group, Log, open_log
+from bezant.engine.log.group import Group
+from bezant.engine.log.log import FREE_SPACE_FLOOR_DEFAULT, SEGMENT_SIZE_DEFAULT, Log, open_log
 from bezant.engine.log.storage import Directory, FolderLock
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.currencies import ISO_4217

@@ -8,10 +8,9 @@ One group at a time: `begin_group` hands out everything appended so far as a `Gr
 """
 
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
-from typing_extensions import Buffer
 
 from bezant.engine.log.control import CONTROL_NAME, ControlFile, Watermark
 from bezant.engine.log.entry import (
@@ -23,6 +22,7 @@ from bezant.engine.log.entry import (
     entry_hash,
     with_durable_before,
 )
+from bezant.engine.log.group import Group, Placed
 from bezant.engine.log.history import History
 from bezant.engine.log.preparing import PreparedSegments
 from bezant.engine.log.recovery import DURABLE_BY_CHECKPOINT, RecoveryReport, Walk
@@ -30,7 +30,7 @@ from bezant.engine.log.resume import ResumePoint
 from bezant.engine.log.seeking import warm_seeking
 from bezant.engine.log.segment import Segment, segment_name, segment_numbers
 from bezant.engine.log.segment_folder import SegmentFolder
-from bezant.engine.log.storage import Directory, LogFile
+from bezant.engine.log.storage import Directory
 from bezant.protocol.errors import CorruptLog, LedgerError, StorageError
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.records import (
@@ -48,42 +48,6 @@ SEGMENT_SIZE_DEFAULT: Final = 64 << 20
 SEGMENT_SIZE_MIN: Final = 64 << 10
 FREE_SPACE_FLOOR_DEFAULT: Final = 256 << 20
 """Bytes that must stay free on the file system; no segment is made that would go below."""
-
-
-class _Placed(NamedTuple):
-    segment: Segment
-    offset: int
-    entry: Entry
-
-
-class Group:
-    """Entries that one sync makes durable."""
-
-    def __init__(self, placed: list[_Placed]) -> None:
-        self._placed = placed
-        self.last_header = placed[-1].entry.header
-        self.last_segment = placed[-1].segment
-        self.end = placed[-1].offset + ENTRY_HEADER_SIZE + self.last_header.body_size
-        self.bytes_count = sum(ENTRY_HEADER_SIZE + item.entry.header.body_size for item in placed)
-
-    def write_and_sync(self) -> None:
-        """Write all entries and return when they are durable; a segment is synced before the next is written.
-
-        Raises OSError; the process must then end, because what the page cache says can no longer be believed.
-        """
-        file: LogFile | None = None
-        buffers: list[Buffer] = []
-        start = 0
-        for segment, offset, entry in self._placed:
-            if segment.file is None:
-                raise LedgerError(f"{segment.name} is closed and has an entry to write")
-            if file is not segment.file:
-                if file is not None:
-                    file.write_durably(buffers, start)
-                file, buffers, start = segment.file, [], offset
-            buffers += (entry.encoded, entry.body)
-        if file is not None:
-            file.write_durably(buffers, start)
 
 
 class Log:
@@ -112,8 +76,8 @@ class Log:
             if writable
             else None
         )
-        self._unwritten: list[_Placed] = []
-        self._writing: list[_Placed] = []
+        self._unwritten: list[Placed] = []
+        self._writing: list[Placed] = []
         self._unhashed: Entry | None = None
         self._chain_hash = HASH_NONE
         self._write_count = 0
@@ -292,7 +256,7 @@ class Log:
         if self._history.segments[-1].room < size:
             self._rotate(size)
         segment = self._history.segments[-1]
-        self._unwritten.append(_Placed(segment, segment.end, entry))
+        self._unwritten.append(Placed(segment, segment.end, entry))
         segment.note_entry(entry.header, segment.end)
         self._hash_later(entry)
         self.last_index = header.index

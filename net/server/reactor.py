@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, ParamSpec, Protocol
 
-from bezant.engine.log.log import Group
+from bezant.engine.log.group import Group
 from bezant.engine.replica import Replica
 from bezant.net.server.batch import Batch, Request
 from bezant.net.server.checkpointing import Checkpointing

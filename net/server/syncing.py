@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from bezant.engine.log.log import Group
+from bezant.engine.log.group import Group
 from bezant.net.server.failure import end_after_bug, end_after_failed_sync
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bezant.engine.log.entry import BODY_SIZE_MAX, HASH_NONE
-from bezant.engine.log.log import Group, open_log
+from bezant.engine.log.group import Group
+from bezant.engine.log.log import open_log
 from bezant.engine.log.storage import Directory
 from bezant.protocol.errors import CorruptLog, LedgerError, StorageError
 from bezant.protocol.kinds import EntryKind

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bezant.engine.log.log import Group
+from bezant.engine.log.group import Group
 from bezant.engine.log.recovery import RecoveryReport
 from bezant.protocol.records import SEGMENT_HEADER_SIZE
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from bezant.engine.log.log import Group
+from bezant.engine.log.group import Group
 from bezant.engine.replica import IDS_MEMORY_BYTES_MIN, ReplicaSettings, open_replica
 from bezant.net.server import reactor as reactor_module
 from bezant.net.server import syncing

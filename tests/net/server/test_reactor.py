@@ -8,7 +8,7 @@ import types
 
 import pytest
 
-from bezant.engine.log.log import Group
+from bezant.engine.log.group import Group
 from bezant.net.server import failure, reactor, syncing
 from bezant.net.server.reactor import BATCHES_MAX, EXECUTE_EARLY_COMMANDS_MIN
 from bezant.protocol.codes import ResultCode
