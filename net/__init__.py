@@ -1,4 +1,6 @@
-"""Everything that touches a socket: the client SDK (``client/``), and the node's reactor and server beside it.
+"""Everything that touches a socket: the client SDK (``client/``), and the node's reactor and server (``server/``).
+
+``embedded.py`` is the engine in the caller's own process: the SDK over a reactor, without a socket.
 
 May import ``protocol`` and ``engine``; ``client/`` imports ``protocol`` alone, so that a program that only talks to a
 node loads neither Numba nor RocksDB.

@@ -17,7 +17,7 @@ from bezant.net.server.batch import Request
 from bezant.net.server.clients import make_welcome
 from bezant.net.server.reactor import Reactor
 from bezant.net.server.requests import error_code
-from bezant.net.server.warm import warm_kernels
+from bezant.net.server.starting import prepare_start, tell_findings
 from bezant.protocol.errors import RequestRefused, RequestTimedOut, UsageError
 from bezant.protocol.frames import BATCH_COUNT_MAX, Operation
 from bezant.protocol.messages import Welcome, encode_message
@@ -123,8 +123,10 @@ async def open_channel(path: Path, settings: ReplicaSettings | None = None) -> E
 
 def _open_warm(path: Path, settings: ReplicaSettings | None) -> Replica:
     """Compile what is not compiled yet, here and not on the loop at the first commands; then recover the ledger."""
-    warm_kernels()
-    return open_replica(path, settings=settings)
+    prepare_start(path)
+    replica = open_replica(path, settings=settings)
+    tell_findings(replica)
+    return replica
 
 
 def _close_unwanted(opening: "asyncio.Future[Replica]") -> None:

@@ -1,16 +1,18 @@
 """`serve`: one node in one process, until SIGTERM or SIGINT.
 
-Order of a start: compile the kernels, lock the folder, recover the ledger, listen, say so. Order of a stop: listen no
-more, read no more, answer what came in, give clients a moment to take the answers, mark the stop as clean.
+Order of a start: take the addresses, see whether the folder can be had, compile the kernels, lock the folder, recover
+the ledger, listen, say so. Order of a stop: listen no more, read no more, answer what came in, give clients a moment to
+take the answers, mark the stop as clean.
 """
 
 import asyncio
 import gc
-import logging
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -23,7 +25,7 @@ from bezant.net.server.clients import CONNECTIONS_MAX, Clients, make_welcome
 from bezant.net.server.connection import Connection
 from bezant.net.server.echo import EchoProtocol
 from bezant.net.server.reactor import Reactor
-from bezant.net.server.warm import warm_kernels
+from bezant.net.server.starting import prepare_start, tell_findings
 from bezant.protocol.errors import UsageError
 
 LISTEN_BACKLOG: Final = 1024
@@ -33,8 +35,6 @@ SWITCH_INTERVAL_S: Final = 0.0005
 FILES_RESERVED: Final = 256
 """Open files that the log and the rest of the process may need; clients get what is left of the system's limit."""
 PORT_MAX: Final = 65_535
-
-_log = logging.getLogger("bezant")
 
 
 def serve(
@@ -49,25 +49,22 @@ def serve(
 
     Raises `StorageError` and its kinds if the data folder does not let us, `UsageError` for an address in use.
     """
-    warm_kernels()
-    replica = open_replica(data_directory, settings=settings)
-    report = replica.log.recovery
-    if report.torn_bytes:
-        _log.warning(
-            "bezant: the last write before a crash was torn: %d bytes that were never acknowledged are set aside in %s",
-            report.torn_bytes,
-            report.torn_file,
-        )
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    gc.freeze()
-    try:
-        uvloop.run(_serve(replica, listen, echo, say))
-    finally:
-        replica.close()
+    with ExitStack() as closing:
+        sockets = [closing.enter_context(bound) for bound in _bind(listen)]
+        echo_sockets = [closing.enter_context(bound) for bound in (_bind(echo) if echo is not None else ())]
+        prepare_start(data_directory)
+        replica = open_replica(data_directory, settings=settings)
+        closing.callback(replica.close)
+        tell_findings(replica)
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        gc.freeze()
+        uvloop.run(_serve(replica, sockets, echo_sockets, say))
     return 0
 
 
-async def _serve(replica: Replica, listen: str, echo: str | None, say: Callable[[str], None]) -> None:
+async def _serve(
+    replica: Replica, sockets: list[socket.socket], echo_sockets: list[socket.socket], say: Callable[[str], None]
+) -> None:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -75,12 +72,11 @@ async def _serve(replica: Replica, listen: str, echo: str | None, say: Callable[
     reactor = Reactor(replica, loop)
     welcome = make_welcome(reactor, f"bezant {version('bezant')}", kernel_digest())
     clients = Clients(reactor, welcome, _connections_max())
-    server = await _listen(loop, lambda: Connection(clients), listen)
-    servers = [server]
-    say(f"listening on {_address(server)}")
-    if echo is not None:
-        servers.append(await _listen(loop, EchoProtocol, echo))
-        say(f"echo on {_address(servers[-1])}")
+    servers = await _listen(loop, lambda: Connection(clients), sockets)
+    say(f"listening on {_address(sockets[0])}")
+    if echo_sockets:
+        servers += await _listen(loop, EchoProtocol, echo_sockets)
+        say(f"echo on {_address(echo_sockets[0])}")
     await stopped.wait()
     for running in servers:
         running.close()
@@ -99,20 +95,47 @@ def _connections_max() -> int:
     return max(limit - FILES_RESERVED, 1)
 
 
-async def _listen(
-    loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.BaseProtocol], address: str
-) -> asyncio.Server:
+def _bind(address: str) -> list[socket.socket]:
+    """Take an address, on which nobody can connect before `_listen`. Raises `UsageError`."""
     host, separator, port = address.rpartition(":")
     if not separator or not (port.isascii() and port.isdecimal()) or int(port) > PORT_MAX:
         raise UsageError(f"an address is written HOST:PORT, not {address!r}")
+    sockets: list[socket.socket] = []
     try:
-        return await loop.create_server(factory, host.strip("[]"), int(port), backlog=LISTEN_BACKLOG)
+        found = socket.getaddrinfo(
+            host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        for family, kind, protocol, _, place in dict.fromkeys(found):
+            bound = socket.socket(family, kind, protocol)
+            sockets.append(bound)
+            bound.setblocking(False)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound.bind(place)
     except OSError as error:
-        raise UsageError(
-            f"cannot listen on {address}: {error.strerror or error}; choose another with --listen"
-        ) from error
+        for bound in sockets:
+            bound.close()
+        raise _taken(address, error) from error
+    return sockets
 
 
-def _address(server: asyncio.Server) -> str:
-    host, port = server.sockets[0].getsockname()[:2]
+async def _listen(
+    loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.BaseProtocol], sockets: list[socket.socket]
+) -> list[asyncio.Server]:
+    """Let clients connect. Raises `UsageError` if another process has begun to listen there meanwhile."""
+    try:
+        for bound in sockets:
+            bound.listen(LISTEN_BACKLOG)  # uvloop would not tell that somebody else listens there
+        return [await loop.create_server(factory, sock=bound, backlog=LISTEN_BACKLOG) for bound in sockets]
+    except OSError as error:
+        raise _taken(_address(sockets[0]), error) from error
+
+
+def _taken(address: str, error: OSError) -> UsageError:
+    return UsageError(f"cannot listen on {address}: {error.strerror or error}; choose another with --listen")
+
+
+def _address(bound: socket.socket) -> str:
+    host, port = bound.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -30,7 +30,7 @@ FRAMES_AHEAD = 8
 SERVE = """
 import sys
 from pathlib import Path
-from bezant.engine.log.log import Group
+from bezant.engine.log.group import Group
 from bezant.engine.replica import Replica
 from bezant.net.server.serve import serve
 from bezant.protocol.errors import LedgerError
@@ -175,17 +175,36 @@ async def test_a_broken_node_ends_loudly_and_loses_nothing(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("address", ["", "7420", "localhost", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536", "::1:²"])
-async def test_an_address_that_is_none(address: str) -> None:
+def test_an_address_that_is_none(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve_module, "prepare_start", pytest.fail)
     with pytest.raises(UsageError, match="HOST:PORT"):
-        await serve_module._listen(asyncio.get_running_loop(), asyncio.Protocol, address)
+        serve_module.serve(Path("nowhere"), address, say=pytest.fail)
 
 
-async def test_an_address_in_use() -> None:
-    loop = asyncio.get_running_loop()
-    server = await serve_module._listen(loop, asyncio.Protocol, "127.0.0.1:0")
+async def test_an_address_in_use_is_told_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiling takes long, and the folder is not even made."""
+    monkeypatch.setattr(serve_module, "prepare_start", pytest.fail)
+    sockets = serve_module._bind("127.0.0.1:0")
+    (server,) = await serve_module._listen(asyncio.get_running_loop(), asyncio.Protocol, sockets)
     with pytest.raises(UsageError, match="cannot listen on"):
-        await serve_module._listen(loop, asyncio.Protocol, serve_module._address(server))
+        serve_module.serve(tmp_path / "data", serve_module._address(sockets[0]), say=pytest.fail)
+    assert not (tmp_path / "data").exists()
     server.close()
+
+
+async def test_of_two_that_took_an_address_one_listens() -> None:
+    """An address can be taken by many as long as none listens."""
+    loop = asyncio.get_running_loop()
+    first = serve_module._bind("127.0.0.1:0")
+    second = serve_module._bind(serve_module._address(first[0]))
+    (server,) = await serve_module._listen(loop, asyncio.Protocol, first)
+    with pytest.raises(UsageError, match="cannot listen on"):
+        await serve_module._listen(loop, asyncio.Protocol, second)
+    server.close()
+    for bound in second:
+        bound.close()
 
 
 @pytest.mark.parametrize(
