@@ -3,7 +3,7 @@
 import numpy as np
 
 from bezant.engine.ledger.checks import EXPIRE
-from bezant.engine.ledger.ledger import Execution, Ledger
+from bezant.engine.ledger.ledger import TIMESTAMP_NS_MAX, Execution, Ledger
 from bezant.engine.log.entry import Entry
 from bezant.protocol.codes import CODE_ROW, ResultCode
 from bezant.protocol.errors import (
@@ -15,7 +15,7 @@ from bezant.protocol.errors import (
     UsageError,
 )
 from bezant.protocol.kinds import EntryKind, ResultFlag
-from bezant.protocol.messages import ControlEntry, decode_message
+from bezant.protocol.messages import decode_control_entry
 from bezant.protocol.records import COMMAND, EVENT, EVENT_SIZE, RULES_VERSION, Records
 
 
@@ -45,6 +45,9 @@ def replay_entry(ledger: Ledger, entry: Entry) -> None:
             f"entry {header.index} has kind {header.kind}, and {header.count} events in {header.body_size} bytes; that "
             "cannot be"
         )
+    if not has_events and header.timestamp_ns > TIMESTAMP_NS_MAX:
+        # Of events the ledger says so. No entry could follow this one.
+        raise CorruptLog(f"entry {header.index} has the time {header.timestamp_ns}, which is beyond the year 2160")
     if has_events:
         replay_events(ledger, entry)
     elif header.kind == EntryKind.CONTROL:
@@ -54,9 +57,13 @@ def replay_entry(ledger: Ledger, entry: Entry) -> None:
 def apply_control(ledger: Ledger, entry: Entry) -> None:
     """Apply a control entry to a ledger: it counts from the next entry on."""
     try:
-        control = decode_message(entry.body, ControlEntry)
+        control = decode_control_entry(entry.body)
     except RemoteProtocolError as error:
         raise CorruptLog(f"control entry {entry.header.index} cannot be read: {error}") from error
+    except UnsupportedFormat as error:
+        raise UnsupportedFormat(
+            f"entry {entry.header.index}: {error}: start the newer version that wrote it"
+        ) from error
     if control.rules_version > RULES_VERSION:
         raise UnsupportedFormat(f"entry {entry.header.index} switches to rules {control.rules_version}, unknown here")
     try:

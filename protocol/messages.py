@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 from typing_extensions import Buffer
 
-from bezant.protocol.errors import RemoteProtocolError
+from bezant.protocol.errors import RemoteProtocolError, UnsupportedFormat
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -97,6 +97,16 @@ class ControlEntry(msgspec.Struct, frozen=True):
     created_by: str = ""
 
 
+class _StrictCurrency(Currency, frozen=True, forbid_unknown_fields=True):
+    """A currency, and nothing else."""
+
+
+class StrictControlEntry(ControlEntry, frozen=True, forbid_unknown_fields=True):
+    """A control entry of which every field, on whatever level, is known here; see `decode_control_entry`."""
+
+    currencies: list[_StrictCurrency] = []  # type: ignore[assignment]  # lists are invariant; these are never changed
+
+
 _Message = TypeVar("_Message")
 
 
@@ -112,3 +122,16 @@ def decode_message(body: Buffer, kind: type[_Message]) -> _Message:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         # The last two reach us unwrapped: a string that is not UTF-8, and a body nested some thousand levels deep.
         raise RemoteProtocolError(f"the body is not a {kind.__name__}: {error}") from error
+
+
+def decode_control_entry(body: Buffer) -> ControlEntry:
+    """Decode the body of a control entry. Raises `RemoteProtocolError`, and `UnsupportedFormat` for unknown fields.
+
+    A peer may pass over a field that it does not know; who must do all that an entry says may not.
+    """
+    control = decode_message(body, ControlEntry)
+    try:
+        decode_message(body, StrictControlEntry)
+    except RemoteProtocolError as error:
+        raise UnsupportedFormat(f"the control entry says more than is known here: {error}") from error
+    return control

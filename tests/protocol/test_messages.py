@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bezant.protocol import messages
-from bezant.protocol.errors import RemoteProtocolError
+from bezant.protocol.errors import RemoteProtocolError, UnsupportedFormat
 from bezant.protocol.messages import (
     ControlEntry,
     Currencies,
@@ -15,7 +15,9 @@ from bezant.protocol.messages import (
     Hello,
     ListAccounts,
     Statistics,
+    StrictControlEntry,
     Welcome,
+    decode_control_entry,
     decode_message,
     encode_message,
 )
@@ -76,6 +78,7 @@ def test_every_message_of_the_module_is_tested_here() -> None:
         value
         for value in vars(messages).values()
         if isinstance(value, type) and issubclass(value, msgspec.Struct) and value is not msgspec.Struct
+        if not value.__struct_config__.forbid_unknown_fields  # twins, for reading the log; see below
     }
     assert set(TYPES) == defined
 
@@ -93,6 +96,60 @@ def test_fields_of_a_later_version_are_ignored(kind: type[msgspec.Struct]) -> No
     message = next(message for message, _ in MESSAGES if type(message) is kind)
     later = msgspec.msgpack.decode(encode_message(message)) | {"from_the_future": [1, {"deep": None}]}
     assert decode_message(msgspec.msgpack.encode(later), kind) == message
+
+
+UNKNOWN: dict[str, dict[str, object]] = {
+    "a field": {"members": ["x"]},
+    "a field that is no text": {"members": b"\xff"},
+    "a field of a currency": {"currencies": [{"code": "EUR", "decimals": 2}, {"code": "X", "decimals": 1, "cap": 9}]},
+    "one nested as deep as nobody reads": {"members": [[[[{"deep": None}]]]]},
+}
+
+
+@pytest.mark.parametrize("fields", UNKNOWN.values(), ids=UNKNOWN)
+def test_a_control_entry_of_a_later_version_is_refused(fields: dict[str, object]) -> None:
+    """It may change the state in a way that an older node would pass over."""
+    entry = msgspec.msgpack.decode(encode_message(ControlEntry([EUR], 1))) | fields
+    with pytest.raises(UnsupportedFormat, match=r"unknown field `(members|cap)`"):
+        decode_control_entry(msgspec.msgpack.encode(entry))
+
+
+def test_a_field_that_is_not_even_text_is_refused_unread() -> None:
+    body = b"\x82\xadrules_version\x01\xa7members\xa1\xff"
+    with pytest.raises(UnsupportedFormat, match="unknown field `members`"):
+        decode_control_entry(body)
+
+
+@pytest.mark.parametrize("entry", [ControlEntry(), ControlEntry([EUR, Currency("X", 0)], 1, "bezant 0.1.0")])
+def test_a_control_entry_comes_back_as_it_was(entry: ControlEntry) -> None:
+    assert decode_control_entry(encode_message(entry)) == entry
+    assert decode_control_entry(b"\x80") == ControlEntry()
+
+
+def test_a_body_that_is_no_control_entry_is_not_one_of_a_later_version() -> None:
+    for body in (b"", b"\xc1", b"\x81\xadrules_version\xa11", b"\x81\xaacurrencies\x91\x81\xa4code\xa1X"):
+        with pytest.raises(RemoteProtocolError, match="the body is not a ControlEntry"):
+            decode_control_entry(body)
+
+
+def test_nothing_within_a_control_entry_may_have_unknown_fields() -> None:
+    """Also what is added to it later."""
+    structs = []
+
+    def walk(kind: msgspec.inspect.Type) -> None:
+        if isinstance(kind, msgspec.inspect.StructType):
+            structs.append(kind)
+            for field in kind.fields:
+                walk(field.type)
+        elif isinstance(kind, msgspec.inspect.ListType):
+            walk(kind.item_type)
+        else:
+            assert isinstance(kind, msgspec.inspect.StrType | msgspec.inspect.IntType), f"look into {kind} as well"
+
+    walk(msgspec.inspect.type_info(StrictControlEntry))
+    assert len(structs) == 2
+    assert all(kind.forbid_unknown_fields for kind in structs)
+    assert StrictControlEntry.__struct_fields__ == ControlEntry.__struct_fields__
 
 
 def test_fields_added_since_the_first_version_may_be_missing() -> None:
