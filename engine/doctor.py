@@ -20,7 +20,7 @@ import xxhash
 from bezant.engine.diagnosis import Diagnosis, Finding, FindingKind, Severity, Verdict
 from bezant.engine.examining_walk import ExaminingWalk, Stop
 from bezant.engine.log.control import CONTROL_NAME, ControlFile, Watermark
-from bezant.engine.log.entry import Entry
+from bezant.engine.log.entry import Entry, public_log_id
 from bezant.engine.log.log import FREE_SPACE_FLOOR_DEFAULT
 from bezant.engine.log.segment import (
     Segment,
@@ -279,13 +279,13 @@ class _Examination:
 
     def _note_foreign(self, number: int, header: SegmentHeader, usable: list[SegmentHeader]) -> None:
         self._unreadable[number] = True
-        expected = f"log {_hexadecimal(usable[0].log_id)}, shard {SHARD}" if usable else f"shard {SHARD}"
+        expected = f"log {public_log_id(usable[0].log_id)}, shard {SHARD}" if usable else f"shard {SHARD}"
         self._add(
             Severity.DAMAGE,
             FindingKind.SEGMENT_FOREIGN,
             segment_name(number),
             offset=0,
-            found=f"a segment of log {_hexadecimal(header.log_id)}, shard {header.shard}",
+            found=f"a segment of log {public_log_id(header.log_id)}, shard {header.shard}",
             expected=expected,
             meaning="the file belongs to another log: somebody copied it here, or over the right one",
             next_step=_RESTORE,
@@ -510,7 +510,7 @@ class _Examination:
                 meaning="no node has written here yet, or the first one ended before it had",
                 next_step="nothing: the next start begins the history",
             )
-        elif self._watermark.clean_stop:
+        elif self._watermark.is_clean_stop_at(last_index):
             self._add(
                 Severity.NOTE,
                 FindingKind.CLEAN_STOP,
@@ -544,7 +544,7 @@ class _Examination:
             verdict=Verdict.NEWER_FORMAT if is_newer else verdict,
             findings=self._findings,
             walked=walk is not None,
-            log_id=_hexadecimal(segments[0].log_id) if segments else "",
+            log_id=public_log_id(segments[0].log_id) if segments else "",
             segments=len(segment_numbers(self._directory)),
             segments_used=walk.last_segment.number if walk is not None else 0,
             entries=self._entries,
@@ -552,7 +552,7 @@ class _Examination:
             accounts=self._accounts,
             last_index=walk.next_index - 1 if walk is not None else 0,
             durable_index=self._watermark.durable_index,
-            clean_stop=bool(self._watermark.clean_stop),
+            clean_stop=walk is not None and self._watermark.is_clean_stop_at(walk.next_index - 1),
             chain_hash=walk.previous_hash.hex() if walk is not None and walk.last_header is not None else "",
             torn_bytes=self._torn_bytes,
             free_bytes=self._directory.free_bytes(),
@@ -571,9 +571,5 @@ def _problem_of_page(page: bytes, log_id: int) -> str:
     if fields["magic"] != CONTROL_MAGIC or int(fields["checksum"]) != checksum:
         return "a page that fails its checksum"
     if (int(fields["log_id"]), int(fields["shard"])) != (log_id, SHARD):
-        return f"a page of log {_hexadecimal(int(fields['log_id']))}, shard {fields['shard']}"
+        return f"a page of log {public_log_id(int(fields['log_id']))}, shard {fields['shard']}"
     return ""
-
-
-def _hexadecimal(log_id: int) -> str:
-    return f"{log_id & (1 << 64) - 1:016x}"

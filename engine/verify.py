@@ -86,7 +86,7 @@ def _verify(log: Log, on_progress: Callable[[int, int], None] | None, accounts_m
         accounts=ledger.account_count,
         seconds=time.perf_counter() - started,
         kernel_digest=kernel_digest(),
-        log_id=f"{log.log_id & (1 << 64) - 1:016x}",
+        log_id=log.public_id,
         state_digest=ledger.digest(),
         chain_hash=log.chain_hash.hex(),
         torn_bytes=log.recovery.torn_bytes,

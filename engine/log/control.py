@@ -29,6 +29,13 @@ class Watermark(NamedTuple):
     durable_offset: int = 0
     clean_stop: int = 0
 
+    def is_clean_stop_at(self, index: int) -> bool:
+        """Whether the node stopped cleanly behind this entry, the last one that was found.
+
+        A power cut may leave the page of an earlier stop, and entries behind it.
+        """
+        return bool(self.clean_stop) and self.durable_index == index
+
 
 class ControlFile:
     """Reads and writes the watermark of one log."""

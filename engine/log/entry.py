@@ -15,6 +15,7 @@ HASH_NONE: Final = bytes(HASH_SIZE)
 BODY_SIZE_MAX: Final = 8 << 20
 """Bytes in the body of one entry, at most."""
 
+_PUBLIC_ID_CONTEXT: Final = "bezant: the public id of a log"
 _HEADER: Final = struct.Struct("<QQ32sqqqqqiihhiqi12x")
 _CHECKED_FROM: Final = ENTRY_HEADER.fields["body_checksum"][1] if ENTRY_HEADER.fields else 0
 _CHECKSUM: Final = struct.Struct("<Q")
@@ -85,6 +86,16 @@ def decode_header(data: Bytes | bytes | memoryview) -> EntryHeader | None:
     if not 0 <= header.body_size <= BODY_SIZE_MAX or header.index < 1:
         return None
     return header
+
+
+def public_log_id(log_id: int) -> str:
+    """What a log is called before others: 16 hexadecimal digits, out of which its `log_id` cannot be computed.
+
+    The id itself never leaves the node. Who knew it could send commands whose bytes are a whole header, and recovery
+    looks for those wherever damage has left no trace of where entries begin.
+    """
+    encoded = log_id.to_bytes(8, "little", signed=True)
+    return blake3.blake3(encoded, derive_key_context=_PUBLIC_ID_CONTEXT).hexdigest(length=8)
 
 
 def body_is_whole(header: EntryHeader, body: memoryview) -> bool:

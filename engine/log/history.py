@@ -33,7 +33,7 @@ class History:
         self.segments: list[Segment] = []
         self.last_sequence = 0
         self._mapped: OrderedDict[int, Segment] = OrderedDict()
-        self._verified: OrderedDict[tuple[int, int], None] = OrderedDict()
+        self._verified: OrderedDict[tuple[int, int, int], None] = OrderedDict()
 
     def read_events(self, sequences: Words) -> Records:
         """EVENT records with these sequences (ascending).
@@ -84,7 +84,9 @@ class History:
             problem = "an entry of another log or kind"
         elif header.body_size != header.count * EVENT_SIZE:
             problem = f"an entry of {header.count} events in {header.body_size} bytes"
-        elif not self._is_whole((segment.number, offset), header, view[body_at : body_at + header.body_size]):
+        elif not self._is_whole(
+            (segment.number, segment.mapped_count, offset), header, view[body_at : body_at + header.body_size]
+        ):
             problem = "an entry whose body fails its checksum"
         if problem:
             raise CorruptLog(
@@ -92,8 +94,11 @@ class History:
                 "damaged now. Restore the file from a copy"
             )
 
-    def _is_whole(self, place: tuple[int, int], header: EntryHeader, body: memoryview) -> bool:
-        """Whether the body of the entry at (segment number, offset) matches its checksum, or did so lately."""
+    def _is_whole(self, place: tuple[int, int, int], header: EntryHeader, body: memoryview) -> bool:
+        """Whether the body of the entry at (segment number, its mapping, offset) matches its checksum, or did lately.
+
+        Once a segment is unmapped its pages may go, and are then read again from a disk that may have changed them.
+        """
         if header.body_size < REMEMBERED_FROM_SIZE:
             return body_is_whole(header, body)
         if place not in self._verified:

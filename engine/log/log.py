@@ -20,6 +20,7 @@ from bezant.engine.log.entry import (
     EntryHeader,
     encode_entry,
     entry_hash,
+    public_log_id,
     with_durable_before,
 )
 from bezant.engine.log.group import Group, Placed
@@ -28,7 +29,7 @@ from bezant.engine.log.preparing import PreparedSegments
 from bezant.engine.log.recovery import DURABLE_BY_CHECKPOINT, RecoveryReport, Walk
 from bezant.engine.log.resume import ResumePoint
 from bezant.engine.log.seeking import warm_seeking
-from bezant.engine.log.segment import Segment, segment_name, segment_numbers
+from bezant.engine.log.segment import SEGMENT_SIZE_MAX, Segment, segment_name, segment_numbers
 from bezant.engine.log.segment_folder import SegmentFolder
 from bezant.engine.log.storage import Directory
 from bezant.protocol.errors import CorruptLog, LedgerError, StorageError
@@ -168,9 +169,10 @@ class Log:
     def _finish_open(self, walk: Walk, watermark: Watermark, entries: int) -> None:
         torn_bytes, torn_file = walk.torn_bytes, ""
         if self._writable:
+            self._directory.remove_unfinished()  # first, because it makes room
             torn_bytes, torn_file = walk.set_torn_tail_aside(self._directory)
-            self._directory.remove_unfinished()
-        self.recovery = RecoveryReport(entries, bool(watermark.clean_stop), torn_bytes, torn_file)
+        clean_stop = watermark.is_clean_stop_at(walk.next_index - 1)
+        self.recovery = RecoveryReport(entries, clean_stop, torn_bytes, torn_file)
         segments = self._history.segments
         behind = segments[walk.last_segment.number :]
         del segments[walk.last_segment.number :]
@@ -209,12 +211,20 @@ class Log:
         return self._history.last_sequence
 
     @property
+    def public_id(self) -> str:
+        """Which log this is, for anyone to know; see `public_log_id`."""
+        return public_log_id(self.log_id)
+
+    @property
     def is_durable(self) -> bool:
         """Whether a sync means anything: false on a file system that lives in memory."""
         return self._directory.is_durable()
 
     def count_events_at_most(self, start: ResumePoint | None = None) -> int:
-        """An upper bound of the events in the log, or of those behind a start, from the sizes of its files alone."""
+        """An upper bound of the events in the log, or of those behind a start, from the sizes of its segments alone.
+
+        Raises `CorruptLog`, `UnsupportedFormat` for a file that is not a segment of the size that it says it has.
+        """
         return self._folder.size_behind(start) // EVENT_SIZE
 
     # ---- append and write ----
@@ -407,8 +417,11 @@ def open_log(
     `segment_size` (bytes) counts for segments made from now on and must hold the largest entry: `has_room` says no to
     one that does not fit in an empty segment.
     """
-    if segment_size < SEGMENT_SIZE_MIN or segment_size % SEGMENT_HEADER_SIZE:
-        raise StorageError(f"a segment has at least {SEGMENT_SIZE_MIN} bytes, a multiple of {SEGMENT_HEADER_SIZE}")
+    if not SEGMENT_SIZE_MIN <= segment_size <= SEGMENT_SIZE_MAX or segment_size % SEGMENT_HEADER_SIZE:
+        raise StorageError(
+            f"a segment of {segment_size} bytes: it has {SEGMENT_SIZE_MIN} to {SEGMENT_SIZE_MAX}, a multiple of "
+            f"{SEGMENT_HEADER_SIZE}"
+        )
     if CONTROL_NAME not in directory.names() and segment_numbers(directory):
         raise CorruptLog(f"{directory.path}: there are segments and no file {CONTROL_NAME!r}")
     return Log(

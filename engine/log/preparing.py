@@ -33,8 +33,14 @@ class PreparedSegments:
         self.prepare()
 
     def have(self, size: int) -> bool:
-        """Whether one with room for so many bytes is ready, waiting for it if none is."""
+        """Whether one with room for so many bytes is ready, waiting for it if none is.
+
+        An attempt that was begun earlier may have failed for want of room that was made since: then there is one more.
+        """
+        begun_earlier = self._making is not None
         if not self.ready:
+            self._collect(wait=True)
+        if not self.ready and begun_earlier:
             self._collect(wait=True)
         return bool(self.ready) and self.ready[0].room >= size
 

@@ -10,11 +10,16 @@ first place where no next entry can be read, it stops with the index of the last
 | anything else | no | torn tail: set aside, report, zero |
 | anything else | yes | rot: refuse |
 
-Watermarks are the control page and the `durable_before` of every whole header found behind the damage. A later segment
-is written only after the one before it is durable, so anything there proves the rest: an entry whose index is too high
-says that the segment before has lost its end. One case is a torn tail all the same: a segment that ends in zeros, and
-behind it one that is not empty and has lost the sector with its first header. An entry that is whole and of a kind,
-format or rules that are not known here is neither: a newer version wrote it, and the log is refused.
+Watermarks are the control page and the `durable_before` of every whole header found behind the damage. Those are looked
+for at every byte, because damage may leave no trace of where entries begin, and so also where a client chooses what is
+there. What it cannot choose is a header: that has the `log_id`, which no client is told.
+
+A later segment is written only after the one before it is durable, so anything there proves the rest: an entry whose
+index is too high says that the segment before has lost its end. One case is a torn tail all the same: a segment that
+ends in zeros, and behind it one that is not empty and has lost the sector with its first header.
+
+An entry that is whole and of a kind, format or rules that are not known here is neither: a newer version wrote it, and
+the log is refused. Nor is one that continues the chain with right checksums and says what cannot be: no crash makes it.
 
 A walk that begins behind a checkpoint first requires the checkpoint's entry to be there, whole and the same, and then
 decides by the same table.
@@ -38,7 +43,7 @@ from bezant.engine.log.entry import (
 from bezant.engine.log.resume import ResumePoint
 from bezant.engine.log.segment import Segment
 from bezant.engine.log.storage import Directory
-from bezant.protocol.errors import CorruptLog, UnsupportedFormat
+from bezant.protocol.errors import CorruptLog, StorageError, UnsupportedFormat
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.records import (
     ENTRY_HEADER,
@@ -47,9 +52,12 @@ from bezant.protocol.records import (
     LOG_FORMAT_VERSION,
     RULES_VERSION,
     SEGMENT_HEADER_SIZE,
+    Bytes,
 )
 
 DURABLE_BY_CHECKPOINT: Final = "a checkpoint, which is only ever made of durable entries, proves that the log reached"
+PART_SIZE: Final = 4 << 20
+"""Bytes of a segment that are copied at a time, be it as large as it may."""
 _KINDS: Final = frozenset(int(kind) for kind in EntryKind)
 _LOG_ID_AT: Final = 104
 if ENTRY_HEADER.fields is None or ENTRY_HEADER.fields["log_id"][1] != _LOG_ID_AT:
@@ -193,6 +201,10 @@ class Walk:
                 self._problem = "nothing but zeros"
             return None
         self._check_known(segment, header, offset)
+        self._problem = self._find_nonsense(header, segment.mapping()[body_at:end])
+        if self._problem:
+            self._torn = (segment, offset)
+            raise CorruptLog(self._rot(segment, "its checksums are right, so no crash has torn it"))
         segment.note_entry(header, offset)
         self._note(segment, header, offset, blake3.blake3(view[offset:end]).digest())
         return Entry(header, encoded, body)
@@ -255,6 +267,21 @@ class Walk:
             "Bezant does not know: start the newer version that wrote it"
         )
 
+    def _find_nonsense(self, header: EntryHeader, body: Bytes) -> str:
+        """What no version of Bezant writes, in an entry that is whole and comes next, in words; empty if nothing."""
+        term = 0 if self.last_header is None else self.last_header.term
+        if header.format_version < 1:
+            return f"an entry of format {header.format_version}"
+        if not 0 <= header.durable_before < header.index:
+            return f"an entry that claims the log to be durable up to index {header.durable_before}"
+        if header.term < term:
+            return f"an entry of term {header.term} behind one of term {term}"
+        if header.count < 0:
+            return f"an entry of {header.count} events"
+        if header.kind == EntryKind.FILLER and np.any(body):
+            return "a filler that is not zeros"
+        return ""
+
     def _check_complete(self, segment: Segment, following: Segment) -> None:
         """Raise `CorruptLog` if the segment behind begins with an entry that has others before it."""
         header = decode_header(following.mapping()[SEGMENT_HEADER_SIZE:])
@@ -278,18 +305,17 @@ class Walk:
             raise CorruptLog(self._rot(segment, f"the log was durable up to index {known}"))
 
     def _watermark_behind(self, segment: Segment, offset: int) -> int:
-        """The highest `durable_before` of the whole headers behind an offset."""
-        data = segment.mapping()[offset:].tobytes()
-        pattern = self._log_id.to_bytes(8, "little", signed=True)
+        """The highest `durable_before` of the whole headers behind an offset.
+
+        An index may be too high for the bytes before it: then the end of the segment before is lost, which is rot, too.
+        """
+        mapping = segment.mapping()
         highest = 0
-        place = data.find(pattern)
-        while place >= 0:
-            start = offset + place - _LOG_ID_AT
-            if start >= offset:
-                header = decode_header(segment.mapping()[start : start + ENTRY_HEADER_SIZE])
-                if header is not None and self._is_ours(header):
-                    highest = max(highest, header.durable_before)
-            place = data.find(pattern, place + 1)
+        for place in _find_all(mapping, self._log_id.to_bytes(8, "little", signed=True), offset + _LOG_ID_AT):
+            start = place - _LOG_ID_AT
+            header = decode_header(mapping[start : start + ENTRY_HEADER_SIZE])
+            if header is not None and self._is_ours(header) and header.durable_before < header.index:
+                highest = max(highest, header.durable_before)
         return highest
 
     def _rot(self, segment: Segment, why: str) -> str:
@@ -301,15 +327,25 @@ class Walk:
         )
 
     def set_torn_tail_aside(self, directory: Directory) -> tuple[int, str]:
-        """Copy a torn tail to a file of its own, then zero it; returns its bytes and that file's name."""
+        """Copy a torn tail to a file of its own, then zero it; returns its bytes and that file's name.
+
+        Raises `StorageError`, having changed nothing, if there is no room for it.
+        """
         if self._torn is None:
             return 0, ""
         segment, offset = self._torn
         size = self.torn_bytes
         name = _unused_name(directory, f"torn-{segment.number:010d}-{offset}-{self.next_index}")
-        directory.create_file(name, size, segment.mapping()[offset : offset + size].tobytes())
+        try:
+            directory.write_file(name, (part for _, part in _parts(segment.mapping(), offset, offset + size)))
+        except StorageError as error:
+            raise StorageError(
+                f"{segment.name}, offset {offset}: a crash has left a torn tail of {size} bytes, which must be set "
+                f"aside before the log goes on: {error}. Nothing was changed. Make room on the disk, and start again"
+            ) from error
         file = segment.open_file()
-        file.write([bytes(size)], offset)
+        for place, part in _parts(segment.mapping(), offset, offset + size):
+            file.write([bytes(len(part))], place)
         file.sync()
         return size, name
 
@@ -324,7 +360,8 @@ class Walk:
         start = self._watermark.durable_offset if self._watermark.durable_segment == segment.number else 0
         start = min(max(start, SEGMENT_HEADER_SIZE), segment.end)
         file = segment.open_file()
-        file.write([segment.mapping()[start : segment.end].tobytes()], start)
+        for place, part in _parts(segment.mapping(), start, segment.end):
+            file.write([part], place)
         file.sync()
 
     @property
@@ -333,13 +370,33 @@ class Walk:
         if self._torn is None:
             return 0
         segment, offset = self._torn
-        backwards = segment.mapping()[offset:][::-1] != 0
-        return len(backwards) - int(np.argmax(backwards))
+        mapping = segment.mapping()
+        for start in reversed(range(offset, len(mapping), PART_SIZE)):
+            backwards = mapping[start : start + PART_SIZE][::-1] != 0
+            if np.any(backwards):
+                return start - offset + len(backwards) - int(np.argmax(backwards))
+        return 0
 
 
 def _begins(segment: Segment) -> bool:
     """Whether anything lies where the first header of a segment would."""
     return bool(np.any(segment.mapping()[SEGMENT_HEADER_SIZE:][:ENTRY_HEADER_SIZE]))
+
+
+def _parts(mapping: Bytes, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Copies of all bytes between two offsets, a bounded number at a time, each with its offset."""
+    for place in range(start, end, PART_SIZE):
+        yield place, mapping[place : min(place + PART_SIZE, end)].tobytes()
+
+
+def _find_all(mapping: Bytes, pattern: bytes, start: int) -> Iterator[int]:
+    """Offsets from `start` on at which a pattern lies; the parts searched overlap by all of it but a byte."""
+    for part_at in range(start, len(mapping), PART_SIZE):
+        part = mapping[part_at : part_at + PART_SIZE + len(pattern) - 1].tobytes()
+        place = part.find(pattern)
+        while place >= 0:
+            yield part_at + place
+            place = part.find(pattern, place + 1)
 
 
 def _unused_name(directory: Directory, wanted: str) -> str:

@@ -29,6 +29,8 @@ _NAME_PREFIX: Final = "segment-"
 _NAME: Final = re.compile(rf"{_NAME_PREFIX}([0-9]{{10,}})", re.ASCII)
 _SEQUENCE_NEVER: Final = 1 << SEQUENCE_BITS
 
+SEGMENT_SIZE_MAX: Final = 4 << 30
+"""Bytes of a segment, at most: after a crash, all of one may be searched and set aside."""
 SPARSE_DISTANCE: Final = 64 << 10
 """Bytes of log between two entries whose place is remembered: 16 bytes of memory for every 64 KiB of history."""
 
@@ -89,6 +91,10 @@ def read_segment_header(directory: Directory, number: int) -> SegmentHeader:
     if magic != SEGMENT_MAGIC or xxhash.xxh3_64_intdigest(page[_CHECKSUM.size :]) != checksum:
         raise CorruptLog(f"{file.path}, offset 0: the header of the segment is damaged")
     header = SegmentHeader(*rest)
+    if header.segment_size > SEGMENT_SIZE_MAX:
+        raise CorruptLog(
+            f"{file.path}: the header speaks of {header.segment_size} bytes; a segment has {SEGMENT_SIZE_MAX} at most"
+        )
     if header.segment_number != number or header.segment_size != size:
         raise CorruptLog(
             f"{file.path}: the header speaks of segment {header.segment_number} of {header.segment_size} bytes; "
@@ -112,6 +118,8 @@ class Segment:
         self.first_sequence = _SEQUENCE_NEVER
         self.file: LogFile | None = None
         self._directory = directory
+        self.mapped_count = 0
+        """How often it was mapped. What was checked in one mapping may come from the disk anew in the next."""
         self._mapping: Bytes | None = None
         self._view: memoryview | None = None
         self._sparse_sequences = array("q")
@@ -134,6 +142,7 @@ class Segment:
             file = self._directory.open(self.name, writable=False)
             try:
                 mapping = self._mapping = file.map()
+                self.mapped_count += 1
             finally:
                 file.close()
         return mapping

@@ -59,13 +59,11 @@ class SegmentFolder:
             raise CorruptLog(f"{self._directory.path}: {name} is not there; {why}. Restore the file from a copy")
 
     def size_behind(self, start: ResumePoint | None) -> int:
-        """Bytes of the segment files behind a start."""
+        """Bytes of the segments behind a start. Raises `CorruptLog`, `UnsupportedFormat`."""
         size = 0
         for number in segment_numbers(self._directory):
             if start is None or number >= start.segment_number:
-                file = self._directory.open(segment_name(number), writable=False)
-                size += file.size()
-                file.close()
+                size += read_segment_header(self._directory, number).segment_size
         return max(size - start.end_offset, 0) if start is not None else size
 
     def _open(self, numbers: Iterable[int], log_id: int | None = None) -> list[Segment]:

@@ -4,7 +4,8 @@ Besides, `file_system.py` asks what kind of disk it is, and whoever takes a data
 (`bezant.engine.doctor`) opens its files to read.
 
 Assumptions about disks: a write that `fdatasync` has covered survives; one that it has not covered may be lost, torn at
-any byte or reordered with others since the last sync; a rename is durable once its directory is synced.
+any byte or reordered with others since the last sync, and touches no byte outside of itself (powersafe overwrite: see
+``README.md``); a rename is durable once its directory is synced.
 """
 
 import errno
@@ -153,7 +154,7 @@ class Directory:
             temporary.rename(self.path / name)
             _sync_directory(self.path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            _remove_made(temporary)
             raise StorageError(f"{temporary}: cannot make a file of {size} bytes: {error.strerror}") from error
 
     def write_file(self, name: str, chunks: Iterable[Buffer]) -> int:
@@ -186,10 +187,10 @@ class Directory:
             made = made.rename(self.path / name)
             _sync_directory(self.path)
         except OSError as error:
-            made.unlink(missing_ok=True)
+            _remove_made(made)
             raise StorageError(f"{made}: cannot make a file of {size} bytes or more: {error.strerror}") from error
         except BaseException:
-            made.unlink(missing_ok=True)
+            _remove_made(made)
             raise
         yield size
 
@@ -211,9 +212,12 @@ class Directory:
         return not is_memory(file_system_type(self.path))
 
     def remove_unfinished(self) -> None:
-        """Remove what a crash left of files that were being made."""
+        """Remove what a crash left of files that were being made. Raises `StorageError`."""
         for path in self.path.glob(f"*{UNFINISHED_SUFFIX}"):
-            path.unlink()
+            try:
+                _remove_made(path)
+            except OSError as error:
+                raise StorageError(f"{path}: cannot be removed: {error.strerror}") from error
 
 
 class FolderLock:
@@ -296,6 +300,12 @@ def _unusable(path: Path, error: OSError) -> StorageError:
         f"{path}: cannot be locked: {why}: see to the rights of the folder and, if no node made it, remove what lies "
         "in the place of this file"
     )
+
+
+def _remove_made(path: Path) -> None:
+    """Remove a file that is not finished, if it is there; a folder of that name is left to whoever made it."""
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
 
 
 def _write_all(descriptor: int, data: memoryview, offset: int) -> None:

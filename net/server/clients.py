@@ -131,11 +131,10 @@ class Clients:
 
 def make_welcome(reactor: Reactor, server: str, kernel_digest: str) -> Welcome:
     """What a node tells every client; `clock_ns` is set for each."""
-    log_id = reactor.replica.log.log_id & (1 << 64) - 1
     return Welcome(
         server=server,
         protocol_version=PROTOCOL_VERSION,
-        log_id=f"{log_id:016x}",
+        log_id=reactor.replica.log.public_id,
         shard=reactor.replica.shard,
         rules_version=reactor.replica.ledger.rules_version,
         kernel_digest=kernel_digest,

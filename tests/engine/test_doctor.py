@@ -134,6 +134,19 @@ def test_a_node_that_was_killed(data: Path, tmp_path: Path) -> None:
     only(look(data), FindingKind.CLEAN_STOP)
 
 
+def test_the_page_of_an_earlier_clean_stop(data: Path) -> None:
+    """A power cut may leave it beside the entries that came later."""
+    stopped = (log_of(data) / "control").read_bytes()
+    writer = Writer(log_of(data))
+    writer.write(1)
+    writer.close()
+    (log_of(data) / "control").write_bytes(stopped)
+    diagnosis = look(data)
+    assert diagnosis.verdict is Verdict.HEALTHY
+    only(diagnosis, FindingKind.CRASH)
+    assert (diagnosis.entries, diagnosis.durable_index, diagnosis.clean_stop) == (5, 4, False)
+
+
 def test_progress_is_told_in_bytes(data: Path) -> None:
     told: list[tuple[int, int]] = []
     look(data, on_progress=lambda done, total: told.append((done, total)))
@@ -231,6 +244,24 @@ def test_damage_among_the_entries(data: Path, case: Case) -> None:
         assert diagnosis.torn_bytes == 0
         with pytest.raises(CorruptLog, match=f"offset {offset}: found {finding.found}"):
             open_entries(log_of(data))
+
+
+def test_an_entry_that_says_what_cannot_be(data: Path) -> None:
+    """Its checksums are right: no crash has made it, and it is no torn tail although nothing is known behind it."""
+    path, start = log_of(data) / segment_name(1), start_of(data, 4)
+    raw = path.read_bytes()[start:]
+    header = decode_header(np.frombuffer(raw, np.uint8))
+    assert header is not None
+    body = raw[ENTRY_HEADER_SIZE:][: header.body_size]
+    damage(path, start, encode_entry(header._replace(durable_before=4), body).encoded)
+    forget_control(log_of(data))
+    diagnosis = look(data)
+    assert diagnosis.verdict is Verdict.DAMAGED
+    finding = next(found for found in diagnosis.findings if found.kind is FindingKind.ROT)
+    assert (finding.file, finding.offset) == (FIRST, start)
+    assert finding.found == "an entry that claims the log to be durable up to index 4"
+    assert "its checksums are right" in finding.meaning
+    assert (diagnosis.entries, diagnosis.torn_bytes) == (3, 0)
 
 
 def test_an_entry_of_a_newer_version(data: Path) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from bezant.engine.compiled import kernel_digest
-from bezant.engine.log.entry import HASH_NONE, Entry, EntryHeader, encode_entry, entry_hash
+from bezant.engine.ledger.ledger import TIMESTAMP_NS_MAX
+from bezant.engine.log.entry import HASH_NONE, Entry, EntryHeader, encode_entry, entry_hash, public_log_id
 from bezant.engine.log.log import open_log
 from bezant.engine.log.segment import segment_name
 from bezant.engine.replica import ReplicaSettings, open_replica, shard_directory
@@ -79,7 +80,7 @@ def test_a_good_history_passes(good: Good) -> None:
     assert report.torn_bytes == 0
     log = open_log(shard_directory(good.folder, 0), writable=False)
     assert len(list(log.open())) == report.entries
-    assert int(report.log_id, 16) == log.log_id
+    assert report.log_id == public_log_id(log.log_id)
     log.close()
     assert contents(good.folder) == before
 
@@ -245,6 +246,29 @@ FORGED: dict[str, tuple[Forgery, str]] = {
     "an earlier time": (in_header(5, timestamp_ns=10**18), "its time is 1000000000000000000, and that"),
     "an earlier time of a control entry": (in_header(4, timestamp_ns=1), "its time is 1, and that"),
     "a time beyond all clocks": (in_header(5, timestamp_ns=2**63 - 1), "entry 5 cannot be executed again: the time 92"),
+    "a time beyond all clocks of a control entry": (
+        in_header(4, timestamp_ns=TIMESTAMP_NS_MAX + 1),
+        "entry 4 has the time 5995814400000000001, which is beyond the year 2160",
+    ),
+    "a time beyond all clocks of an entry without meaning": (
+        with_body(4, bytes(40), timestamp_ns=2**63 - 1, kind=int(EntryKind.FILLER)),
+        "entry 4 has the time 9223372036854775807, which is beyond the year 2160",
+    ),
+    "an entry that knew itself to be durable": (
+        in_header(3, durable_before=3),
+        "an entry that claims the log to be durable up to index 3 where the entry with index 3 was expected; its check",
+    ),
+    "an entry that knew the future to be durable": (in_header(3, durable_before=2**62), "claims the log to be durable"),
+    "an entry that knew less than nothing to be durable": (in_header(3, durable_before=-1), "durable up to index -1"),
+    "a term below zero": (in_header(1, term=-1), "an entry of term -1 behind one of term 0 where the .* index 1 was"),
+    "a term that falls": (in_header(2, term=5), "an entry of term 0 behind one of term 5 where the .* index 3 was"),
+    "format 0": (in_header(5, format_version=0), "an entry of format 0 where the entry with index 5 was expected"),
+    "a format below zero": (in_header(5, format_version=-7), "an entry of format -7 where"),
+    "fewer events than none": (in_header(4, count=-1), "an entry of -1 events where the entry with index 4 was"),
+    "an entry without meaning that has a meaning": (
+        in_header(4, kind=int(EntryKind.FILLER)),
+        "a filler that is not zeros where the entry with index 4 was expected",
+    ),
     "a count": (in_header(3, count=29), "29 events in 5760 bytes"),
     "no events": (with_body(3, b"", count=0), "0 events in 0 bytes"),
     "half an event": (with_body(3, bytes(100), count=1), "1 events in 100 bytes"),
@@ -291,6 +315,18 @@ def test_newer_rules_are_refused(good: Good) -> None:
     forge(good.folder, with_body(4, encode_message(ControlEntry(rules_version=2))))
     with pytest.raises(UnsupportedFormat, match="entry 4 switches to rules 2"):
         run(good.folder)
+
+
+def test_a_control_entry_that_says_more_than_is_known_is_refused(good: Good, settings: ReplicaSettings) -> None:
+    """A node that passed over a field would go on with another state than the one that wrote it."""
+    body = msgspec.msgpack.encode({"currencies": [{"code": "POINTS", "decimals": 2}], "members": ["a", "b"]})
+    forge(good.folder, with_body(4, body))
+    before = contents(good.folder)
+    with pytest.raises(UnsupportedFormat, match=r"entry 4: .* unknown field `members`.* newer version"):
+        run(good.folder)
+    with pytest.raises(UnsupportedFormat, match=r"entry 4: .* unknown field `members`.* newer version"):
+        open_replica(good.folder, settings=settings)
+    assert contents(good.folder) == before
 
 
 def test_an_entry_without_meaning_changes_nothing(good: Good) -> None:

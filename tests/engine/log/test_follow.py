@@ -151,7 +151,7 @@ BEHIND: dict[str, Callable[[Remains], Remains]] = {
     "zeros": lambda log: log.lose_from(5),
     "garbage at the end of the segment": lambda log: log.put(1, SEGMENT_SIZE - 1, b"\1"),
     "a later segment with a damaged header": lambda log: log.put(2, 100, b"\1"),
-    "a later segment that is not empty": lambda log: log.put(3, SEGMENT_HEADER_SIZE, b"garbage"),
+    "a later segment that is not empty": lambda log: log.put(max(log.segments), SEGMENT_HEADER_SIZE, b"garbage"),
 }
 
 

@@ -142,6 +142,23 @@ def test_only_the_entries_verified_last_are_remembered(
     writer.close()
 
 
+def test_an_entry_is_verified_anew_in_a_new_mapping(
+    tmp_path: Path, hashed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once unmapped, its pages may go and come back from the disk, which may have changed them meanwhile."""
+    monkeypatch.setattr(history_module, "SEGMENTS_MAPPED_MAX", 1)
+    writer = Writer(tmp_path)
+    writer.write(300)  # each fills a segment
+    writer.write(300)
+    for sequence in (1, 2, 301, 302, 300):
+        assert writer.read(sequence) == [sequence]
+    assert hashed == [1, 2, 1]
+    flip(segment_path(tmp_path, 2), places_in(tmp_path, 2)[0].body + 299 * EVENT_SIZE)
+    with pytest.raises(CorruptLog, match="body fails its checksum"):
+        writer.read(301)
+    writer.close()
+
+
 def test_an_entry_that_fails_is_not_remembered(tmp_path: Path) -> None:
     writer = Writer(tmp_path)
     writer.write(LARGE)

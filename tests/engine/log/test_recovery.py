@@ -4,15 +4,16 @@ The table of `bezant.engine.log.recovery`, case by case. Damage "at" an entry is
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Final
 
 import pytest
+from typing_extensions import Buffer
 
 from bezant.engine.log.segment import segment_name
-from bezant.engine.log.storage import LogFile
-from bezant.protocol.errors import CorruptLog
+from bezant.engine.log.storage import Directory, LogFile
+from bezant.protocol.errors import CorruptLog, StorageError
 from bezant.protocol.records import ENTRY_HEADER_SIZE
 
 from .crashes import (
@@ -26,7 +27,7 @@ from .crashes import (
     check_refused,
     write_history,
 )
-from .logs import SEGMENT_SIZE, Writer, entry_size, open_entries
+from .logs import SEGMENT_SIZE, Writer, contents, entry_size, open_entries
 
 FIRST_OF_LAST_GROUP: Final = 5
 DURABLE_BEFORE: Final = {1: 0, 2: 1, 3: 1, 4: 3, 5: 4, 6: 4, 7: 4}
@@ -109,6 +110,54 @@ def test_a_crash_while_the_torn_tail_is_zeroed(tmp_path: Path, history: History)
     assert len(entries) == 4
     kept = {path.read_bytes() for path in tmp_path.glob("torn-*")}
     assert kept == {torn, remains.torn_tail(5)}
+
+
+@pytest.mark.parametrize("groups", range(len(GROUPS) + 1))
+def test_the_page_of_an_earlier_clean_stop_does_not_speak_for_what_follows(tmp_path: Path, groups: int) -> None:
+    """A clean stop, a start, more groups, and a power cut that leaves the page of the stop."""
+    writer = Writer(tmp_path)
+    for counts in GROUPS[:groups]:
+        writer.write(*counts)
+    writer.close()
+    stopped = (tmp_path / "control").read_bytes()
+    writer = Writer(tmp_path)
+    for counts in GROUPS[groups:]:
+        writer.write(*counts)
+    writer.close()
+    (tmp_path / "control").write_bytes(stopped)
+    log, entries = open_entries(tmp_path, writable=False)
+    assert len(entries) == COUNT
+    assert log.recovery.clean_stop == (groups == len(GROUPS))
+    log.close()
+
+
+# --- A torn tail on a full disk
+
+
+class Full(Directory):
+    """A folder on a disk that takes no new file."""
+
+    def write_file_stepwise(self, name: str, chunks: Iterable[Buffer]) -> Generator[int, None, None]:
+        raise StorageError(f"{name}: cannot make a file: No space left on device")
+        yield 0
+
+
+def test_a_torn_tail_that_finds_no_room_is_left_until_there_is_some(tmp_path: Path, history: History) -> None:
+    remains = Remains.of(history, history.controls[-2]).break_header(6)
+    remains.save(tmp_path)
+    before = contents(tmp_path)
+    place = remains.where[6][1]
+    size = len(remains.torn_tail(6))
+    for _ in range(2):
+        with pytest.raises(StorageError) as caught:
+            open_entries(Full(tmp_path))
+        words = (
+            rf"^{segment_name(1)}, offset {place.start}: .* torn tail of {size} bytes, .* No space left on device\. "
+        )
+        assert re.search(words + "Nothing was changed. Make room on the disk, and start again$", str(caught.value))
+        assert not isinstance(caught.value, CorruptLog)
+        assert contents(tmp_path) == before
+    check_recovered(tmp_path, remains, 6, torn=remains.torn_tail(6))
 
 
 # --- Stale and foreign entries behind the end
@@ -318,7 +367,8 @@ def test_what_only_the_page_cache_may_have_is_written_again(
     log.close()
     calls.clear()
     log, _ = open_entries(tmp_path)  # after a clean stop there is nothing in doubt
-    assert calls[0] == ("write", segment_name(1), end, b"")
+    assert calls[0] == ("sync", segment_name(1), 0, b"")
+    assert {name for kind, name, _, _ in calls if kind == "write"} == {"control"}
     log.close()
 
 

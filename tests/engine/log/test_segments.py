@@ -2,6 +2,7 @@
 
 import os
 import resource
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ from .logs import ROOM, SEGMENT_SIZE, Writer, contents, entry_size, open_entries
 
 SEGMENTS: Final = SEGMENTS_MAPPED_MAX + 16
 EVENTS_OF_SEGMENT: Final = 310
+WAIT_S: Final = 60
 FILES_SPARE: Final = 24
 """Descriptors that a process may take beyond those it has: few beside the segments of the long log."""
 
@@ -200,8 +202,9 @@ class Disk(Directory):
         self.asked = 0
 
     def free_bytes(self) -> int:
+        free = self.free
         self.asked += 1
-        return self.free
+        return free
 
     def create_file(self, name: str, size: int, head: Buffer = b"") -> None:
         if self.refuses:
@@ -250,6 +253,62 @@ def test_a_disk_that_fails_to_make_a_file_is_asked_again(tmp_path: Path) -> None
     writer.write(EVENTS_OF_SEGMENT)
     writer.close()
     assert read_facts(tmp_path) == writer.facts
+
+
+def test_room_that_was_made_counts_at_once(tmp_path: Path) -> None:
+    """An attempt that failed before there was room is not the answer to who asks afterwards."""
+    disk = Disk(tmp_path)
+    writer = Writer(disk, free_space_floor=FLOOR)
+    writer.close()
+    disk.free = 0
+    writer = Writer(disk, free_space_floor=FLOOR)
+    fill(writer)
+    assert not writer.log.has_room(ROOM - entry_size(0))
+    asked = disk.asked
+    writer.append_body(EntryKind.CONTROL, b"")
+    writer.sync()  # has the next attempt begun, that nobody waits for
+    deadline = time.monotonic() + WAIT_S
+    while disk.asked == asked:
+        assert time.monotonic() < deadline, "no attempt was begun"
+        time.sleep(0.001)
+    disk.free = 1 << 40
+    assert writer.log.has_room(ROOM - entry_size(0))
+    writer.write(EVENTS_OF_SEGMENT)
+    writer.close()
+    assert read_facts(tmp_path) == writer.facts
+
+
+def test_a_full_disk_is_asked_no_more_than_twice(tmp_path: Path) -> None:
+    disk = Disk(tmp_path)
+    writer = Writer(disk)
+    disk.free = -1
+    fill(writer)
+    for _ in range(3):
+        asked = disk.asked
+        assert not writer.log.has_room(ROOM - entry_size(0))
+        assert disk.asked <= asked + 2
+    writer.close()
+
+
+@pytest.mark.parametrize("name", ["x.new", "segment-0000000002.new", "segment-0000000009.new"])
+def test_a_folder_in_the_place_of_an_unfinished_file_is_left(tmp_path: Path, name: str) -> None:
+    """It is nobody's who makes segments. One that it stands in the way of cannot be made, and the log has no room."""
+    folder = tmp_path / "log"
+    writer = Writer(folder)
+    writer.write(1)
+    writer.close()
+    for path in folder.glob("segment-*"):
+        if path != segment_path(folder):
+            path.unlink()
+    (folder / name).mkdir()
+    (folder / name / "mine").write_bytes(b"mine")
+    writer = Writer(folder)
+    assert writer.log.has_room(100)
+    assert writer.log.has_room(ROOM - entry_size(0)) == ("2" not in name)
+    writer.write(2)
+    writer.close()
+    assert read_facts(folder) == writer.facts
+    assert (folder / name / "mine").read_bytes() == b"mine"
 
 
 def test_a_log_opens_on_a_full_disk(tmp_path: Path) -> None:

@@ -192,6 +192,28 @@ sys.stdin.readline()
 """
 
 
+def test_a_folder_stands_in_the_way_of_a_file_and_stays(tmp_path: Path) -> None:
+    directory = Directory(tmp_path)
+    (tmp_path / "a.new").mkdir()
+    with pytest.raises(StorageError, match=r"a\.new: cannot make a file of 10 bytes: Is a directory"):
+        directory.create_file("a", 10)
+    with pytest.raises(StorageError, match=r"a\.new: cannot make a file of 0 bytes or more: Is a directory"):
+        directory.write_file("a", [b"data"])
+    (tmp_path / "b.new").write_bytes(b"")
+    directory.remove_unfinished()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.new"]
+
+
+def test_a_file_that_cannot_be_removed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_path: Path, *, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    (tmp_path / "a.new").write_bytes(b"")
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(StorageError, match=r"a\.new: cannot be removed: Read-only file system"):
+        Directory(tmp_path).remove_unfinished()
+
+
 def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
     """As long as that one lives, and however it ends."""
     holder = subprocess.Popen(
