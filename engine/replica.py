@@ -46,8 +46,8 @@ from bezant.protocol.records import (
     position_of,
 )
 
-BATCH_COMMANDS_MAX: Final = 32_768
-"""Commands that one `execute` takes: the events of so many fit in one entry."""
+BATCH_COMMANDS_MAX: Final = 16_384
+"""Commands that one `execute` takes: two of the largest frames, and some 8 ms in which nothing else is done."""
 
 IDS_MEMORY_BYTES_DEFAULT: Final = 1 << 30
 """Memory for ids, of whatever age: tables, filters of those on disk, and those of the child that makes checkpoints."""
@@ -196,7 +196,7 @@ class Replica:
         """Whether the ids in memory are to be frozen, and a checkpoint to be made of what there is."""
         ids = self.ledger.generations
         entries = self.log.last_index - self._checkpoint_index
-        return not ids.frozen and (
+        return ids.can_freeze and (
             ids.key_count >= self.settings.freeze_at_ids or entries >= self.settings.checkpoint_entries
         )
 

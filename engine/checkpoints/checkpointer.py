@@ -62,11 +62,11 @@ def restore_ledger(
     filter_bytes_max: int,
     salts: tuple[int, int] | None = None,
 ) -> Restored:
-    """Build a ledger from the newest checkpoint that is whole; `salts` count if there is none.
+    """Build a ledger from the newest checkpoint that is whole, and has these `salts` if there are any given.
 
     Raises `StorageError` if there is no room for what a checkpoint has.
     """
-    found = folder.find_newest(shard, filter_bytes_max)
+    found = folder.find_newest(shard, filter_bytes_max, salts)
     ledger = Ledger(
         shard=shard,
         accounts_max=settings.accounts_max,
@@ -146,7 +146,7 @@ class Checkpointer:
             state_digest=self.ledger.digest(),
         )
         self._folder.note_written(manifest)
-        self._folder.clean(frozenset(info.number for info in self._list.infos))
+        self._folder.clean(self._list.numbers)
         return manifest
 
     def _check_space(self) -> None:
@@ -163,6 +163,10 @@ class Checkpointer:
     def merge_step(self) -> bool:
         """Do a little of the merging of runs that is due; False if none is. The next checkpoint lists what came out."""
         return self._list.merge_step(self._identity())
+
+    def close(self) -> None:
+        """Give up what is under way."""
+        self._list.close()
 
     def _identity(self) -> RunIdentity:
         return RunIdentity(self._shard, self._log.log_id, *self.ledger.salts)

@@ -59,14 +59,19 @@ class CheckpointFolder:
             return []
         return sorted(int(match[1]) for match in map(_NAME.fullmatch, names) if match is not None)
 
-    def find_newest(self, shard: int, filter_bytes_max: int) -> Found | None:
-        """The newest checkpoint that is whole, with its runs; what is wrong with newer ones is added to `damaged`."""
+    def find_newest(self, shard: int, filter_bytes_max: int, salts: tuple[int, int] | None = None) -> Found | None:
+        """The newest checkpoint that is whole, with its runs; what is wrong with newer ones is added to `damaged`.
+
+        With `salts` only one whose ids are hashed with these counts.
+        """
         for index in reversed(self.indexes()):
             try:
                 checkpoint = read_checkpoint(self.directory, checkpoint_name(index))
                 manifest = checkpoint.manifest
                 if manifest.point.index != index or manifest.shard != shard:
                     raise CorruptLog(f"{checkpoint_name(index)} stands behind another entry, or is of another shard")
+                if salts is not None and manifest.salts != salts:
+                    raise CorruptLog(f"{checkpoint_name(index)} has ids hashed with other salts than the node's")
                 runs = open_runs(self.directory, manifest.identity, manifest.runs, filter_bytes_max)
             except (StorageError, OSError) as error:
                 self.damaged.append(str(error))

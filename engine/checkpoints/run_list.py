@@ -1,6 +1,6 @@
 """The runs of ids that the next checkpoint will list, and the merge of some of them that is under way."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Final
 
 from bezant.engine.ids.merge import Merge, plan_merge
@@ -18,7 +18,14 @@ class RunList:
         self.number_next = number_next
         self._directory = directory
         self._merge: Merge | None = None
-        self._steps: Iterator[None] = iter(())
+        self._merge_number = 0
+        self._steps: Generator[None, None, None] | None = None
+
+    @property
+    def numbers(self) -> frozenset[int]:
+        """Numbers of the files that the next checkpoint may list: the one that is being merged may be whole already."""
+        merging = () if self._merge is None else (self._merge_number,)
+        return frozenset((*(info.number for info in self.infos), *merging))
 
     def take_number(self) -> int:
         """A number for a file that no other has."""
@@ -31,18 +38,25 @@ class RunList:
 
     def merge_step(self, identity: RunIdentity) -> bool:
         """Do a little of the merge that is due; False if none is."""
-        if self._merge is None:
+        if self._merge is None or self._steps is None:
             planned = plan_merge(self.infos)
             if not planned:
                 return False
-            self._merge = Merge(self._directory, identity, planned, self.take_number())
+            self._merge_number = self.take_number()
+            self._merge = Merge(self._directory, identity, planned, self._merge_number)
             self._steps = iter(self._merge)
         try:
             next(self._steps)
         except StopIteration:
             self._replace(self._merge)
-            self._merge = None
+            self._merge = self._steps = None
         return True
+
+    def close(self) -> None:
+        """Give the merge up that is under way."""
+        if self._steps is not None:
+            self._steps.close()
+        self._merge = self._steps = None
 
     def _replace(self, merge: Merge) -> None:
         """Put the merged run in the place of those that it was made of: they are neighbours."""

@@ -25,9 +25,8 @@ from bezant.protocol.records import Words
 
 FULL_PERCENT: Final = 80
 """Load above which a table takes no more keys: look-ups would become slow, and the last free slot must never go."""
-CLEAR_SLOTS_PER_KEY: Final = 16
-"""Slots of the spare table zeroed a key inserted: it is ready long before the current one is full."""
-CLEAR_SLOTS_MIN: Final = 4096
+CLEAR_SLOTS_PER_BATCH: Final = 1 << 16
+"""Slots of the spare table, 1 MiB, zeroed a batch: it is ready long before the current one is full."""
 
 
 class Generations:
@@ -60,12 +59,17 @@ class Generations:
         """Whether a table waits to be dropped."""
         return len(self.arrays.previous) > 0
 
+    @property
+    def can_freeze(self) -> bool:
+        """Whether a table of zeros is ready, and none is frozen."""
+        return not self.frozen and self._cleared == self._capacity
+
     def has_room(self, keys: int) -> bool:
         """Whether so many more keys may be inserted."""
         return 100 * (self.key_count + keys) <= FULL_PERCENT * self._capacity
 
     def make_room(self, keys: int, keys_max: int | None = None) -> None:
-        """Make sure that `keys_max` (else `keys`) more find room, and do the share of zeroing that `keys` cost."""
+        """Make sure that `keys_max` (else `keys`) more find room, and zero some of the spare table."""
         keys_max = keys if keys_max is None else keys_max
         if not self.has_room(keys_max):
             raise LedgerError(
@@ -73,7 +77,7 @@ class Generations:
                 f"room for {keys_max} more; whoever drives a ledger asks `has_room_for_ids` first"
             )
         if not self.frozen and self._cleared < self._capacity:
-            self._clear(max(keys * CLEAR_SLOTS_PER_KEY, CLEAR_SLOTS_MIN))
+            self._clear(CLEAR_SLOTS_PER_BATCH)
 
     def freeze(self) -> None:
         """Freeze the current table and go on in the spare one."""

@@ -516,13 +516,15 @@ class Ledger:
         return holds[np.argsort(holds["sequence"])]
 
     def digest(self) -> str:
-        """BLAKE3 over the logical state, as hexadecimal: the same history gives the same digest everywhere."""
+        """BLAKE3 over currencies, accounts and open holds, as hexadecimal: the same history gives the same everywhere.
+
+        Ids, and what became of holds that are closed, are not in it: there is no end to them.
+        """
         hasher = blake3.blake3()
         for code, decimals in self._currency_decimals.items():
             hasher.update(f"{code}:{decimals};".encode())
         hasher.update(f"{self.rules_version}:{self.next_sequence}:{self.last_timestamp_ns};".encode())
         for cursor in range(0, self.account_count, _DIGEST_ACCOUNTS):
             hasher.update(self.list_accounts(cursor, _DIGEST_ACCOUNTS).tobytes())
-        for hold in self._open_holds():
-            hasher.update(f"{hold['sequence']}:{hold['remaining']}:{hold['deadline_ns']};".encode())
+        hasher.update(self.image().holds.tobytes())
         return hasher.hexdigest()

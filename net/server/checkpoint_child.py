@@ -110,6 +110,7 @@ class CheckpointWorker:
 
     def close(self) -> None:
         """Let others have the folder."""
+        self._checkpointer.close()
         self._log.close()
         self._lock.release()
 

@@ -224,8 +224,7 @@ class Reactor:
         started = time.perf_counter()
         self.counters.add("sync_handover_wait", started - self._sync_started_s - seconds)
         self._finish_group(group, seconds)
-        if not self._pump_scheduled:
-            self._pump()
+        self.schedule()
         self.counters.note_step(time.perf_counter() - started)
 
     def _finish_group(self, group: Group, seconds: float) -> None:

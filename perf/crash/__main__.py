@@ -52,8 +52,9 @@ def _parse() -> argparse.Namespace:
 
 def _tell(summary: Summary) -> None:
     write_line(
-        f"{summary.kills} kills ({summary.kills_at_rotation} while a segment was made, {summary.kills_in_start_up} in"
-        f" start-up) and {summary.stops} clean stops in {summary.seconds:.0f} s, seed {summary.seed}"
+        f"{summary.kills} kills ({summary.kills_at_rotation} while a segment was made,"
+        f" {summary.kills_at_checkpoint} while a checkpoint was, {summary.kills_in_start_up} in start-up) and"
+        f" {summary.stops} clean stops in {summary.seconds:.0f} s, seed {summary.seed}"
     )
     write_line(
         f"{summary.acknowledged:,} commands acknowledged: {summary.missing} missing, {summary.repeated} repeated,"

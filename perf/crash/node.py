@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from bezant.engine.replica import IDS_MEMORY_BYTES_MIN
 from bezant.perf.crash.faults import RigFailed
 from bezant.perf.load.processes import (
     NODE_COMMAND,
@@ -23,10 +24,11 @@ class CrashNode(ChildProcess):
     address = ""
 
     @classmethod
-    def start(cls, data: Path, segment_size_mib: int) -> "CrashNode":
-        """Start a node and return at once."""
+    def start(cls, data: Path, segment_size_mib: int, checkpoint_ids: int) -> "CrashNode":
+        """Start a node, with little memory for ids, and return at once."""
         options = ("--data", str(data), "--listen", "127.0.0.1:0", "--segment-size-mib", str(segment_size_mib))
-        return cls("the node", (*NODE_COMMAND, *options), NODE_STOP_TIMEOUT_S)
+        memory = ("--checkpoint-ids", str(checkpoint_ids), "--ids-memory-mib", str(IDS_MEMORY_BYTES_MIN >> 20))
+        return cls("the node", (*NODE_COMMAND, *options, *memory), NODE_STOP_TIMEOUT_S)
 
     def await_ready(self) -> None:
         """Return when it listens. Raises `ProcessFailed` if it ends instead."""

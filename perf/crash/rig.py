@@ -35,9 +35,12 @@ from bezant.protocol.frames import Operation
 from bezant.protocol.records import RESULT
 
 KILL_DELAY_MAX_S: Final = 0.3
-ROTATION_POLL_S: Final = 0.001
+FILES_POLL_S: Final = 0.001
 ROTATION_SHARE: Final = 0.25
 """Of the kills under load: those that wait until a segment is being made."""
+CHECKPOINT_SHARE: Final = 0.15
+"""Of the kills under load: those that wait until a checkpoint is being made, by a child that has to start first."""
+CHECKPOINT_WAIT_S: Final = 5.0
 START_UP_SHARE: Final = 0.3
 """Of the restarts: those that are killed on the way."""
 VERIFY_TIMEOUT_S: Final = 300.0
@@ -60,6 +63,8 @@ class RigSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Commands of one frame, at most, but for a chain at its end."""
     wallets: int = 40
     segment_size_mib: int = 1
+    checkpoint_ids: int = 1_000
+    """New ids after which a node has a checkpoint made, beside its traffic or on the way of a start."""
     rounds_per_folder: int = 10
 
 
@@ -69,6 +74,7 @@ class Summary(msgspec.Struct, kw_only=True):
     seed: int
     kills: int = 0
     kills_at_rotation: int = 0
+    kills_at_checkpoint: int = 0
     kills_in_start_up: int = 0
     stops: int = 0
     rounds: int = 0
@@ -141,7 +147,7 @@ class Rig:
         summary.acknowledged += folder.book.acknowledged
         summary.events += folder.model.sequence
         summary.expired += folder.model.expired
-        summary.segments += len(_segment_files(folder.data))
+        summary.segments += len(_files(folder.data, "segment-*"))
         for kind, count in self._faults.counts.items():
             setattr(summary, kind.value, count)
         if self._faults:
@@ -182,7 +188,7 @@ class Rig:
     def _start(self, folder: "_Folder") -> CrashNode:
         """Start the node that must come up."""
         began = time.monotonic()
-        node = CrashNode.start(folder.data, self._settings.segment_size_mib)
+        node = CrashNode.start(folder.data, self._settings.segment_size_mib, self._settings.checkpoint_ids)
         try:
             node.await_ready()
         except BaseException:
@@ -198,7 +204,7 @@ class Rig:
         """
         if self._random.random() >= START_UP_SHARE or self.summary.kills + 1 >= self._settings.kills:
             return
-        with CrashNode.start(folder.data, self._settings.segment_size_mib) as node:
+        with CrashNode.start(folder.data, self._settings.segment_size_mib, self._settings.checkpoint_ids) as node:
             if not node.kill_after(self._random.uniform(0.0, self._start_up_s)):
                 raise _Refused(node.describe_end())
         self.summary.kills_in_start_up += 1
@@ -255,11 +261,15 @@ class Rig:
         for sender in senders:
             await sender.connect(node.address)
         delay_s = self._random.uniform(0.0, KILL_DELAY_MAX_S)
-        at_rotation = not stop and self._random.random() < ROTATION_SHARE
+        moment = 1.0 if stop else self._random.random()
+        at_rotation = moment < ROTATION_SHARE
+        at_checkpoint = not at_rotation and moment < ROTATION_SHARE + CHECKPOINT_SHARE
         for sender in senders:
             sender.start()
         if at_rotation:
-            at_rotation = await _wait_for_rotation(folder.data, KILL_DELAY_MAX_S)
+            at_rotation = await _wait_for_file(folder.data, "segment-*", KILL_DELAY_MAX_S)
+        elif at_checkpoint:
+            at_checkpoint = await _wait_for_file(folder.data, "checkpoints/*-*", CHECKPOINT_WAIT_S)
         else:
             await asyncio.sleep(delay_s)
         if stop:
@@ -270,6 +280,7 @@ class Rig:
             except RigFailed as error:
                 raise _Refused(str(error)) from error
             self.summary.kills_at_rotation += at_rotation
+            self.summary.kills_at_checkpoint += at_checkpoint
             self._count_kill()
         for sender in senders:
             await sender.wait_ended()
@@ -365,18 +376,17 @@ class _Refused(BezantError):  # noqa: N818 - it says what happened, as in `bezan
     """A node did not start, or did not stop as it should, or did not verify."""
 
 
-async def _wait_for_rotation(data: Path, timeout_s: float) -> bool:
-    """Return true when a file appears in the log's folder, as it does when a segment is being made; else false."""
-    before = _segment_files(data)
+async def _wait_for_file(data: Path, pattern: str, timeout_s: float) -> bool:
+    """Return true when a file of this kind appears, as it does when one is being made; else false."""
+    before = _files(data, pattern)
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        if _segment_files(data) != before:
+        if _files(data, pattern) - before:
             return True
-        await asyncio.sleep(ROTATION_POLL_S)
+        await asyncio.sleep(FILES_POLL_S)
     return False
 
 
-def _segment_files(data: Path) -> set[str]:
-    """Names in the log's folder."""
-    path = shard_directory(data, 0).path
-    return {file.name for file in path.glob("segment-*")}
+def _files(data: Path, pattern: str) -> set[str]:
+    """Names in the shard's folder."""
+    return {file.name for file in shard_directory(data, 0).path.glob(pattern)}

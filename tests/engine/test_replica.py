@@ -282,7 +282,7 @@ def test_a_repeat_waits_for_the_original(tmp_path: Path, small: ReplicaSettings)
 
 def test_batches_are_bounded(tmp_path: Path, small: ReplicaSettings) -> None:
     replica = open_replica(tmp_path, settings=small)
-    with pytest.raises(LedgerError, match="over the 32768"):
+    with pytest.raises(LedgerError, match="over the 16384"):
         replica.execute(np.zeros(BATCH_COMMANDS_MAX + 1, COMMAND))
     assert replica.log.idle
     replica.close()

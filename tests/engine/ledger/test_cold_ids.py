@@ -269,3 +269,12 @@ def test_an_image_needs_a_new_ledger_with_room() -> None:
     bad.rows["currency_number"][1] = 7
     with pytest.raises(LedgerError, match="names a currency"):
         Ledger(accounts_max=4).restore(bad)
+
+
+def test_the_digest_tells_holds_apart_by_id_and_by_account() -> None:
+    def digest(credit: str, number: int) -> str:
+        pair = funded()
+        codes(pair, [hold("ann", credit, 60, id=id_of(number))], 3_000)
+        return pair.ledger.digest()
+
+    assert len({digest("bob", 2), digest("bob", 3), digest("world", 2)}) == 3
