@@ -58,6 +58,7 @@ from bezant.protocol.records import (
 DURABLE_BY_CHECKPOINT: Final = "a checkpoint, which is only ever made of durable entries, proves that the log reached"
 PART_SIZE: Final = 4 << 20
 """Bytes of a segment that are copied at a time, be it as large as it may."""
+_FILLER: Final = int(EntryKind.FILLER)
 _KINDS: Final = frozenset(int(kind) for kind in EntryKind)
 _LOG_ID_AT: Final = 104
 if ENTRY_HEADER.fields is None or ENTRY_HEADER.fields["log_id"][1] != _LOG_ID_AT:
@@ -201,7 +202,7 @@ class Walk:
                 self._problem = "nothing but zeros"
             return None
         self._check_known(segment, header, offset)
-        self._problem = self._find_nonsense(header, segment.mapping()[body_at:end])
+        self._problem = self._find_nonsense(header, body)
         if self._problem:
             self._torn = (segment, offset)
             raise CorruptLog(self._rot(segment, "its checksums are right, so no crash has torn it"))
@@ -267,7 +268,7 @@ class Walk:
             "Bezant does not know: start the newer version that wrote it"
         )
 
-    def _find_nonsense(self, header: EntryHeader, body: Bytes) -> str:
+    def _find_nonsense(self, header: EntryHeader, body: memoryview) -> str:
         """What no version of Bezant writes, in an entry that is whole and comes next, in words; empty if nothing."""
         term = 0 if self.last_header is None else self.last_header.term
         if header.format_version < 1:
@@ -278,7 +279,7 @@ class Walk:
             return f"an entry of term {header.term} behind one of term {term}"
         if header.count < 0:
             return f"an entry of {header.count} events"
-        if header.kind == EntryKind.FILLER and np.any(body):
+        if header.kind == _FILLER and np.any(np.frombuffer(body, np.uint8)):
             return "a filler that is not zeros"
         return ""
 
