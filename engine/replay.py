@@ -4,7 +4,7 @@ import numpy as np
 
 from bezant.engine.ledger.checks import EXPIRE
 from bezant.engine.ledger.ledger import TIMESTAMP_NS_MAX, Execution, Ledger
-from bezant.engine.log.entry import Entry
+from bezant.engine.log.entry import Entry, EntryHeader
 from bezant.protocol.codes import CODE_ROW, ResultCode
 from bezant.protocol.errors import (
     CorruptLog,
@@ -21,23 +21,36 @@ from bezant.protocol.records import COMMAND, EVENT, EVENT_SIZE, RULES_VERSION, R
 
 def replay_entry(ledger: Ledger, entry: Entry) -> None:
     """Take an entry of the history into a ledger. Raises `CorruptLog`, `UnsupportedFormat`, `StorageError`."""
-    header = entry.header
+    kind = entry.header.kind
+    check_header(entry.header, ledger.next_sequence, ledger.last_timestamp_ns, ledger.rules_version)
+    if kind == EntryKind.EVENTS:
+        replay_events(ledger, entry)
+    elif kind == EntryKind.CONTROL:
+        apply_control(ledger, entry)
+
+
+def check_header(header: EntryHeader, next_sequence: int, last_timestamp_ns: int, rules_version: int) -> None:
+    """Refuse an entry that cannot come next in a history, whatever its events are.
+
+    `last_timestamp_ns` is that of the event before it, `rules_version` the rules in force. Raises `CorruptLog` and, for
+    a kind that is not known here, `UnsupportedFormat`.
+    """
     if header.kind not in (EntryKind.EVENTS, EntryKind.CONTROL, EntryKind.FILLER):
         raise UnsupportedFormat(f"entry {header.index} has kind {header.kind}, which is not known here")
-    if header.first_sequence != ledger.next_sequence:
+    if header.first_sequence != next_sequence:
         raise CorruptLog(
             f"entry {header.index} does not continue the history: its first sequence is {header.first_sequence}, and "
-            f"{ledger.next_sequence} comes next"
+            f"{next_sequence} comes next"
         )
-    if header.timestamp_ns <= ledger.last_timestamp_ns:
+    if header.timestamp_ns <= last_timestamp_ns:
         raise CorruptLog(
             f"entry {header.index} does not continue the history: its time is {header.timestamp_ns}, and that of the "
-            f"event before it {ledger.last_timestamp_ns}"
+            f"event before it {last_timestamp_ns}"
         )
-    if header.rules_version != ledger.rules_version:
+    if header.rules_version != rules_version:
         raise CorruptLog(
             f"entry {header.index} was made under rules {header.rules_version}; in force there are rules "
-            f"{ledger.rules_version}"
+            f"{rules_version}"
         )
     has_events = header.kind == EntryKind.EVENTS
     if (header.count > 0) != has_events or (has_events and header.body_size != header.count * EVENT_SIZE):
@@ -48,10 +61,6 @@ def replay_entry(ledger: Ledger, entry: Entry) -> None:
     if not has_events and header.timestamp_ns > TIMESTAMP_NS_MAX:
         # Of events the ledger says so. No entry could follow this one.
         raise CorruptLog(f"entry {header.index} has the time {header.timestamp_ns}, which is beyond the year 2160")
-    if has_events:
-        replay_events(ledger, entry)
-    elif header.kind == EntryKind.CONTROL:
-        apply_control(ledger, entry)
 
 
 def apply_control(ledger: Ledger, entry: Entry) -> None:
@@ -92,8 +101,8 @@ def replay_events(ledger: Ledger, entry: Entry) -> None:
     if not np.array_equal(execution.events.view(np.int64), recorded.view(np.int64)):
         if np.any(np.isin(execution.results["code"], (int(ResultCode.ACCOUNTS_FULL), int(ResultCode.HOLDS_FULL)))):
             raise StorageError(
-                f"entry {header.index} has more accounts or open holds than accounts_max and holds_max let a ledger "
-                "have here: set them to what the node had that wrote the history"
+                f"entry {header.index} has more accounts or open holds than a ledger has room for here: give it the "
+                "accounts_max and holds_max (`bezant serve`: --accounts-max, --holds-max) of the node that wrote it"
             )
         raise CorruptLog(_describe_difference(header.index, header.first_sequence, recorded, execution))
 

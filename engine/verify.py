@@ -1,26 +1,34 @@
 """Proof of a history: every command rebuilt from its event, executed again, and every byte compared.
 
-Checked on the way: the checksums of every entry, the hash chain from the first to the last, and the invariants of the
-state at the end. One thread reads and hashes, another executes; both leave the interpreter's lock while they work.
+Checked on the way: the checksums of every entry, the hash chain from the first to the last, every checkpoint where the
+history passes it, and the invariants of the state at the end. One thread reads and hashes, another executes; both leave
+the interpreter's lock while they work.
 """
 
+import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from bezant.engine.checkpoints.check import CheckpointCheck
+from bezant.engine.checkpoints.folder import CheckpointFolder
 from bezant.engine.compiled import kernel_digest
-from bezant.engine.ledger.ledger import ACCOUNTS_MAX_DEFAULT, Ledger, ids_capacity_for
+from bezant.engine.ids.warm import warm_ids
+from bezant.engine.ledger.ledger import Ledger, ids_capacity_for
+from bezant.engine.ledger.state import ROW
 from bezant.engine.ledger.warm import warm_ledger
 from bezant.engine.log.entry import Entry
 from bezant.engine.log.log import Log, open_log
-from bezant.engine.log.storage import FolderLock
+from bezant.engine.log.storage import LookingLock
 from bezant.engine.replay import replay_entry
 from bezant.engine.replica import shard_directory
-from bezant.protocol.errors import StorageError
+from bezant.protocol.errors import DataFolderInUse, StorageError
 
+SHARD: Final = 0
 ENTRIES_AHEAD_MAX: Final = 16
 """Entries that are hashed ahead of the one being executed."""
 
@@ -37,49 +45,70 @@ class VerifyReport(NamedTuple):
     state_digest: str
     chain_hash: str
     torn_bytes: int
+    checkpoints: int
+    """Checkpoints that were compared with the state, and the newest also with the ids, of the history up to them."""
+    checkpoints_damaged: tuple[str, ...]
+    """What is wrong with those that a start would pass over: that costs it time, and nothing else."""
 
 
-def verify(
-    directory: Path,
-    on_progress: Callable[[int, int], None] | None = None,
-    *,
-    accounts_max: int = ACCOUNTS_MAX_DEFAULT,
-) -> VerifyReport:
+def verify(directory: Path, on_progress: Callable[[int, int], None] | None = None) -> VerifyReport:
     """Verify the history in a data folder, which no node may have open. Changes nothing in it.
 
-    `on_progress` is told (events done, events in all); `accounts_max` is at least that of the node. Raises `CorruptLog`
-    with the first thing that is wrong.
+    `on_progress` is told (events done, events in all). Memory: some 130 bytes for each account and 25 to 100 for each
+    event, whose ids are all in memory here; the history is mapped, and 16 entries ahead.
+
+    Raises `CorruptLog` with the first thing that is wrong in the history, or with a checkpoint that is whole and does
+    not agree with it; `UnsupportedFormat` for what a newer version wrote; `DataFolderInUse`; `StorageError` if there is
+    no log, or more accounts than this computer has memory for; and `LedgerError` if the state at the end breaks an
+    invariant that executing it should have kept.
     """
-    folder = shard_directory(directory, 0)
+    folder = shard_directory(directory, SHARD)
     if not folder.path.is_dir():
         raise StorageError(f"{directory} is not a data folder: it has no {folder.path.name}")
-    lock = FolderLock(directory)
-    try:
-        log = open_log(folder, writable=False)
+    checkpoints = CheckpointFolder(folder)
+    with _looking(directory), _looking(checkpoints.directory.path):
+        log = open_log(folder, shard=SHARD, writable=False)
         try:
-            return _verify(log, on_progress, accounts_max)
+            return _verify(log, checkpoints, on_progress)
         finally:
             log.close()
+
+
+@contextmanager
+def _looking(folder: Path) -> Iterator[None]:
+    """Keep out of a folder whoever would write to it. Raises `DataFolderInUse`."""
+    lock = LookingLock(folder)
+    try:
+        if lock.holder:
+            raise DataFolderInUse(f"{folder} is in use by process {lock.holder}")
+        yield
     finally:
         lock.release()
 
 
-def _verify(log: Log, on_progress: Callable[[int, int], None] | None, accounts_max: int) -> VerifyReport:
+def _verify(log: Log, folder: CheckpointFolder, on_progress: Callable[[int, int], None] | None) -> VerifyReport:
     warm_ledger()
+    warm_ids()
     started = time.perf_counter()
+    checkpoints = CheckpointCheck(folder, SHARD)
+    rows_max = _rows_at_most(log)
     ledger = Ledger(
-        accounts_max=accounts_max,
+        accounts_max=rows_max,
+        holds_max=rows_max,
         ids_capacity_initial=ids_capacity_for(log.count_events_at_most()),
+        salts=checkpoints.salts,
         fetch_events=log.read_events,
     )
     events = entries = 0
     for entry in _ahead(log.open()):
         replay_entry(ledger, entry)
+        checkpoints.note(ledger, entry)
         entries += 1
         events += entry.header.count
         if on_progress is not None:
             on_progress(events, max(events, log.watermark_sequence))
     ledger.check_invariants()
+    checkpoints.finish(log.last_index)
     return VerifyReport(
         events=events,
         entries=entries,
@@ -90,7 +119,18 @@ def _verify(log: Log, on_progress: Callable[[int, int], None] | None, accounts_m
         state_digest=ledger.digest(),
         chain_hash=log.chain_hash.hex(),
         torn_bytes=log.recovery.torn_bytes,
+        checkpoints=checkpoints.compared,
+        checkpoints_damaged=tuple(checkpoints.damaged),
     )
+
+
+def _rows_at_most(log: Log) -> int:
+    """Rows of accounts, and of holds, that are enough for any history of this size, or as many as memory could hold.
+
+    Nobody needs to know what the node was set to: a table takes memory only for the rows that are used.
+    """
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(min(log.count_events_at_most(), memory_bytes // (2 * ROW.itemsize)), 1)
 
 
 def _ahead(entries: Iterator[Entry]) -> Iterator[Entry]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bezant.cli.output import write_json, write_line
 from bezant.cli.progress import progress
-from bezant.cli.session import add_json_argument
+from bezant.cli.session import add_json_argument, check_data_folder
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -23,6 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Verify the folder; 0 if every byte is as the rules make it. `CorruptLog` says what is not."""
     from bezant.engine.verify import verify
 
+    check_data_folder(arguments.data)
     with progress("verifying", total=0, unit="events") as bar:
         report = verify(arguments.data, bar.update)
     rate = round(report.events / report.seconds) if report.seconds else 0
@@ -40,6 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
                 "state_digest": report.state_digest,
                 "chain_hash": report.chain_hash,
                 "torn_bytes": report.torn_bytes,
+                "checkpoints": report.checkpoints,
+                "checkpoints_damaged": report.checkpoints_damaged,
             }
         )
         return 0
@@ -49,11 +52,14 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if report.torn_bytes:
         write_line(f"the last write before a crash was torn: {report.torn_bytes:,} bytes that were never acknowledged")
+    for damage in report.checkpoints_damaged:
+        write_line(f"a checkpoint is damaged, and a start passes over it, which costs it time alone: {damage}")
     for title, value in (
         ("log", report.log_id),
         ("chain hash", report.chain_hash),
         ("state digest", report.state_digest),
         ("kernel digest", report.kernel_digest),
+        ("checkpoints", f"{report.checkpoints} as the history makes them"),
     ):
         write_line(f"{title:<14}{value}")
     return 0

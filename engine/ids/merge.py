@@ -97,7 +97,7 @@ class Merge:
 
     def __iter__(self) -> Generator[None, None, None]:
         """Steps. Raises `StorageError` and, for a damaged block, `CorruptLog`."""
-        chunks = self._builder.chunks(self._parts())
+        chunks = self._builder.chunks(self.parts())
         with closing(self._directory.write_file_stepwise(run_name(self._number), chunks)) as steps:
             for _ in steps:
                 yield
@@ -110,8 +110,11 @@ class Merge:
             raise LedgerError("this merge is not at its end")
         return finished_info(self._builder)
 
-    def _parts(self) -> Iterator[Words]:
-        """The entries of all runs in order, in parts as `RunBuilder.chunks` takes them."""
+    def parts(self) -> Iterator[Words]:
+        """The entries of all runs in order, in parts as `RunBuilder.chunks` takes them; the next overwrites each.
+
+        Raises `CorruptLog` for a damaged block.
+        """
         inputs = np.empty((len(self._runs), _INPUT_ENTRIES, 2), np.int64)
         places, ends, finished, read = np.zeros((4, len(self._runs)), np.int64)
         out = np.empty((ENTRIES_PER_CHUNK, 2), np.int64)

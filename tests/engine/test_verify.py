@@ -25,8 +25,6 @@ from bezant.protocol.records import EVENT, EVENT_SIZE, SEGMENT_HEADER_SIZE
 from .commands import join, opening, opening_world, transfer, transfers
 from .conftest import NOON_NS, Clock
 
-ACCOUNTS_MAX = 1024
-
 
 @pytest.fixture
 def settings(small: ReplicaSettings) -> ReplicaSettings:
@@ -59,7 +57,7 @@ def good(tmp_path: Path, settings: ReplicaSettings) -> Good:
 
 
 def run(folder: Path) -> None:
-    verify(folder, accounts_max=ACCOUNTS_MAX)
+    verify(folder)
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
@@ -72,7 +70,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 def test_a_good_history_passes(good: Good) -> None:
     before = contents(good.folder)
-    report = verify(good.folder, accounts_max=ACCOUNTS_MAX)
+    report = verify(good.folder)
     assert (report.events, report.entries, report.accounts) == (good.events, 6, 4)
     assert (report.state_digest, report.chain_hash) == (good.state_digest, good.chain_hash.hex())
     assert report.kernel_digest == kernel_digest()
@@ -101,7 +99,7 @@ def test_a_history_over_many_segments_passes(tmp_path: Path, small: ReplicaSetti
     digest = replica.ledger.digest()
     replica.close()
     told: list[tuple[int, int]] = []
-    report = verify(tmp_path, lambda done, total: told.append((done, total)), accounts_max=ACCOUNTS_MAX)
+    report = verify(tmp_path, lambda done, total: told.append((done, total)))
     assert report.state_digest == digest
     assert report.entries == len(told) == 2 * ENTRIES_AHEAD_MAX + 2
     assert told[-1] == (report.events, report.events)
@@ -115,7 +113,7 @@ def test_a_torn_tail_is_told_and_left(good: Good) -> None:
     end = len(data.rstrip(b"\0"))
     path.write_bytes(data[: end + 500] + b"torn" + data[end + 504 :])  # the last event may end in a few zeros
     before = contents(good.folder)
-    report = verify(good.folder, accounts_max=ACCOUNTS_MAX)
+    report = verify(good.folder)
     assert 0 <= 504 - report.torn_bytes < EVENT_SIZE
     assert report.chain_hash == good.chain_hash.hex()
     assert contents(good.folder) == before
@@ -337,7 +335,7 @@ def test_an_entry_without_meaning_changes_nothing(good: Good) -> None:
         return [*entries[:3], Entry(header, b"", bytes(40)), *entries[3:]]
 
     forge(good.folder, fill)
-    report = verify(good.folder, accounts_max=ACCOUNTS_MAX)
+    report = verify(good.folder)
     assert report.state_digest == good.state_digest
     assert report.chain_hash != good.chain_hash.hex()
     assert report.entries == 7
@@ -346,7 +344,7 @@ def test_an_entry_without_meaning_changes_nothing(good: Good) -> None:
 def test_another_history_has_another_hash(good: Good) -> None:
     """A history that the rules could have given verifies; the last hash of the true one tells them apart."""
     forge(good.folder, in_event(3, 4, user_data_head=99))
-    report = verify(good.folder, accounts_max=ACCOUNTS_MAX)
+    report = verify(good.folder)
     assert report.chain_hash != good.chain_hash.hex()
 
 
@@ -380,7 +378,7 @@ def expired(tmp_path: Path, settings: ReplicaSettings, clock: Clock) -> Good:
 
 
 def test_expiries_are_executed_again(expired: Good) -> None:
-    report = verify(expired.folder, accounts_max=ACCOUNTS_MAX)
+    report = verify(expired.folder)
     assert (report.events, report.state_digest) == (expired.events, expired.state_digest)
 
 
@@ -435,11 +433,26 @@ def test_a_folder_without_a_log_is_not_one_and_does_not_become_one(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_more_accounts_than_are_taken_are_not_called_damage(good: Good) -> None:
-    with pytest.raises(StorageError, match="accounts_max") as caught:
-        verify(good.folder, accounts_max=3)
+def test_nobody_needs_to_say_how_many_accounts_there_are(good: Good, settings: ReplicaSettings) -> None:
+    """A history has no more accounts than events. Where memory is short that is said, and not called damage."""
+    with pytest.raises(StorageError, match="--accounts-max") as caught:
+        open_replica(good.folder, settings=msgspec.structs.replace(settings, accounts_max=3))
     assert not isinstance(caught.value, CorruptLog)
-    verify(good.folder, accounts_max=4)
+    assert verify(good.folder).accounts == 4
+
+
+def test_nothing_is_changed_nor_made_nor_followed(good: Good, tmp_path: Path) -> None:
+    lock = good.folder / "lock"
+    before = (lock.read_bytes(), lock.stat().st_mtime_ns)
+    run(good.folder)
+    assert (lock.read_bytes(), lock.stat().st_mtime_ns) == before
+    lock.unlink()
+    run(good.folder)
+    assert not lock.exists()
+    lock.symlink_to("elsewhere")
+    with pytest.raises(StorageError, match="symbolic link"):
+        run(good.folder)
+    assert not (tmp_path / "elsewhere").exists()
 
 
 # --- Reading ahead
@@ -496,6 +509,6 @@ def test_whoever_stops_early_leaves_no_thread(good: Good) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        verify(good.folder, stop, accounts_max=ACCOUNTS_MAX)
+        verify(good.folder, stop)
     assert threads() == []
     run(good.folder)
