@@ -22,12 +22,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="List every account in the order in which they were opened. Amounts are exact decimals; a limit of"
         " `unlimited` stands for an account of the outside world.",
     )
-    parser.add_argument(
+    formats = parser.add_mutually_exclusive_group()
+    formats.add_argument(
         "--format",
         choices=("csv", "table", "json"),
         default="table",
         help="csv and json write as they read, a table first reads all (default: %(default)s)",
     )
+    formats.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
     add_ledger_arguments(parser)
 
 

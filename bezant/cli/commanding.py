@@ -1,12 +1,11 @@
 """What the commands that change the ledger share: an id that is known before anything is sent, and one outcome."""
 
 import argparse
-import shlex
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from bezant.cli.output import write_line
-from bezant.cli.session import add_json_argument, add_ledger_arguments, ledger_words, open_wallet, run_async
+from bezant.cli.session import add_json_argument, add_ledger_arguments, open_wallet, run_async
 
 if TYPE_CHECKING:
     import bezant
@@ -47,8 +46,7 @@ async def _execute(arguments: argparse.Namespace, words: Sequence[str], ask: "As
     async with open_wallet(arguments) as wallet:
         await check_currency(wallet, arguments.currency)
         result = await ask(wallet, identifier)
-    retry = shlex.join(("bezant", *words, "--id", identifier.hex(), *ledger_words(arguments)))
-    check_outcome(result, arguments.currency, as_json=arguments.json, retry=retry)
+    check_outcome(result, arguments, retry=("bezant", *words, "--id", identifier.hex()))
     return result
 
 

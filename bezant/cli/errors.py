@@ -50,6 +50,10 @@ class CommandRefused(CommandFailed):
     """The ledger refused the command, because of the state that it is in."""
 
 
+class LedgerInUse(CommandFailed):
+    """A process has the data folder that a command was to work on, and can be asked instead."""
+
+
 class OutcomeNotKnown(CommandFailed):
     """The node may or may not have done it: no answer came. The next step settles it."""
 
@@ -71,6 +75,7 @@ _BUG: Final = "this is a bug in Bezant: keep the data folder as it is and report
 
 _ROWS: Final[tuple[_Row, ...]] = (
     _Row(OutcomeNotKnown, "outcome not known", ""),
+    _Row(LedgerInUse, "the data folder", ""),
     _Row(InputWrong, "your input", ""),
     _Row(CommandRefused, "refused", ""),
     _Row(CommandFailed, "failed", ""),
@@ -83,7 +88,7 @@ _ROWS: Final[tuple[_Row, ...]] = (
     _Row(RequestTimedOut, "no answer", "nothing was changed; check the node and try again"),
     _Row(ConnectionFailed, "no connection", "check the address, or start a node: bezant serve --data DIR"),
     _Row(RequestRefused, "the node refused", "nothing was changed; correct the request"),
-    _Row(DataFolderInUse, "the data folder", "stop the node that holds it, or ask that node with --connect"),
+    _Row(DataFolderInUse, "the data folder", "stop that process, then run the command again"),
     _Row(UnsupportedFormat, "the data folder", "use the version of Bezant that wrote it, or a newer one"),
     _Row(CorruptLog, "the data folder", "keep it as it is, start nothing on it, and restore a copy that verifies"),
     _Row(StorageError, "the disk", "see to the folder and its disk, then run the command again"),
@@ -98,6 +103,8 @@ _DISK_SAYS_NO: Final = frozenset(
         errno.EDQUOT,
         errno.EFBIG,
         errno.EIO,
+        errno.EISDIR,
+        errno.ELOOP,
         errno.EMFILE,
         errno.ENAMETOOLONG,
         errno.ENFILE,

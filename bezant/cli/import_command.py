@@ -55,6 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _run(arguments: argparse.Namespace) -> int:
+    from bezant.cli.import_file import ImportFile
+
+    # Before anybody is asked: a mistyped path is told as such, and not as a node that does not answer.
+    ImportFile(arguments.file, {}).check_header()
     async with open_wallet(arguments) as wallet:
         file, report = await import_csv(wallet, arguments.file, overdraft_allowed(arguments.allow_overdraft))
     if file.columns_ignored:

@@ -122,14 +122,24 @@ class ImportFile:
         except OSError as error:
             raise self._unreadable(error) from error
 
+    def check_header(self) -> None:
+        """Raise `InputFileError` unless the file can be read and its first line names the columns."""
+        for _ in self._read(header_only=True):
+            pass
+
     def rows(self) -> Iterator[ImportRow]:
         """Read the file from its first row. Raises `InputFileError` with file and line."""
+        return self._read(header_only=False)
+
+    def _read(self, *, header_only: bool) -> Iterator[ImportRow]:
         lines = self._lines = _LineReader(self.path)
         reader = csv.reader(lines, strict=True)
         try:
             with lines:
                 header = next(reader, None)
                 columns = self._find_columns(header)
+                if header_only:
+                    return
                 width = len(header or ())
                 for cells in reader:
                     if not cells:

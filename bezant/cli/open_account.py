@@ -1,11 +1,10 @@
 """`bezant open`: opens an account."""
 
 import argparse
-import shlex
 from typing import Final
 
 from bezant.cli.output import write_line
-from bezant.cli.session import add_json_argument, add_ledger_arguments, ledger_words, open_wallet, run_async
+from bezant.cli.session import add_json_argument, add_ledger_arguments, open_wallet, run_async
 
 UNLIMITED_WORD: Final = "unlimited"
 
@@ -43,8 +42,7 @@ async def _run(arguments: argparse.Namespace) -> int:
         result = await wallet.open_account(
             arguments.name, arguments.currency, limit=limit, timeout_s=arguments.timeout_s
         )
-    look = shlex.join(("bezant", "balance", arguments.name, arguments.currency, *ledger_words(arguments)))
-    check_outcome(result, arguments.currency, as_json=arguments.json, retry=look)
+    check_outcome(result, arguments, retry=("bezant", "balance", arguments.name, arguments.currency))
     if not arguments.json:
         write_line(f"{arguments.name} is open in {arguments.currency}")
     return 0

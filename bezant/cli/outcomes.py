@@ -1,9 +1,13 @@
 """Tells the outcome of one command that changes the ledger: done, refused, or not known. Exit status 0 or 1."""
 
+import argparse
+import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from bezant.cli.errors import CommandRefused, InputWrong, OutcomeNotKnown
 from bezant.cli.output import write_json
+from bezant.cli.session import ledger_words
 from bezant.protocol.codes import CODE_ROW, ResultCode
 from bezant.protocol.errors import InvalidAmountOrName
 
@@ -13,23 +17,36 @@ if TYPE_CHECKING:
 ID_DIGITS: Final = 32
 
 _MALFORMED_STATUS: Final = 400
-_NEXT_STEPS: Final[dict[ResultCode, str]] = {
-    ResultCode.DEBIT_ACCOUNT_UNKNOWN: "open it first: bezant open NAME CURRENCY",
-    ResultCode.CREDIT_ACCOUNT_UNKNOWN: "open it first: bezant open NAME CURRENCY",
-    ResultCode.CURRENCY_UNKNOWN: "register it: bezant currencies add CODE DECIMALS",
-    ResultCode.INSUFFICIENT_FUNDS: "see what it has: bezant balance NAME CURRENCY",
-    ResultCode.NOTHING_AVAILABLE: "see what it has: bezant balance NAME CURRENCY",
-    ResultCode.ACCOUNT_NOT_EMPTY: "see what it has: bezant balance NAME CURRENCY",
-    ResultCode.DEBIT_ACCOUNT_FROZEN: "let it take part again: bezant unfreeze NAME CURRENCY",
-    ResultCode.CREDIT_ACCOUNT_FROZEN: "let it take part again: bezant unfreeze NAME CURRENCY",
-    ResultCode.HOLD_UNKNOWN: "a hold is named by the id that `bezant hold` printed and the account that it is on",
-    ResultCode.HOLD_OF_OTHER_ACCOUNTS: "name the accounts that it was made with",
-    ResultCode.HOLD_EXPIRED: "make another: bezant hold FROM TO AMOUNT CURRENCY",
-    ResultCode.CAPTURE_EXCEEDS_HOLD: "leave --amount out to capture all that is held",
+_BALANCES: Final = "see what they have: bezant balance {debit} {currency}{where}"
+_LOOK: Final = "see what it has: bezant balance {debit} {currency}{where}"
+_CLOSED_FOR_EVER: Final = "it is closed for ever: use another account"
+_HOLD_AGAIN: Final = "make another: bezant hold FROM TO AMOUNT {currency}{where}"
+NEXT_STEPS: Final[dict[ResultCode, str]] = {
     ResultCode.ID_CONFLICT: "use another id for another command",
+    ResultCode.CURRENCY_UNKNOWN: "register it: bezant currencies add CODE DECIMALS{where}",
+    ResultCode.ACCOUNT_EXISTS: "see which it is: bezant balance {debit} {currency}{where}",
+    ResultCode.DEBIT_ACCOUNT_UNKNOWN: "open it first: bezant open {debit} {currency}{where}",
+    ResultCode.CREDIT_ACCOUNT_UNKNOWN: "open it first: bezant open {credit} {currency}{where}",
+    ResultCode.CURRENCY_MISMATCH: "money moves within one currency: name two accounts that have the same",
+    ResultCode.DEBIT_ACCOUNT_CLOSED: _CLOSED_FOR_EVER,
+    ResultCode.CREDIT_ACCOUNT_CLOSED: _CLOSED_FOR_EVER,
+    ResultCode.DEBIT_ACCOUNT_FROZEN: "let it take part again: bezant unfreeze {debit} {currency}{where}",
+    ResultCode.CREDIT_ACCOUNT_FROZEN: "let it take part again: bezant unfreeze {credit} {currency}{where}",
+    ResultCode.INSUFFICIENT_FUNDS: _LOOK,
+    ResultCode.BALANCE_OVERFLOW: f"move less; {_BALANCES}",
+    ResultCode.HELD_OVERFLOW: f"hold less; {_LOOK}",
+    ResultCode.HOLD_UNKNOWN: "a hold is named by the id that `bezant hold` printed and the account that it is on",
+    ResultCode.HOLD_CAPTURED: _HOLD_AGAIN,
+    ResultCode.HOLD_RELEASED: _HOLD_AGAIN,
+    ResultCode.HOLD_EXPIRED: _HOLD_AGAIN,
+    ResultCode.CAPTURE_EXCEEDS_HOLD: "leave --amount out to capture all that is held",
+    ResultCode.HOLD_OF_OTHER_ACCOUNTS: "name the accounts that it was made with",
+    ResultCode.ACCOUNT_NOT_EMPTY: _LOOK,
+    ResultCode.CHAIN_MEMBER_REFUSED: "see to the command of the chain that was refused, and use new ids",
     ResultCode.ID_FORBIDDEN: "it was given up with `bezant resolve`; to do it after all, use another id",
-    ResultCode.ACCOUNT_EXISTS: "nothing needs to be done",
+    ResultCode.NOTHING_AVAILABLE: _LOOK,
 }
+"""For each code that refuses; in braces what the command line named, and the words that lead to the same ledger."""
 
 
 def parse_id(text: str) -> bytes:
@@ -49,6 +66,7 @@ def result_fields(result: "bezant.Result", currency: str) -> dict[str, Any]:
     return {
         "outcome": result.outcome.name.lower(),
         "code": result.code.name if result.code is not None else None,
+        "conflict_field": result.conflict_field.name.lower() if result.conflict_field is not None else None,
         "repeated": result.repeated,
         "id": result.id.hex(),
         "position": result.position,
@@ -62,25 +80,38 @@ def result_fields(result: "bezant.Result", currency: str) -> dict[str, Any]:
     }
 
 
-def check_outcome(result: "bezant.Result", currency: str, *, as_json: bool, retry: str) -> None:
+def check_outcome(result: "bezant.Result", arguments: argparse.Namespace, *, retry: Sequence[str]) -> None:
     """Print the result if JSON is asked for, and raise unless it was committed.
 
-    `retry` is the command line that settles an outcome that is not known. Raises `InputWrong` for a command that could
-    never be done, `CommandRefused` for one that the ledger refused and `OutcomeNotKnown` if no answer came.
+    `retry` are the words that settle an outcome that is not known, without those that lead to the ledger. Raises
+    `InputWrong` for a command that could never be done, `CommandRefused` for one that the ledger refused and
+    `OutcomeNotKnown` if no answer came.
     """
-    if as_json:
-        write_json(result_fields(result, currency))
+    if arguments.json:
+        write_json(result_fields(result, arguments.currency))
     if result.committed:
         return
+    again = shlex.join((*retry, *ledger_words(arguments)))
     if result.code is None:
-        raise OutcomeNotKnown("no answer came in time: it may be done or not", f"settle it, never twice: {retry}")
+        raise OutcomeNotKnown("no answer came in time: it may be done or not", f"settle it, never twice: {again}")
     row = CODE_ROW[result.code]
     told = f"{result.code.name}: {row.meaning.partition(';')[0]}"
     if result.conflict_field is not None:
         told += f" (the field is {result.conflict_field.name.lower()})"
     if row.http_status == _MALFORMED_STATUS:
         raise InputWrong(told, "correct it and run the command again")
-    raise CommandRefused(told, _NEXT_STEPS.get(result.code, f"try again: {retry}" if row.retry_helps else ""))
+    raise CommandRefused(told, _next_step(result.code, arguments) or (f"try again: {again}" if row.retry_helps else ""))
+
+
+def _next_step(code: ResultCode, arguments: argparse.Namespace) -> str:
+    """What to do about a refusal, with the names of this command line; "" if the code is not one of a refusal."""
+    named = vars(arguments)
+    return NEXT_STEPS.get(code, "").format(
+        debit=shlex.quote(named.get("debit", named.get("name", "NAME"))),
+        credit=shlex.quote(named.get("credit", "NAME")),
+        currency=shlex.quote(arguments.currency),
+        where="".join(f" {shlex.quote(word)}" for word in ledger_words(arguments)),
+    )
 
 
 async def check_currency(wallet: "bezant.Wallet", currency: str) -> None:

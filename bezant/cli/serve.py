@@ -6,8 +6,19 @@ from typing import Final
 
 from bezant.cli.output import write_at_once
 from bezant.cli.session import DEFAULT_ADDRESS, address, positive_count
+from bezant.protocol.errors import UsageError
 
 MIB: Final = 1 << 20
+_SETTINGS: Final = (
+    ("accounts_max", "accounts_max", 1),
+    ("holds_max", "holds_max", 1),
+    ("free_space_floor_mib", "free_space_floor", MIB),
+    ("segment_size_mib", "segment_size", MIB),
+    ("ids_memory_mib", "ids_memory_bytes", MIB),
+    ("checkpoint_ids", "checkpoint_ids", 1),
+    ("checkpoint_entries", "checkpoint_entries", 1),
+)
+"""Options that are settings of a replica: as an argument, as a field of it, and how many of its units one is."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -43,6 +54,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="how many accounts the node takes; then openings are answered ACCOUNTS_FULL (default: 4,194,304)",
     )
     parser.add_argument(
+        "--holds-max",
+        metavar="N",
+        type=positive_count,
+        help="how many open holds the node takes; then holds are answered HOLDS_FULL (default: 4,194,304)",
+    )
+    parser.add_argument(
         "--free-space-floor-mib",
         metavar="MIB",
         type=positive_count,
@@ -55,6 +72,25 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="size of the log files made from now on; below 7 a large batch may find no room and is then refused as"
         " STORAGE_FULL (default: 64)",
     )
+    parser.add_argument(
+        "--ids-memory-mib",
+        metavar="MIB",
+        type=positive_count,
+        help="memory for the ids of commands, however many there are: older ones are on disk; 64 at least"
+        " (default: 1024)",
+    )
+    parser.add_argument(
+        "--checkpoint-ids",
+        metavar="N",
+        type=positive_count,
+        help="new ids after which a checkpoint is made (default: 4,194,304)",
+    )
+    parser.add_argument(
+        "--checkpoint-entries",
+        metavar="N",
+        type=positive_count,
+        help="entries of the log after which a checkpoint is made, however few ids they have (default: 100,000)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -63,12 +99,12 @@ def run(arguments: argparse.Namespace) -> int:
     from bezant.net.server.serve import serve
 
     given: dict[str, int] = {}
-    if arguments.accounts_max is not None:
-        given["accounts_max"] = arguments.accounts_max
-    if arguments.free_space_floor_mib is not None:
-        given["free_space_floor"] = arguments.free_space_floor_mib * MIB
-    if arguments.segment_size_mib is not None:
-        given["segment_size"] = arguments.segment_size_mib * MIB
-    return serve(
-        arguments.data, arguments.listen, say=write_at_once, echo=arguments.echo, settings=ReplicaSettings(**given)
-    )
+    for option, setting, unit in _SETTINGS:
+        value = getattr(arguments, option)
+        if value is not None:
+            given[setting] = value * unit
+    try:
+        settings = ReplicaSettings(**given)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return serve(arguments.data, arguments.listen, say=write_at_once, echo=arguments.echo, settings=settings)

@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from bezant.cli.errors import InputWrong
+from bezant.cli.errors import InputWrong, LedgerInUse
+from bezant.protocol.errors import DataFolderInUse
 
 if TYPE_CHECKING:
     import bezant
@@ -87,15 +88,28 @@ async def open_wallet(arguments: argparse.Namespace) -> "AsyncIterator[bezant.Wa
     import bezant
 
     if arguments.data is not None:
-        _check_data_folder(arguments.data)
-        async with bezant.open(arguments.data) as wallet:
+        check_data_folder(arguments.data)
+        async with _opened(arguments.data) as wallet:
             yield wallet
     else:
         async with bezant.connect(arguments.connect, timeout_s=arguments.timeout_s) as wallet:
             yield wallet
 
 
-def _check_data_folder(data: Path) -> None:
+@asynccontextmanager
+async def _opened(data: Path) -> "AsyncIterator[bezant.Wallet]":
+    """The wallet in a folder. Raises `LedgerInUse`, which can say what `bezant.open` does not know."""
+    import bezant
+
+    try:
+        wallet = await bezant.open(data)
+    except DataFolderInUse as error:
+        raise LedgerInUse(str(error), "stop that process or, if it is a node, ask it with --connect") from error
+    async with wallet:
+        yield wallet
+
+
+def check_data_folder(data: Path) -> None:
     """Raise `InputWrong` unless there is a ledger: `bezant.open` would make one, and a mistyped path must not."""
     from bezant.engine.replica import shard_directory
 

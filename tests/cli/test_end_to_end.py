@@ -125,13 +125,14 @@ def ann_and_bank(node) -> tuple[str, str]:
         ("transfer bank:main wallet:ann 1e2 EUR", "an amount is written like 12.50"),
         ("transfer bank:main wallet:ann 1.00 XXX", "'XXX' is not registered"),
         ("transfer bank:main wallet:ann 1.00 eur", "is not registered"),
-        ("transfer bank:main wallet:bob 1.00 EUR", "CREDIT_ACCOUNT_UNKNOWN"),
-        ("transfer wallet:bob bank:main 1.00 EUR", "DEBIT_ACCOUNT_UNKNOWN"),
+        ("transfer bank:main wallet:ann 12345678901234567890.00 EUR", "does not fit in 64 bits"),
+        ("transfer bank:main wallet:bob 1.00 EUR", "open it first: bezant open wallet:bob EUR"),
+        ("transfer wallet:b'b bank:main 1.00 EUR", """open it first: bezant open 'wallet:b'"'"'b' EUR"""),
         ("transfer wallet:ann bank:main 50.01 EUR", "INSUFFICIENT_FUNDS"),
         ("transfer wallet:ann wallet:ann 1.00 EUR", "ACCOUNTS_EQUAL"),
         ("transfer wallet:ann bank:main 1.00 EUR --id 1234", "an id is 32 hexadecimal digits"),
         ("transfer wallet:ann bank:main 1.00 EUR --id 00000000000000000000000000000000", "ID_INVALID"),
-        ("open wallet:ann EUR", "ACCOUNT_EXISTS"),
+        ("open wallet:ann EUR", "ACCOUNT_EXISTS: the account exists, open or closed for ever; see which it is: bezant"),
         ("open wallet:new EUR --limit -1", "LIMIT_NEGATIVE"),
         ("open wallet:new XXX", "'XXX' is not registered"),
         (f"open {'x' * 49} EUR", "an account name has 1 to 48 characters"),
@@ -169,6 +170,8 @@ def test_an_id_with_other_content_names_the_field(bezant, ann_and_bank) -> None:
     assert status == 1
     assert "ID_CONFLICT" in err
     assert "amount" in err
+    _, out, _ = bezant("transfer", "wallet:ann", "bank:main", "50.02", "EUR", "--json", *identifier, *ann_and_bank)
+    assert (json.loads(out)["code"], json.loads(out)["conflict_field"]) == ("ID_CONFLICT", "amount")
 
 
 def test_currencies_are_listed_and_added(bezant, ann_and_bank) -> None:
@@ -187,18 +190,23 @@ def test_accounts_as_a_table_and_as_json(bezant, ann_and_bank) -> None:
     assert status == 0
     assert out.splitlines()[0].split() == ["name", "currency", "balance", "held", "limit"]
     _, out, _ = bezant("accounts", "--format", "json", *ann_and_bank)
+    assert bezant("accounts", "--json", *ann_and_bank)[1] == out
     assert {"name": "wallet:ann", "currency": "EUR", "balance": "50.00", "held": "0.00", "limit": "0.00"} in [
         json.loads(line) for line in out.splitlines()
     ]
 
 
 def test_a_folder_in_use_is_told(bezant, node) -> None:
-    for line in (("accounts", "--data"), ("serve", "--listen", "127.0.0.1:0", "--data")):
+    for line, can_connect in (
+        (("accounts", "--data"), True),
+        (("serve", "--listen", "127.0.0.1:0", "--data"), False),
+        (("verify", "--data"), False),
+    ):
         status, out, err = bezant(*line, str(node.data))
         assert status == 1
         assert out == ""
-        assert err.startswith("bezant: the data folder: ")
-        assert "stop the node that holds it" in err
+        assert err.startswith(f"bezant: the data folder: {node.data} is in use by process {node.process.pid}; stop")
+        assert ("--connect" in err, err.count("stop")) == (can_connect, 1)
 
 
 @pytest.mark.parametrize("line", ["verify", "accounts", "balance a EUR", "open a EUR", "transfer a b 1.00 EUR"])
@@ -207,8 +215,14 @@ def test_a_folder_without_a_ledger_is_told_and_stays_as_it_is(bezant, tmp_path: 
     status, out, err = bezant(*line.split(), "--data", str(tmp_path))
     assert status == 1
     assert out == ""
-    assert err.startswith("bezant: ")
+    assert err.startswith(f"bezant: your input: there is no ledger at {tmp_path}")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_not_there_is_told_before_anybody_is_asked(bezant) -> None:
+    status, _, err = bezant("import", "/nonexistent.csv", "--connect", "127.0.0.1:1")
+    assert status == 1
+    assert err.startswith("bezant: the file: ")
 
 
 def test_nobody_there_is_told(bezant) -> None:

@@ -43,15 +43,37 @@ def test_defaults_are_the_engine_s(served: dict[str, Any]) -> None:
 
 def test_everything_that_can_be_said_arrives(served: dict[str, Any]) -> None:
     line = "serve --data d --listen [::1]:0 --echo 127.0.0.1:0 --accounts-max 10 --free-space-floor-mib 3"
-    line += " --segment-size-mib 2"
+    line += " --segment-size-mib 2 --holds-max 2000 --ids-memory-mib 65 --checkpoint-ids 7 --checkpoint-entries 8"
     assert main(line.split()) == 7
     assert (served["listen"], served["echo"]) == ("[::1]:0", "127.0.0.1:0")
-    assert served["settings"] == ReplicaSettings(accounts_max=10, free_space_floor=3 << 20, segment_size=2 << 20)
+    assert served["settings"] == ReplicaSettings(
+        accounts_max=10,
+        holds_max=2000,
+        free_space_floor=3 << 20,
+        segment_size=2 << 20,
+        ids_memory_bytes=65 << 20,
+        checkpoint_ids=7,
+        checkpoint_entries=8,
+    )
+
+
+def test_settings_that_cannot_be_are_a_wrong_command_line(served: dict[str, Any], capsys) -> None:
+    assert main(["serve", "--data", "d", "--ids-memory-mib", "63"]) == 2
+    assert "ids need 67108864 bytes of memory at least" in capsys.readouterr().err
+    assert served == {}
 
 
 @pytest.mark.parametrize(
     ("option", "field", "unit"),
-    [("4,194,304", "accounts_max", 1), ("256", "free_space_floor", 1 << 20), ("64", "segment_size", 1 << 20)],
+    [
+        ("4,194,304", "accounts_max", 1),
+        ("256", "free_space_floor", 1 << 20),
+        ("64", "segment_size", 1 << 20),
+        ("4,194,304", "holds_max", 1),
+        ("1024", "ids_memory_bytes", 1 << 20),
+        ("4,194,304", "checkpoint_ids", 1),
+        ("100,000", "checkpoint_entries", 1),
+    ],
 )
 def test_help_names_the_defaults_that_are_true(option: str, field: str, unit: int, capsys) -> None:
     with pytest.raises(SystemExit):
