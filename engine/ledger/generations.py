@@ -27,6 +27,8 @@ FULL_PERCENT: Final = 80
 """Load above which a table takes no more keys: look-ups would become slow, and the last free slot must never go."""
 CLEAR_SLOTS_PER_BATCH: Final = 1 << 16
 """Slots of the spare table, 1 MiB, zeroed a batch: it is ready long before the current one is full."""
+CLEAR_SLOTS_AT_ONCE_MAX: Final = 1 << 19
+"""Slots, 8 MiB, that may be left to zero when a table is frozen: some 3 ms."""
 
 
 class Generations:
@@ -61,8 +63,8 @@ class Generations:
 
     @property
     def can_freeze(self) -> bool:
-        """Whether a table of zeros is ready, and none is frozen."""
-        return not self.frozen and self._cleared == self._capacity
+        """Whether a table of zeros is as good as ready, and none is frozen."""
+        return not self.frozen and self._capacity - self._cleared <= CLEAR_SLOTS_AT_ONCE_MAX
 
     def has_room(self, keys: int) -> bool:
         """Whether so many more keys may be inserted."""

@@ -127,7 +127,7 @@ def test_the_folder_is_locked_for_one_who_writes(written: Written, monkeypatch: 
     monkeypatch.setattr("bezant.engine.checkpoints.folder.LOCK_WAIT_S", 0.1)
     lock = written.folder.lock()
     with pytest.raises(StorageError, match="in use"):
-        CheckpointFolder(written.folder.directory).lock()
+        CheckpointFolder(Directory(written.path.parent.parent)).lock()
     lock.release()
 
 

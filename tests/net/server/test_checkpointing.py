@@ -29,13 +29,15 @@ RETRY_S = 0.05
 SERVE = f"""
 import sys
 from pathlib import Path
-from bezant.engine.replica import ReplicaSettings
+from bezant.engine.replica import IDS_MEMORY_BYTES_MIN, ReplicaSettings
 from bezant.net.server.serve import serve
+
+SETTINGS = ReplicaSettings(checkpoint_ids={IDS}, ids_memory_bytes=IDS_MEMORY_BYTES_MIN)
 
 def say(line):
     print(line, flush=True)
 
-sys.exit(serve(Path(sys.argv[1]), "127.0.0.1:0", say=say, settings=ReplicaSettings(checkpoint_ids={IDS})))
+sys.exit(serve(Path(sys.argv[1]), "127.0.0.1:0", say=say, settings=SETTINGS))
 """
 
 
