@@ -1,4 +1,4 @@
-"""The structure in which `bezant.engine.doctor` tells what it found in a data folder."""
+"""The structure in which `bezant.engine.doctor` tells what it found in a data folder, and how findings gather."""
 
 from enum import StrEnum, unique
 
@@ -26,12 +26,17 @@ class FindingKind(StrEnum):
     NO_HISTORY = "no_history"
     TORN_TAIL = "torn_tail"
     ROT = "rot"
+    ENTRY_WRONG = "entry_wrong"
     SEGMENT_HEADER = "segment_header"
     SEGMENT_FOREIGN = "segment_foreign"
     SEGMENT_MISSING = "segment_missing"
     CONTROL_DAMAGED = "control_damaged"
     CONTROL_MISSING = "control_missing"
     LOG_MISSING = "log_missing"
+    LOCK_UNUSABLE = "lock_unusable"
+    CHECKPOINTS = "checkpoints"
+    CHECKPOINT_DAMAGED = "checkpoint_damaged"
+    RUN_UNLISTED = "run_unlisted"
     NEWER_FORMAT = "newer_format"
     UNFINISHED_FILE = "unfinished_file"
     SET_ASIDE = "set_aside"
@@ -42,7 +47,7 @@ class FindingKind(StrEnum):
 
 @unique
 class Verdict(StrEnum):
-    """The whole folder in one word. What a newer version wrote goes first: only that version knows what is damage."""
+    """The whole folder in one word. Damage goes before all else, also before what only a newer version can judge."""
 
     HEALTHY = "healthy"
     IN_USE = "in_use"
@@ -88,3 +93,45 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     torn_bytes: int = 0
     free_bytes: int = 0
     holder: str = ""
+
+
+def printable(text: str) -> str:
+    """A text without characters that a terminal would obey, or that cannot be written at all."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode() for letter in text
+    )
+
+
+class Findings(list[Finding]):
+    """Findings about one folder, in the order in which they are made."""
+
+    def __init__(self, folder: str) -> None:
+        """`folder` is its path within the data folder, which precedes the names of files in it."""
+        super().__init__()
+        self._folder = folder
+
+    def add(
+        self,
+        severity: Severity,
+        kind: FindingKind,
+        file: str = "",
+        *,
+        found: str,
+        meaning: str,
+        expected: str = "",
+        next_step: str = "",
+        offset: int | None = None,
+    ) -> None:
+        """Add one; `file` is a path within the folder."""
+        self.append(
+            Finding(
+                severity=severity,
+                kind=kind,
+                file=printable(f"{self._folder}/{file}") if file else "",
+                offset=offset,
+                found=printable(found),
+                expected=expected,
+                meaning=meaning,
+                next_step=next_step,
+            )
+        )

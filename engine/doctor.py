@@ -7,18 +7,17 @@ over the entries, as it does when a node starts, and this module puts its decisi
 A folder that a node has open is not walked: what the node is writing just now would look torn.
 """
 
-import fcntl
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import xxhash
 
-from bezant.engine.diagnosis import Diagnosis, Finding, FindingKind, Severity, Verdict
-from bezant.engine.examining_walk import ExaminingWalk, Stop
+from bezant.engine.checkpoints.folder import FOLDER_NAME
+from bezant.engine.diagnosis import Diagnosis, Finding, FindingKind, Findings, Severity, Verdict
+from bezant.engine.examining_checkpoints import examine_checkpoints
+from bezant.engine.examining_walk import ExaminingWalk, Sequel, Stop, holds_data
 from bezant.engine.log.control import CONTROL_NAME, ControlFile, Watermark
 from bezant.engine.log.entry import Entry, public_log_id
 from bezant.engine.log.log import FREE_SPACE_FLOOR_DEFAULT
@@ -29,10 +28,10 @@ from bezant.engine.log.segment import (
     segment_name,
     segment_numbers,
 )
-from bezant.engine.log.storage import UNFINISHED_SUFFIX, Directory
+from bezant.engine.log.storage import LOCK_NAME, UNFINISHED_SUFFIX, Directory, LookingLock
 from bezant.engine.replica import shard_directory
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.errors import CorruptLog, LedgerError, UnsupportedFormat
+from bezant.protocol.errors import CorruptLog, LedgerError, StorageError, UnsupportedFormat
 from bezant.protocol.kinds import CommandKind, EntryKind
 from bezant.protocol.records import (
     CONTROL_MAGIC,
@@ -45,9 +44,7 @@ from bezant.protocol.records import (
 )
 
 SHARD: Final = 0
-LOCK_NAME: Final = "lock"
 TORN_PREFIX: Final = "torn-"
-_CHUNK_SIZE: Final = 4 << 20
 _CONTROL_SIZE: Final = 2 * CONTROL_PAGE_SIZE
 _CHECKSUM_SIZE: Final = 8
 
@@ -75,9 +72,20 @@ def examine(
     directory = shard_directory(data_directory, SHARD)
     if not directory.path.is_dir():
         return _without_log(data_directory, directory)
-    with _keep_others_out(data_directory) as holder:
-        examination = _Examination(directory, free_space_floor, holder)
+    lock: LookingLock | None = None
+    unusable = ""
+    try:
+        lock = LookingLock(data_directory)
+    except StorageError as error:
+        unusable = str(error)
+    try:
+        examination = _Examination(directory, free_space_floor, "" if lock is None else lock.holder)
+        if unusable:
+            examination.note_lock(unusable)
         return examination.run(on_progress)
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def _without_log(data_directory: Path, directory: Directory) -> Diagnosis:
@@ -109,25 +117,6 @@ def _without_log(data_directory: Path, directory: Directory) -> Diagnosis:
     return Diagnosis(verdict=Verdict.NOT_A_DATA_FOLDER, findings=[finding])
 
 
-@contextmanager
-def _keep_others_out(data_directory: Path) -> Iterator[str]:
-    """Hold the folder's lock, shared with others who only look; yields the id of the process that has it, or ""."""
-    try:
-        descriptor = os.open(data_directory / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        yield ""
-        return
-    try:
-        holder = ""
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-        yield holder
-    finally:
-        os.close(descriptor)
-
-
 class _Examination:
     """One look at one folder; the findings gather in the order in which they are made."""
 
@@ -136,7 +125,9 @@ class _Examination:
         self._names = directory.names()
         self._free_space_floor = free_space_floor
         self._holder = holder
-        self._findings: list[Finding] = []
+        self._findings = Findings(directory.path.name)
+        self._add = self._findings.add
+        self._sequel: Sequel | None = Sequel()
         self._watermark = Watermark()
         self._unreadable: dict[int, bool] = {}
         """Segments that cannot be used or are not there, and whether they may hold anything."""
@@ -149,36 +140,22 @@ class _Examination:
         segments = self._read_headers()
         self._check_control(segments)
         self._check_files()
+        examine_checkpoints(self._directory, SHARD, self._findings, in_use=bool(self._holder))
         self._check_disk(segments)
         walk = None
         if segments and segments[0].segment_number == 1 and not self._holder:
             walk = self._walk(segments, on_progress)
         return self._diagnose(segments, walk)
 
-    def _add(
-        self,
-        severity: Severity,
-        kind: FindingKind,
-        file: str = "",
-        *,
-        found: str,
-        meaning: str,
-        expected: str = "",
-        next_step: str = "",
-        offset: int | None = None,
-    ) -> None:
-        place = f"{self._directory.path.name}/{file}" if file else ""
-        self._findings.append(
-            Finding(
-                severity=severity,
-                kind=kind,
-                file=place,
-                offset=offset,
-                found=found,
-                expected=expected,
-                meaning=meaning,
-                next_step=next_step,
-            )
+    def note_lock(self, problem: str) -> None:
+        """Say that the lock file cannot be used."""
+        self._add(
+            Severity.DAMAGE,
+            FindingKind.LOCK_UNUSABLE,
+            found=problem,
+            expected=f"a regular file {LOCK_NAME}, which a node makes and locks",
+            meaning="a node refuses to start, and whether one runs cannot be told; the history is not touched by it",
+            next_step="if no node runs on the folder, move what is there out of it: a node makes the file anew",
         )
 
     def _note_in_use(self) -> None:
@@ -246,12 +223,7 @@ class _Examination:
 
     def _holds_anything(self, name: str) -> bool:
         """Whether anything but zeros lies behind the header of a segment file."""
-        file = self._directory.open(name, writable=False)
-        try:
-            offsets = range(SEGMENT_HEADER_SIZE, file.size(), _CHUNK_SIZE)
-            return any(any(file.read(_CHUNK_SIZE, offset)) for offset in offsets)
-        finally:
-            file.close()
+        return holds_data(self._directory.path / name, SEGMENT_HEADER_SIZE)
 
     def _note_missing(self, first: int, last: int) -> None:
         self._unreadable[first] = True
@@ -312,7 +284,7 @@ class _Examination:
                 self._note_control_missing()
             return
         if not has_segments:
-            if ControlFile.was_written(self._directory):
+            if holds_data(self._directory.path / CONTROL_NAME, 0):
                 self._note_missing(1, 1)
             return
         if segments and not self._holder:
@@ -426,6 +398,7 @@ class _Examination:
         try:
             for entry in walk:
                 self._count(entry)
+                self._check_sequel(entry, walk)
                 done += ENTRY_HEADER_SIZE + entry.header.body_size
                 if on_progress is not None:
                     on_progress(done, total)
@@ -446,6 +419,29 @@ class _Examination:
             events = np.frombuffer(entry.body, EVENT)
             opened = (events["kind"] == CommandKind.OPEN) & (events["result"] == ResultCode.COMMITTED)
             self._accounts += int(np.count_nonzero(opened))
+
+    def _check_sequel(self, entry: Entry, walk: ExaminingWalk) -> None:
+        """Say of the first entry that a node would refuse, though it is whole, why."""
+        if self._sequel is None:
+            return
+        try:
+            self._sequel.take_in(entry)
+        except UnsupportedFormat as error:
+            self._note_newer(walk.last_segment.name, walk.last_offset, error)
+        except CorruptLog as error:
+            self._add(
+                Severity.DAMAGE,
+                FindingKind.ENTRY_WRONG,
+                walk.last_segment.name,
+                offset=walk.last_offset,
+                found=str(error),
+                expected="an entry that continues the history",
+                meaning="its checksums are right, so neither a crash nor a disk made it so; a node refuses to start",
+                next_step=_RESTORE,
+            )
+        else:
+            return
+        self._sequel = None
 
     def _note_rot(self, walk: ExaminingWalk) -> None:
         stop = walk.refused
@@ -538,10 +534,15 @@ class _Examination:
                 next_step="nothing: the next start makes it",
             )
         is_damaged = any(finding.severity is Severity.DAMAGE for finding in self._findings)
-        is_newer = any(finding.kind is FindingKind.NEWER_FORMAT for finding in self._findings)
-        verdict = Verdict.DAMAGED if is_damaged else Verdict.IN_USE if self._holder else Verdict.HEALTHY
+        # Checkpoints of a newer version do not keep this one from starting.
+        is_newer = any(
+            finding.kind is FindingKind.NEWER_FORMAT and f"/{FOLDER_NAME}/" not in finding.file
+            for finding in self._findings
+        )
+        verdict = Verdict.IN_USE if self._holder else Verdict.HEALTHY
+        verdict = Verdict.DAMAGED if is_damaged else Verdict.NEWER_FORMAT if is_newer else verdict
         return Diagnosis(
-            verdict=Verdict.NEWER_FORMAT if is_newer else verdict,
+            verdict=verdict,
             findings=self._findings,
             walked=walk is not None,
             log_id=public_log_id(segments[0].log_id) if segments else "",

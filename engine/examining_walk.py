@@ -1,10 +1,21 @@
 """Recovery's walk over a log, for a report: it also tells the place where it stopped, and what lay there."""
 
-from typing import NamedTuple
+import errno
+import os
+from pathlib import Path
+from typing import Final, NamedTuple
 
-from bezant.engine.log.entry import EntryHeader
+import numpy as np
+
+from bezant.engine.ledger.ledger import Ledger
+from bezant.engine.log.entry import Entry, EntryHeader
 from bezant.engine.log.recovery import Walk
 from bezant.engine.log.segment import Segment
+from bezant.engine.replay import apply_control, check_header
+from bezant.protocol.kinds import EntryKind
+from bezant.protocol.records import EVENT, SEQUENCE_FIRST
+
+_CHUNK_SIZE: Final = 4 << 20
 
 
 class Stop(NamedTuple):
@@ -15,6 +26,45 @@ class Stop(NamedTuple):
     problem: str
     entry_index: int
     proof: str = ""
+
+
+class Sequel:
+    """What must come next in a history, by headers and control entries alone: commands are not executed."""
+
+    def __init__(self) -> None:
+        self._next_sequence = SEQUENCE_FIRST
+        self._last_timestamp_ns = 0
+        self._registry = Ledger(accounts_max=1, holds_max=1, ids_capacity_initial=2)
+
+    def take_in(self, entry: Entry) -> None:
+        """Check an entry as a replay does, and go on behind it. Raises `CorruptLog`, `UnsupportedFormat`."""
+        header = entry.header
+        check_header(header, self._next_sequence, self._last_timestamp_ns, self._registry.rules_version)
+        if header.kind == EntryKind.CONTROL:
+            apply_control(self._registry, entry)
+        elif header.kind == EntryKind.EVENTS:
+            self._last_timestamp_ns = int(np.frombuffer(entry.body, EVENT)[-1]["timestamp_ns"])
+            self._next_sequence += header.count
+
+
+def holds_data(path: Path, start: int) -> bool:
+    """Whether anything but zeros lies in a file from an offset on; holes, however large, are not read."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        while start < size:
+            start = os.lseek(descriptor, start, os.SEEK_DATA)
+            end = os.lseek(descriptor, start, os.SEEK_HOLE)
+            for offset in range(start, end, _CHUNK_SIZE):
+                if any(os.pread(descriptor, min(_CHUNK_SIZE, end - offset), offset)):
+                    return True
+            start = end
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # no data behind the offset
+            raise
+    finally:
+        os.close(descriptor)
+    return False
 
 
 class ExaminingWalk(Walk):

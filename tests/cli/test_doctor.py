@@ -20,7 +20,11 @@ def data(tmp_path: Path) -> Path:
     """A small ledger whose node has stopped."""
     folder = tmp_path / "data"
     settings = ReplicaSettings(
-        segment_size=65_536, free_space_floor=0, accounts_max=1024, ids_memory_bytes=IDS_MEMORY_BYTES_MIN
+        segment_size=65_536,
+        free_space_floor=0,
+        accounts_max=1024,
+        holds_max=64,
+        ids_memory_bytes=IDS_MEMORY_BYTES_MIN,
     )
     replica = open_replica(folder, settings=settings)
     replica.execute(opening_world("ann"))
