@@ -96,7 +96,8 @@ class Checkpointing:
         if process.stdin is None or process.stdout is None:
             raise StorageError("the child that makes checkpoints has no pipes")
         try:
-            process.stdin.write(msgspec.json.encode(order) + b"\n")
+            if not process.stdin.is_closing():  # It has ended, and there is nothing to read either.
+                process.stdin.write(msgspec.json.encode(order) + b"\n")
             async with asyncio.timeout(REPORT_WAIT_S_MAX):
                 line = await process.stdout.readline()
         except (TimeoutError, ConnectionError) as error:
