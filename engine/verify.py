@@ -92,13 +92,19 @@ def _verify(log: Log, folder: CheckpointFolder, on_progress: Callable[[int, int]
     started = time.perf_counter()
     checkpoints = CheckpointCheck(folder, SHARD)
     rows_max = _rows_at_most(log)
-    ledger = Ledger(
-        accounts_max=rows_max,
-        holds_max=rows_max,
-        ids_capacity_initial=ids_capacity_for(log.count_events_at_most()),
-        salts=checkpoints.salts,
-        fetch_events=log.read_events,
-    )
+    try:
+        ledger = Ledger(
+            accounts_max=rows_max,
+            holds_max=rows_max,
+            ids_capacity_initial=ids_capacity_for(log.count_events_at_most()),
+            salts=checkpoints.salts,
+            fetch_events=log.read_events,
+        )
+    except MemoryError as error:
+        raise StorageError(
+            f"there is no memory for tables of up to {rows_max} accounts and holds: verify a copy of the folder on a "
+            "computer with more of it, or with no limit on address space"
+        ) from error
     events = entries = 0
     for entry in _ahead(log.open()):
         replay_entry(ledger, entry)

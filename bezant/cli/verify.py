@@ -13,7 +13,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "verify",
         description="Rebuild every command from its event, execute the history from the start, and compare every byte:"
-        " checksums, hash chain, balances, back-pointers. Changes nothing. The node must be stopped.",
+        " checksums, hash chain, balances, back-pointers, and the checkpoints made of it. Changes nothing. The node"
+        " must be stopped.",
     )
     parser.add_argument("--data", metavar="DIR", type=Path, required=True, help="the data folder")
     add_json_argument(parser)

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from bezant.engine import verify as verify_module
 from bezant.engine.compiled import kernel_digest
 from bezant.engine.ledger.ledger import TIMESTAMP_NS_MAX
 from bezant.engine.log.entry import HASH_NONE, Entry, EntryHeader, encode_entry, entry_hash, public_log_id
@@ -439,6 +440,12 @@ def test_nobody_needs_to_say_how_many_accounts_there_are(good: Good, settings: R
         open_replica(good.folder, settings=msgspec.structs.replace(settings, accounts_max=3))
     assert not isinstance(caught.value, CorruptLog)
     assert verify(good.folder).accounts == 4
+
+
+def test_memory_that_is_not_there_is_told(good: Good, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify_module, "_rows_at_most", lambda log: 1 << 56)
+    with pytest.raises(StorageError, match="no memory for tables of up to"):
+        run(good.folder)
 
 
 def test_nothing_is_changed_nor_made_nor_followed(good: Good, tmp_path: Path) -> None:
