@@ -13,7 +13,7 @@ from bezant.protocol.records import ENTRY_HEADER_SIZE, SEGMENT_HEADER_SIZE
 
 from ..engine.commands import opening_world, transfers
 
-SETTINGS = ReplicaSettings(segment_size=1 << 16, free_space_floor=0, accounts_max=64, ids_capacity_initial=1024)
+SETTINGS = ReplicaSettings(segment_size=1 << 16, free_space_floor=0, accounts_max=64, holds_max=64)
 LINES = [
     "serve --data {data} --listen 127.0.0.1:0",
     "verify --data {data}",
