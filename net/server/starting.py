@@ -8,8 +8,8 @@ import logging
 from pathlib import Path
 
 from bezant.engine.compiled import COMPILED, cache_directory
-from bezant.engine.log.storage import Directory, FolderLock
-from bezant.engine.replica import Replica
+from bezant.engine.log.storage import FolderLock
+from bezant.engine.replica import Replica, shard_directory
 from bezant.net.server.warm import warm_kernels
 
 _log = logging.getLogger("bezant")
@@ -20,7 +20,8 @@ def prepare_start(data_directory: Path) -> None:
 
     Raises `DataFolderInUse`, `StorageError`.
     """
-    Directory(data_directory).create()
+    # The log's folder before the lock: a lock without a log is what the loss of a whole history looks like.
+    shard_directory(data_directory, 0).create()
     FolderLock(data_directory).release()
     if COMPILED and not Path(cache_directory()).is_dir():
         _log.warning("bezant: compiling the kernels, once (about 20 s)")

@@ -87,3 +87,20 @@ async def test_a_torn_tail_is_told_by_an_engine_without_a_node_as_well(
     async with bezant.open(tmp_path):
         pass
     assert "never acknowledged" in caplog.text
+
+
+def test_a_start_that_is_killed_early_does_not_look_like_a_lost_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever there is a lock there is a folder for the log."""
+
+    class Killed(BaseException):
+        pass
+
+    def kill(folder: Path) -> None:
+        raise Killed
+
+    monkeypatch.setattr(starting, "FolderLock", kill)
+    with pytest.raises(Killed):
+        starting.prepare_start(tmp_path / "data")
+    assert (tmp_path / "data" / "shard-0000").is_dir()
