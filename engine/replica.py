@@ -53,8 +53,8 @@ IDS_MEMORY_BYTES_DEFAULT: Final = 1 << 30
 """Memory for ids, of whatever age: tables, filters of those on disk, and those of the child that makes checkpoints."""
 IDS_MEMORY_BYTES_MIN: Final = 64 << 20
 """Memory for ids with which a table still takes a batch while another one is frozen."""
-CHECKPOINT_IDS_DEFAULT: Final = 1 << 22
-"""New ids after which a checkpoint is made."""
+CHECKPOINT_IDS_DEFAULT: Final = 3 << 20
+"""New ids after which a checkpoint is made; while that goes on as many again find room."""
 CHECKPOINT_ENTRIES_DEFAULT: Final = 100_000
 """Entries after which a checkpoint is made, however few ids they have: each costs a start some 30 us."""
 

@@ -83,7 +83,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--checkpoint-ids",
         metavar="N",
         type=positive_count,
-        help="new ids after which a checkpoint is made (default: 4,194,304)",
+        help="new ids after which a checkpoint is made (default: 3,145,728)",
     )
     parser.add_argument(
         "--checkpoint-entries",

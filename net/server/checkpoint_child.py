@@ -1,9 +1,9 @@
 """The child process that makes checkpoints while a node runs: it reads the log and never asks the node for anything.
 
-It executes every durable entry again on a ledger of its own, at a low priority, and writes what comes out when the node
-says so. In between it merges runs of ids. Its set-up, which has secrets, and then orders come as lines of JSON on its
-standard input; reports leave on its standard output. When the input ends, because the node has ended however it did, so
-does the process, at once.
+When the node says so it executes every entry since the last time again, on a ledger of its own and at a low priority,
+and writes what comes out. In between it merges runs of ids. Its set-up, which has secrets, and then orders come as
+lines of JSON on its standard input; reports leave on its standard output. When the input ends, because the node has
+ended however it did, so does the process, at once.
 """
 
 import contextlib
@@ -42,10 +42,9 @@ class Setup(msgspec.Struct, frozen=True):
 
 
 class Order(msgspec.Struct, frozen=True):
-    """Execute up to this index, which is durable; write a checkpoint there or not."""
+    """Execute up to this index, which is durable, and write a checkpoint there."""
 
     until_index: int
-    writes: bool
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -92,7 +91,7 @@ class CheckpointWorker:
             raise LedgerError(f"asked for a checkpoint at index {order.until_index}, and {self._index} was executed")
         if order.until_index > self._index:
             self._execute(self._log, order.until_index)
-        if order.writes and order.until_index != self._written_index:
+        if order.until_index != self._written_index:
             try:
                 self._written_index = self._checkpointer.write().point.index
             except CorruptLog:

@@ -1,8 +1,8 @@
-"""The node's side of checkpoints: has the child keep up with the log, has it write, and adopts what it has written.
+"""The node's side of checkpoints: has the child make them, and adopts what it has written.
 
     frozen, between two entries -> durable -> the child writes -> runs opened on a thread -> adopted, between two steps
 
-The child is started when there is something for it to do, and again, after a pause, when it has died. While it fails
+The child is started for the first one, and again, after a pause, when it has died. While it fails
 the node goes on for as long as there is room for ids in memory, and then refuses commands (STORAGE_FULL). A child that
 twice comes to another result than the node has found that one of the two is wrong: the node ends.
 """
@@ -21,8 +21,6 @@ from bezant.net.server.checkpoint_child import Order, Report, Setup
 from bezant.net.server.failure import end_after_bug
 from bezant.protocol.errors import CorruptLog, StorageError
 
-EVENTS_AHEAD_MAX: Final = 1 << 18
-"""Durable events that the child has not executed yet when it is told to."""
 REPORT_WAIT_S_MAX: Final = 120.0
 """Seconds after which a child that does not report is taken for stuck, and killed."""
 RETRY_S: Final = 5.0
@@ -41,7 +39,6 @@ class Checkpointing:
         self._replica = replica
         self._loop = loop
         self._on_room = on_room
-        self._told_sequence = replica.log.durable_sequence - replica.ledger.generations.key_count
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -50,11 +47,7 @@ class Checkpointing:
 
     def on_durable(self) -> None:
         """More of the log is durable, or ids were frozen."""
-        replica = self._replica
-        if replica.frozen_index:
-            if replica.log.durable_index < replica.frozen_index:
-                return
-        elif replica.log.durable_sequence - self._told_sequence < EVENTS_AHEAD_MAX:
+        if not 0 < self._replica.frozen_index <= self._replica.log.durable_index:
             return
         if self._task is None:
             self._task = self._loop.create_task(self._run())
@@ -66,29 +59,25 @@ class Checkpointing:
                 await self._wanted.wait()
                 self._wanted.clear()
                 try:
-                    await self._bring_up_to_date()
+                    await self._make_checkpoint()
                 except (StorageError, OSError) as error:
                     await self._note_failure(error)
         except Exception as error:
             end_after_bug(error)
 
-    async def _bring_up_to_date(self) -> None:
-        """Have the child do what is due now. Raises `StorageError` if it fails, OSError if it cannot be started."""
-        log = self._replica.log
-        frozen_index = self._replica.frozen_index
-        is_ready = 0 < frozen_index <= log.durable_index
-        order = Order(frozen_index if is_ready else log.durable_index, writes=is_ready)
-        self._told_sequence = log.durable_sequence
-        await self._have_carried_out(order)
-        if is_ready:
-            replica = self._replica
-            open_written, memory = replica.checkpoints.open_written, replica.settings.filter_bytes_max
-            written = await self._loop.run_in_executor(None, open_written, frozen_index, memory, replica.id_runs)
-            replica.adopt(*written)
-            self.failing = False
-            self._corrupt_reports = 0
-            self._on_room()
-        self.on_durable()
+    async def _make_checkpoint(self) -> None:
+        """Have the checkpoint made that is due. Raises `StorageError`, or OSError if no child can be started."""
+        replica = self._replica
+        frozen_index = replica.frozen_index
+        if not frozen_index:
+            return
+        await self._have_carried_out(Order(frozen_index))
+        open_written, memory = replica.checkpoints.open_written, replica.settings.filter_bytes_max
+        written = await self._loop.run_in_executor(None, open_written, frozen_index, memory, replica.id_runs)
+        replica.adopt(*written)
+        self.failing = False
+        self._corrupt_reports = 0
+        self._on_room()
 
     async def _have_carried_out(self, order: Order) -> None:
         """Send an order and wait for the report. Raises `StorageError`."""

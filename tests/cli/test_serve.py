@@ -71,7 +71,7 @@ def test_settings_that_cannot_be_are_a_wrong_command_line(served: dict[str, Any]
         ("64", "segment_size", 1 << 20),
         ("4,194,304", "holds_max", 1),
         ("1024", "ids_memory_bytes", 1 << 20),
-        ("4,194,304", "checkpoint_ids", 1),
+        ("3,145,728", "checkpoint_ids", 1),
         ("100,000", "checkpoint_entries", 1),
     ],
 )

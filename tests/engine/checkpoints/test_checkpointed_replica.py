@@ -55,12 +55,9 @@ class Node:
             self.worker = CheckpointWorker(setup)
         return self.worker
 
-    def keep_up(self) -> None:
-        self.start_worker().carry_out(Order(self.replica.durable_index, writes=False))
-
     def make_checkpoint(self) -> None:
         index = self.replica.frozen_index
-        report = self.start_worker().carry_out(Order(index, writes=True))
+        report = self.start_worker().carry_out(Order(index))
         assert (report.index, report.error) == (index, "")
         found = self.replica.checkpoints.open_written(index, self.settings.filter_bytes_max, self.replica.id_runs)
         self.replica.adopt(*found)
@@ -141,8 +138,6 @@ def test_checkpoints_change_nothing_that_can_be_seen(
         step = choice.random()
         if node.replica.frozen_index and step < 0.5:
             node.make_checkpoint()
-        elif step < 0.6 and not node.replica.frozen_index:
-            node.keep_up()
         elif step < 0.7:
             node.start_again()
         elif step < 0.75:
@@ -242,7 +237,7 @@ def test_a_checkpoint_that_was_written_but_not_told_is_taken_over(node: Node) ->
     node.execute(opening_world("ann", "bob"))
     node.execute(transfers("world", "ann", CHECKPOINT_IDS, 5))
     index = node.replica.frozen_index
-    assert node.start_worker().carry_out(Order(index, writes=True)).index == index
+    assert node.start_worker().carry_out(Order(index)).index == index
     node.stop_worker()
     before = node.replica.checkpoints.directory.names()
     node.make_checkpoint()
