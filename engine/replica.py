@@ -195,10 +195,13 @@ class Replica:
     def checkpoint_is_due(self) -> bool:
         """Whether the ids in memory are to be frozen, and a checkpoint to be made of what there is."""
         ids = self.ledger.generations
+        if ids.frozen:
+            return False
+        if not self.ledger.has_room_for_ids(BATCH_COMMANDS_MAX):
+            return True  # Whatever zeroing the rest of the spare table costs: nothing could be executed any more.
         entries = self.log.last_index - self._checkpoint_index
-        return ids.can_freeze and (
-            ids.key_count >= self.settings.freeze_at_ids or entries >= self.settings.checkpoint_entries
-        )
+        is_due = ids.key_count >= self.settings.freeze_at_ids or entries >= self.settings.checkpoint_entries
+        return is_due and ids.can_freeze
 
     def freeze(self) -> None:
         """Freeze the ids in memory; `adopt` must follow with the checkpoint behind `frozen_index`."""

@@ -26,7 +26,9 @@ from bezant.protocol.records import Words
 FULL_PERCENT: Final = 80
 """Load above which a table takes no more keys: look-ups would become slow, and the last free slot must never go."""
 CLEAR_SLOTS_PER_BATCH: Final = 1 << 16
-"""Slots of the spare table, 1 MiB, zeroed a batch: it is ready long before the current one is full."""
+"""Slots of the spare table, 1 MiB, zeroed a batch."""
+CLEAR_SLOTS_PER_KEY: Final = 8
+"""Slots zeroed a key inserted besides: it is ready when an eighth of its capacity has come in."""
 CLEAR_SLOTS_AT_ONCE_MAX: Final = 1 << 19
 """Slots, 8 MiB, that may be left to zero when a table is frozen: some 3 ms."""
 
@@ -79,7 +81,7 @@ class Generations:
                 f"room for {keys_max} more; whoever drives a ledger asks `has_room_for_ids` first"
             )
         if not self.frozen and self._cleared < self._capacity:
-            self._clear(CLEAR_SLOTS_PER_BATCH)
+            self._clear(CLEAR_SLOTS_PER_BATCH + CLEAR_SLOTS_PER_KEY * keys)
 
     def freeze(self) -> None:
         """Freeze the current table and go on in the spare one."""

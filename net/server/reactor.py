@@ -131,10 +131,16 @@ class Reactor:
         if self.replica.checkpoint_is_due:
             self.replica.freeze()
             self._checkpointing.on_durable()
-        if self._should_execute():
-            self._execute()
-        if not self._group_under_way:
+        if self._executed and not self._group_under_way:
             self._start_group()
+        elif self._should_execute():
+            is_large = self._collecting.command_count >= EXECUTE_EARLY_COMMANDS_MIN
+            self._execute()
+            if not is_large and not self._group_under_way:
+                self._start_group()
+        if (self._executed and not self._group_under_way) or self._should_execute():
+            # A large batch is executed in one step of the loop and handed to the disk in the next.
+            self.schedule()
         self._wake_waiters()
         self._expiry.arm()
         if self._is_idle():

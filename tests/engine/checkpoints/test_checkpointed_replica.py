@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bezant.engine.checkpoints.folder import CHECKPOINTS_KEPT
-from bezant.engine.replica import ReplicaSettings, open_replica
+from bezant.engine.replica import BATCH_COMMANDS_MAX, ReplicaSettings, open_replica
 from bezant.engine.verify import verify
 from bezant.net.server.checkpoint_child import CheckpointWorker, Order, Setup
 from bezant.protocol.codes import ResultCode
@@ -279,6 +279,24 @@ def test_a_full_memory_refuses_and_goes_on_after_the_checkpoint(
             refused = results
     assert np.all(refused["code"] == int(ResultCode.STORAGE_FULL))
     assert node.replica.ledger.digest() == digest
+    node.make_checkpoint()
+    assert node.execute(transfer("world", "ann", 5))["code"][0] == int(ResultCode.COMMITTED)
+    node.stop()
+
+
+def test_a_memory_that_fills_before_the_next_table_is_zeroed_is_frozen_all_the_same(
+    tmp_path: Path, small: ReplicaSettings, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a slow checkpoint, during which the table went nearly full: nothing would ever be executed again."""
+    monkeypatch.setattr("bezant.engine.ledger.generations.CLEAR_SLOTS_PER_BATCH", 1)
+    monkeypatch.setattr("bezant.engine.ledger.generations.CLEAR_SLOTS_PER_KEY", 0)
+    monkeypatch.setattr("bezant.engine.ledger.generations.CLEAR_SLOTS_AT_ONCE_MAX", 0)
+    settings = msgspec.structs.replace(small, segment_size=8 << 20, checkpoint_ids=1_000)
+    node = Node(tmp_path / "data", settings, clock)
+    node.execute(opening_world("ann", "bob"))
+    while not node.replica.frozen_index:
+        assert node.execute(transfers("world", "ann", BATCH_COMMANDS_MAX, 1))["code"][0] == int(ResultCode.COMMITTED)
+    assert node.replica.ledger.generations.key_count == 0
     node.make_checkpoint()
     assert node.execute(transfer("world", "ann", 5))["code"][0] == int(ResultCode.COMMITTED)
     node.stop()
