@@ -171,7 +171,8 @@ class Replica:
         self._checkpoint_index = self.start_index = 0 if point is None else point.index
         for entry in self.log.open(point):
             checkpointer.take_in(entry)
-            if self.ledger.generations.key_count >= self.settings.freeze_at_ids:
+            too_many = self.ledger.generations.key_count >= 2 * self.settings.freeze_at_ids
+            if too_many or not self.ledger.has_room_for_ids(BATCH_COMMANDS_MAX):
                 self._checkpoint_index = checkpointer.write().point.index
             if on_progress is not None:
                 on_progress(self.ledger.next_sequence - 1)
