@@ -40,7 +40,9 @@ _HOLDER_SIZE_MAX: Final = 32
 
 
 class LogFile:
-    """One open file, written at offsets and read through a mapping."""
+    """One open file, written at offsets and read through a mapping; closed at the latest when nobody has it."""
+
+    _descriptor = -1
 
     def __init__(self, path: Path, *, writable: bool) -> None:
         self.path = path
@@ -102,6 +104,9 @@ class LogFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class Directory:

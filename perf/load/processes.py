@@ -78,6 +78,9 @@ class LineReader:
 
     def __init__(self, pipe: IO[bytes]) -> None:
         self._descriptor = pipe.fileno()
+        # Not select, which takes no descriptor above 1023, and a process with many connections has those.
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLIN)
         self._pending = b""
 
     def read_line(self, timeout_s: float) -> bytes | None:
@@ -86,8 +89,7 @@ class LineReader:
         while b"\n" not in self._pending:
             if len(self._pending) > _LINE_SIZE_MAX:
                 raise ProcessFailed(f"a process wrote a line of more than {_LINE_SIZE_MAX} bytes")
-            ready, _, _ = select.select([self._descriptor], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
+            if not self._poll.poll(1e3 * max(0.0, deadline - time.monotonic())):
                 raise TimeoutError
             part = os.read(self._descriptor, 1 << 16)
             if not part:

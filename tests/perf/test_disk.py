@@ -11,7 +11,7 @@ SEGMENT_SIZE = 64 << 10
 
 
 def open_in(folder: Path) -> Replica:
-    return open_replica(folder, settings=ReplicaSettings(segment_size=SEGMENT_SIZE, free_space_floor=0))
+    return open_replica(folder, settings=ReplicaSettings(segment_size=SEGMENT_SIZE, holds_max=64, free_space_floor=0))
 
 
 def other_bytes(folder: Path) -> int:
