@@ -101,9 +101,9 @@ class LogFile:
 
     def close(self) -> None:
         """Close the file; mappings stay."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def __del__(self) -> None:
         self.close()
