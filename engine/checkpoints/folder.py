@@ -118,7 +118,3 @@ class CheckpointFolder:
             if name not in names and (_NAME.fullmatch(name) or RUN_NAME.fullmatch(name)):
                 self.directory.remove(name)
         self._manifests = {index: self._manifests[index] for index in kept}
-
-    def state_digests(self) -> dict[int, str]:
-        """For each checkpoint the digest of the state behind the entry with its index. Raises `CorruptLog`."""
-        return {index: read_manifest(self.directory, checkpoint_name(index)).state_digest for index in self.indexes()}

@@ -47,11 +47,16 @@ class Checkpointing:
 
     def on_durable(self) -> None:
         """More of the log is durable, or ids were frozen."""
-        if not 0 < self._replica.frozen_index <= self._replica.log.durable_index:
+        if not self._is_due:
             return
         if self._task is None:
             self._task = self._loop.create_task(self._run())
         self._wanted.set()
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether ids are frozen and the child can read all that they come from: it sees what is durable alone."""
+        return 0 < self._replica.frozen_index <= self._replica.log.durable_index
 
     async def _run(self) -> None:
         try:
@@ -69,7 +74,7 @@ class Checkpointing:
         """Have the checkpoint made that is due. Raises `StorageError`, or OSError if no child can be started."""
         replica = self._replica
         frozen_index = replica.frozen_index
-        if not frozen_index:
+        if not self._is_due:
             return
         await self._have_carried_out(Order(frozen_index))
         open_written, memory = replica.checkpoints.open_written, replica.settings.filter_bytes_max
