@@ -89,6 +89,32 @@ class Statistics(msgspec.Struct, frozen=True):
     loop_stall_recent_ms: float = 0.0
 
 
+class Member(msgspec.Struct, frozen=True):
+    """A node of a group. ``node_id`` (1 to 2^31-1) is the operator's name for it, ``incarnation`` (a positive 63-bit
+    number, drawn when its data folder was initialised) that of its disk; addresses are ``host:port``."""
+
+    node_id: int
+    incarnation: int
+    peer_address: str
+    client_address: str
+
+
+class Configuration(msgspec.Struct, frozen=True):
+    """Who belongs to a group and who votes: the body of an entry of kind CONFIGURATION. All lists but ``members`` are
+    node ids.
+
+    It is joint if ``voters_outgoing`` is not empty: then a quorum is a majority of ``voters`` and a majority of
+    ``voters_outgoing``. ``learners`` receive the log and do not vote; ``learners_next`` are outgoing voters that become
+    learners when the joint configuration is left (Ongaro's dissertation, sections 4.2.2 and 4.3).
+    """
+
+    members: list[Member]
+    voters: list[int]
+    voters_outgoing: list[int] = []
+    learners: list[int] = []
+    learners_next: list[int] = []
+
+
 class ControlEntry(msgspec.Struct, frozen=True):
     """Body of a log entry of kind CONTROL: one change of the replicated configuration."""
 

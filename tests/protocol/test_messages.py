@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 from bezant.protocol import messages
 from bezant.protocol.errors import RemoteProtocolError, UnsupportedFormat
 from bezant.protocol.messages import (
+    Configuration,
     ControlEntry,
     Currencies,
     Currency,
     ErrorMessage,
     Hello,
     ListAccounts,
+    Member,
     Statistics,
     StrictControlEntry,
     Welcome,
@@ -23,6 +25,7 @@ from bezant.protocol.messages import (
 )
 
 EUR = Currency("EUR", 2)
+MEMBER = Member(1, (1 << 63) - 1, "a:1", "a:2")
 WELCOME = Welcome("bezant 0.1.0", 1, "00000000000000ff", 0, 1, "d1", 1 << 20, 8191, 8 << 20, 1_700_000_000_000_000_000)
 
 # Every message and, as JSON, the map of names that it is on the wire.
@@ -46,6 +49,19 @@ MESSAGES: list[tuple[msgspec.Struct, str]] = [
         '"bytes_in":8,"bytes_out":9,"log_bytes":10,"durable_index":11,"durable_sequence":12,"bytes_in_flight":13,'
         '"stage_s":{"kernel":0.5},"loop_stall_max_ms":1.25,"durable":false,"replicas":3,'
         '"loop_stall_recent_ms":0.75}',
+    ),
+    (
+        MEMBER,
+        '{"node_id":1,"incarnation":9223372036854775807,"peer_address":"a:1","client_address":"a:2"}',
+    ),
+    (
+        Configuration([MEMBER], [1]),
+        '{"members":[{"node_id":1,"incarnation":9223372036854775807,"peer_address":"a:1","client_address":"a:2"}],'
+        '"voters":[1],"voters_outgoing":[],"learners":[],"learners_next":[]}',
+    ),
+    (
+        Configuration([], [1, 2], [2, 3], [4], [3]),
+        '{"members":[],"voters":[1,2],"voters_outgoing":[2,3],"learners":[4],"learners_next":[3]}',
     ),
     (ControlEntry(), '{"currencies":[],"rules_version":0,"created_by":""}'),
     (
