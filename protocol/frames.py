@@ -72,6 +72,8 @@ class FrameError(IntEnum):
     HELLO_EXPECTED = 6
     REQUEST_REFUSED = 7
     OVERLOADED = 8
+    NOT_LEADER = 9
+    OUTCOME_UNKNOWN = 10
 
 
 CLOSES_CONNECTION: Final = frozenset(

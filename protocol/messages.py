@@ -20,7 +20,12 @@ class Hello(msgspec.Struct, frozen=True):
 
 
 class Welcome(msgspec.Struct, frozen=True):
-    """The node's answer to `Hello`: who it is and what it takes."""
+    """The node's answer to `Hello`: who it is and what it takes.
+
+    ``leader`` is the client address, "host:port", of the node that executes commands: empty if none is known; on a
+    node with ``node_id`` 0, which is alone, it says nothing. ``members`` are the client addresses of all nodes of the
+    group. A node leads if ``leader`` is its own client address.
+    """
 
     server: str
     protocol_version: int
@@ -32,13 +37,17 @@ class Welcome(msgspec.Struct, frozen=True):
     batch_count_max: int
     connection_bytes_in_flight_max: int
     clock_ns: int
+    node_id: int = 0
+    leader: str = ""
+    members: list[str] = []
 
 
 class ErrorMessage(msgspec.Struct, frozen=True):
-    """Body of an ERROR frame; ``code`` is a `FrameError`."""
+    """Body of an ERROR frame; ``code`` is a `FrameError`. ``leader`` is as in `Welcome`."""
 
     code: int
     message: str
+    leader: str = ""
 
 
 class ListAccounts(msgspec.Struct, frozen=True):

@@ -85,4 +85,6 @@ def test_only_errors_after_which_nothing_can_be_trusted_close_the_connection() -
         FrameError.BODY_MALFORMED,
         FrameError.REQUEST_REFUSED,
         FrameError.OVERLOADED,
+        FrameError.NOT_LEADER,
+        FrameError.OUTCOME_UNKNOWN,
     }

@@ -36,9 +36,17 @@ MESSAGES: list[tuple[msgspec.Struct, str]] = [
         WELCOME,
         '{"server":"bezant 0.1.0","protocol_version":1,"log_id":"00000000000000ff","shard":0,"rules_version":1,'
         '"kernel_digest":"d1","frame_size_max":1048576,"batch_count_max":8191,'
-        '"connection_bytes_in_flight_max":8388608,"clock_ns":1700000000000000000}',
+        '"connection_bytes_in_flight_max":8388608,"clock_ns":1700000000000000000,"node_id":0,"leader":"","members":[]}',
     ),
-    (ErrorMessage(4, "no such operation"), '{"code":4,"message":"no such operation"}'),
+    (
+        msgspec.structs.replace(WELCOME, node_id=2, leader="b:1", members=["a:1", "b:1"]),
+        '{"server":"bezant 0.1.0","protocol_version":1,"log_id":"00000000000000ff","shard":0,"rules_version":1,'
+        '"kernel_digest":"d1","frame_size_max":1048576,"batch_count_max":8191,'
+        '"connection_bytes_in_flight_max":8388608,"clock_ns":1700000000000000000,"node_id":2,"leader":"b:1",'
+        '"members":["a:1","b:1"]}',
+    ),
+    (ErrorMessage(4, "no such operation"), '{"code":4,"message":"no such operation","leader":""}'),
+    (ErrorMessage(9, "b leads", "b:1"), '{"code":9,"message":"b leads","leader":"b:1"}'),
     (ListAccounts(0, 1000), '{"cursor":0,"count":1000}'),
     (EUR, '{"code":"EUR","decimals":2}'),
     (Currencies([EUR]), '{"currencies":[{"code":"EUR","decimals":2}]}'),
