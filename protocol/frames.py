@@ -50,6 +50,8 @@ class Operation(IntEnum):
     LIST_CURRENCIES = 7
     REGISTER_CURRENCY = 8
     STATISTICS = 9
+    MEMBERS = 10
+    CHANGE_MEMBERS = 11
     ERROR = 255
 
 

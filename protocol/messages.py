@@ -3,12 +3,17 @@
 Fields may be added at the end with a default; none is ever renamed or given another meaning.
 """
 
-from typing import TypeVar
+from typing import Final, Literal, TypeVar
 
 import msgspec
 from typing_extensions import Buffer
 
 from bezant.protocol.errors import RemoteProtocolError, UnsupportedFormat
+
+MEMBERS_MAX: Final = 15
+"""Members of a group, voters and others; more would make every answer slower and protect nobody."""
+NODE_ID_MAX: Final = 2**31 - 1
+INCARNATION_MAX: Final = 2**63 - 1
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -99,22 +104,32 @@ class Statistics(msgspec.Struct, frozen=True):
 
 
 class Member(msgspec.Struct, frozen=True):
-    """A node of a group. ``node_id`` (1 to 2^31-1) is the operator's name for it, ``incarnation`` (a positive 63-bit
-    number, drawn when its data folder was initialised) that of its disk; addresses are ``host:port``."""
+    """A node of a group, on one disk.
+
+    ``node_id`` (1 to NODE_ID_MAX) is chosen by the operator, ``incarnation`` (1 to INCARNATION_MAX) is drawn when the
+    data folder is initialised: a folder that is wiped and initialised again is another disk. Addresses are "host:port";
+    "" is one that nobody can reach.
+    """
 
     node_id: int
     incarnation: int
     peer_address: str
     client_address: str
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers that no node has."""
+        if not 1 <= self.node_id <= NODE_ID_MAX:
+            raise ValueError(f"the id of a node is 1 to {NODE_ID_MAX}, not {self.node_id}")
+        if not 1 <= self.incarnation <= INCARNATION_MAX:
+            raise ValueError(f"the incarnation of a node is 1 to {INCARNATION_MAX}, not {self.incarnation}")
+
 
 class Configuration(msgspec.Struct, frozen=True):
-    """Who belongs to a group and who votes: the body of an entry of kind CONFIGURATION. All lists but ``members`` are
-    node ids.
+    """Who belongs to a group and who votes: body of a log entry of kind CONFIGURATION. The lists hold node ids.
 
     It is joint if ``voters_outgoing`` is not empty: then a quorum is a majority of ``voters`` and a majority of
-    ``voters_outgoing``. ``learners`` receive the log and do not vote; ``learners_next`` are outgoing voters that become
-    learners when the joint configuration is left (Ongaro's dissertation, sections 4.2.2 and 4.3).
+    ``voters_outgoing``, each counted by itself (Ongaro's dissertation, 4.3). ``learners`` receive all and never vote;
+    ``learners_next`` are outgoing voters that become learners when the joint configuration is left.
     """
 
     members: list[Member]
@@ -123,23 +138,148 @@ class Configuration(msgspec.Struct, frozen=True):
     learners: list[int] = []
     learners_next: list[int] = []
 
+    def __post_init__(self) -> None:
+        """Raises ValueError, in words, for what no group can work with."""
+        fault = _fault_of_members(self.members) or self._fault_of_lists()
+        if fault:
+            raise ValueError(fault)
+
+    def _fault_of_lists(self) -> str:
+        """Why the lists do not fit together; "" if they do."""
+        lists = (self.voters, self.voters_outgoing, self.learners, self.learners_next)
+        if twice := next((again for found in lists if (again := _repeated(found))), None):
+            return f"node {twice} is twice in one list of a configuration"
+        voters, outgoing, learners, learners_next = (frozenset(found) for found in lists)
+        known = {member.node_id for member in self.members}
+        named = voters | outgoing | learners
+        faults = (
+            (named - known, "is in a list, and not among the members"),
+            (known - named, "is a member, and in no list"),
+            (learners & (voters | outgoing), "is a voter and a learner at once"),
+            (learners_next - outgoing, "is to become a learner, and is no outgoing voter"),
+            (learners_next & voters, "is to become a learner, and is to stay a voter"),
+        )
+        told = (f"node {min(nodes)} {fault}" for nodes, fault in faults if nodes)
+        return next(told, "") if voters else "a group needs a voter"
+
+
+def _fault_of_members(members: list[Member]) -> str:
+    """Why they cannot be the members of one group; "" if they can."""
+    if len(members) > MEMBERS_MAX:
+        return f"a group has {MEMBERS_MAX} members at most, not {len(members)}"
+    if twice := _repeated([member.node_id for member in members]):
+        return f"two members have the node id {twice}"
+    addresses = [address for member in members for address in (member.peer_address, member.client_address) if address]
+    if again := _repeated(addresses):
+        return f"the address {again} is given twice"
+    return ""
+
+
+_Item = TypeVar("_Item", int, str)
+
+
+def _repeated(items: list[_Item]) -> _Item | None:
+    """The first item that comes a second time; None if none does."""
+    return next((item for number, item in enumerate(items) if item in items[:number]), None)
+
+
+class MemberStatus(msgspec.Struct, frozen=True):
+    """A member as the node that was asked sees it; what it does not know is 0, "" or None.
+
+    ``lag_*``: how much of the leader's log it has not acknowledged. ``history_percent``: how much of the history is on
+    its disk. ``clock_offset_ns``: its clock less that of the node that was asked.
+    """
+
+    node_id: int
+    incarnation: int
+    peer_address: str
+    client_address: str
+    role: Literal["leader", "follower", "candidate", "unknown"]
+    voting: Literal["voter", "learner", "leaving", "none"]
+    term: int = 0
+    match_index: int = 0
+    last_index: int = 0
+    commit_index: int = 0
+    active: bool = False
+    lag_entries: int | None = None
+    lag_bytes: int | None = None
+    history_percent: float | None = None
+    clock_offset_ns: int | None = None
+    problem: str = ""
+
+
+class MembersStatus(msgspec.Struct, frozen=True):
+    """The group as one node sees it; complete if that node leads. ``leader`` is a node id, 0 if none is known."""
+
+    node_id: int
+    leader: int
+    term: int
+    commit_index: int
+    members: list[MemberStatus]
+    joint: bool = False
+    cluster_id: str = ""
+    problem: str = ""
+
+
+class ChangeMembers(msgspec.Struct, frozen=True):
+    """Asks the leader for one change of its group, or to hand its leadership to ``node_id``.
+
+    Incarnation and addresses are those of the new member of an "add", a learner at first, and else not given. With
+    ``expected_term`` the change is refused in any other term.
+    """
+
+    action: Literal["add", "remove", "promote", "demote", "transfer"]
+    node_id: int
+    incarnation: int = 0
+    peer_address: str = ""
+    client_address: str = ""
+    expected_term: int = 0
+
+
+class MembersChanged(msgspec.Struct, frozen=True):
+    """The reply to `ChangeMembers`, when the change is committed and the configuration is not joint any more.
+
+    ``index`` is that of the entry that holds it; 0 if nothing had to be changed. ``remark``: what to know about it.
+    """
+
+    leader: int
+    term: int
+    index: int
+    configuration: Configuration
+    remark: str = ""
+
 
 class ControlEntry(msgspec.Struct, frozen=True):
-    """Body of a log entry of kind CONTROL: one change of the replicated configuration."""
+    """Body of a log entry of kind CONTROL: one change of the replicated state that is no event.
+
+    ``configuration``, in the first entry only: the group that the log begins with; None is one node alone.
+    """
 
     currencies: list[Currency] = []
     rules_version: int = 0
     created_by: str = ""
+    configuration: Configuration | None = None
 
 
 class _StrictCurrency(Currency, frozen=True, forbid_unknown_fields=True):
     """A currency, and nothing else."""
 
 
+class _StrictMember(Member, frozen=True, forbid_unknown_fields=True):
+    """A member, and nothing else."""
+
+
+class StrictConfiguration(Configuration, frozen=True, forbid_unknown_fields=True):
+    """A configuration of which every field, on whatever level, is known here; see `decode_configuration`."""
+
+    members: list[_StrictMember]  # type: ignore[assignment]  # lists are invariant; these are never changed
+
+
 class StrictControlEntry(ControlEntry, frozen=True, forbid_unknown_fields=True):
     """A control entry of which every field, on whatever level, is known here; see `decode_control_entry`."""
 
-    currencies: list[_StrictCurrency] = []  # type: ignore[assignment]  # lists are invariant; these are never changed
+    currencies: list[_StrictCurrency] = []  # type: ignore[assignment]  # as above
+    configuration: StrictConfiguration | None = None
 
 
 _Message = TypeVar("_Message")
@@ -164,9 +304,18 @@ def decode_control_entry(body: Buffer) -> ControlEntry:
 
     A peer may pass over a field that it does not know; who must do all that an entry says may not.
     """
-    control = decode_message(body, ControlEntry)
+    return _decode_whole(body, ControlEntry, StrictControlEntry, "control")
+
+
+def decode_configuration(body: Buffer) -> Configuration:
+    """Decode the body of a configuration entry. Raises as `decode_control_entry` does, and for the same reason."""
+    return _decode_whole(body, Configuration, StrictConfiguration, "configuration")
+
+
+def _decode_whole(body: Buffer, kind: type[_Message], strict: type[_Message], name: str) -> _Message:
+    message = decode_message(body, kind)
     try:
-        decode_message(body, StrictControlEntry)
+        decode_message(body, strict)
     except RemoteProtocolError as error:
-        raise UnsupportedFormat(f"the control entry says more than is known here: {error}") from error
-    return control
+        raise UnsupportedFormat(f"the {name} entry says more than is known here: {error}") from error
+    return message

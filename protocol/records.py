@@ -23,6 +23,7 @@ EVENT_ANSWER_SIZE: Final = 208
 ENTRY_HEADER_SIZE: Final = 128
 SEGMENT_HEADER_SIZE: Final = 4096
 CONTROL_PAGE_SIZE: Final = 4096
+VOTE_SLOT_SIZE: Final = 4096
 NAME_SIZE_MAX: Final = 48
 
 LOG_FORMAT_VERSION: Final = 1
@@ -31,6 +32,8 @@ RULES_VERSION: Final = 1
 """The latest rules that this version executes. An entry that was made under later ones is refused, not guessed at."""
 SEGMENT_MAGIC: Final = b"BZSEGMNT"
 CONTROL_MAGIC: Final = b"BZCONTRL"
+VOTE_FORMAT_VERSION: Final = 1
+VOTE_MAGIC: Final = b"BZVOTESL"
 ENTRY_INDEX_FIRST: Final = 1
 
 LIMIT_UNLIMITED: Final = 2**63 - 1
@@ -201,6 +204,19 @@ CONTROL_PAGE: Final = _layout(
 )
 """How far the log is durable, and whether the node stopped cleanly. Two pages, written in turn."""
 
+VOTE_SLOT: Final = _layout(
+    VOTE_SLOT_SIZE,
+    ("checksum", "<u8", 0),
+    ("magic", "S8", 8),
+    ("format_version", "<i4", 16),
+    ("shard", "<i4", 20),
+    ("write_count", "<i8", 24),
+    ("term", "<i8", 32),
+    ("voted_for", "<i8", 40),
+    ("barred", "<i4", 48),
+)
+"""The term that a node is in and whom it voted for in it. Two slots, each write goes to both, one after the other."""
+
 for _dtype, _size in (
     (COMMAND, 128),
     (EVENT, 192),
@@ -211,6 +227,7 @@ for _dtype, _size in (
     (ENTRY_HEADER, 128),
     (SEGMENT_HEADER, 4096),
     (CONTROL_PAGE, 4096),
+    (VOTE_SLOT, 4096),
 ):
     if _dtype.itemsize != _size:
         raise AssertionError(f"a record of {_dtype.itemsize} bytes should have {_size}")

@@ -8,6 +8,10 @@ from hypothesis import strategies as st
 from bezant.protocol import messages
 from bezant.protocol.errors import RemoteProtocolError, UnsupportedFormat
 from bezant.protocol.messages import (
+    INCARNATION_MAX,
+    MEMBERS_MAX,
+    NODE_ID_MAX,
+    ChangeMembers,
     Configuration,
     ControlEntry,
     Currencies,
@@ -16,16 +20,24 @@ from bezant.protocol.messages import (
     Hello,
     ListAccounts,
     Member,
+    MembersChanged,
+    MembersStatus,
+    MemberStatus,
     Statistics,
+    StrictConfiguration,
     StrictControlEntry,
     Welcome,
+    decode_configuration,
     decode_control_entry,
     decode_message,
     encode_message,
 )
 
 EUR = Currency("EUR", 2)
-MEMBER = Member(1, (1 << 63) - 1, "a:1", "a:2")
+MEMBER = Member(1, INCARNATION_MAX, "a:1", "a:2")
+MEMBER_JSON = '{"node_id":1,"incarnation":9223372036854775807,"peer_address":"a:1","client_address":"a:2"}'
+ALONE = Configuration([MEMBER], [1])
+ALONE_JSON = f'{{"members":[{MEMBER_JSON}],"voters":[1],"voters_outgoing":[],"learners":[],"learners_next":[]}}'
 WELCOME = Welcome("bezant 0.1.0", 1, "00000000000000ff", 0, 1, "d1", 1 << 20, 8191, 8 << 20, 1_700_000_000_000_000_000)
 
 # Every message and, as JSON, the map of names that it is on the wire.
@@ -58,23 +70,31 @@ MESSAGES: list[tuple[msgspec.Struct, str]] = [
         '"stage_s":{"kernel":0.5},"loop_stall_max_ms":1.25,"durable":false,"replicas":3,'
         '"loop_stall_recent_ms":0.75}',
     ),
+    (ControlEntry(), '{"currencies":[],"rules_version":0,"created_by":"","configuration":null}'),
     (
-        MEMBER,
-        '{"node_id":1,"incarnation":9223372036854775807,"peer_address":"a:1","client_address":"a:2"}',
+        ControlEntry([EUR], 1, "bezant 0.1.0", ALONE),
+        '{"currencies":[{"code":"EUR","decimals":2}],"rules_version":1,"created_by":"bezant 0.1.0",'
+        f'"configuration":{ALONE_JSON}}}',
+    ),
+    (MEMBER, MEMBER_JSON),
+    (ALONE, ALONE_JSON),
+    (
+        MemberStatus(1, 2, "a:1", "a:2", "leader", "voter", 3, 4, 5, 6, True, 7, 8, 99.5, -9, "slow"),
+        '{"node_id":1,"incarnation":2,"peer_address":"a:1","client_address":"a:2","role":"leader","voting":"voter",'
+        '"term":3,"match_index":4,"last_index":5,"commit_index":6,"active":true,"lag_entries":7,"lag_bytes":8,'
+        '"history_percent":99.5,"clock_offset_ns":-9,"problem":"slow"}',
     ),
     (
-        Configuration([MEMBER], [1]),
-        '{"members":[{"node_id":1,"incarnation":9223372036854775807,"peer_address":"a:1","client_address":"a:2"}],'
-        '"voters":[1],"voters_outgoing":[],"learners":[],"learners_next":[]}',
+        MembersStatus(1, 2, 3, 4, [], True, "u", "odd"),
+        '{"node_id":1,"leader":2,"term":3,"commit_index":4,"members":[],"joint":true,"cluster_id":"u","problem":"odd"}',
     ),
     (
-        Configuration([], [1, 2], [2, 3], [4], [3]),
-        '{"members":[],"voters":[1,2],"voters_outgoing":[2,3],"learners":[4],"learners_next":[3]}',
+        ChangeMembers("add", 4, 5, "a:1", "a:2", 6),
+        '{"action":"add","node_id":4,"incarnation":5,"peer_address":"a:1","client_address":"a:2","expected_term":6}',
     ),
-    (ControlEntry(), '{"currencies":[],"rules_version":0,"created_by":""}'),
     (
-        ControlEntry([EUR], 1, "bezant 0.1.0"),
-        '{"currencies":[{"code":"EUR","decimals":2}],"rules_version":1,"created_by":"bezant 0.1.0"}',
+        MembersChanged(1, 2, 3, ALONE, "even"),
+        f'{{"leader":1,"term":2,"index":3,"configuration":{ALONE_JSON},"remark":"even"}}',
     ),
 ]
 TYPES = sorted({type(message) for message, _ in MESSAGES}, key=lambda kind: kind.__name__)
@@ -125,6 +145,7 @@ def test_fields_of_a_later_version_are_ignored(kind: type[msgspec.Struct]) -> No
 UNKNOWN: dict[str, dict[str, object]] = {
     "a field": {"members": ["x"]},
     "a field that is no text": {"members": b"\xff"},
+    "a field of a configuration": {"configuration": msgspec.to_builtins(ALONE) | {"cap": 9}},
     "a field of a currency": {"currencies": [{"code": "EUR", "decimals": 2}, {"code": "X", "decimals": 1, "cap": 9}]},
     "one nested as deep as nobody reads": {"members": [[[[{"deep": None}]]]]},
 }
@@ -167,13 +188,89 @@ def test_nothing_within_a_control_entry_may_have_unknown_fields() -> None:
                 walk(field.type)
         elif isinstance(kind, msgspec.inspect.ListType):
             walk(kind.item_type)
+        elif isinstance(kind, msgspec.inspect.UnionType):
+            for part in kind.types:
+                walk(part)
         else:
-            assert isinstance(kind, msgspec.inspect.StrType | msgspec.inspect.IntType), f"look into {kind} as well"
+            plain = msgspec.inspect.StrType | msgspec.inspect.IntType | msgspec.inspect.NoneType
+            assert isinstance(kind, plain), f"look into {kind} as well"
 
     walk(msgspec.inspect.type_info(StrictControlEntry))
-    assert len(structs) == 2
+    assert len(structs) == 4
     assert all(kind.forbid_unknown_fields for kind in structs)
     assert StrictControlEntry.__struct_fields__ == ControlEntry.__struct_fields__
+    assert StrictConfiguration.__struct_fields__ == Configuration.__struct_fields__
+
+
+def members(*node_ids: int) -> list[Member]:
+    return [Member(node_id, 10 + node_id, f"p:{node_id}", f"c:{node_id}") for node_id in node_ids]
+
+
+GOOD = {
+    "alone": Configuration(members(1), [1]),
+    "three": Configuration(members(1, 2, 3), [3, 1, 2]),
+    "a learner": Configuration(members(1, 2), [1], learners=[2]),
+    "joint": Configuration(members(1, 2, 3, 4), [1, 2, 4], [1, 2, 3]),
+    "a voter leaves to learn": Configuration(members(1, 2, 3), [1, 2], [1, 2, 3], learners_next=[3]),
+    "all are replaced": Configuration(members(1, 2), [2], [1]),
+    "as many as there may be": Configuration(members(*range(1, MEMBERS_MAX + 1)), list(range(1, MEMBERS_MAX + 1))),
+    "no addresses": Configuration([Member(1, 1, "", ""), Member(NODE_ID_MAX, 1, "", "")], [1, NODE_ID_MAX]),
+}
+BAD: list[tuple[str, dict[str, object]]] = [
+    ("a group needs a voter", {"voters": [], "learners": [1, 2, 3]}),
+    ("two members have the node id 2", {"members": [*members(1, 2, 3), *members(2)]}),
+    ("15 members at most, not 16", {"members": members(*range(1, 17)), "voters": list(range(1, 17))}),
+    ("node 2 is twice in one list", {"voters": [1, 2, 3, 2]}),
+    ("node 1 is twice in one list", {"voters_outgoing": [1, 2, 3, 1]}),
+    ("node 4 is in a list, and not among the members", {"voters": [1, 2, 3, 4]}),
+    ("node 4 is in a list, and not among the members", {"voters_outgoing": [4]}),
+    ("node 4 is in a list, and not among the members", {"learners": [4]}),
+    ("node 3 is a member, and in no list", {"voters": [1, 2]}),
+    ("node 3 is a voter and a learner at once", {"learners": [3]}),
+    ("node 3 is a voter and a learner at once", {"voters": [1, 2], "voters_outgoing": [3], "learners": [3]}),
+    ("node 3 is to become a learner, and is no outgoing voter", {"learners_next": [3]}),
+    ("node 3 is to become a learner, and is to stay", {"voters_outgoing": [3], "learners_next": [3]}),
+    ("the address p:1 is given twice", {"members": [*members(1, 2), Member(3, 1, "p:1", "")]}),
+    ("the address p:9 is given twice", {"members": [*members(1, 2), Member(3, 1, "p:9", "p:9")]}),
+]
+
+
+@pytest.mark.parametrize("configuration", GOOD.values(), ids=GOOD)
+def test_a_configuration_comes_back_as_it_was(configuration: Configuration) -> None:
+    assert decode_configuration(encode_message(configuration)) == configuration
+    control = ControlEntry(configuration=configuration)
+    assert decode_control_entry(encode_message(control)) == control
+
+
+@pytest.mark.parametrize(("why", "changes"), BAD)
+def test_a_configuration_that_no_group_can_work_with_is_refused_in_words(why: str, changes: dict[str, object]) -> None:
+    good = {"members": members(1, 2, 3), "voters": [1, 2, 3], "voters_outgoing": [], "learners": []}
+    Configuration(**good)
+    with pytest.raises(ValueError, match=why):
+        Configuration(**good | changes)
+    with pytest.raises(RemoteProtocolError, match=why):
+        decode_configuration(msgspec.msgpack.encode(good | changes))
+
+
+@pytest.mark.parametrize(("node_id", "incarnation"), [(0, 1), (-1, 1), (NODE_ID_MAX + 1, 1), (1, 0), (1, 1 << 63)])
+def test_numbers_that_no_member_has(node_id: int, incarnation: int) -> None:
+    with pytest.raises(ValueError, match="of a node is 1 to "):
+        Member(node_id, incarnation, "a:1", "a:2")
+
+
+@pytest.mark.parametrize("where", ["configuration", "member"])
+def test_a_configuration_entry_of_a_later_version_is_refused(where: str) -> None:
+    entry = msgspec.msgpack.decode(encode_message(ALONE))
+    (entry if where == "configuration" else entry["members"][0])["cap"] = 1
+    assert decode_message(msgspec.msgpack.encode(entry), Configuration) == ALONE
+    with pytest.raises(UnsupportedFormat, match=r"the configuration entry says more.*unknown field `cap`"):
+        decode_configuration(msgspec.msgpack.encode(entry))
+
+
+@pytest.mark.parametrize("action", ["", "ADD", "sack"])
+def test_there_are_five_ways_to_change_members(action: str) -> None:
+    with pytest.raises(RemoteProtocolError, match="the body is not a ChangeMembers"):
+        decode_message(msgspec.msgpack.encode({"action": action, "node_id": 1}), ChangeMembers)
 
 
 def test_fields_added_since_the_first_version_may_be_missing() -> None:

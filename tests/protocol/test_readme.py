@@ -1,4 +1,4 @@
-"""Claim: protocol/README.md, the specification, says what the code does, table by table and byte by byte.
+"""Claim: the specification, protocol/README.md and its pages, says what the code does, table by table, byte by byte.
 
 A table is found by the heading above it and, where a section has several, by its first column. The worked example is
 computed from the values that it talks about, and must be what is printed.
@@ -7,7 +7,8 @@ computed from the values that it talks about, and must be what is printed.
 import re
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 import numpy as np
@@ -22,14 +23,16 @@ from bezant.protocol.messages import Hello, Welcome, encode_message
 from bezant.protocol.names import account_id, slot_of
 from bezant.protocol.records import COMMAND, EVENT, RESULT, id_words
 
-README = (Path(__file__).parents[2] / "protocol" / "README.md").read_text(encoding="utf-8")
+FOLDER = Path(__file__).parents[2] / "protocol"
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.md"))}
+SPECIFICATION = "\n".join(PAGES.values())
 Row = dict[str, str]
 
 
 def section(heading: str) -> str:
     """The text below a heading, up to the next one of any level."""
-    match = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", README, re.MULTILINE | re.DOTALL)
-    assert match, f"README.md has no section {heading!r}"
+    match = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", SPECIFICATION, re.MULTILINE | re.DOTALL)
+    assert match, f"no page has a section {heading!r}"
     return match[1]
 
 
@@ -78,6 +81,7 @@ LAYOUTS = [
     ("Entry header", records.ENTRY_HEADER, 0),
     ("Segment header", records.SEGMENT_HEADER, 0),
     ("Control page", records.CONTROL_PAGE, 0),
+    ("Vote slot", records.VOTE_SLOT, 0),
 ]
 
 
@@ -178,7 +182,11 @@ def type_text(kind: Any) -> str:
         return f"array of {type_text(get_args(kind)[0])}"
     if get_origin(kind) is dict:
         return f"map of {type_text(get_args(kind)[1])}"
-    return {str: "text", int: "int", float: "float", bool: "bool"}.get(kind, kind.__name__)
+    if get_origin(kind) is Literal:
+        return "text"
+    if isinstance(kind, UnionType):
+        return " or ".join(type_text(part) for part in get_args(kind))
+    return {str: "text", int: "int", float: "float", bool: "bool", type(None): "nil"}.get(kind, kind.__name__)
 
 
 @pytest.mark.parametrize("kind", MESSAGE_TYPES)
@@ -221,6 +229,8 @@ def test_operations_take_as_many_records_as_the_constants_say(operation: Operati
         ("Segment header", "format_version", str(records.LOG_FORMAT_VERSION)),
         ("Control page", "format_version", str(records.LOG_FORMAT_VERSION)),
         ("Entry header", "format_version", str(records.LOG_FORMAT_VERSION)),
+        ("Vote slot", "magic", records.VOTE_MAGIC.decode()),
+        ("Vote slot", "format_version", str(records.VOTE_FORMAT_VERSION)),
         ("Frame header", "version", str(frames.PROTOCOL_VERSION)),
     ],
 )
@@ -236,15 +246,33 @@ def test_names_give_the_ids_that_the_table_says() -> None:
         assert (identifier.hex(), slot_of(identifier)) == (row["id"], int(row["slot"]))
 
 
-def test_links_lead_somewhere() -> None:
-    anchors = {
-        re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.*)$", README, re.M)
+def anchors(text: str) -> set[str]:
+    """Where links within a page can lead."""
+    return {
+        re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.*)$", text, re.M)
     }
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        if target.startswith("#"):
-            assert target[1:] in anchors, target
-        else:
-            assert (Path(__file__).parents[2] / "protocol" / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", PAGES[page]):
+        path, _, anchor = target.partition("#")
+        assert (FOLDER / path).exists(), target
+        if anchor:
+            assert anchor in anchors(PAGES[path or page]), target
+
+
+def test_every_word_of_a_message_that_takes_only_some_is_told() -> None:
+    for kind in MESSAGE_TYPES:
+        meaning = {row["field"]: row["meaning"] for row in table(kind.__name__, "field")}
+        for field in msgspec.structs.fields(kind):
+            if get_origin(field.type) is Literal:
+                assert set(get_args(field.type)) <= set(re.findall(r"\w+", meaning[field.name])), field.name
+
+
+def test_a_group_has_as_many_members_as_the_page_says() -> None:
+    assert f"{messages.MEMBERS_MAX} members (MEMBERS_MAX)" in PAGES["GROUPS.md"]
+    assert f"from 1 to {messages.NODE_ID_MAX}" in PAGES["GROUPS.md"]
 
 
 # ---- the worked example ----

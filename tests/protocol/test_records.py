@@ -21,6 +21,7 @@ from bezant.protocol.records import (
     EVENT_QUERY,
     RESULT,
     SEGMENT_HEADER,
+    VOTE_SLOT,
     id_bytes,
     id_words,
     position_of,
@@ -37,6 +38,7 @@ RECORDS = {
     "ENTRY_HEADER": (ENTRY_HEADER, 128),
     "SEGMENT_HEADER": (SEGMENT_HEADER, 4096),
     "CONTROL_PAGE": (CONTROL_PAGE, 4096),
+    "VOTE_SLOT": (VOTE_SLOT, 4096),
 }
 every_record = pytest.mark.parametrize(("dtype", "size"), RECORDS.values(), ids=RECORDS)
 WORDS = st.integers(-(2**63), 2**63 - 1)
