@@ -217,7 +217,6 @@ class MembersStatus(msgspec.Struct, frozen=True):
     commit_index: int
     members: list[MemberStatus]
     joint: bool = False
-    cluster_id: str = ""
     problem: str = ""
 
 

@@ -85,8 +85,8 @@ MESSAGES: list[tuple[msgspec.Struct, str]] = [
         '"history_percent":99.5,"clock_offset_ns":-9,"problem":"slow"}',
     ),
     (
-        MembersStatus(1, 2, 3, 4, [], True, "u", "odd"),
-        '{"node_id":1,"leader":2,"term":3,"commit_index":4,"members":[],"joint":true,"cluster_id":"u","problem":"odd"}',
+        MembersStatus(1, 2, 3, 4, [], True, "odd"),
+        '{"node_id":1,"leader":2,"term":3,"commit_index":4,"members":[],"joint":true,"problem":"odd"}',
     ),
     (
         ChangeMembers("add", 4, 5, "a:1", "a:2", 6),
