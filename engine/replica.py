@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from bezant.engine.ahead import CHUNK_EVENTS_MIN, CHUNKS_AHEAD_MAX, Ahead
 from bezant.engine.checkpoints.checkpointer import Checkpointer, LedgerSettings, restore_ledger
 from bezant.engine.checkpoints.file import Manifest
 from bezant.engine.checkpoints.folder import CheckpointFolder
@@ -57,6 +58,9 @@ CHECKPOINT_IDS_DEFAULT: Final = 3 << 20
 """New ids after which a checkpoint is made; while that goes on as many again find room."""
 CHECKPOINT_ENTRIES_DEFAULT: Final = 100_000
 """Entries after which a checkpoint is made, however few ids they have: each costs a start some 30 us."""
+
+EVENTS_AHEAD_MAX: Final = CHUNKS_AHEAD_MAX * (CHUNK_EVENTS_MIN + BATCH_COMMANDS_MAX + EXPIRES_PER_ENTRY_MAX)
+"""Events that a start has read, and whose ids must find room, when it decides to write a checkpoint."""
 
 _NO_PRESET: Final = np.zeros(0, np.int64)
 
@@ -169,13 +173,17 @@ class Replica:
         )
         point = self._restored.point
         self._checkpoint_index = self.start_index = 0 if point is None else point.index
-        for entry in self.log.open(point):
-            checkpointer.take_in(entry)
-            too_many = self.ledger.generations.key_count >= 2 * self.settings.freeze_at_ids
-            if too_many or not self.ledger.has_room_for_ids(BATCH_COMMANDS_MAX):
-                self._checkpoint_index = checkpointer.write().point.index
-            if on_progress is not None:
-                on_progress(self.ledger.next_sequence - 1)
+        with Ahead(self.log.walk(point)) as entries:
+            for entry in entries:
+                checkpointer.take_in(entry)
+                too_many = self.ledger.generations.key_count >= 2 * self.settings.freeze_at_ids
+                if too_many or not self.ledger.has_room_for_ids(EVENTS_AHEAD_MAX + BATCH_COMMANDS_MAX):
+                    entries.pause()
+                if entries.is_level:
+                    self._checkpoint_index = checkpointer.write().point.index
+                if on_progress is not None:
+                    on_progress(self.ledger.next_sequence - 1)
+        self.log.finish_open()
         self.ledger.replaying = False
         self.id_runs = checkpointer.runs
         if self.log.last_index == 0:

@@ -6,14 +6,13 @@ the interpreter's lock while they work.
 """
 
 import os
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from bezant.engine.ahead import Ahead
 from bezant.engine.checkpoints.check import CheckpointCheck
 from bezant.engine.checkpoints.folder import CheckpointFolder
 from bezant.engine.compiled import kernel_digest
@@ -21,7 +20,6 @@ from bezant.engine.ids.warm import warm_ids
 from bezant.engine.ledger.ledger import Ledger, ids_capacity_for
 from bezant.engine.ledger.state import ROW
 from bezant.engine.ledger.warm import warm_ledger
-from bezant.engine.log.entry import Entry
 from bezant.engine.log.log import Log, open_log
 from bezant.engine.log.storage import LookingLock
 from bezant.engine.replay import replay_entry
@@ -29,8 +27,6 @@ from bezant.engine.replica import shard_directory
 from bezant.protocol.errors import DataFolderInUse, StorageError
 
 SHARD: Final = 0
-ENTRIES_AHEAD_MAX: Final = 16
-"""Entries that are hashed ahead of the one being executed."""
 
 
 class VerifyReport(NamedTuple):
@@ -55,7 +51,7 @@ def verify(directory: Path, on_progress: Callable[[int, int], None] | None = Non
     """Verify the history in a data folder, which no node may have open. Changes nothing in it.
 
     `on_progress` is told (events done, events in all). Memory: some 130 bytes for each account and 25 to 100 for each
-    event, whose ids are all in memory here; the history is mapped, and 16 entries ahead.
+    event, whose ids are all in memory here; the history is mapped.
 
     Raises `CorruptLog` with the first thing that is wrong in the history, or with a checkpoint that is whole and does
     not agree with it; `UnsupportedFormat` for what a newer version wrote; `DataFolderInUse`; `StorageError` if there is
@@ -106,13 +102,14 @@ def _verify(log: Log, folder: CheckpointFolder, on_progress: Callable[[int, int]
             "computer with more of it, or with no limit on address space"
         ) from error
     events = entries = 0
-    for entry in _ahead(log.open()):
-        replay_entry(ledger, entry)
-        checkpoints.note(ledger, entry)
-        entries += 1
-        events += entry.header.count
-        if on_progress is not None:
-            on_progress(events, max(events, log.watermark_sequence))
+    with Ahead(log.open()) as walked:
+        for entry in walked:
+            replay_entry(ledger, entry)
+            checkpoints.note(ledger, entry)
+            entries += 1
+            events += entry.header.count
+            if on_progress is not None:
+                on_progress(events, max(events, log.watermark_sequence))
     ledger.check_invariants()
     checkpoints.finish(log.last_index)
     return VerifyReport(
@@ -137,41 +134,3 @@ def _rows_at_most(log: Log) -> int:
     """
     memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return max(min(log.count_events_at_most(), memory_bytes // (2 * ROW.itemsize)), 1)
-
-
-def _ahead(entries: Iterator[Entry]) -> Iterator[Entry]:
-    """Iterate in a thread of its own, a bounded number of entries ahead; an exception there is raised here."""
-    ready: queue.Queue[Entry | BaseException | None] = queue.Queue(ENTRIES_AHEAD_MAX)
-    stopped = threading.Event()
-
-    def put(item: Entry | BaseException | None) -> None:
-        while not stopped.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return
-
-    def run() -> None:
-        try:
-            for entry in entries:
-                put(entry)
-                if stopped.is_set():
-                    return
-            put(None)
-        except BaseException as error:
-            put(error)
-
-    thread = threading.Thread(target=run, name="bezant-verify", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item = ready.get()
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stopped.set()
-        thread.join()

@@ -71,6 +71,8 @@ class Log:
         self._is_open = False
         self._control: ControlFile | None = None
         self._walk: Walk | None = None
+        self._watermark = Watermark()
+        self._walked_entries = 0
         self._history = History()
         self._prepared = (
             PreparedSegments(directory, shard=shard, segment_size=segment_size, free_space_floor=free_space_floor)
@@ -106,6 +108,15 @@ class Log:
         """
         if until_index is not None and self._writable:
             raise LedgerError("a log that is open to write is always read to its end")
+        yield from self.walk(start, until_index)
+        if until_index is None:
+            self.finish_open()
+
+    def walk(self, start: ResumePoint | None = None, until_index: int | None = None) -> Iterator[Entry]:
+        """Yield the entries as `open` does, and change nothing on the disk.
+
+        `finish_open` must follow, once whoever executes the entries has found no fault with the last one.
+        """
         follows = until_index is not None
         segments = self._history.segments = self._find_segments(start, all_of_them=not follows)
         self.log_id = segments[0].log_id
@@ -125,12 +136,11 @@ class Log:
         if until_index is not None:
             yield from self.follow(until_index)
             return
-        entries = 0
+        self._walked_entries, self._watermark = 0, watermark
         for entry in walk:
             yield entry
-            entries += 1
+            self._walked_entries += 1
             self._note_durable(entry.header)
-        self._finish_open(walk, watermark, entries)
 
     def follow(self, until_index: int) -> Iterator[Entry]:
         """Yield the entries behind the last one that was yielded, up to this index, which must be durable.
@@ -166,13 +176,17 @@ class Log:
             return self._folder.open_all()
         return self._folder.open_first(start.segment_number if start is not None else 1)
 
-    def _finish_open(self, walk: Walk, watermark: Watermark, entries: int) -> None:
+    def finish_open(self) -> None:
+        """Set a torn tail aside, and let the log be written to. All entries of `walk` must have been taken."""
+        walk, watermark = self._walk, self._watermark
+        if walk is None or self._is_open:
+            raise LedgerError("a log is opened once, when it has been walked")
         torn_bytes, torn_file = walk.torn_bytes, ""
         if self._writable:
             self._directory.remove_unfinished()  # first, because it makes room
             torn_bytes, torn_file = walk.set_torn_tail_aside(self._directory)
         clean_stop = watermark.is_clean_stop_at(walk.next_index - 1)
-        self.recovery = RecoveryReport(entries, clean_stop, torn_bytes, torn_file)
+        self.recovery = RecoveryReport(self._walked_entries, clean_stop, torn_bytes, torn_file)
         segments = self._history.segments
         behind = segments[walk.last_segment.number :]
         del segments[walk.last_segment.number :]

@@ -2,7 +2,7 @@
 checksums and the hash chain."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from bezant.engine import verify as verify_module
+from bezant.engine.ahead import CHUNK_ENTRIES_MAX, CHUNKS_AHEAD_MAX
 from bezant.engine.compiled import kernel_digest
 from bezant.engine.ledger.ledger import TIMESTAMP_NS_MAX
-from bezant.engine.log.entry import HASH_NONE, Entry, EntryHeader, encode_entry, entry_hash, public_log_id
+from bezant.engine.log.entry import HASH_NONE, Entry, encode_entry, entry_hash, public_log_id
 from bezant.engine.log.log import open_log
 from bezant.engine.log.segment import segment_name
 from bezant.engine.replica import ReplicaSettings, open_replica, shard_directory
-from bezant.engine.verify import ENTRIES_AHEAD_MAX, _ahead, verify
-from bezant.protocol.errors import BezantError, CorruptLog, DataFolderInUse, StorageError, UnsupportedFormat
+from bezant.engine.verify import verify
+from bezant.protocol.errors import CorruptLog, DataFolderInUse, StorageError, UnsupportedFormat
 from bezant.protocol.kinds import CommandKind, EntryKind
 from bezant.protocol.messages import ControlEntry, Currency, encode_message
 from bezant.protocol.records import EVENT, EVENT_SIZE, SEGMENT_HEADER_SIZE
@@ -90,11 +91,14 @@ def test_a_new_folder_passes(tmp_path: Path, settings: ReplicaSettings) -> None:
     assert (report.events, report.entries, report.accounts) == (0, 1, 0)
 
 
+ENTRIES = 2 * CHUNKS_AHEAD_MAX * CHUNK_ENTRIES_MAX
+
+
 def test_a_history_over_many_segments_passes(tmp_path: Path, small: ReplicaSettings) -> None:
     """More entries than are read ahead."""
     replica = open_replica(tmp_path, settings=small)
     replica.execute(opening_world("ann"))
-    for _ in range(2 * ENTRIES_AHEAD_MAX):
+    for _ in range(ENTRIES):
         replica.execute(transfers("world", "ann", 150))
         replica.write_group()
     digest = replica.ledger.digest()
@@ -102,7 +106,7 @@ def test_a_history_over_many_segments_passes(tmp_path: Path, small: ReplicaSetti
     told: list[tuple[int, int]] = []
     report = verify(tmp_path, lambda done, total: told.append((done, total)))
     assert report.state_digest == digest
-    assert report.entries == len(told) == 2 * ENTRIES_AHEAD_MAX + 2
+    assert report.entries == len(told) == ENTRIES + 2
     assert told[-1] == (report.events, report.events)
     assert told == sorted(told)
     assert {total for _, total in told} == {report.events}
@@ -462,53 +466,8 @@ def test_nothing_is_changed_nor_made_nor_followed(good: Good, tmp_path: Path) ->
     assert not (tmp_path / "elsewhere").exists()
 
 
-# --- Reading ahead
-
-
-def entries_of(count: int, error: BaseException | None = None) -> Iterator[Entry]:
-    header = EntryHeader(0, 0, HASH_NONE, 0, 1, 1, 1, 0, 0, 0, 1, 1, 1, 1, 0)
-    for number in range(count):
-        yield Entry(header._replace(index=number), b"", b"")
-    if error is not None:
-        raise error
-
-
 def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "bezant-verify"]
-
-
-@pytest.mark.parametrize("count", [0, 1, ENTRIES_AHEAD_MAX, 5 * ENTRIES_AHEAD_MAX])
-def test_reading_ahead_changes_nothing(count: int) -> None:
-    assert [entry.header.index for entry in _ahead(entries_of(count))] == list(range(count))
-    assert threads() == []
-
-
-@pytest.mark.parametrize("count", [0, 3, 5 * ENTRIES_AHEAD_MAX])
-def test_an_error_comes_where_it_would_have_come(count: int) -> None:
-    seen = []
-    with pytest.raises(BezantError, match="rot"):
-        for entry in _ahead(entries_of(count, CorruptLog("rot"))):
-            seen.append(entry.header.index)
-    assert seen == list(range(count))
-    assert threads() == []
-
-
-def test_not_more_is_read_ahead_than_is_said() -> None:
-    read = 0
-
-    def counted() -> Iterator[Entry]:
-        nonlocal read
-        for entry in entries_of(10 * ENTRIES_AHEAD_MAX):
-            read += 1
-            yield entry
-
-    ahead = _ahead(counted())
-    for done in range(1, 4):
-        next(ahead)
-        # One is waiting for room in the queue.
-        assert read <= done + ENTRIES_AHEAD_MAX + 1
-    ahead.close()
-    assert threads() == []
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("bezant-walk")]
 
 
 def test_whoever_stops_early_leaves_no_thread(good: Good) -> None:

@@ -218,7 +218,11 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(node: Node, what: str) -> 
     assert node.replica.log.recovery.entries > 0
 
 
-def test_without_any_checkpoint_the_history_is_replayed_and_leaves_some(node: Node) -> None:
+def test_without_any_checkpoint_the_history_is_replayed_and_leaves_some(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for bound in ("CHUNK_ENTRIES_MAX", "CHUNKS_AHEAD_MAX"):
+        monkeypatch.setattr(f"bezant.engine.ahead.{bound}", 1)  # or all of it would be read ahead
     batches = fill(node, 4)
     digest = node.replica.ledger.digest()
     entries = node.replica.log.last_index

@@ -14,7 +14,7 @@ from bezant.engine.log.entry import Entry
 from bezant.engine.log.log import SEGMENT_SIZE_MIN, Log, open_log
 from bezant.engine.log.resume import ResumePoint
 from bezant.engine.log.segment import segment_name
-from bezant.engine.log.storage import Directory
+from bezant.engine.log.storage import UNFINISHED_SUFFIX, Directory
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.records import (
     CONTROL_PAGE,
@@ -202,7 +202,9 @@ def forget_control(folder: Path) -> None:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a folder."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    # Not those that are being made: a thread renames them, perhaps right now.
+    paths = [path for path in folder.iterdir() if path.is_file() and path.suffix != UNFINISHED_SUFFIX]
+    return {path.name: path.read_bytes() for path in paths}
 
 
 def damage(path: Path, offset: int, data: bytes) -> None:
