@@ -118,6 +118,16 @@ def test_one_slot_is_durable_before_the_other_is_touched() -> None:
     assert disk.seen == [], "what is known already costs no sync"
 
 
+@pytest.mark.parametrize("number", SLOTS)
+def test_a_lost_slot_is_mended_before_the_only_good_one_is_touched(number: int) -> None:
+    disk = Recording(new_disk(HardState(2)))
+    count = slot_of(disk, 0)["write_count"].item()
+    lose(disk, number)
+    open_on(disk)
+    first, *_ = disk.seen
+    assert (first[1 - number], first[number]) == (count, count + 1)
+
+
 # ---- any one slot may be lost ----
 
 
