@@ -28,10 +28,10 @@ def add_ledger_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--connect",
-        metavar="HOST:PORT",
-        type=address,
+        metavar="HOST:PORT,...",
+        type=addresses,
         default=DEFAULT_ADDRESS,
-        help="the node to ask (default: %(default)s)",
+        help="the node to ask, or some nodes of a group, whose leader is asked (default: %(default)s)",
     )
     group.add_argument("--data", metavar="DIR", type=Path, help="the data folder of a node that is not running")
     parser.add_argument(
@@ -62,6 +62,11 @@ def address(text: str) -> str:
     if not separator or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
         raise argparse.ArgumentTypeError(f"an address is written like {DEFAULT_ADDRESS}, not {text!r}")
     return text
+
+
+def addresses(text: str) -> str:
+    """Check that an argument looks like HOST:PORT,HOST:PORT; for argparse, which reports the error."""
+    return ",".join(address(one.strip()) for one in text.split(","))
 
 
 def positive_seconds(text: str) -> float:

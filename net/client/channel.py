@@ -55,6 +55,37 @@ class OutcomeUnknown(ConnectionFailed):
         return np.asarray(self.results["code"] == CODE_UNKNOWN, dtype=np.bool_)
 
 
+_BEFORE_IDS: Final = np.array(
+    [
+        ResultCode.DEADLINE_PASSED,
+        ResultCode.OVERLOADED,
+        ResultCode.NOT_LEADER,
+        ResultCode.WRONG_SHARD,
+        ResultCode.STORAGE_FULL,
+    ],
+    dtype=np.int16,
+)
+
+
+def certain_results(commands: Records, results: Records) -> Records:
+    """Return results of commands that had been sent before, or raise `OutcomeUnknown` where the answer does not tell.
+
+    It does not where the node refused before it looked at ids.
+    """
+    unsure = np.isin(results["code"], _BEFORE_IDS)
+    if not unsure.any():
+        return results
+    known = results.copy()
+    known[unsure] = unknown_results(1)[0]
+    known["code"][unsure] = CODE_UNKNOWN
+    raise OutcomeUnknown(
+        f"{int(unsure.sum())} of {len(commands)} commands were sent, got no answer, and sent again they "
+        "reached the node too late to say what became of the first",
+        commands,
+        known,
+    )
+
+
 class Channel(Protocol):
     """Carries requests to one ledger. Used from one event loop; calls may overlap and are started in order."""
 

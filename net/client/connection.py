@@ -1,11 +1,24 @@
-"""A channel to a node over TCP that survives its connections: it reconnects and sends again what is unanswered.
+"""A channel over TCP to the leader of a group of nodes, or to a node alone, that survives its connections.
 
-A frame whose connection was lost may have been executed or not; sending it again with the same ids gets the first
-outcome if it was. Two answers to a second sending do not tell, and count as unknown: a refusal that the node gives
-before it looks at ids (`_BEFORE_IDS`), and an error message instead of results.
+It keeps one connection, to whom it believes to lead, and sends again what is unanswered whenever that changes, in order
+and with the same ids, until each request's own deadline:
 
-    CONNECTING --welcome--> READY --lost--> WAITING --backoff over--> CONNECTING
-    any but CLOSED --the protocol is broken--> FAILED        any --close()--> CLOSED
+    CONNECTING --welcomed by the leader--> READY --lost, or the node does not lead, or is silent--> WAITING
+    CONNECTING --not reached, or not the leader--> WAITING --the next address, or backoff over--> CONNECTING
+    CONNECTING --every address refuses us--> FAILED        READY --the protocol is broken--> FAILED
+    any --close()--> CLOSED
+
+- `Route` says which address is next. Backoff grows from round to round and is over with the first answer that only a
+  leader gives; a greeting is none.
+- Who is not the leader says so to every frame in flight. The first such answer is enough: nothing more is sent there,
+  what has arrived together with it is still taken in, and the connection is left.
+- A node that is silent (`Silence`) is not left for that: others are asked who leads, over a connection of its own
+  that ends with the greeting, and only if they name another is the connection changed.
+
+A frame whose connection was lost may have been executed or not, as may one that a node answers OUTCOME_UNKNOWN;
+sending it again with the same ids gets the first outcome if it was. Two answers to such a second sending do not tell,
+and count as unknown: a refusal that the node gives before it looks at ids (`certain_results`), and an error message
+instead of results.
 """
 
 import asyncio
@@ -16,9 +29,11 @@ from typing import Final
 import numpy as np
 from typing_extensions import Buffer
 
-from bezant.net.client.channel import CODE_UNKNOWN, OutcomeUnknown, check_timeout, unknown_results
-from bezant.net.client.link import Link, parse_address
+from bezant.net.client.channel import OutcomeUnknown, certain_results, check_timeout, unknown_results
+from bezant.net.client.link import Link, dial, welcome_at
 from bezant.net.client.pipeline import Pipeline, Request
+from bezant.net.client.route import Route, parse_addresses
+from bezant.net.client.silence import TICK_S, Silence
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import (
     BezantError,
@@ -33,21 +48,15 @@ from bezant.protocol.messages import Welcome
 from bezant.protocol.records import RESULT, RESULT_SIZE, Records
 
 BACKOFF_S_MIN: Final = 0.02
-BACKOFF_S_MAX: Final = 1.0
-"""Seconds between attempts to reconnect: doubled each time, less up to half of it by chance."""
+BACKOFF_S_MAX: Final = 0.2
+"""Seconds between rounds of attempts to connect: doubled each time, less up to half of it by chance."""
+DIAL_S_MAX: Final = 1.0
+"""Seconds that one attempt to connect may take while there are other addresses to try."""
+
+_NOT_NOW: Final = frozenset({FrameError.OVERLOADED, FrameError.NOT_LEADER, FrameError.OUTCOME_UNKNOWN})
+"""Refusals of a greeting that say nothing about the next."""
 
 _DEADLINE_GRAIN_S: Final = 0.001  # one timer serves every deadline that falls within this
-
-_BEFORE_IDS: Final = np.array(
-    [
-        ResultCode.DEADLINE_PASSED,
-        ResultCode.OVERLOADED,
-        ResultCode.NOT_LEADER,
-        ResultCode.WRONG_SHARD,
-        ResultCode.STORAGE_FULL,
-    ],
-    dtype=np.int16,
-)
 
 
 @unique
@@ -73,9 +82,9 @@ TRANSITIONS: Final[dict[State, frozenset[State]]] = {
 class TcpChannel:
     """A `Channel` over TCP. Made by `TcpChannel.open`."""
 
-    def __init__(self, address: str, timeout_s: float) -> None:
-        self._address = address
-        self._host, self._port = parse_address(address)
+    def __init__(self, addresses: str, timeout_s: float) -> None:
+        self._route = Route(parse_addresses(addresses))
+        self._address = ""  # of the node that we are connected to, or were last
         self._timeout_s = check_timeout(timeout_s)
         self._loop = asyncio.get_running_loop()
         self._pipeline = Pipeline()
@@ -84,21 +93,25 @@ class TcpChannel:
         self._link: Link | None = None
         self._lost = asyncio.Event()
         self._backoff_s = 0.0
+        self._is_searching = True
+        self._silence = Silence()
         self._failure: BezantError | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._tick: asyncio.TimerHandle | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._probe: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, address: str, timeout_s: float) -> "TcpChannel":
-        """Connect to the node at "host:port".
+    async def open(cls, addresses: str, timeout_s: float) -> "TcpChannel":
+        """Connect to the leader of the group that the nodes at "host:port,host:port" are of, or to one node alone.
 
-        `timeout_s` bounds each attempt to connect and is the deadline of requests that bring none. Raises
-        `ConnectionFailed` if nobody answers, `RequestRefused` or `RemoteProtocolError` if whoever does is no node
-        for us.
+        `timeout_s` bounds the connecting and is the deadline of requests that bring none. Raises `ConnectionFailed` if
+        nobody answers, or nobody leads within that time; with one address `RequestRefused` or `RemoteProtocolError` if
+        whoever is there is no node for us.
         """
-        channel = cls(address, timeout_s)
-        await channel._dial()
-        channel._keeper = asyncio.create_task(channel._keep_connected(), name=f"bezant connection to {address}")
+        channel = cls(addresses, timeout_s)
+        await channel._connect_first()
+        channel._keeper = asyncio.create_task(channel._keep_connected(), name=f"bezant connection to {addresses}")
         return channel
 
     @property
@@ -112,6 +125,11 @@ class TcpChannel:
         if self._welcome is None:
             raise UsageError("the channel has never been connected")
         return self._welcome
+
+    @property
+    def address(self) -> str:
+        """Where the node is that the channel is connected to, or was last; "host:port"."""
+        return self._address
 
     @property
     def bytes_in_flight(self) -> int:
@@ -131,9 +149,9 @@ class TcpChannel:
                 f"{count} commands may have been executed or not: {error}", commands, unknown_results(count)
             ) from error
         except RequestRefused as refusal:
-            if request.sent_count > 1:
+            if request.unsure_count:
                 raise OutcomeUnknown(
-                    f"{count} commands were sent, the connection was lost, and sent again they were refused: {refusal}",
+                    f"{count} commands were sent, got no answer, and sent again they were refused: {refusal}",
                     commands,
                     unknown_results(count),
                 ) from refusal
@@ -141,8 +159,8 @@ class TcpChannel:
                 raise
             results = np.zeros(count, RESULT)
             results["code"] = ResultCode.OVERLOADED
-        if request.sent_count > 1:
-            return _certain_results(commands, results)
+        if request.unsure_count:
+            return certain_results(commands, results)
         return results
 
     async def request(self, operation: Operation, body: bytes, timeout_s: float | None = None) -> bytes:
@@ -154,10 +172,12 @@ class TcpChannel:
         if self._state is State.CLOSED:
             return
         self._become(State.CLOSED)
-        self._stop_timer()
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+        self._stop_timers()
+        tasks = [task for task in (self._keeper, self._probe) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         closed = ConnectionFailed("the connection was closed by this side")
         self._pipeline.end(closed)
         if self._link is not None:
@@ -174,6 +194,8 @@ class TcpChannel:
         request = self._pipeline.add(operation, body, deadline_s=deadline_s, answer=answer, reply_size=reply_size)
         self._arm_timer(deadline_s)
         self._send_more()
+        if self._tick is None and self._route.has_several:
+            self._start_ticking()
         return request
 
     def _send_more(self) -> None:
@@ -188,81 +210,170 @@ class TcpChannel:
     # Events of a link.
 
     def _on_frame(self, header: FrameHeader, body: memoryview) -> None:
-        self._pipeline.on_frame(header, body)
-        self._backoff_s = 0.0
+        error = self._pipeline.on_frame(header, body)
+        if error is not None:
+            self._on_not_leader(error.leader)
+            return
+        if self._is_searching:
+            self._is_searching = False
+            self._backoff_s = 0.0
         self._send_more()
+
+    def _on_not_leader(self, leader: str) -> None:
+        """Send nothing more to this node, and leave it once the answers that arrived together are taken in."""
+        link, self._link = self._link, None
+        if link is not None:
+            self._loop.call_soon(self._leave, link, leader)
 
     def _on_end(self, link: Link, error: BezantError) -> None:
         if link is not self._link:
             return
-        if isinstance(error, ConnectionFailed):
-            if self._state is State.READY:
-                self._link = None
-                self._pipeline.on_connection_lost()
-                self._become(State.WAITING)
-                self._lost.set()
-        else:
+        if not isinstance(error, ConnectionFailed):
             self._fail(error)
+        elif self._state is State.READY:
+            self._leave(link, "")
+
+    def _leave(self, link: Link, leader: str) -> None:
+        """Drop the connection that made us READY and look for the leader, who is said to be at `leader`."""
+        self._link = None
+        link.end(ConnectionFailed("the connection was left for the leader's"))
+        if self._state is not State.READY:
+            return  # closed or failed meanwhile
+        self._pipeline.on_connection_lost()
+        if not self._is_searching:
+            self._is_searching = True
+            self._route.start_search()
+        self._route.on_named(leader)
+        self._become(State.WAITING)
+        self._lost.set()
 
     # Connecting.
 
-    async def _dial(self) -> None:
-        """Make one attempt to connect and greet."""
+    def _dial_s(self) -> float:
+        return min(self._timeout_s, DIAL_S_MAX) if self._route.has_several else self._timeout_s
+
+    async def _attempt(self, address: str, timeout_s: float) -> BezantError | None:
+        """Try one address, and return why its node is not the one, or None if we are READY."""
         link = Link(self._on_frame, self._send_more, self._on_end)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._loop.create_connection(lambda: link, self._host, self._port)
-                welcome = await link.greet()
-            if link.has_ended:
-                raise ConnectionFailed(f"the node at {self._address} welcomed us and went away")
-            self._check_same_log(welcome)
-        except TimeoutError as error:
-            raise self._give_up(link, f"did not answer within {self._timeout_s} s") from error
-        except OSError as error:
-            raise self._give_up(link, f"cannot be reached: {error}") from error
-        except BaseException:
-            self._give_up(link, "was left while connecting")
-            raise
+            welcome = await dial(link, address, timeout_s)
+            self._check_same_log(address, welcome)
+        except (ConnectionFailed, RequestRefused, ProtocolError) as error:
+            link.end(ConnectionFailed("the node is none for us"))
+            if isinstance(error, ConnectionFailed) or (isinstance(error, RequestRefused) and error.code in _NOT_NOW):
+                self._route.on_unreached(address)
+            else:
+                self._route.on_refused(address)
+            return error
+        self._route.on_welcome(address, welcome.leader, welcome.members)
+        if not _leads(address, welcome):
+            follower = ConnectionFailed(f"the node at {address} says that {welcome.leader or 'nobody yet'} leads")
+            link.end(follower)
+            return follower
         self._welcome = welcome
+        self._address = address
         self._link = link
+        self._silence.on_connected(link.received_count)
         self._pipeline.bytes_in_flight_max = welcome.connection_bytes_in_flight_max
         self._become(State.READY)
         self._send_more()
+        self._start_ticking()
+        return None
 
-    def _give_up(self, link: Link, reason: str) -> ConnectionFailed:
-        error = ConnectionFailed(f"the node at {self._address} {reason}")
-        link.end(error)
-        return error
-
-    def _check_same_log(self, welcome: Welcome) -> None:
+    def _check_same_log(self, address: str, welcome: Welcome) -> None:
         """Refuse a node that keeps another ledger: ids used on the first mean nothing there."""
         if self._welcome is not None and self._welcome.log_id != welcome.log_id:
             raise RemoteProtocolError(
-                f"the node at {self._address} now keeps log {welcome.log_id} and not {self._welcome.log_id}"
+                f"the node at {address} now keeps log {welcome.log_id} and not {self._welcome.log_id}"
             )
 
+    async def _connect_first(self) -> None:
+        """Find the leader, or raise: at once if a whole round found no node, else when the time is over."""
+        deadline_s = self._loop.time() + self._timeout_s
+        errors: dict[str, BezantError] = {}
+        dial_s = self._dial_s()
+        while True:
+            address = self._route.next()
+            if address is not None:
+                error = await self._attempt(address, dial_s)
+                if error is None:
+                    return
+                errors[address] = error
+            elif not self._route.is_answered or self._route.is_hopeless:
+                raise _nobody(errors)
+            else:
+                await self._back_off(deadline_s - self._loop.time())
+                self._route.start_round()
+            dial_s = min(self._dial_s(), deadline_s - self._loop.time())
+            if dial_s <= 0:
+                raise _nobody(errors)
+
     async def _keep_connected(self) -> None:
-        """Connect again whenever the connection is lost, until closed or failed."""
+        """Find the leader again whenever there is none, until closed or failed."""
         while True:
             await self._lost.wait()
             self._lost.clear()
             while self._state is State.WAITING:
-                await asyncio.sleep(self._backoff_s * random.uniform(0.5, 1.0))
-                self._backoff_s = min(max(BACKOFF_S_MIN, self._backoff_s * 2), BACKOFF_S_MAX)
+                address = self._route.next()
+                if address is None:
+                    await self._back_off()
+                    self._route.start_round()
+                    continue
                 self._become(State.CONNECTING)
-                try:
-                    await self._dial()
-                except ConnectionFailed:
+                error = await self._attempt(address, self._dial_s())
+                if error is None:
+                    continue
+                if not self._route.is_hopeless:
                     # Not lost on anybody: each request says so when its own deadline passes.
                     self._become(State.WAITING)
-                except RequestRefused as refusal:
-                    if refusal.code == FrameError.OVERLOADED:
-                        self._become(State.WAITING)
-                    else:
-                        # No `RequestRefused`: that would say of what is unanswered that it was not executed.
-                        self._fail(ConnectionFailed(f"the node at {self._address} refuses us: {refusal}"))
-                except ProtocolError as error:
+                elif isinstance(error, RequestRefused):
+                    # No `RequestRefused`: that would say of what is unanswered that it was not executed.
+                    self._fail(ConnectionFailed(f"the node at {address} refuses us: {error}"))
+                else:
                     self._fail(error)
+
+    async def _back_off(self, most_s: float = BACKOFF_S_MAX) -> None:
+        self._backoff_s = min(max(BACKOFF_S_MIN, self._backoff_s * 2), BACKOFF_S_MAX)
+        await asyncio.sleep(min(self._backoff_s * random.uniform(0.5, 1.0), most_s))
+
+    # A node that says nothing.
+
+    def _start_ticking(self) -> None:
+        """Tick while something is in flight and there is somebody else to ask."""
+        if self._tick is None and self._route.has_several:
+            self._tick = self._loop.call_later(TICK_S, self._on_tick)
+
+    def _on_tick(self) -> None:
+        self._tick = None
+        link, oldest = self._link, self._pipeline.oldest_in_flight
+        if link is None or oldest is None or self._state is not State.READY:
+            return  # the next request, or the next connection, starts it again
+        if self._probe is None and self._silence.on_tick(oldest, link.received_count):
+            self._probe = asyncio.create_task(self._ask_others(link), name=f"bezant question about {self._address}")
+            self._probe.add_done_callback(self._on_probed)
+        self._start_ticking()
+
+    async def _ask_others(self, silent: Link) -> None:
+        """Ask the first node that can be reached who leads, and leave the silent one if it names another."""
+        received_count = silent.received_count
+        for address in self._route.others():
+            try:
+                welcome = await welcome_at(address, self._dial_s())
+                self._check_same_log(address, welcome)
+            except (ConnectionFailed, RequestRefused, ProtocolError):
+                continue  # it cannot help; the search will say what is wrong with it, should it come there
+            if self._link is not silent or self._state is not State.READY or silent.received_count != received_count:
+                return
+            if not welcome.leader:
+                self._silence.on_undecided()
+            elif welcome.leader != self._address:
+                self._leave(silent, welcome.leader)
+            return
+
+    def _on_probed(self, probe: "asyncio.Task[None]") -> None:
+        self._probe = None
+        if not probe.cancelled():
+            probe.result()  # a fault in it is for the event loop to report
 
     def _become(self, state: State) -> None:
         if state not in TRANSITIONS[self._state]:
@@ -275,7 +386,7 @@ class TcpChannel:
             return
         self._become(State.FAILED)
         self._failure = error
-        self._stop_timer()
+        self._stop_timers()
         self._pipeline.end(error)
 
     # Deadlines.
@@ -294,23 +405,22 @@ class TcpChannel:
         if deadline_s is not None:
             self._arm_timer(deadline_s)
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _stop_timers(self) -> None:
+        for timer in (self._timer, self._tick):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._tick = None
 
 
-def _certain_results(commands: Records, results: Records) -> Records:
-    """Return results of commands that were sent twice, or raise `OutcomeUnknown` where the answer does not tell."""
-    unsure = np.isin(results["code"], _BEFORE_IDS)
-    if not unsure.any():
-        return results
-    known = results.copy()
-    known[unsure] = unknown_results(1)[0]
-    known["code"][unsure] = CODE_UNKNOWN
-    raise OutcomeUnknown(
-        f"{int(unsure.sum())} of {len(commands)} commands were sent, the connection was lost, and sent again they "
-        "reached the node too late to say what became of the first",
-        commands,
-        known,
-    )
+def _leads(address: str, welcome: Welcome) -> bool:
+    """Whether the node at `address`, which said this, leads. A node alone does, by whatever name it was reached."""
+    leader = welcome.leader
+    return welcome.node_id == 0 or leader == address or (leader != "" and welcome.members == [leader])
+
+
+def _nobody(errors: dict[str, BezantError]) -> BezantError:
+    """Make one error of what came of each address."""
+    reasons = list(errors.values())
+    if len(reasons) == 1:
+        return reasons[0]
+    return ConnectionFailed(f"no leader was found: {'; '.join(str(reason) for reason in reasons)}")

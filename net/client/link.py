@@ -57,6 +57,8 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._ended = False
+        self.received_count = 0
+        """Arrivals of bytes so far, of whatever number."""
 
     @property
     def is_writable(self) -> bool:
@@ -112,6 +114,7 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
+        self.received_count += 1
         try:
             for header, body in self._reader.feed(data):
                 if self._greeting.done():
@@ -135,6 +138,47 @@ class Link(asyncio.Protocol):
         if not self._closed.done():
             self._closed.set_result(None)
         self.end(ConnectionFailed(f"the connection was lost: {exc}" if exc else "the node closed the connection"))
+
+
+async def dial(link: Link, address: str, timeout_s: float) -> Welcome:
+    """Connect a new link to the node at `address` and return its welcome; the link has ended if this raises.
+
+    Raises `ConnectionFailed` if nobody answers within `timeout_s`, and what `Link.greet` does.
+    """
+    host, port = parse_address(address)
+    try:
+        async with asyncio.timeout(timeout_s):
+            await asyncio.get_running_loop().create_connection(lambda: link, host, port)
+            welcome = await link.greet()
+        if link.has_ended:
+            raise ConnectionFailed(f"the node at {address} welcomed us and went away")
+    except TimeoutError as error:
+        raise _give_up(link, address, f"did not answer within {timeout_s:.3g} s") from error
+    except OSError as error:
+        raise _give_up(link, address, f"cannot be reached: {error}") from error
+    except BaseException:
+        _give_up(link, address, "was left while connecting")
+        raise
+    return welcome
+
+
+async def welcome_at(address: str, timeout_s: float) -> Welcome:
+    """Ask the node at `address` for no more than its welcome; raises as `dial` does."""
+    link = Link(_ignore, _ignore, _ignore)
+    try:
+        return await dial(link, address, timeout_s)
+    finally:
+        link.end(ConnectionFailed("the question was answered"))
+
+
+def _ignore(*_event: object) -> None:
+    """Nothing that happens after a greeting matters to who only asked for it."""
+
+
+def _give_up(link: Link, address: str, reason: str) -> ConnectionFailed:
+    error = ConnectionFailed(f"the node at {address} {reason}")
+    link.end(error)
+    return error
 
 
 def _decode_greeting(header: FrameHeader, body: memoryview) -> Welcome:

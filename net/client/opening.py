@@ -37,19 +37,22 @@ class Opening:
         return await Wallet.open_over(await self._open_channel(), self._timeout_s)
 
 
-def connect(address: str, *, timeout_s: float = TIMEOUT_S_DEFAULT) -> Opening:
-    """Connect to the node at "host:port"; ``await`` the outcome or use it in ``async with``.
+def connect(addresses: str, *, timeout_s: float = TIMEOUT_S_DEFAULT) -> Opening:
+    """Connect to the node at "host:port", or to the leader of a group of nodes at "host:port,host:port,...".
+
+    ``await`` the outcome or use it in ``async with``. Any of a group's addresses will do, and more of them help while
+    nodes are away; the wallet learns the others and follows the leader, so that every call goes on until its deadline.
 
     `timeout_s` bounds the connecting and is the deadline of every call that names none. Raises `ConnectionFailed` if
-    nobody answers, `RequestRefused` or `RemoteProtocolError` if whoever does will not have us, `UsageError` if the
-    address is not one.
+    nobody answers or nobody leads, `RequestRefused` or `RemoteProtocolError` if whoever answers at the only address
+    will not have us, `UsageError` if an address is not one.
     """
-    return Opening(lambda: TcpChannel.open(address, timeout_s), timeout_s)
+    return Opening(lambda: TcpChannel.open(addresses, timeout_s), timeout_s)
 
 
-def connect_blocking(address: str, *, timeout_s: float = TIMEOUT_S_DEFAULT) -> BlockingWallet:
-    """Connect to the node at "host:port" from code that does not await; see `connect` for what it raises."""
-    return BlockingWallet(connect(address, timeout_s=timeout_s))
+def connect_blocking(addresses: str, *, timeout_s: float = TIMEOUT_S_DEFAULT) -> BlockingWallet:
+    """Connect to a node or a group of nodes from code that does not await; see `connect`, also for what it raises."""
+    return BlockingWallet(connect(addresses, timeout_s=timeout_s))
 
 
 def open(path: str | PathLike[str], *, timeout_s: float = TIMEOUT_S_DEFAULT) -> Opening:  # noqa: A001 - as in bezant.open

@@ -4,8 +4,11 @@ Rules:
 
 - A request lives from `add` until its reply, its deadline or the end of the pipeline, whichever is first, and then its
   ``answer`` is done. It is sent in the order of `add`, at most once per connection.
-- When a connection is lost, every request that still waits is unsent again and goes out on the next one with the same
-  id and body. That is safe: ids of commands are idempotency keys, and all other requests may be repeated.
+- When a connection is lost or left, every request that still waits is unsent again and goes out on the next one with
+  the same id and body. That is safe: ids of commands are idempotency keys, and all other requests may be repeated.
+- A refusal because the node does not lead answers nothing: the request waits for the next connection.
+- A sending leaves the outcome unsure if the connection ended under it or the node said that it does not know. One that
+  was refused because the node does not lead is as if it had not been.
 - Bytes in flight are those of frames sent and not yet answered on this connection, also of requests given up
   meanwhile: the node still works on them. They stay within ``bytes_in_flight_max``, but one frame may always go.
 - A reply to something that was not asked on this connection breaks the protocol.
@@ -38,12 +41,13 @@ from bezant.protocol.frames import (
 from bezant.protocol.messages import ErrorMessage, decode_message
 
 _OPERATION_ERROR: Final = int(Operation.ERROR)
+_ASK_LEADER: Final = frozenset({FrameError.NOT_LEADER, FrameError.OUTCOME_UNKNOWN})
 
 
 class Request:
-    """One request until it is answered. ``sent_count`` says on how many connections it has been sent."""
+    """One request until it is answered. ``unsure_count`` says how many sendings may have been executed, unanswered."""
 
-    __slots__ = ("answer", "body", "deadline_s", "operation", "reply_size", "request_id", "sent_count", "size")
+    __slots__ = ("answer", "body", "deadline_s", "operation", "reply_size", "request_id", "size", "unsure_count")
 
     def __init__(
         self,
@@ -62,7 +66,7 @@ class Request:
         self.deadline_s = deadline_s
         self.reply_size = reply_size
         self.answer = answer
-        self.sent_count = 0
+        self.unsure_count = 0
 
 
 class Pipeline:
@@ -82,6 +86,11 @@ class Pipeline:
     def bytes_in_flight(self) -> int:
         """Bytes of frames that were sent on this connection and are not answered."""
         return self._bytes_in_flight
+
+    @property
+    def oldest_in_flight(self) -> int | None:
+        """Request id of the frame that has been in flight for longest."""
+        return next(iter(self._size_in_flight), None)
 
     @property
     def waiting_count(self) -> int:
@@ -128,13 +137,15 @@ class Pipeline:
             self._unsent.popleft()
             self._size_in_flight[request.request_id] = request.size
             self._bytes_in_flight += request.size
-            request.sent_count += 1
             timeout_ms = max(1, math.ceil((request.deadline_s - now_s) * 1000))
             return encode_frame(request.operation, request.request_id, request.body, timeout_ms=timeout_ms)
         return None
 
-    def on_frame(self, header: FrameHeader, body: memoryview) -> None:
-        """Take a reply in. Raises `RemoteProtocolError` or `ConnectionFailed` when the connection must end."""
+    def on_frame(self, header: FrameHeader, body: memoryview) -> ErrorMessage | None:
+        """Take a reply in; returns an error if it says that the node does not lead and must be left for its leader.
+
+        Raises `RemoteProtocolError` or `ConnectionFailed` when the connection must end.
+        """
         size = self._size_in_flight.pop(header.request_id, None)
         if size is None:
             raise _unasked(header, body)
@@ -144,10 +155,14 @@ class Pipeline:
             error = decode_message(body, ErrorMessage)
             if error.code in CLOSES_CONNECTION:
                 raise _refused_connection(error)
+            if error.code in _ASK_LEADER:
+                if request is not None and error.code == FrameError.OUTCOME_UNKNOWN:
+                    request.unsure_count += 1
+                return error
             self._finish(request, RequestRefused(error.code, error.message))
-            return
+            return None
         if request is None:
-            return
+            return None
         if header.operation != request.operation:
             raise RemoteProtocolError(
                 f"request {header.request_id}, operation {request.operation.name}, was answered as {header.operation}"
@@ -157,9 +172,14 @@ class Pipeline:
                 f"a reply of {len(body)} bytes where {request.reply_size} belong ({request.operation.name})"
             )
         self._finish(request, body)
+        return None
 
     def on_connection_lost(self) -> None:
         """Make every request that still waits unsent again, in order."""
+        for request_id in self._size_in_flight:
+            request = self._waiting.get(request_id)
+            if request is not None:
+                request.unsure_count += 1
         self._unsent = deque(self._waiting.values())
         self._size_in_flight.clear()
         self._bytes_in_flight = 0

@@ -95,8 +95,8 @@ class Peer:
     async def reply(self, seen: Seen, body: bytes) -> None:
         await self.send(self.reply_frame(seen, body))
 
-    async def refuse(self, seen: Seen, code: int, message: str = "because") -> None:
-        body = encode_message(ErrorMessage(code=code, message=message))
+    async def refuse(self, seen: Seen, code: int, message: str = "because", leader: str = "") -> None:
+        body = encode_message(ErrorMessage(code=code, message=message, leader=leader))
         await self.send(self.reply_frame(seen, body, Operation.ERROR))
 
     async def send(self, data: bytes) -> None:
