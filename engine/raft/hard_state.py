@@ -1,13 +1,14 @@
-"""What a node of a group must never forget: the term that it is in, and whom it voted for in it."""
+"""What a member must remember whatever happens."""
 
 import msgspec
 
 
 class HardState(msgspec.Struct, frozen=True):
-    """Durable before any message that rests on it is sent; ``term`` never falls.
+    """Durable before any message that rests on it leaves (the paper, figure 2: "persistent state").
 
-    ``voted_for`` is the node that got the vote in this term, 0 if none has; it does not change within the term.
-    ``barred``: the log may have lost entries that this node acknowledged, so it neither votes nor campaigns.
+    ``voted_for`` is the node that got this member's vote in ``term``, 0 if none did. ``barred``: this disk may have
+    lost entries that it acknowledged, so the member neither votes nor campaigns until it has caught up. It is set by a
+    recovery that cut such entries, and at first on every disk that joins a group which exists already.
     """
 
     term: int = 0

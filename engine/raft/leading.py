@@ -1,0 +1,413 @@
+"""What a leader does. Made when an election is won and thrown away with the leadership: nothing of it is left behind.
+
+The leader sends ahead without waiting for answers, within a window per follower; its own disk is one voter among others
+and counts by what is durable on it. Nothing is sent from here: `flush` puts what may go into the state's messages.
+"""
+
+from bezant.engine.raft.interface import MemberStatus
+from bezant.engine.raft.membership import MembershipChange, changed, is_joint, is_voter, left, node_ids
+from bezant.engine.raft.progress import Mode, Progress
+from bezant.engine.raft.quorum import quorum_value
+from bezant.engine.raft.reads import Reads
+from bezant.engine.raft.searching import last_index_of_term, term_runs
+from bezant.engine.raft.state import State
+from bezant.protocol.errors import LedgerError, UsageError
+from bezant.protocol.messages import Configuration
+from bezant.protocol.raft_messages import Append, AppendReply, Heartbeat, HeartbeatReply, TimeoutNow
+
+
+class Leading:
+    """A leader within its term."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self.last_index = state.log.last_index  # what the driver has appended, durable or not
+        # Until this is committed the leader does not know what is: then come reads and changes of members (the paper,
+        # section 8), and only with it are entries of earlier terms committed (5.4.2). For a sole voter its disk decides
+        # alone, so its log's present end does; any other needs an entry of its own term.
+        self.settled_index = self.last_index + (
+            state.configuration.voters != [state.node_id] or is_joint(state.configuration)
+        )
+        self.is_finished = False  # must step down
+        self.reads_ready: list[tuple[int, int]] = []
+        self.snapshot_needed: list[int] = []
+        self.configuration_to_append: Configuration | None = None
+        self.transfer_to = 0
+        self._transfer_ticks = 0
+        self._reads = Reads()
+        self._sessions = 0
+        self._heartbeat_ticks = 0
+        self._is_leave_asked = False
+        self._has_news = False  # something may be sent to someone
+        self._progress: dict[int, Progress] = {}
+        self._update_members()
+        self._maybe_commit()
+
+    # Time.
+
+    def on_tick(self) -> None:
+        """Heartbeats, and what ends when nothing is heard."""
+        state, settings = self._state, self._state.settings
+        self._heartbeat_ticks += 1
+        if self.transfer_to:
+            self._transfer_ticks += 1
+            if self._transfer_ticks >= settings.election_ticks_min:
+                self.transfer_to = 0
+        if self._heartbeat_ticks >= settings.heartbeat_ticks:
+            self._send_heartbeats()
+            if settings.check_quorum and not self._hears_quorum():
+                self.is_finished = True
+            return
+        for progress in self._others():
+            if progress.told_commit_index < min(state.commit_index, progress.match_index):
+                # An idle follower learns of a commit within a tick; a busy one by the next Append.
+                self._send_heartbeat(progress)
+
+    def _hears_quorum(self) -> bool:
+        """Whether a quorum was heard within an election's time (the dissertation, section 6.2)."""
+        own = self._progress.get(self._state.node_id)
+        if own is not None:
+            own.heard_ticks = self._state.now_ticks
+        heard = quorum_value(
+            self._state.configuration, {node: item.heard_ticks for node, item in self._progress.items()}
+        )
+        return self._state.now_ticks - heard < self._state.settings.election_ticks_min
+
+    # The log.
+
+    def on_appended(self, last_index: int, configurations: tuple[tuple[int, Configuration], ...]) -> None:
+        """The driver has appended entries of this term through `last_index`."""
+        if last_index < self.last_index:
+            raise LedgerError(f"a leader's log only grows: appended through {last_index}, before {self.last_index}")
+        self.last_index = last_index
+        self._has_news = True
+        for index, configuration in configurations:
+            if self._state.configuration_index > self._state.commit_index:
+                raise LedgerError(f"a configuration at {index} while the one before it is not committed")
+            self._state.add_configuration(index, configuration)
+            self._is_leave_asked = False
+            self._update_members()
+
+    def on_durable(self) -> None:
+        """More of the log is on the leader's own disk."""
+        own = self._progress.get(self._state.node_id)
+        if own is not None:
+            own.match_index = self._state.durable_index
+        self._maybe_commit()
+
+    def on_append_reply(self, message: AppendReply) -> None:
+        """A follower has entries, or does not have what an Append builds on."""
+        progress = self._progress_of(message)
+        if progress is None:
+            return
+        if message.lost:
+            self._start_over(progress, message)
+        elif message.rejected:
+            if progress.reject(message.match_index, self._next_after(message)):
+                self._has_news = True
+        else:
+            if message.match_index > self.last_index:
+                raise LedgerError(
+                    f"node {message.sender} acknowledges {message.match_index} of {self.last_index} entries"
+                )
+            progress.acknowledge(message.match_index, self._state.log.first_index)
+            self._has_news = True
+            self._maybe_commit()
+            self._maybe_hand_over()
+
+    def _next_after(self, message: AppendReply) -> int:
+        """Where to look next: behind the last entry here that is not of a later term than the follower's hint."""
+        log = self._state.log
+        floor = min(log.first_index - 1, message.hint_index)
+        return last_index_of_term(log, floor, message.hint_index, message.hint_term) + 1
+
+    def _start_over(self, progress: Progress, message: AppendReply) -> None:
+        """What a member had acknowledged is not there any more: it begins a session of its own (``following.py``)."""
+        started = Progress(message.sender, message.lost, 1, self._state.now_ticks)
+        started.round = progress.round
+        started.become_probe(self._next_after(message))
+        self._progress[message.sender] = started
+        self._has_news = True
+
+    def _may_commit(self, index: int) -> bool:
+        """An entry of an earlier term is only committed by one of this term behind it (the paper, figure 8)."""
+        return index >= self.settled_index
+
+    def _maybe_commit(self) -> None:
+        state = self._state
+        index = quorum_value(state.configuration, {node: item.match_index for node, item in self._progress.items()})
+        if index <= state.commit_index or not self._may_commit(index):
+            if state.commit_index >= self.settled_index:
+                self._after_commit()
+            return
+        state.commit(index)
+        self._after_commit()
+
+    def _after_commit(self) -> None:
+        """What waits for a configuration to be committed."""
+        state = self._state
+        if state.configuration_index > state.commit_index:
+            return
+        if is_joint(state.configuration):
+            if not self._is_leave_asked:
+                self._is_leave_asked = True
+                self.configuration_to_append = left(state.configuration)
+        elif state.node_id not in state.configuration.voters and not self.is_finished:
+            # The dissertation, section 4.2.2: a leader that is no voter has led until here. The others should know.
+            self._send_heartbeats()
+            self.is_finished = True
+            successor = self.best_successor()
+            if successor:
+                state.messages.append(TimeoutNow(state.node_id, successor, state.term))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the leader has committed in its term, and so knows all that is committed."""
+        return self._state.commit_index >= self.settled_index
+
+    # Sending.
+
+    def flush(self) -> None:
+        """Put what may go out now into the state's messages."""
+        state = self._state
+        if self._reads.wants_round and self.is_settled:
+            self._reads.begin_round(state.commit_index)
+            self._send_heartbeats()
+            self._confirm_reads()
+        if self._has_news:
+            self._has_news = False
+            for progress in self._others():
+                self._send_entries(progress)
+
+    def _send_entries(self, progress: Progress) -> None:
+        """As many as the member may get; see `Mode`."""
+        settings, log = self._state.settings, self._state.log
+        while progress.next_index <= self.last_index and progress.mode is not Mode.SNAPSHOT and not progress.is_paused:
+            first = progress.next_index
+            if self._needs_snapshot(progress):
+                return
+            last = self.last_index
+            if progress.mode is Mode.REPLICATE and progress.in_flight:
+                count = len(progress.in_flight)
+                if count >= settings.messages_in_flight_max:
+                    return
+                if count > 1:
+                    # A message may be one long entry, so bytes are counted from the first that is not acknowledged.
+                    start = max(progress.match_index + 1, log.first_index)
+                    last = log.end_of_span(start, settings.bytes_in_flight_max)
+                    if last < first:
+                        return
+            last = min(last, self.last_index, log.end_of_span(first, settings.append_bytes_max))
+            self._send_append(progress, last)
+            if progress.mode is Mode.PROBE:
+                progress.is_paused = True
+            else:
+                progress.in_flight.append(last)
+                progress.next_index = last + 1
+        if progress.mode is Mode.PROBE and not progress.is_paused and not self._needs_snapshot(progress):
+            self._send_append(progress, progress.next_index - 1)
+            progress.is_paused = True
+
+    def _needs_snapshot(self, progress: Progress) -> bool:
+        log = self._state.log
+        if progress.next_index >= log.first_index and log.term_at(progress.next_index - 1) is not None:
+            return False
+        progress.become_snapshot()
+        self.snapshot_needed.append(progress.node_id)
+        return True
+
+    def _send_append(self, progress: Progress, last_index: int) -> None:
+        """The entries next_index..last_index; none if they end before they begin."""
+        state = self._state
+        prev_index = progress.next_index - 1
+        prev_term = state.log.term_at(prev_index)
+        if prev_term is None:
+            raise LedgerError(f"entry {prev_index} is to be sent behind, but its term is not known")
+        runs = term_runs(state.log, prev_index + 1, last_index) if last_index > prev_index else ()
+        if runs and runs[-1].term > state.term:
+            raise LedgerError(f"the log has entries of the term {runs[-1].term}, ahead of the leader's {state.term}")
+        progress.told_commit_index = state.commit_index
+        state.messages.append(
+            Append(
+                state.node_id,
+                progress.node_id,
+                state.term,
+                prev_index,
+                prev_term,
+                runs,
+                last_index,
+                state.commit_index,
+                progress.session,
+            )
+        )
+
+    def _send_heartbeats(self) -> None:
+        self._heartbeat_ticks = 0
+        for progress in self._others():
+            self._send_heartbeat(progress)
+
+    def _send_heartbeat(self, progress: Progress) -> None:
+        state = self._state
+        progress.told_commit_index = state.commit_index
+        state.messages.append(
+            Heartbeat(
+                state.node_id, progress.node_id, state.term, state.commit_index, self._reads.round, progress.session
+            )
+        )
+
+    def on_heartbeat_reply(self, message: HeartbeatReply) -> None:
+        """A member is there; if it lacks entries, or does not know that it has them, an Append without entries asks."""
+        progress = self._progress_of(message)
+        if progress is None:
+            return
+        if message.round > progress.round:
+            progress.round = message.round
+            self._confirm_reads()
+        is_behind = progress.match_index < self.last_index or message.matched_index < progress.match_index
+        if is_behind and progress.mode is not Mode.SNAPSHOT:
+            self._ask(progress)
+
+    def _ask(self, progress: Progress) -> None:
+        """Prove or disprove that all sent has arrived: what was lost is rejected, however full the window is."""
+        if self._needs_snapshot(progress):
+            return
+        if progress.mode is Mode.PROBE and not progress.is_paused:
+            self._send_entries(progress)
+        else:
+            self._send_append(progress, progress.next_index - 1)
+
+    # Members.
+
+    def _others(self) -> list[Progress]:
+        return [progress for node, progress in self._progress.items() if node != self._state.node_id]
+
+    def _progress_of(self, message: AppendReply | HeartbeatReply) -> Progress | None:
+        """The sender's, if this is about what it is now: a member that was removed and added again starts anew."""
+        progress = self._progress.get(message.sender)
+        if progress is None or not self._is_current(progress, message.session):
+            return None
+        progress.heard_ticks = self._state.now_ticks
+        return progress
+
+    def _is_current(self, progress: Progress, session: int) -> bool:
+        return progress.session == session
+
+    def _update_members(self) -> None:
+        """Begin with new members, forget those that left; what is known of the others stands."""
+        state = self._state
+        known, self._progress = self._progress, {}
+        for node in sorted(node_ids(state.configuration)):
+            progress = known.get(node)
+            if progress is None:
+                self._sessions += 1
+                progress = Progress(node, self._sessions, self.last_index + 1, state.now_ticks)
+                if node == state.node_id:
+                    progress.match_index = state.durable_index
+            self._progress[node] = progress
+        if self.transfer_to and not is_voter(state.configuration, self.transfer_to):
+            self.transfer_to = 0
+
+    def change_members(self, change: MembershipChange) -> Configuration:
+        """The configuration to append. Raises `UsageError` if it makes no sense, or not now."""
+        self._check_may_change()
+        return changed(self._state.configuration, change)
+
+    def _check_may_change(self) -> None:
+        """One change at a time, and none before this leader knows what its predecessors committed (the dissertation,
+        section 4.1, and Ongaro's correction of 2015 on raft-dev)."""
+        if self._state.configuration_index > self._state.commit_index or is_joint(self._state.configuration):
+            raise UsageError("a change of members is under way: try again when it is done")
+        if not self.is_settled:
+            raise UsageError("the leader has not committed an entry in its term yet: try again")
+        if self.transfer_to:
+            raise UsageError("the leadership is being handed over: try again")
+
+    def on_unreachable(self, node_id: int) -> None:
+        """What was sent ahead may be lost."""
+        progress = self._progress.get(node_id)
+        if progress is not None and progress.mode is Mode.REPLICATE:
+            progress.become_probe(progress.match_index + 1)
+            progress.is_paused = True  # until it is heard again
+
+    def begin_snapshot(self, node_id: int) -> None:
+        """Send the state to a member rather than entries."""
+        progress = self._progress.get(node_id)
+        if progress is not None and node_id != self._state.node_id and progress.mode is not Mode.SNAPSHOT:
+            progress.become_snapshot()
+            self.snapshot_needed.append(node_id)
+
+    def on_snapshot_done(self, node_id: int, index: int | None) -> None:
+        """The state through `index` was installed at a member; None if that failed, and it is tried again later."""
+        progress = self._progress.get(node_id)
+        if progress is None or progress.mode is not Mode.SNAPSHOT:
+            return
+        if index is None:
+            progress.become_probe(progress.match_index + 1)
+            progress.is_paused = True  # until its next answer to a heartbeat
+        else:
+            progress.become_probe(min(index, self.last_index) + 1)
+            self._has_news = True
+
+    # Reads.
+
+    def add_read(self, ticket: int) -> bool:
+        """Whether there is room for another read."""
+        if len(self._reads) >= self._state.settings.reads_waiting_max:
+            return False
+        self._reads.add(ticket)
+        return True
+
+    def reads_lost(self) -> list[int]:
+        """The reads that this leader will not answer."""
+        return self._reads.lost()
+
+    def _confirm_reads(self) -> None:
+        if len(self._reads):
+            rounds = {node: item.round for node, item in self._progress.items()}
+            rounds[self._state.node_id] = self._reads.round
+            self.reads_ready += self._reads.confirmed(quorum_value(self._state.configuration, rounds))
+
+    # Handing over.
+
+    def transfer(self, to: int) -> None:
+        """Let `to` campaign as soon as it has the whole log (the dissertation, section 3.10)."""
+        if to not in self._state.configuration.voters:
+            raise UsageError(f"node {to} does not vote, so it cannot lead")
+        if to == self._state.node_id:
+            return
+        if to != self.transfer_to:
+            self.transfer_to = to
+            self._transfer_ticks = 0
+            self._has_news = True
+            self._maybe_hand_over()
+
+    def best_successor(self) -> int:
+        """The voter heard lately that has most of the log; 0 if there is none."""
+        state = self._state
+        heard_after = state.now_ticks - state.settings.election_ticks_min
+        found = [
+            (item.match_index, -item.node_id)
+            for item in self._others()
+            if item.node_id in state.configuration.voters and item.heard_ticks > heard_after and item.match_index > 0
+        ]
+        return -max(found)[1] if found else 0
+
+    def _maybe_hand_over(self) -> None:
+        progress = self._progress.get(self.transfer_to)
+        if progress is not None and progress.match_index == self.last_index:
+            self._state.messages.append(TimeoutNow(self._state.node_id, self.transfer_to, self._state.term))
+
+    def member_statuses(self) -> list[MemberStatus]:
+        """One for each member, by node id."""
+        state = self._state
+        return [
+            MemberStatus(
+                item.node_id,
+                item.match_index,
+                item.next_index,
+                "self" if item.node_id == state.node_id else item.mode.name.lower(),
+                len(item.in_flight),
+                item.node_id == state.node_id or state.now_ticks - item.heard_ticks < state.settings.election_ticks_min,
+            )
+            for item in self._progress.values()
+        ]

@@ -1,0 +1,90 @@
+"""What a leader knows of one member, and how much it may send it.
+
+PROBE: where the logs part is not known; one `Append` at a time, until it is answered. REPLICATE: `next_index` runs
+ahead of what is acknowledged, within a window. SNAPSHOT: the entries that the member needs cannot be sent; nothing is,
+until the state has reached it by another way.
+"""
+
+import enum
+from collections import deque
+
+
+class Mode(enum.IntEnum):
+    """How entries go to a member."""
+
+    PROBE = 0
+    REPLICATE = 1
+    SNAPSHOT = 2
+
+
+class Progress:
+    """One member as its leader sees it."""
+
+    __slots__ = (
+        "heard_ticks",
+        "in_flight",
+        "is_paused",
+        "match_index",
+        "mode",
+        "next_index",
+        "node_id",
+        "round",
+        "session",
+        "told_commit_index",
+    )
+
+    def __init__(self, node_id: int, session: int, next_index: int, now_ticks: int) -> None:
+        self.node_id = node_id
+        self.session = session  # answers to an earlier session are not about this one
+        self.mode = Mode.PROBE
+        self.match_index = 0  # durable there, and the same as here; below next_index; never falls within a session
+        self.next_index = next_index
+        self.is_paused = False  # PROBE: an Append is on its way
+        self.in_flight: deque[int] = deque()  # REPLICATE: the last index of each Append that is not acknowledged
+        self.heard_ticks = now_ticks
+        self.round = 0  # the last of the leader's questions that it answered
+        self.told_commit_index = 0
+
+    def become_probe(self, next_index: int) -> None:
+        """Look for the place where the logs part, from before `next_index`."""
+        self.mode = Mode.PROBE
+        self.next_index = max(next_index, self.match_index + 1)
+        self.is_paused = False
+        self.in_flight.clear()
+
+    def become_replicate(self) -> None:
+        """Send ahead, from behind what is acknowledged."""
+        self.mode = Mode.REPLICATE
+        self.next_index = self.match_index + 1
+        self.is_paused = False
+        self.in_flight.clear()
+
+    def become_snapshot(self) -> None:
+        """Send nothing."""
+        self.mode = Mode.SNAPSHOT
+        self.is_paused = False
+        self.in_flight.clear()
+
+    def acknowledge(self, match_index: int, first_index: int) -> None:
+        """The member has the log through `match_index`; what the leader can send begins at `first_index`."""
+        if match_index < self.match_index:
+            return
+        in_flight = self.in_flight
+        while in_flight and in_flight[0] <= match_index:
+            in_flight.popleft()
+        self.match_index = match_index
+        self.next_index = max(self.next_index, match_index + 1)
+        if self.mode is Mode.PROBE or (self.mode is Mode.SNAPSHOT and match_index + 1 >= first_index):
+            self.become_replicate()
+
+    def reject(self, prev_index: int, next_index: int) -> bool:
+        """The member lacks `prev_index`, but may have the entry before `next_index`. False if that is old news."""
+        if self.mode is Mode.REPLICATE:
+            if prev_index <= self.match_index:
+                return False
+            self.become_probe(self.match_index + 1)
+            return True
+        if self.mode is not Mode.PROBE or prev_index != self.next_index - 1:
+            return False
+        self.become_probe(min(prev_index, next_index))
+        return True
