@@ -3,6 +3,8 @@
     core = Core(node_id=..., hard_state=..., log=..., durable_index=..., configurations=[(index, configuration), ...],
                 commit_index=..., settings=CoreSettings(), random=random.Random(...))
 
+``configurations``: that of the commit index and all behind it, rising; none if the disk has no log yet.
+
 Into it, from one thread:
 
     tick()                                   every 10 ms
@@ -49,7 +51,7 @@ from bezant.engine.raft.following import Following
 from bezant.engine.raft.hard_state import HardState
 from bezant.engine.raft.interface import Chance, CoreSettings, CoreStatus, LogView, NotLeader, Output
 from bezant.engine.raft.leading import Leading
-from bezant.engine.raft.membership import MembershipChange, is_voter
+from bezant.engine.raft.membership import NOBODY, MembershipChange, is_voter
 from bezant.engine.raft.quorum import can_be_quorum, is_quorum
 from bezant.engine.raft.roles import Role, next_role
 from bezant.engine.raft.searching import known_term
@@ -92,9 +94,7 @@ class Core:
             raise LedgerError(
                 f"committed {commit_index}, durable {durable_index}, but the log ends at {log.last_index}"
             )
-        if not configurations:
-            raise LedgerError("a member needs a configuration, be it one without members")
-        self._state = State(node_id, hard_state, log, settings, list(configurations))
+        self._state = State(node_id, hard_state, log, settings, configurations or [(0, NOBODY)])
         self._state.commit(commit_index)
         self._state.durable_index = durable_index
         self._settings = settings

@@ -5,10 +5,22 @@ leaves by a second entry once the first is committed. Whether a change may begin
 (``leading.py``).
 """
 
+from typing import Final
+
 import msgspec
 
 from bezant.protocol.errors import UsageError
 from bezant.protocol.messages import Configuration, Member
+
+
+class _Nobody(Configuration, frozen=True):
+    """The configuration of a disk that has no log yet: no group, so nothing that a group needs."""
+
+    def __post_init__(self) -> None:
+        pass
+
+
+NOBODY: Final[Configuration] = _Nobody([], [])
 
 
 class MembershipChange(msgspec.Struct, frozen=True):
@@ -46,32 +58,33 @@ def changed(configuration: Configuration, change: MembershipChange) -> Configura
     if is_joint(configuration):
         raise UsageError("a change of members is under way: try again when it is done")
     members = {member.node_id: member for member in configuration.members}
-    known = node_ids(configuration)
     _check(configuration, change, members)
+    added = [member.node_id for member in change.add if member.node_id not in members]
     members.update((member.node_id, member) for member in change.add)
-    removed, demoted = set(change.remove), set(change.demote)
-    added = [member.node_id for member in change.add if member.node_id not in known]
-    voters = [node for node in configuration.voters if node not in removed and node not in demoted] + change.promote
-    learners = [
-        node for node in [*configuration.learners, *added] if node not in removed and node not in change.promote
-    ]
-    if not voters:
-        raise UsageError("a group needs a voter")
+    gone = {*change.demote, *change.remove}
+    voters = [node for node in configuration.voters if node not in gone] + change.promote
+    learners = [node for node in [*configuration.learners, *added] if node not in {*gone, *change.promote}]
     if len(set(voters) ^ set(configuration.voters)) <= 1:
-        return _without_strangers(members, Configuration([], voters, [], learners + change.demote, []))
-    return _without_strangers(members, Configuration([], voters, configuration.voters, learners, change.demote))
+        return _of_members(members, voters, [], learners + change.demote, [])
+    return _of_members(members, voters, configuration.voters, learners, change.demote)
 
 
 def left(configuration: Configuration) -> Configuration:
     """What follows a joint configuration: the new voters alone, and those demoted as learners."""
     members = {member.node_id: member for member in configuration.members}
-    learners = configuration.learners + configuration.learners_next
-    return _without_strangers(members, Configuration([], configuration.voters, [], learners, []))
+    return _of_members(members, configuration.voters, [], configuration.learners + configuration.learners_next, [])
 
 
-def _without_strangers(members: dict[int, Member], wanted: Configuration) -> Configuration:
-    belonging = node_ids(wanted)
-    return msgspec.structs.replace(wanted, members=[member for node, member in members.items() if node in belonging])
+def _of_members(
+    members: dict[int, Member], voters: list[int], outgoing: list[int], learners: list[int], learners_next: list[int]
+) -> Configuration:
+    """The lists, and the members that are in one. Raises `UsageError` for what no group can work with."""
+    belonging = {*voters, *outgoing, *learners}
+    kept = [member for node, member in members.items() if node in belonging]
+    try:
+        return Configuration(kept, voters, outgoing, learners, learners_next)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _check(configuration: Configuration, change: MembershipChange, members: dict[int, Member]) -> None:

@@ -31,7 +31,7 @@ class State:
         self.truncation_count = (
             0  # how often the log was cut or replaced: a sync begun before says nothing of what is now
         )
-        self.configurations = configurations  # (index, configuration), rising; the last is in force
+        self.configurations = list(configurations)  # (index, configuration), rising; the last is in force
         self.now_ticks = 0
         self.messages: list[RaftMessage] = []
         self.accepted: Accepted | None = None

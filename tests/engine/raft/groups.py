@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterable
 
 from bezant.engine.raft.core import Core
 from bezant.engine.raft.interface import CoreSettings
+from bezant.engine.raft.membership import NOBODY
 from bezant.protocol.messages import Configuration
 from bezant.protocol.raft_messages import RaftMessage
 
-from .peers import NOBODY, Letter, MemoryLog, Peer
+from .peers import Letter, MemoryLog, Peer
+from .peers import configuration as configuration_of
 
 
 class Group:
@@ -22,7 +24,7 @@ class Group:
         logs: dict[int, MemoryLog] | None = None,
         configuration: Configuration | None = None,
     ) -> None:
-        self.configuration = configuration or Configuration([], list(range(1, count + 1)))
+        self.configuration = configuration or configuration_of(list(range(1, count + 1)))
         self.settings = settings or CoreSettings()
         self.core_type = core_type
         self.peers: dict[int, Peer] = {}

@@ -5,17 +5,30 @@ apart if they are not the same, which Raft must never let happen.
 """
 
 import random
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from bezant.engine.raft.core import Core
 from bezant.engine.raft.hard_state import HardState
 from bezant.engine.raft.interface import CoreSettings, Output
 from bezant.engine.raft.roles import Role
-from bezant.protocol.messages import Configuration
+from bezant.protocol.messages import Configuration, Member
 from bezant.protocol.raft_messages import Append, RaftMessage
 
 ENTRY_SIZE = 100
-NOBODY = Configuration([], [])
+
+
+def configuration(
+    voters: list[int], outgoing: Sequence[int] = (), learners: Sequence[int] = (), learners_next: Sequence[int] = ()
+) -> Configuration:
+    """A configuration of members whose addresses do not matter."""
+    nodes = sorted({*voters, *outgoing, *learners})
+    return Configuration([member(node) for node in nodes], voters, [*outgoing], [*learners], [*learners_next])
+
+
+def member(node: int) -> Member:
+    """A member without addresses, on its first disk."""
+    return Member(node, 1, "", "")
 
 
 class Entry(NamedTuple):
