@@ -1,0 +1,134 @@
+"""`bezant members` asks for what was typed, and tells what it was answered."""
+
+import json
+
+import pytest
+
+from bezant.cli.main import main
+from bezant.cli.members import _HEADINGS
+from bezant.net.client import members
+from bezant.protocol.errors import BezantError, ConnectionFailed, RequestTimedOut
+from bezant.protocol.frames import Operation
+from bezant.protocol.messages import (
+    ChangeMembers,
+    Configuration,
+    Member,
+    MembersChanged,
+    MembersStatus,
+    MemberStatus,
+    decode_message,
+    encode_message,
+)
+
+CONFIGURATION = Configuration([Member(1, 9, "a:1", "a:2")], [1])
+STATUS = MembersStatus(
+    1,
+    1,
+    5,
+    120,
+    [
+        MemberStatus(1, 9, "h1:1", "h1:2", "leader", "voter", 5, 120, 120, 120, True, 0, 0, 100.0, 0),
+        MemberStatus(2, 8, "h2:1", "h2:2", "unknown", "learner", lag_entries=1200, problem="not heard for 3 s"),
+        MemberStatus(3, 7, "", "", "follower", "leaving", 5, 99, 99, 98, True, 21, 4096, 37.25, -1_500_000),
+    ],
+    joint=True,
+    problem="2 voters only",
+)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Operation, bytes]]:
+    """What nodes were asked; they answer as if all was done."""
+    questions: list[tuple[str, Operation, bytes]] = []
+
+    async def ask(address: str, operation: Operation, body: bytes, timeout_s: float) -> bytes:
+        questions.append((address, operation, body))
+        if operation is Operation.MEMBERS:
+            return encode_message(STATUS)
+        return encode_message(MembersChanged(2, 5, 7, CONFIGURATION, "4 voters"))
+
+    monkeypatch.setattr(members, "ask_node", ask)
+    return questions
+
+
+def test_the_status_is_a_table(asked, capsys) -> None:
+    assert main(["members", "status", "--connect", "h9:1,h2:2"]) == 0
+    first, change, problem, headings, *rows = capsys.readouterr().out.splitlines()
+    assert first == "node 1 leads in term 5; committed up to entry 120, says node 1"
+    assert change == "a change of voters is under way"
+    assert problem == "problem: 2 voters only"
+    assert headings.split() == list(_HEADINGS)
+    assert " ".join(rows[0].split()) == "1 leader voter h1:2 yes 5 120 0 (0 bytes) 100.0 % +0.0 ms"
+    assert " ".join(rows[1].split()) == "2 unknown learner h2:2 no 0 0 1,200 - - not heard for 3 s"
+    assert " ".join(rows[2].split()) == "3 follower leaving - yes 5 99 21 (4,096 bytes) 37.2 % -1.5 ms"
+    assert asked[0] == ("h9:1", Operation.MEMBERS, b"")
+
+
+def test_the_status_as_json_is_the_message(asked, capsys) -> None:
+    assert main(["members", "status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(_plain(STATUS)))
+    assert asked[0][0] == "127.0.0.1:7420"
+
+
+def _plain(status: MembersStatus) -> dict[str, object]:
+    rows = [{name: getattr(row, name) for name in row.__struct_fields__} for row in status.members]
+    return {name: getattr(status, name) for name in status.__struct_fields__} | {"members": rows}
+
+
+@pytest.mark.parametrize(
+    ("line", "change", "told"),
+    [
+        (
+            "add 4 --incarnation 9223372036854775807 --peer h4:1 --client h4:2",
+            ChangeMembers("add", 4, (1 << 63) - 1, "h4:1", "h4:2"),
+            "node 4 is a learner; let it vote: bezant members promote 4",
+        ),
+        ("remove 3", ChangeMembers("remove", 3), "node 3 is no member any more: stop it"),
+        ("promote 4 --expected-term 5", ChangeMembers("promote", 4, expected_term=5), "node 4 votes"),
+        ("demote 4", ChangeMembers("demote", 4), "node 4 does not vote any more"),
+        ("transfer 2", ChangeMembers("transfer", 2), "node 2 leads"),
+    ],
+)
+def test_a_change_is_asked_for_and_told(asked, capsys, line: str, change: ChangeMembers, told: str) -> None:
+    assert main(["members", *line.split(), "--connect", "h1:2"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{told}\n"
+    assert captured.err == "bezant: 4 voters\n"
+    ((address, operation, body),) = asked
+    assert (address, operation) == ("h1:2", Operation.CHANGE_MEMBERS)
+    assert decode_message(body, ChangeMembers) == change
+    assert main(["members", *line.split(), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["index"] == 7
+
+
+@pytest.mark.parametrize("error", [RequestTimedOut("no answer"), ConnectionFailed("nobody there")])
+def test_no_answer_is_not_told_as_a_refusal(monkeypatch, capsys, error: BezantError) -> None:
+    async def fail(*_: object) -> bytes:
+        raise error
+
+    monkeypatch.setattr(members, "ask_node", fail)
+    assert main(["members", "remove", "3", "--timeout", "0.01"]) == 1
+    told = f"no leader answered within 0.01 s; the last that was heard: {error}; it may be done or not; see: bezant mem"
+    assert capsys.readouterr().err.startswith(f"bezant: failed: {told}")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "sack 3",
+        "remove",
+        "remove 0",
+        "add 4",
+        "add 4 --incarnation 0 --peer a:1 --client a:2",
+        "add 4 --incarnation 9223372036854775808 --peer a:1 --client a:2",
+        "add 4 --incarnation 1 --peer a --client a:2",
+        "status --connect a:1,b",
+        "promote 4 --incarnation 1",
+    ],
+)
+def test_a_wrong_line_ends_with_usage(line: str, capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["members", *line.split()])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: bezant ")
