@@ -172,7 +172,7 @@ class _Demo:
         findings = self._findings
         findings.step("Start a node on an empty folder (the first start on a machine compiles the kernels)")
         started_s = time.monotonic()
-        async with NodeProcess(self._data, self._log_path) as node:
+        async with NodeProcess(self._data, log_path=self._log_path) as node:
             findings.note(f"it listens on {node.address} after {time.monotonic() - started_s:.1f} s")
             async with bezant.connect(node.address, timeout_s=CONNECT_TIMEOUT_S) as wallet:
                 if not (await wallet.statistics()).durable:
@@ -227,7 +227,7 @@ class _Demo:
         findings = self._findings
         findings.step("Restart it on the same folder and ask for everything again")
         started_s = time.monotonic()
-        async with NodeProcess(self._data, self._log_path) as node:
+        async with NodeProcess(self._data, log_path=self._log_path) as node:
             findings.note(f"it recovered and listens after {time.monotonic() - started_s:.1f} s")
             async with bezant.connect(node.address, timeout_s=CONNECT_TIMEOUT_S) as wallet:
                 await self._check_acknowledged(wallet)

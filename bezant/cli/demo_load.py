@@ -6,7 +6,7 @@ engine: after a crash, every balance that the node reports must equal them.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -125,7 +125,7 @@ async def push(wallet: Submitter, load: DemoLoad, transfer_count: int, on_done: 
 
 
 async def push_until_crash(
-    wallet: "bezant.Wallet", load: DemoLoad, acknowledged_count: int, crash: Callable[[], Awaitable[None]]
+    wallet: "bezant.Wallet", load: DemoLoad, acknowledged_count: int, crash: Callable[[], None]
 ) -> tuple[list[Acknowledged], list[Batch]]:
     """Send batches without end; once so many are answered, send BATCHES_AT_CRASH and call `crash` among their answers.
 
@@ -142,7 +142,7 @@ async def push_until_crash(
             await pipeline.send(batch)
         # With one more answer the node is in the midst of them.
         acknowledged.append(Acknowledged(*await pipeline.take()))
-        await crash()
+        crash()
         # The SDK would send what is pending again, to the next node at this address. Here nobody shall help: closing
         # makes every batch that was not answered unknown.
         await wallet.close()

@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from bezant.cli.node_process import NodeProcess, ProcessFailed
 from bezant.engine.diagnosis import Diagnosis, Verdict
 from bezant.engine.doctor import examine
 from bezant.engine.replica import shard_directory
@@ -26,10 +27,9 @@ from bezant.perf.crash.checks import audit, check_order, retry, send_known_again
 from bezant.perf.crash.faults import FaultKind, Faults, RigFailed
 from bezant.perf.crash.load import Sender
 from bezant.perf.crash.model import NO_COMMANDS, NO_RESULTS, Model
-from bezant.perf.crash.node import CrashNode
+from bezant.perf.crash.node import start_node
 from bezant.perf.crash.plan import OpenHold, Planner, Scene, account_bytes, setup_frame
 from bezant.perf.load.control import ControlClient
-from bezant.perf.load.processes import ProcessFailed
 from bezant.protocol.errors import BezantError, ConnectionFailed
 from bezant.protocol.frames import Operation
 from bezant.protocol.records import RESULT
@@ -164,7 +164,7 @@ class Rig:
                 self.summary.rounds += 1
                 is_last = number == self._settings.rounds_per_folder
                 await self._load(node, folder, stop=is_last)
-                node.stop()
+                node.end()
                 self._look(folder, is_stopped=is_last)
                 first_digests = self._verify(folder) if is_last else None
                 if self._before_restart is not None:
@@ -181,18 +181,18 @@ class Rig:
                     self._compare(folder, first_digests, self._verify(folder))
                     return
         finally:
-            node.stop()
+            node.end()
 
     # ---- the node ----
 
-    def _start(self, folder: "_Folder") -> CrashNode:
+    def _start(self, folder: "_Folder") -> NodeProcess:
         """Start the node that must come up."""
         began = time.monotonic()
-        node = CrashNode.start(folder.data, self._settings.segment_size_mib, self._settings.checkpoint_ids)
+        node = start_node(folder.data, self._settings.segment_size_mib, self._settings.checkpoint_ids)
         try:
             node.await_ready()
         except BaseException:
-            node.stop()
+            node.end()
             raise
         self._start_up_s = time.monotonic() - began
         return node
@@ -204,9 +204,12 @@ class Rig:
         """
         if self._random.random() >= START_UP_SHARE or self.summary.kills + 1 >= self._settings.kills:
             return
-        with CrashNode.start(folder.data, self._settings.segment_size_mib, self._settings.checkpoint_ids) as node:
+        node = start_node(folder.data, self._settings.segment_size_mib, self._settings.checkpoint_ids)
+        try:
             if not node.kill_after(self._random.uniform(0.0, self._start_up_s)):
                 raise _Refused(node.describe_end())
+        finally:
+            node.end()
         self.summary.kills_in_start_up += 1
         self._count_kill()
         self._look(folder, is_stopped=False)
@@ -216,17 +219,17 @@ class Rig:
         if self._on_progress is not None:
             self._on_progress(1)
 
-    def _stop(self, node: CrashNode) -> None:
+    def _stop(self, node: NodeProcess) -> None:
         try:
             node.ask_to_stop()
             node.await_stop()
-        except RigFailed as error:
+        except ProcessFailed as error:
             raise _Refused(str(error)) from error
         self.summary.stops += 1
 
     # ---- the load ----
 
-    async def _set_up(self, node: CrashNode, folder: "_Folder") -> None:
+    async def _set_up(self, node: NodeProcess, folder: "_Folder") -> None:
         frame = setup_frame(self._random, self._settings.wallets)
         async with ControlClient(node.address) as client:
             sent = folder.book.send(frame)
@@ -255,7 +258,7 @@ class Rig:
             for number in range(settings.connections)
         ]
 
-    async def _load(self, node: CrashNode, folder: "_Folder", *, stop: bool) -> None:
+    async def _load(self, node: NodeProcess, folder: "_Folder", *, stop: bool) -> None:
         """Load the node and end it in the midst; afterwards the folder knows what is unanswered."""
         senders = self._plan(folder)
         for sender in senders:
@@ -277,7 +280,7 @@ class Rig:
         else:
             try:
                 node.kill()
-            except RigFailed as error:
+            except ProcessFailed as error:
                 raise _Refused(str(error)) from error
             self.summary.kills_at_rotation += at_rotation
             self.summary.kills_at_checkpoint += at_checkpoint
@@ -288,14 +291,14 @@ class Rig:
                 raise RigFailed(f"a connection ended with {sender.failure!r}")
         folder.senders = senders
 
-    async def _stop_under_load(self, node: CrashNode, senders: list[Sender]) -> None:
+    async def _stop_under_load(self, node: NodeProcess, senders: list[Sender]) -> None:
         """SIGTERM; the answers that the node still gives are taken while it stops."""
         node.ask_to_stop()
         for sender in senders:
             await sender.wait_ended()
         try:
             node.await_stop()
-        except RigFailed as error:
+        except ProcessFailed as error:
             raise _Refused(str(error)) from error
         self.summary.stops += 1
 
@@ -341,7 +344,7 @@ class Rig:
                 text = f"{name} was {first[name]} before the restart, and is {second[name]} after it"
                 self._faults.add(FaultKind.CHANGED, text)
 
-    async def _check(self, node: CrashNode, folder: "_Folder") -> None:
+    async def _check(self, node: NodeProcess, folder: "_Folder") -> None:
         """Everything that the node is asked after a restart."""
         book, model, senders = folder.book, folder.model, folder.senders
         try:

@@ -1,34 +1,26 @@
-"""The processes of a measurement: the node and the load, each started, watched and stopped by its own handle.
+"""The processes of a measurement beside the node: the load, and how a child is heard and stopped.
 
-Children have a process group of their own, so that an interrupt at the terminal reaches the command alone, which then
-stops them in order; and if the command is killed, the system ends them. Every wait has a limit.
+The node is `bezant.cli.node_process`. Every wait has a limit.
 """
 
-import ctypes
 import os
 import select
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import IO, Final, Self
 
 import msgspec
 
+from bezant.cli.node_process import ProcessFailed, spawn
 from bezant.perf.load.plan import LoadFailure, LoadLine, LoadOutcome, LoadPlan, LoadProgress
 from bezant.protocol import errors
 from bezant.protocol.errors import BezantError
 
-NODE_COMMAND: Final = (sys.executable, "-m", "bezant", "serve")
-NODE_START_TIMEOUT_S: Final = 120.0
-"""A node that starts for the first time compiles its kernels."""
-NODE_STOP_TIMEOUT_S: Final = 60.0
 LOAD_LINE_TIMEOUT_S: Final = 180.0
 """Between two lines of the load process; it reports several times a second once its kernels are compiled."""
 LOAD_STOP_TIMEOUT_S: Final = 10.0
@@ -37,40 +29,6 @@ _STANDARD_ERROR_TAIL_SIZE: Final = 2000
 _TOLD_AS_THEY_ARE: Final = frozenset(
     {"UsageError", "ConnectionFailed", "RequestTimedOut", "RemoteProtocolError", "LocalProtocolError"}
 )
-
-
-class ProcessFailed(BezantError):  # noqa: N818 - it says what happened, as in `bezant.protocol.errors`
-    """A process of the measurement did not start, or ended before its work was done."""
-
-
-_SET_PARENT_DEATH_SIGNAL: Final = 1
-_SIGNALS_HELD: Final = (signal.SIGINT, signal.SIGTERM)
-_LIBC: Final = ctypes.CDLL(None)
-
-
-def _end_with_parent() -> None:
-    """In a child, before it becomes its program: have the system send it SIGTERM when its parent ends; prctl(2)."""
-    _LIBC.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Put SIGINT and SIGTERM off while the block runs.
-
-    Their exceptions would be lost in the hooks that run at a fork, or lose us the handle of a process just made.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread gets signals, and only it may change what they do
-        return
-    held: list[int] = []
-    before = {number: signal.signal(number, lambda caught, _frame: held.append(caught)) for number in _SIGNALS_HELD}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    for caught in held:
-        signal.raise_signal(caught)
 
 
 class LineReader:
@@ -108,18 +66,13 @@ class ChildProcess:
         self._standard_error = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `stop`
         self._process: subprocess.Popen[bytes] | None = None
         try:
-            with _signals_held():
-                self._process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=self._standard_error,
-                    process_group=0,
-                    preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, with nothing to wait for
-                )
-        except OSError as error:
-            self.stop()
-            raise ProcessFailed(f"{name} does not start: {error}") from error
+            self._process = spawn(
+                name,
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._standard_error,
+            )
         except BaseException:
             self.stop()
             raise
@@ -198,27 +151,6 @@ class ChildProcess:
                 process.wait()
         for pipe in (process.stdin, process.stdout):
             self._pipe(pipe).close()
-
-
-class NodeProcess(ChildProcess):
-    """A node of our own on a data folder, with the addresses that it printed."""
-
-    def __init__(self, data: Path, command: Sequence[str] = NODE_COMMAND) -> None:
-        listen = ("--listen", "127.0.0.1:0", "--echo", "127.0.0.1:0")
-        super().__init__("the node", (*command, "--data", str(data), *listen), NODE_STOP_TIMEOUT_S)
-        try:
-            self.address = self._read_address(b"listening on ")
-            self.echo = self._read_address(b"echo on ")
-        except BaseException:
-            self.stop()
-            raise
-
-    def _read_address(self, prefix: bytes) -> str:
-        deadline = time.monotonic() + NODE_START_TIMEOUT_S
-        while True:
-            line = self.read_line(max(0.0, deadline - time.monotonic()))
-            if line.startswith(prefix):
-                return line.removeprefix(prefix).decode("ascii", "replace").strip()
 
 
 def run_load(module: str, plan: LoadPlan, on_progress: Callable[[int], None]) -> LoadOutcome:

@@ -14,12 +14,13 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from bezant.cli.node_process import LISTEN_ANYWHERE, NODE_COMMAND, NodeProcess, ProcessFailed
 from bezant.engine.log.file_system import file_system_type, is_memory
 from bezant.perf.load.floor import SyncFloor
 from bezant.perf.load.limits import check_in_flight, check_mixed
 from bezant.perf.load.memory import MemoryPeak
 from bezant.perf.load.plan import IdKind, LoadMix, LoadOutcome, LoadPlan
-from bezant.perf.load.processes import NODE_COMMAND, NodeProcess, ProcessFailed, run_load
+from bezant.perf.load.processes import run_load
 from bezant.perf.load.report import Report, Surroundings, make_report
 from bezant.perf.load.zipf import ZIPF_EXPONENT_MAX
 from bezant.protocol.errors import BezantError, UsageError
@@ -128,7 +129,7 @@ def _measure_own(settings: Settings, folder: Path, on_progress: Callable[[int], 
     data = folder / "data"
     floor = SyncFloor(folder)
     floor.measure()
-    with NodeProcess(data, settings.node_command) as node:
+    with NodeProcess(data, echo=LISTEN_ANYWHERE, command=settings.node_command) as node:
         plan = _own_plan(settings, node, data)
         memory = MemoryPeak(node.process_id)
 

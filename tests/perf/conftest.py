@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bezant.cli.node_process import LISTEN_ANYWHERE, NodeProcess
 from bezant.perf.load import floor
 from bezant.perf.load.books import LoadAccounts
-from bezant.perf.load.processes import NodeProcess
 from bezant.perf.load.ring import FrameRing
 
 FAKE_NODE = (sys.executable, str(Path(__file__).with_name("fake_node.py")), "serve")
@@ -29,19 +29,19 @@ def start_fake_node(tmp_path: Path) -> Iterator[StartNode]:
     started: list[NodeProcess] = []
 
     def start(*arguments: str) -> NodeProcess:
-        node = NodeProcess(tmp_path / "data", (*FAKE_NODE, *arguments))
+        node = NodeProcess(tmp_path / "data", echo=LISTEN_ANYWHERE, command=(*FAKE_NODE, *arguments))
         started.append(node)
-        return node
+        return node.__enter__()
 
     yield start
     for node in started:
-        node.stop()
+        node.end()
 
 
 @pytest.fixture(scope="session")
 def good_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     """A fake node without a fault, for all tests that read its counters only as differences."""
-    with NodeProcess(tmp_path_factory.mktemp("good") / "data", FAKE_NODE) as node:
+    with NodeProcess(tmp_path_factory.mktemp("good") / "data", echo=LISTEN_ANYWHERE, command=FAKE_NODE) as node:
         yield node
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bezant.cli.main import main
-from bezant.perf.load.processes import NodeProcess
+from bezant.cli.node_process import LISTEN_ANYWHERE, NodeProcess
 from bezant.perf.load.report import Report
 from bezant.perf.load.session import Settings, measure
 from bezant.protocol.errors import UsageError
@@ -30,7 +30,7 @@ def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
 
 @pytest.fixture(scope="module")
 def real_node(tmp_path_factory: pytest.TempPathFactory):
-    with NodeProcess(tmp_path_factory.mktemp("node") / "data") as node:
+    with NodeProcess(tmp_path_factory.mktemp("node") / "data", echo=LISTEN_ANYWHERE) as node:
         yield node
 
 

@@ -1,16 +1,16 @@
 """Claim: processes are started, heard and stopped within limits, and what went wrong with them is told."""
 
 import os
-import signal
 import sys
 from pathlib import Path
 
 import pytest
 
+from bezant.cli.node_process import ProcessFailed
 from bezant.perf.load import processes
 from bezant.perf.load.memory import MemoryPeak, family, peak_bytes
 from bezant.perf.load.plan import LoadPlan
-from bezant.perf.load.processes import ChildProcess, LineReader, NodeProcess, ProcessFailed, run_load
+from bezant.perf.load.processes import ChildProcess, LineReader, run_load
 from bezant.perf.load.processor import ProcessorTimes, process_cpu_seconds
 from bezant.protocol.errors import ConnectionFailed
 
@@ -69,15 +69,6 @@ def test_a_child_that_ignores_sigterm_is_killed() -> None:
     assert gone(process.process_id)
 
 
-def test_a_signal_while_a_process_starts_waits_for_its_handle() -> None:
-    told = []
-    with pytest.raises(KeyboardInterrupt), processes._signals_held():
-        signal.raise_signal(signal.SIGINT)
-        told.append("the block went on")
-    assert told == ["the block went on"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
 def test_an_early_end_is_told_with_what_stood_on_stderr() -> None:
     with child("import sys; sys.exit('no room')") as process, pytest.raises(ProcessFailed, match=r"status 1.*no room"):
         process.read_line(LONG_S)
@@ -91,19 +82,6 @@ def test_a_child_that_says_nothing_is_not_waited_for_for_ever() -> None:
 def test_a_program_that_is_not_there_is_told() -> None:
     with pytest.raises(ProcessFailed, match="does not start"):
         ChildProcess("the child", ("/nowhere/at/all",), LONG_S)
-
-
-def test_a_node_tells_its_addresses(good_node) -> None:
-    node = good_node
-    assert node.address.startswith("127.0.0.1:")
-    assert node.echo.startswith("127.0.0.1:")
-    assert node.address != node.echo
-
-
-def test_a_node_that_does_not_start_is_told(tmp_path: Path) -> None:
-    command = (sys.executable, "-c", "import sys; sys.exit('the data folder is of a newer version')")
-    with pytest.raises(ProcessFailed, match="newer version"):
-        NodeProcess(tmp_path, command)
 
 
 @pytest.mark.parametrize(
