@@ -229,3 +229,10 @@ def test_nobody_there_is_told(bezant) -> None:
     status, out, err = bezant("accounts", "--connect", "127.0.0.1:1")
     assert (status, out) == (1, "")
     assert err.startswith("bezant: no connection: the node at 127.0.0.1:1 cannot be reached")
+
+
+def test_one_of_several_addresses_is_enough(bezant, start_node) -> None:
+    with start_node() as node:
+        status, out, _ = bezant("accounts", "--connect", f"127.0.0.1:1,{node.address}")
+        assert (status, out) == bezant("accounts", "--connect", node.address)[:2]
+    assert status == 0

@@ -80,6 +80,8 @@ def test_what_is_not_ours_is_not_swallowed(run_fake) -> None:
         "serve --data d --free-space-floor-mib -1",
         "transfer a b 1.00",
         "transfer a b 1.00 EUR --connect h:1 --data d",
+        "transfer a b 1.00 EUR --connect h:1,nowhere",
+        "transfer a b 1.00 EUR --connect h:1,",
         "transfer a b 1.00 EUR --timeout 0",
         "transfer a b 1.00 EUR --timeout nan",
         "transfer a b 1.00 EUR --time 5",

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import uvloop
 
+from .group import Group
 from .scripted import ScriptedServer
 
 
@@ -21,3 +22,12 @@ async def server() -> AsyncIterator[ScriptedServer]:
     await scripted.start()
     yield scripted
     await scripted.stop()
+
+
+@pytest.fixture
+async def group() -> AsyncIterator[Group]:
+    """Three started nodes of which the first leads, stopped after the test."""
+    started = Group()
+    await started.start()
+    yield started
+    await started.stop()

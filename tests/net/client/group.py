@@ -10,7 +10,7 @@ from bezant.protocol.frames import FrameError, Operation
 from bezant.protocol.kinds import ResultFlag
 from bezant.protocol.records import RESULT, Records
 
-from .scripted import WELCOME, ScriptedServer, Seen
+from .scripted import WELCOME, ScriptedServer, Seen, say_nothing
 
 REQUESTS = [operation for operation in Operation if operation not in (Operation.HELLO, Operation.ERROR)]
 
@@ -57,6 +57,11 @@ class Group:
             named = "" if leader is None else self.addresses[leader]
             node.welcome = msgspec.structs.replace(WELCOME, node_id=number, leader=named, members=self.addresses)
 
+    def silence(self, number: int) -> None:
+        """Let a node take everything in and say nothing from now on."""
+        for operation in Operation:
+            self.nodes[number].handlers[operation] = say_nothing
+
     def execute(self, commands: Records) -> bytes:
         results = np.zeros(len(commands), RESULT)
         for result, identifier in zip(results, commands["id_head"].tolist(), strict=True):
@@ -75,15 +80,19 @@ class Group:
 
     async def handle(self, number: int, seen: Seen) -> None:
         """Answer as node `number`."""
-        node, connection = self.nodes[number], (number, seen.peer.number)
-        if number != self.leader:
-            self._refused.add(connection)
-        if connection in self._refused:
+        node = self.nodes[number]
+        if self.refuses(number, seen):
             await seen.peer.refuse(seen, FrameError.NOT_LEADER, leader=node.welcome.leader)
         elif seen.header.operation == Operation.COMMANDS:
             await seen.peer.reply(seen, self.execute(seen.commands))
         else:
             await node.answer(seen)
+
+    def refuses(self, number: int, seen: Seen) -> bool:
+        """Whether node `number` does not lead, or did not when something came on the same connection before."""
+        if number != self.leader:
+            self._refused.add((number, seen.peer.number))
+        return (number, seen.peer.number) in self._refused
 
     def greeted(self, number: int) -> int:
         """How often a node was asked for its welcome."""

@@ -12,7 +12,8 @@ from bezant.protocol.codes import ResultCode
 from bezant.protocol.frames import FRAME_HEADER_SIZE, FrameError, Operation
 from bezant.protocol.records import COMMAND_SIZE, RESULT, Records, id_bytes
 
-from .scripted import WELCOME, ScriptedServer, Seen
+from .group import Group
+from .scripted import WELCOME, Handler, ScriptedServer, Seen
 
 CALLERS = 40
 TRANSFERS_PER_CALLER = 15
@@ -90,6 +91,11 @@ async def test_known_outcomes_are_true_and_nothing_happens_twice(server: Scripte
     async with bezant.connect(server.address, timeout_s=TIMEOUT_S) as wallet:
         await asyncio.gather(*(caller(wallet) for _ in range(CALLERS)))
     assert len(outcomes) == CALLERS * TRANSFERS_PER_CALLER
+    check_outcomes(node, outcomes, seed)
+
+
+def check_outcomes(node: Node, outcomes: list[bezant.Result], seed: int) -> None:
+    """What is said to be committed is so, and what is said to be rejected never happened."""
     for outcome in outcomes:
         if outcome.outcome is bezant.Outcome.COMMITTED:
             assert node.positions[outcome.id] == outcome.position
@@ -97,3 +103,44 @@ async def test_known_outcomes_are_true_and_nothing_happens_twice(server: Scripte
             assert outcome.id not in node.positions, f"seed {seed}: {outcome} was executed"
     assert node.executed_count == len(node.positions)
     assert any(outcome.committed for outcome in outcomes)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_so_are_those_of_a_group_while_the_lead_moves(group: Group, seed: int) -> None:
+    """Every node does what a single one does at random, and now and then another leads, known to all or not."""
+    ledger = Node(group.nodes[0], seed)
+    chance = random.Random(-1 - seed)
+
+    def move() -> None:
+        group.lead(chance.randrange(3))
+        group.believe([chance.choice([group.leader, group.leader, 0, 1, 2, None]) for _ in group.nodes])
+
+    def handler(number: int) -> Handler:
+        async def handle(seen: Seen) -> None:
+            event = chance.choice(["normal"] * 6 + ["move", "unknown", "unknown and executed"])
+            if event == "normal" and not group.refuses(number, seen):
+                await ledger.handle(seen)
+                return
+            if event == "unknown and executed" and not group.refuses(number, seen):
+                ledger.execute(seen.commands)
+            move()
+            if event.startswith("unknown"):
+                await seen.peer.refuse(seen, FrameError.OUTCOME_UNKNOWN, leader=group.nodes[number].welcome.leader)
+            else:
+                await seen.peer.refuse(seen, FrameError.NOT_LEADER, leader=group.nodes[number].welcome.leader)
+
+        return handle
+
+    for number, node in enumerate(group.nodes):
+        node.handlers[Operation.COMMANDS] = handler(number)
+    outcomes: list[bezant.Result] = []
+
+    async def caller(wallet: bezant.Wallet) -> None:
+        for _ in range(TRANSFERS_PER_CALLER):
+            outcomes.append(await wallet.transfer("a", "b", "1", "EUR"))
+            await asyncio.sleep(0)
+
+    async with bezant.connect(group.text, timeout_s=TIMEOUT_S) as wallet:
+        await asyncio.gather(*(caller(wallet) for _ in range(CALLERS)))
+    assert len(outcomes) == CALLERS * TRANSFERS_PER_CALLER
+    check_outcomes(ledger, outcomes, seed)

@@ -148,6 +148,34 @@ async def test_what_a_lost_connection_leaves_goes_out_again_with_its_ids_and_in_
     assert [request.unsure_count for request in requests] == [1, 0, 1, 0]
 
 
+async def test_what_the_leader_must_be_asked_waits_for_the_next_connection() -> None:
+    pipeline = roomy()
+    requests = [add(pipeline) for _ in range(5)]
+    assert taken(pipeline) == [1, 2, 3, 4, 5]
+    assert pipeline.oldest_in_flight == 1
+    reply(pipeline, 2)
+    refuse(pipeline, 1, FrameError.NOT_LEADER)
+    refuse(pipeline, 3, FrameError.OUTCOME_UNKNOWN)
+    assert pipeline.oldest_in_flight == 4
+    assert (pipeline.waiting_count, pipeline.bytes_in_flight, taken(pipeline)) == (4, 2 * SIZE, [])
+    late = add(pipeline)
+    pipeline.on_connection_lost()
+    assert pipeline.oldest_in_flight is None
+    assert taken(pipeline) == [1, 3, 4, 5, late.request_id]
+    assert [request.unsure_count for request in requests] == [0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("code", sorted(ASK_LEADER))
+async def test_a_request_given_up_needs_no_leader(code: FrameError) -> None:
+    pipeline = roomy()
+    add(pipeline, deadline_s=1.0)
+    taken(pipeline)
+    pipeline.expire(1.0)
+    refuse(pipeline, 1, code)
+    pipeline.on_connection_lost()
+    assert (pipeline.waiting_count, pipeline.bytes_in_flight, taken(pipeline)) == (0, 0, [])
+
+
 async def test_a_late_reply_does_not_outlive_its_connection() -> None:
     pipeline = roomy()
     add(pipeline, deadline_s=1.0)
