@@ -121,7 +121,7 @@ class NodeProcess:
         self._command = tuple(command)
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
-        self._read_to = 0
+        self._log_start = self._read_to = 0
         self._is_paused = False
 
     def __enter__(self) -> Self:
@@ -160,7 +160,7 @@ class NodeProcess:
             raise ProcessFailed(f"{self.name} runs already")
         if self._log is None:
             self._log = self._open_log()
-        self._read_to = os.fstat(self._log.fileno()).st_size
+        self._log_start = self._read_to = os.fstat(self._log.fileno()).st_size
         words = [*self._command, "--data", str(self._data)]
         for option, listen, known in (
             ("--listen", self._listen, self.address),
@@ -314,7 +314,7 @@ class NodeProcess:
             self._log = None
 
     def describe_end(self) -> str:
-        """That it ended, how, and what it said last."""
+        """That it ended, how, and what it said last since it was started."""
         return f"{self.name} ended early (status {self.status}){self._last_words(': ')}"
 
     def _check_runs(self) -> None:
@@ -334,7 +334,7 @@ class NodeProcess:
     def _last_words(self, prefix: str) -> str:
         file = self._log_file
         size = os.fstat(file.fileno()).st_size
-        told = os.pread(file.fileno(), _LOG_TAIL_SIZE, max(0, size - _LOG_TAIL_SIZE))
+        told = os.pread(file.fileno(), _LOG_TAIL_SIZE, max(self._log_start, size - _LOG_TAIL_SIZE))
         lines = [line.strip() for line in told.splitlines() if not line.startswith((_READY, _ECHO))]
         words = " | ".join(line.decode("utf-8", "replace") for line in lines[-_LOG_LINE_COUNT:] if line)
         return prefix + words if words else ""

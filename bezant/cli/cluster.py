@@ -1,0 +1,131 @@
+"""`bezant cluster`: a group of nodes on this machine, a process a node, for trying things out and for tests."""
+
+import argparse
+import asyncio
+import json
+import signal
+from collections.abc import Coroutine
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from bezant.cli.output import write_at_once, write_remark
+from bezant.cli.session import add_json_argument, positive_count, run_async
+
+if TYPE_CHECKING:
+    from bezant.cli.local_cluster import LocalCluster, Say
+
+NODES_DEFAULT: Final = 3
+BASE_PORT_DEFAULT: Final = 7420
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the arguments of `bezant cluster`."""
+    parser = subparsers.add_parser(
+        "cluster",
+        description="Run a group of nodes on this machine until SIGTERM or Ctrl-C. Prints `cluster ready: HOST:PORT,..."
+        "` when it has a leader, and starts a node again that ends.",
+    )
+    parser.add_argument(
+        "--data", metavar="DIR", type=Path, required=True, help="holds a folder a node; made on first use"
+    )
+    parser.add_argument(
+        "--nodes", metavar="N", type=positive_count, help=f"on first use: how many nodes (default: {NODES_DEFAULT})"
+    )
+    parser.add_argument(
+        "--base-port",
+        metavar="P",
+        type=_port,
+        help="on first use: the first of two ports for each node; 0 takes any that are free"
+        f" (default: {BASE_PORT_DEFAULT})",
+    )
+    add_json_argument(parser)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= 65_535):
+        raise argparse.ArgumentTypeError(f"a port is 0 to 65535, not {text!r}")
+    return int(text)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the group until told to stop."""
+    from bezant.cli.local_cluster import missing_nodes, needs_init, node_files
+    from bezant.engine.log.storage import Directory, FolderLock
+
+    Directory(arguments.data).create()
+    with ExitStack() as closing:
+        closing.callback(FolderLock(arguments.data).release)
+        if needs_init(arguments.data):
+            _init(arguments)
+        elif arguments.nodes is not None or arguments.base_port is not None:
+            write_remark(f"bezant: {arguments.data} is initialised already: --nodes and --base-port mean nothing now")
+        for number in missing_nodes(node_files(arguments.data)):
+            write_remark(
+                f"bezant: node {number} has no folder in {arguments.data} and is not started; if its disk is lost, run "
+                f"bezant members remove {number}, and bring it back with bezant init --join"
+            )
+        return run_async(_run(arguments))
+
+
+def _init(arguments: argparse.Namespace) -> None:
+    from bezant.cli.local_cluster import init_cluster, node_files, warm_kernels_once
+    from bezant.engine.node_file import remark_on_voters
+
+    base_port = BASE_PORT_DEFAULT if arguments.base_port is None else arguments.base_port
+    init_cluster(arguments.data, arguments.nodes or NODES_DEFAULT, base_port)
+    if remark := remark_on_voters(len(node_files(arguments.data))):
+        write_remark(f"bezant: {remark}")
+    write_remark("bezant: the group is initialised; compiling the kernels, unless they are compiled already")
+    warm_kernels_once()
+
+
+async def _run(arguments: argparse.Namespace) -> int:
+    from bezant.cli.local_cluster import LocalCluster
+
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    say = _say_json if arguments.json else _say
+    cluster = LocalCluster(arguments.data, say)
+    try:
+        if await _done_before(stopping, _bring_up(cluster, say)):
+            await cluster.watch(stopping)
+        write_remark("bezant: stopping the nodes, the leader last")
+        await cluster.stop()
+    finally:
+        cluster.end()
+    return 0
+
+
+async def _bring_up(cluster: "LocalCluster", say: "Say") -> None:
+    await cluster.start()
+    leader = (await cluster.await_leader()).leader
+    addresses = ",".join(cluster.addresses)
+    say(f"cluster ready: {addresses}", {"event": "ready", "addresses": cluster.addresses, "leader": leader})
+
+
+async def _done_before(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do the work; false if it was left because of the event."""
+    working, waiting = asyncio.create_task(work), asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            await working
+        return working.done()
+    finally:
+        for task in (working, waiting):
+            task.cancel()
+        await asyncio.wait((working, waiting))
+
+
+def _say(words: str, fields: dict[str, Any]) -> None:
+    """Results to stdout, the rest to stderr."""
+    if fields["event"] in {"node", "ready"}:
+        write_at_once(words)
+    else:
+        write_remark(f"bezant: {words}")
+
+
+def _say_json(_words: str, fields: dict[str, Any]) -> None:
+    write_at_once(json.dumps(fields))
