@@ -30,7 +30,8 @@ EVENT_COUNT_MAX: Final = (FRAME_SIZE_MAX - FRAME_HEADER_SIZE) // EVENT_ANSWER_SI
 
 CHECKSUM_OFFSET_END: Final = 8
 _HEADER: Final = struct.Struct("<QIBBHQIHH")
-_REST: Final = struct.Struct("<IBBHQIHH")
+HEADER_REST: Final = struct.Struct("<IBBHQIHH")
+"""The header behind its checksum."""
 _CHECKSUM: Final = struct.Struct("<Q")
 
 if _HEADER.size != FRAME_HEADER_SIZE or BATCH_COUNT_MAX * RESULT_SIZE + FRAME_HEADER_SIZE > FRAME_SIZE_MAX:
@@ -52,6 +53,9 @@ class Operation(IntEnum):
     STATISTICS = 9
     MEMBERS = 10
     CHANGE_MEMBERS = 11
+    PEER_HELLO = 16
+    PEER_MESSAGE = 17
+    PEER_PING = 18
     ERROR = 255
 
 
@@ -121,7 +125,7 @@ def encode_frame(
     if length > FRAME_SIZE_MAX:
         raise LocalProtocolError(f"a frame of {length} bytes is over the {FRAME_SIZE_MAX} that one may have")
     try:
-        rest = _REST.pack(length, operation, PROTOCOL_VERSION, flags, request_id, timeout_ms, shard, map_version)
+        rest = HEADER_REST.pack(length, operation, PROTOCOL_VERSION, flags, request_id, timeout_ms, shard, map_version)
     except struct.error as error:
         raise LocalProtocolError(f"a field of the frame header does not fit its width: {error}") from error
     hasher = xxhash.xxh3_64(rest)

@@ -47,6 +47,26 @@ class Welcome(msgspec.Struct, frozen=True):
     members: list[str] = []
 
 
+class PeerHello(msgspec.Struct, frozen=True):
+    """First frame of a node to another of its group, and the answer: who it is, and whom it takes the other for.
+
+    A (node id, incarnation) names one disk: the incarnation is drawn when a data folder is made. ``run_id`` is drawn at
+    each start of the process.
+    """
+
+    log_id: str
+    node_id: int
+    incarnation: int
+    receiver: int
+    receiver_incarnation: int
+    protocol_version: int
+    log_format_version: int
+    rules_version_max: int
+    clock_ns: int
+    server: str
+    run_id: int = 0
+
+
 class ErrorMessage(msgspec.Struct, frozen=True):
     """Body of an ERROR frame; ``code`` is a `FrameError`. ``leader`` is as in `Welcome`."""
 

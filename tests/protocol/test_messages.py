@@ -23,6 +23,7 @@ from bezant.protocol.messages import (
     MembersChanged,
     MembersStatus,
     MemberStatus,
+    PeerHello,
     Statistics,
     StrictConfiguration,
     StrictControlEntry,
@@ -75,6 +76,12 @@ MESSAGES: list[tuple[msgspec.Struct, str]] = [
         ControlEntry([EUR], 1, "bezant 0.1.0", ALONE),
         '{"currencies":[{"code":"EUR","decimals":2}],"rules_version":1,"created_by":"bezant 0.1.0",'
         f'"configuration":{ALONE_JSON}}}',
+    ),
+    (
+        PeerHello("00000000000000ff", 1, 2, 3, 4, 1, 2, 1, 9, "bezant 0.1.0", 5),
+        '{"log_id":"00000000000000ff","node_id":1,"incarnation":2,"receiver":3,"receiver_incarnation":4,'
+        '"protocol_version":1,"log_format_version":2,"rules_version_max":1,"clock_ns":9,"server":"bezant 0.1.0",'
+        '"run_id":5}',
     ),
     (MEMBER, MEMBER_JSON),
     (ALONE, ALONE_JSON),

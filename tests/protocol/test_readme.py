@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from bezant.engine.ledger import checks
-from bezant.protocol import frames, kinds, messages, money, names, records
+from bezant.protocol import frames, kinds, messages, money, names, peer_frames, records
 from bezant.protocol.codes import RESULT_CODES, ResultCode
 from bezant.protocol.frames import CLOSES_CONNECTION, FrameError, FrameFlag, Operation, decode_header, encode_frame
 from bezant.protocol.kinds import AccountFlag, CommandField, CommandFlag, CommandKind, EntryKind, ResultFlag
@@ -204,6 +204,7 @@ def test_messages_have_the_fields_that_the_tables_say(kind: type[msgspec.Struct]
 
 def test_limits_are_the_constants() -> None:
     constants = {**vars(frames), **vars(names), **vars(money), **vars(records), **vars(kinds)}
+    constants |= vars(peer_frames)
     for row in table("Limits", "limit"):
         assert int(row["value"]) == constants[row["limit"]], row["limit"]
 

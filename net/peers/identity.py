@@ -1,0 +1,105 @@
+"""Who a node is to the others of its group, and whom it lets in."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from secrets import randbits
+from typing import Final
+
+from bezant.protocol.errors import UsageError
+from bezant.protocol.frames import PROTOCOL_VERSION, FrameError
+from bezant.protocol.messages import NODE_ID_MAX, PeerHello
+
+SERVER_SIZE_MAX: Final = 200
+"""Characters of the name and version of a node; a greeting must fit into PEER_CONTROL_SIZE_MAX."""
+
+Refusal = tuple[FrameError, str]
+"""What an ERROR frame says."""
+Judge = Callable[[PeerHello], str | None]
+"""Whether to take a node, as the group's configuration has it: None, or the reason why not, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a node is: fields as in `PeerHello`."""
+
+    log_id: str
+    node_id: int
+    incarnation: int
+    log_format_version: int
+    rules_version_max: int
+    server: str
+    run_id: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.node_id <= NODE_ID_MAX:
+            raise UsageError(f"a node id is a number from 1 to {NODE_ID_MAX}, not {self.node_id}")
+        if len(self.server) > SERVER_SIZE_MAX or len(self.log_id) > SERVER_SIZE_MAX:
+            raise UsageError(f"the names in a greeting have at most {SERVER_SIZE_MAX} characters")
+        if not self.run_id:
+            object.__setattr__(self, "run_id", randbits(62) + 1)
+
+    def hello(self, receiver: int, receiver_incarnation: int, clock_ns: int) -> PeerHello:
+        """What this node says to another, whose incarnation is 0 if it is not known."""
+        return PeerHello(
+            log_id=self.log_id,
+            node_id=self.node_id,
+            incarnation=self.incarnation,
+            receiver=receiver,
+            receiver_incarnation=receiver_incarnation,
+            protocol_version=PROTOCOL_VERSION,
+            log_format_version=self.log_format_version,
+            rules_version_max=self.rules_version_max,
+            clock_ns=clock_ns,
+            server=self.server,
+            run_id=self.run_id,
+        )
+
+
+class Gate:
+    """Decides whether this node talks to another, the same way for who dials and who is dialled."""
+
+    def __init__(self, identity: Identity, judge: Judge) -> None:
+        self.identity = identity
+        self._judge = judge
+        self.incarnations: dict[int, int] = {}
+        """Every other member: its incarnation, or 0 where it is not known."""
+
+    def refusal_of(self, hello: PeerHello, expected: int | None = None) -> Refusal | None:
+        """Why this node does not talk to the one that says `hello`, or None; `expected` is whom it dialled."""
+        own = self.identity
+        known = self.incarnations.get(hello.node_id)
+        us, them = f"node {own.node_id}", f"node {hello.node_id}"
+        unsupported = FrameError.VERSION_UNSUPPORTED
+        refused = FrameError.REQUEST_REFUSED
+        table = (
+            (
+                hello.protocol_version != PROTOCOL_VERSION,
+                unsupported,
+                f"{them} speaks protocol version {hello.protocol_version}, and {us} {PROTOCOL_VERSION}",
+            ),
+            (
+                hello.log_format_version != own.log_format_version,
+                unsupported,
+                f"{them} has log format {hello.log_format_version}, and {us} {own.log_format_version}",
+            ),
+            (hello.log_id != own.log_id, refused, f"{them} is of the group {hello.log_id}, and {us} of {own.log_id}"),
+            (hello.node_id == own.node_id, refused, f"two nodes have the id {own.node_id}"),
+            (expected not in (None, hello.node_id), refused, f"{them} answers where node {expected} should"),
+            (hello.receiver != own.node_id, refused, f"this is {us}, not node {hello.receiver}: a wrong address"),
+            (
+                hello.receiver_incarnation not in (0, own.incarnation),
+                refused,
+                f"this disk is not the one that the group knows as {us}",
+            ),
+            (known is None, refused, f"{them} is no member that {us} knows of"),
+            (
+                known not in (None, 0, hello.incarnation),
+                refused,
+                f"the disk of {them} is not the one that the group knows as {them}",
+            ),
+        )
+        for is_wrong, code, reason in table:
+            if is_wrong:
+                return code, reason
+        verdict = self._judge(hello)
+        return None if verdict is None else (refused, verdict)
