@@ -105,7 +105,10 @@ class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
 
 
 class HeartbeatReply(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False):
-    """The answer; through `matched_index` the leader has shown the sender, in this term, that their logs agree."""
+    """The answer; through `matched_index` the leader has shown the sender, in this term, that their logs agree.
+
+    ``is_barred``: the sender has yet to catch up before it votes.
+    """
 
     sender: NodeId
     receiver: NodeId
@@ -113,6 +116,7 @@ class HeartbeatReply(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=Fal
     round: Index
     session: Session
     matched_index: Index
+    is_barred: bool = False
 
 
 class TimeoutNow(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):

@@ -52,10 +52,9 @@ from bezant.engine.raft.hard_state import HardState
 from bezant.engine.raft.interface import Chance, CoreSettings, CoreStatus, LogView, NotLeader, Output
 from bezant.engine.raft.leading import Leading
 from bezant.engine.raft.membership import NOBODY, MembershipChange, is_voter
-from bezant.engine.raft.quorum import can_be_quorum, is_quorum
 from bezant.engine.raft.roles import Role, next_role
-from bezant.engine.raft.searching import known_term
 from bezant.engine.raft.state import State
+from bezant.engine.raft.voting import Election, is_up_to_date
 from bezant.protocol.errors import LedgerError, RemoteProtocolError, UsageError
 from bezant.protocol.messages import Configuration
 from bezant.protocol.raft_messages import (
@@ -102,8 +101,7 @@ class Core:
         self.may_campaign = True
         self._role = Role.FOLLOWER
         self._leader_id = 0
-        self._votes: dict[int, bool] = {}
-        self._is_transfer = False
+        self._election: Election | None = None
         self._leading: Leading | None = None
         self._rejoin_session = random.randrange(_REJOIN_SESSION_MIN, SESSION_MAX) if hard_state.barred else 0
         self._following = Following(self._state, self._rejoin_session)
@@ -229,10 +227,7 @@ class Core:
     def campaign(self) -> None:
         """Stand for election, if this member may."""
         if self._leading is None and self._may_campaign():
-            if self._settings.pre_vote:
-                self._ask_for_votes(is_pre=True)
-            else:
-                self._ask_for_votes(is_pre=False)
+            self._ask_for_votes(is_pre=self._settings.pre_vote)
 
     def leader_lost(self) -> None:
         """The leader seems to be gone. Nothing happens if a majority still hears it."""
@@ -388,14 +383,14 @@ class Core:
             self._following = Following(self._state, self._rejoin_session)
         self._role = next_role(self._role, Role.FOLLOWER)
         self._leader_id = leader_id
-        self._votes = {}
+        self._election = None
         self._has_won = False
         self._reset_election_timer()
 
     def _become_leader(self) -> None:
         self._role = next_role(self._role, Role.LEADER)
         self._leader_id = self._state.node_id
-        self._votes = {}
+        self._election = None
         self._has_won = True
         self._leading = Leading(self._state)
 
@@ -420,27 +415,26 @@ class Core:
     # Elections.
 
     def _may_campaign(self) -> bool:
-        """Voters only, and none whose disk may have lost what it acknowledged."""
+        """Voters only, and none whose disk may have lost what it acknowledged.
+
+        A voter that an uncommitted entry of its own log makes a non-voter may be the only one with a log so long that
+        the others cannot win without it; it stands, and does not count itself (the dissertation, section 4.2.2).
+        """
         state = self._state
-        return self.may_campaign and not state.hard_state.barred and is_voter(state.configuration, state.node_id)
+        if not self.may_campaign or state.hard_state.barred:
+            return False
+        return any(is_voter(configuration, state.node_id) for _, configuration in state.configurations)
 
     def _ask_for_votes(self, *, is_pre: bool, is_transfer: bool = False) -> None:
         state = self._state
         self._role = next_role(self._role, Role.PRE_CANDIDATE if is_pre else Role.CANDIDATE)
         self._leader_id = 0
-        self._is_transfer = is_transfer
         self._reset_election_timer()
         if not is_pre:
             self._advance_term(state.term + 1, voted_for=state.node_id)
-        self._votes = {state.node_id: True}
-        if is_quorum(state.configuration, [state.node_id]):
-            self._count_votes()
-            return
-        last_index = state.log.last_index
-        last_term = known_term(state.log, last_index)
-        term = state.term + is_pre
-        for node in sorted({*state.configuration.voters, *state.configuration.voters_outgoing} - {state.node_id}):
-            state.messages.append(VoteRequest(state.node_id, node, term, last_index, last_term, is_pre, is_transfer))
+        self._election = Election(state, is_pre=is_pre)
+        state.messages += self._election.requests(is_transfer=is_transfer)
+        self._end_election()
 
     def _on_vote_request(self, message: VoteRequest, _: Configurations) -> None:
         state = self._state
@@ -460,30 +454,25 @@ class Core:
             return False
         voted_for = state.hard_state.voted_for
         may_vote = message.term > state.term or voted_for == message.sender or not (voted_for or self._leader_id)
-        return may_vote and self._is_up_to_date(message)
-
-    def _is_up_to_date(self, message: VoteRequest) -> bool:
-        log = self._state.log
-        return (message.last_term, message.last_index) >= (known_term(log, log.last_index), log.last_index)
+        return may_vote and is_up_to_date(state.log, message)
 
     def _on_vote_reply(self, message: VoteReply, _: Configurations) -> None:
-        wanted = Role.PRE_CANDIDATE if message.is_pre else Role.CANDIDATE
-        if self._role is not wanted:
-            return
-        if message.is_pre and message.granted and message.term != self._state.term + 1:
-            return
-        self._votes.setdefault(message.sender, message.granted)
-        self._count_votes()
+        if self._election is not None:
+            self._election.add(message)
+            self._end_election()
 
-    def _count_votes(self) -> None:
-        configuration = self._state.configuration
-        if is_quorum(configuration, {node for node, granted in self._votes.items() if granted}):
-            if self._role is Role.PRE_CANDIDATE:
-                self._ask_for_votes(is_pre=False)
-            else:
-                self._become_leader()
-        elif not can_be_quorum(configuration, {node for node, granted in self._votes.items() if not granted}):
-            self._become_follower(0)
+    def _end_election(self) -> None:
+        """As soon as it is decided; a won pre-vote is followed by the vote."""
+        election = self._election
+        if election is None:
+            return
+        if not election.is_won:
+            if election.is_lost:
+                self._become_follower(0)
+        elif election.is_pre:
+            self._ask_for_votes(is_pre=False)
+        else:
+            self._become_leader()
 
     def _on_timeout_now(self, message: TimeoutNow, _: Configurations) -> None:
         if self._leading is None and self._may_campaign():

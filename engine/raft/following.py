@@ -32,21 +32,16 @@ class Following:
         if self._must_rejoin(message.session):
             self._report_loss()
             return
-        # What is committed cannot contradict the leader, so a message that begins before that fits (and may begin
-        # before the first entry that is here).
-        prev_index = message.prev_index
-        if prev_index < state.commit_index:
-            prev_index = min(state.commit_index, message.last_index)
-            self._check_committed(message, prev_index)
-        elif state.log.term_at(prev_index) != message.prev_term:
+        if not self._is_committed(message) and state.log.term_at(message.prev_index) != message.prev_term:
             self._reject(message)
             return
-        first_new = first_difference(state.log, prev_index, message.runs, message.last_index)
+        agreed_index = min(max(message.prev_index, state.commit_index), message.last_index)
+        first_new = first_difference(state.log, agreed_index, message.runs, message.last_index)
         if first_new <= message.last_index:
             self._accept(first_new, message.last_index, configurations)
         self._matched_index = max(self._matched_index, message.last_index)
         self._learn_commit(message.commit_index)
-        if state.durable_index >= message.last_index:
+        if self._acknowledgeable() >= message.last_index:
             self._acknowledge()
 
     def on_heartbeat(self, message: Heartbeat) -> None:
@@ -59,13 +54,19 @@ class Following:
             self._learn_commit(message.commit_index)
         state.messages.append(
             HeartbeatReply(
-                state.node_id, message.sender, state.term, message.round, message.session, self._matched_index
+                state.node_id,
+                message.sender,
+                state.term,
+                message.round,
+                message.session,
+                self._matched_index,
+                state.hard_state.barred,
             )
         )
 
     def on_durable(self) -> None:
         """More of the log is on disk."""
-        if min(self._matched_index, self._state.durable_index) > self._acknowledged_index and self._leader_id:
+        if self._leader_id and self._acknowledgeable() > self._acknowledged_index:
             self._acknowledge()
         self._maybe_lift_bar()
 
@@ -80,14 +81,20 @@ class Following:
             self._session = message.session
             self._acknowledged_index = 0
 
-    def _check_committed(self, message: Append, index: int) -> None:
-        term = term_in(message, index)
-        found = self._state.log.term_at(index)
+    def _is_committed(self, message: Append) -> bool:
+        """Whether what the message builds on is committed here. Then it cannot contradict, and may begin before the
+        first entry that is here."""
+        index = self._state.commit_index
+        if message.prev_index >= index:
+            return False
+        index = min(index, message.last_index)
+        term, found = term_in(message, index), self._state.log.term_at(index)
         if found not in {term, None}:
             raise LedgerError(
                 f"entry {index} is committed with the term {found}, but node {message.sender} leads with {term}: "
                 "a member has lost what it had acknowledged or voted for"
             )
+        return True
 
     def _accept(self, first_new: int, last_index: int, configurations: tuple[tuple[int, Configuration], ...]) -> None:
         state = self._state
@@ -109,8 +116,12 @@ class Following:
         hint = last_index_of_term(state.log, state.commit_index, hint, message.prev_term)
         self._send_reply(rejected=True, match_index=message.prev_index, hint_index=hint)
 
+    def _acknowledgeable(self) -> int:
+        """What is shown to be the leader's, and is on this disk."""
+        return min(self._matched_index, self._state.durable_index)
+
     def _acknowledge(self) -> None:
-        match_index = min(self._matched_index, self._state.durable_index)
+        match_index = self._acknowledgeable()
         self._acknowledged_index = match_index
         self._send_reply(rejected=False, match_index=match_index, hint_index=0)
 
@@ -130,8 +141,12 @@ class Following:
         )
         state.messages.append(reply)
 
+    def _believable(self, commit_index: int) -> int:
+        """The leader speaks of its own log: only as far as it has shown this one to be the same."""
+        return min(commit_index, self._matched_index)
+
     def _learn_commit(self, commit_index: int) -> None:
-        self._state.commit(min(commit_index, self._matched_index))
+        self._state.commit(self._believable(commit_index))
         if self._bar_index == 0:
             self._bar_index = commit_index
         self._maybe_lift_bar()

@@ -99,6 +99,8 @@ class MemberStatus(msgspec.Struct, frozen=True):
     state: str
     in_flight: int
     recent_active: bool
+    barred: bool
+    """It would not vote, as far as the leader knows: it has lost or never had what it needs to."""
 
 
 class CoreStatus(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ and counts by what is durable on it. Nothing is sent from here: `flush` puts wha
 from bezant.engine.raft.interface import MemberStatus
 from bezant.engine.raft.membership import MembershipChange, changed, is_joint, is_voter, left, node_ids
 from bezant.engine.raft.progress import Mode, Progress
-from bezant.engine.raft.quorum import quorum_value
+from bezant.engine.raft.quorum import is_quorum, quorum_value
 from bezant.engine.raft.reads import Reads
 from bezant.engine.raft.searching import last_index_of_term, term_runs
 from bezant.engine.raft.state import State
@@ -49,10 +49,7 @@ class Leading:
         """Heartbeats, and what ends when nothing is heard."""
         state, settings = self._state, self._state.settings
         self._heartbeat_ticks += 1
-        if self.transfer_to:
-            self._transfer_ticks += 1
-            if self._transfer_ticks >= settings.election_ticks_min:
-                self.transfer_to = 0
+        self._maybe_give_up_transfer()
         if self._heartbeat_ticks >= settings.heartbeat_ticks:
             self._send_heartbeats()
             if settings.check_quorum and not self._hears_quorum():
@@ -260,6 +257,7 @@ class Leading:
         progress = self._progress_of(message)
         if progress is None:
             return
+        progress.is_barred = message.is_barred
         if message.round > progress.round:
             progress.round = message.round
             self._confirm_reads()
@@ -277,6 +275,10 @@ class Leading:
             self._send_append(progress, progress.next_index - 1)
 
     # Members.
+
+    def _is_active(self, progress: Progress) -> bool:
+        """Whether it was heard lately."""
+        return self._state.now_ticks - progress.heard_ticks < self._state.settings.election_ticks_min
 
     def _others(self) -> list[Progress]:
         return [progress for node, progress in self._progress.items() if node != self._state.node_id]
@@ -310,7 +312,11 @@ class Leading:
     def change_members(self, change: MembershipChange) -> Configuration:
         """The configuration to append. Raises `UsageError` if it makes no sense, or not now."""
         self._check_may_change()
-        return changed(self._state.configuration, change)
+        for node in change.promote:
+            self._check_caught_up(node)
+        configuration = changed(self._state.configuration, change)
+        self._check_can_elect(configuration)
+        return configuration
 
     def _check_may_change(self) -> None:
         """One change at a time, and none before this leader knows what its predecessors committed (the dissertation,
@@ -321,6 +327,23 @@ class Leading:
             raise UsageError("the leader has not committed an entry in its term yet: try again")
         if self.transfer_to:
             raise UsageError("the leadership is being handed over: try again")
+
+    def _check_caught_up(self, node_id: int) -> None:
+        """A new voter that lacks much would hold up every commit (the dissertation, section 4.2.1)."""
+        progress, state = self._progress.get(node_id), self._state
+        if progress is not None and progress.mode is Mode.REPLICATE and progress.match_index >= self.settled_index:
+            behind = max(progress.match_index + 1, state.log.first_index)
+            if behind > self.last_index:
+                return
+            if state.log.end_of_span(behind, state.settings.bytes_in_flight_max) >= self.last_index:
+                return
+        raise UsageError(f"member {node_id} has not caught up: promote it when it has")
+
+    def _check_can_elect(self, configuration: Configuration) -> None:
+        """If this leader fails, those who are there and may vote must be able to elect the next one."""
+        ready = {item.node_id for item in self._others() if self._is_active(item) and not item.is_barred}
+        if not is_quorum(configuration, {self._state.node_id, *ready}):
+            raise UsageError("too few of the voters there would be are up and ready to vote")
 
     def on_unreachable(self, node_id: int) -> None:
         """What was sent ahead may be lost."""
@@ -381,14 +404,19 @@ class Leading:
             self._has_news = True
             self._maybe_hand_over()
 
+    def _maybe_give_up_transfer(self) -> None:
+        if self.transfer_to:
+            self._transfer_ticks += 1
+            if self._transfer_ticks >= self._state.settings.election_ticks_min:
+                self.transfer_to = 0
+
     def best_successor(self) -> int:
         """The voter heard lately that has most of the log; 0 if there is none."""
         state = self._state
-        heard_after = state.now_ticks - state.settings.election_ticks_min
         found = [
             (item.match_index, -item.node_id)
             for item in self._others()
-            if item.node_id in state.configuration.voters and item.heard_ticks > heard_after and item.match_index > 0
+            if item.node_id in state.configuration.voters and self._is_active(item) and not item.is_barred
         ]
         return -max(found)[1] if found else 0
 
@@ -407,7 +435,8 @@ class Leading:
                 item.next_index,
                 "self" if item.node_id == state.node_id else item.mode.name.lower(),
                 len(item.in_flight),
-                item.node_id == state.node_id or state.now_ticks - item.heard_ticks < state.settings.election_ticks_min,
+                item.node_id == state.node_id or self._is_active(item),
+                item.node_id != state.node_id and item.is_barred,
             )
             for item in self._progress.values()
         ]

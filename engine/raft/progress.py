@@ -23,6 +23,7 @@ class Progress:
     __slots__ = (
         "heard_ticks",
         "in_flight",
+        "is_barred",
         "is_paused",
         "match_index",
         "mode",
@@ -44,6 +45,7 @@ class Progress:
         self.heard_ticks = now_ticks
         self.round = 0  # the last of the leader's questions that it answered
         self.told_commit_index = 0
+        self.is_barred = True  # as far as known: it would not vote
 
     def become_probe(self, next_index: int) -> None:
         """Look for the place where the logs part, from before `next_index`."""
