@@ -24,6 +24,7 @@ from bezant.protocol.currencies import ISO_4217
 from bezant.protocol.errors import CorruptLog, StorageError, UnsupportedFormat, UsageError
 from bezant.protocol.messages import (
     INCARNATION_MAX,
+    ChangeMembers,
     Configuration,
     ControlEntry,
     Currency,
@@ -203,6 +204,16 @@ def check_address(address: str) -> None:
     host, separator, port = address.rpartition(":")
     if not (separator and host and port.isascii() and port.isdecimal() and 0 < int(port) <= _PORT_MAX):
         raise UsageError(f"an address that others connect to is written HOST:PORT, not {address!r}")
+
+
+def added_member(change: ChangeMembers) -> Member:
+    """The member that an "add" asks for. Raises `UsageError`, in words, for one that cannot be."""
+    check_address(change.peer_address)
+    check_address(change.client_address)
+    try:
+        return Member(change.node_id, change.incarnation, change.peer_address, change.client_address)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 # ---- the file ----

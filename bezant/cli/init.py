@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from bezant.cli.errors import InputWrong
 from bezant.cli.output import write_json, write_line, write_remark
-from bezant.cli.session import add_json_argument, address, positive_count
+from bezant.cli.session import add_json_argument, address, addresses, positive_count
 from bezant.protocol.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     ways.add_argument(
         "--join",
         metavar="HOST:PORT,...",
-        type=lambda text: [address(one.strip()) for one in text.split(",")],
+        type=lambda text: addresses(text).split(","),
         help="where clients reach nodes of the group that this one is to join",
     )
     parser.add_argument(

@@ -13,6 +13,7 @@ from bezant.cli.session import (
     DEFAULT_ADDRESS,
     add_json_argument,
     address,
+    addresses,
     positive_count,
     positive_seconds,
     run_async,
@@ -76,7 +77,7 @@ def _add_connect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--connect",
         metavar="HOST:PORT,...",
-        type=lambda text: [address(one.strip()) for one in text.split(",")],
+        type=lambda text: addresses(text).split(","),
         default=[DEFAULT_ADDRESS],
         help=f"nodes of the group to ask; the leader is found by way of them (default: {DEFAULT_ADDRESS})",
     )

@@ -12,6 +12,7 @@ from bezant.engine import node_file
 from bezant.engine.node_file import (
     NODE_NAME,
     NodeFile,
+    added_member,
     first_entry,
     first_timestamp_ns,
     joining_node,
@@ -24,7 +25,7 @@ from bezant.engine.node_file import (
     write_node_file,
 )
 from bezant.protocol.errors import CorruptLog, StorageError, UnsupportedFormat, UsageError
-from bezant.protocol.messages import INCARNATION_MAX, Member, encode_message
+from bezant.protocol.messages import INCARNATION_MAX, ChangeMembers, Member, encode_message
 
 CLUSTER: Final = "019ac3f2-7c00-7abc-8def-0123456789ab"
 INCARNATIONS: Final = [1062489298316502636, 8587974135854920874, 7279600870747631198]
@@ -143,6 +144,25 @@ def test_what_is_no_group_is_refused_in_words(changes: dict[str, object], why: s
 def test_what_cannot_join_is_refused_in_words(node_id: int, join: list[str], peer: str, why: str) -> None:
     with pytest.raises(UsageError, match=why):
         joining_node(node_id, join, peer_address=peer, client_address="a:2")
+
+
+def test_who_is_let_in_is_a_member() -> None:
+    change = ChangeMembers("add", 4, 5, "h4:7421", "h4:7420")
+    assert added_member(change) == Member(4, 5, "h4:7421", "h4:7420")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (ChangeMembers("add", 4), "written HOST:PORT, not ''"),
+        (ChangeMembers("add", 4, 5, "h4:7421", "h4"), "not 'h4'"),
+        (ChangeMembers("add", 4, 0, "h4:7421", "h4:7420"), "the incarnation of a node is 1 to"),
+        (ChangeMembers("add", -4, 5, "h4:7421", "h4:7420"), "the id of a node is 1 to"),
+    ],
+)
+def test_who_cannot_be_let_in_is_told_why(change: ChangeMembers, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        added_member(change)
 
 
 @pytest.mark.parametrize(("count", "told"), [(1, ""), (3, ""), (5, ""), (2, "the loss of 0"), (4, "the loss of 1")])
