@@ -15,8 +15,8 @@ from bezant.net.client.channel import OutcomeUnknown
 from bezant.net.client.connection import State, TcpChannel
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import ConnectionFailed, RemoteProtocolError, RequestRefused, RequestTimedOut, UsageError
-from bezant.protocol.frames import FrameError, Operation
-from bezant.protocol.records import COMMAND, RESULT, Records
+from bezant.protocol.frames import FRAME_HEADER_SIZE, FrameError, Operation
+from bezant.protocol.records import COMMAND, COMMAND_SIZE, RESULT, Records
 
 from .group import Group, Hold
 from .scripted import WAIT_S, WELCOME, ScriptedServer, Seen, say_nothing
@@ -175,6 +175,38 @@ async def test_what_was_answered_before_the_refusal_is_not_sent_again(group: Gro
     assert group.executed == list(range(6))
 
 
+async def test_nothing_more_is_sent_to_a_node_that_does_not_lead(group: Group, open_channel: Opener) -> None:
+    room = 2 * (FRAME_HEADER_SIZE + COMMAND_SIZE)
+    group.nodes[0].welcome = msgspec.structs.replace(group.nodes[0].welcome, connection_bytes_in_flight_max=room)
+    channel = await open_channel()
+    hold = Hold()
+    group.nodes[0].handlers[COMMANDS] = hold
+    tasks = submit_each(channel, range(4))
+    await group.nodes[0].wait_for(COMMANDS, 2)
+    group.lead(1)
+    refusal, result = (msgspec.msgpack.encode({"code": 9, "message": "no"}), group.execute(command(1)))
+    first, second = hold.seen
+    # In one piece: the answer behind the refusal makes room for another frame.
+    frames = (first.peer.reply_frame(first, refusal, Operation.ERROR), second.peer.reply_frame(second, result))
+    await first.peer.send(b"".join(frames))
+    await asyncio.gather(*tasks)
+    assert (group.frames(0), group.frames(1)) == ([0, 1], [0, 2, 3])
+
+
+async def test_each_move_costs_one_connection_and_no_wait(
+    group: Group, open_channel: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "BACKOFF_S_MIN", WAIT_S)
+    monkeypatch.setattr(connection, "BACKOFF_S_MAX", WAIT_S)
+    channel = await open_channel()
+    leaders = [0, 2, 1, 0, 2, 0, 1]
+    for number, leader in enumerate(leaders):
+        group.lead(leader)
+        await channel.submit(command(number), WAIT_S / 2)
+    assert [len(node.peers) for node in group.nodes] == [leaders.count(number) for number in range(3)]
+    assert group.executed == list(range(7))
+
+
 async def test_requests_made_on_the_way_come_behind(group: Group, open_channel: Opener) -> None:
     channel = await open_channel()
     later: list[asyncio.Task[Records]] = []
@@ -215,10 +247,10 @@ async def test_a_lost_connection_is_replaced_by_another_node_at_once(group: Grou
     tasks = submit_each(channel, range(2, 10))
     await group.nodes[0].wait_for(COMMANDS, 9)
     group.lead(2)
-    await group.nodes[0].stop()
+    group.nodes[0].peers[0].drop()
     await asyncio.gather(*tasks)
     assert group.executed == list(range(1, 10))
-    # The first behind the one that was lost knew it, and no round had to be waited for.
+    # The next one knew the leader, and the one that was lost is not asked first.
     assert [group.greeted(number) for number in range(3)] == [1, 1, 1]
 
 
@@ -439,8 +471,12 @@ async def test_while_others_know_no_leader_they_are_asked_soon_again(group: Grou
     await channel.submit(command(1))
     group.silence(0)
     group.lead(None)
+    started_s = time.monotonic()
     task = asyncio.ensure_future(channel.submit(command(2)))
+    await group.nodes[1].wait_for(Operation.HELLO, 3)
     await group.nodes[2].wait_for(Operation.HELLO, 3)
+    # At 50 ms and every 20 then; if they were asked less and less often, the sixth would be at 950.
+    assert time.monotonic() - started_s < 0.7
     group.lead(1)
     await task
     assert group.executed == [1, 2]
@@ -471,6 +507,9 @@ async def test_an_answer_while_others_are_asked_keeps_the_connection(group: Grou
     group.believe([0, 1, 1])
     asked = next(node for node in group.nodes if greeting.seen[0].peer in node.peers)
     await asked.answer(greeting.seen[0])
+    while channel._probe is not None:
+        await asyncio.sleep(0)
+    assert channel.state is State.READY
     assert await channel.request(Operation.PING, b"still") == b"still"
     assert channel.address == group.addresses[0]
 
