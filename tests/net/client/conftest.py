@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import uvloop
 
-from .group import Group
-from .scripted import ScriptedServer
+from bezant.net.client.connection import TcpChannel
+
+from .group import Group, Opener
+from .scripted import WAIT_S, ScriptedServer
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -31,3 +33,17 @@ async def group() -> AsyncIterator[Group]:
     await started.start()
     yield started
     await started.stop()
+
+
+@pytest.fixture
+async def open_channel(group: Group) -> AsyncIterator[Opener]:
+    """Opens channels that are closed after the test; by default to all nodes of the group, in order."""
+    opened: list[TcpChannel] = []
+
+    async def open_one(addresses: str | None = None, timeout_s: float = WAIT_S) -> TcpChannel:
+        opened.append(await TcpChannel.open(group.text if addresses is None else addresses, timeout_s))
+        return opened[-1]
+
+    yield lambda *arguments, **options: asyncio.ensure_future(open_one(*arguments, **options))
+    for channel in opened:
+        await channel.close()

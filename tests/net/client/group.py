@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 import numpy as np
 
+from bezant.net.client.connection import TcpChannel
 from bezant.protocol.frames import FrameError, Operation
 from bezant.protocol.kinds import ResultFlag
-from bezant.protocol.records import RESULT, Records
+from bezant.protocol.records import COMMAND, RESULT, Records
 
-from .scripted import WELCOME, ScriptedServer, Seen, say_nothing
+from .scripted import WAIT_S, WELCOME, ScriptedServer, Seen, say_nothing
 
 REQUESTS = [operation for operation in Operation if operation not in (Operation.HELLO, Operation.ERROR)]
 
@@ -113,3 +114,18 @@ class Hold:
     async def __call__(self, seen: Seen) -> None:
         self.seen.append(seen)
         self.arrived.set()
+
+
+Opener = Callable[..., Awaitable[TcpChannel]]
+"""Opens a channel, by default to all nodes of the group in order, that is closed after the test."""
+
+
+def command(number: int, count: int = 1) -> Records:
+    commands = np.zeros(count, COMMAND)
+    commands["id_head"] = np.arange(number, number + count)
+    return commands
+
+
+def submit_each(channel: TcpChannel, numbers: range, timeout_s: float = WAIT_S) -> list["asyncio.Task[Records]"]:
+    """One frame for each, all at once."""
+    return [asyncio.ensure_future(channel.submit(command(number), timeout_s)) for number in numbers]

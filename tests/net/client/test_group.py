@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 
 import msgspec
@@ -10,46 +9,18 @@ import numpy as np
 import pytest
 
 import bezant
-from bezant.net.client import connection, silence
+from bezant.net.client import connection
 from bezant.net.client.channel import OutcomeUnknown
 from bezant.net.client.connection import State, TcpChannel
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import ConnectionFailed, RemoteProtocolError, RequestRefused, RequestTimedOut, UsageError
 from bezant.protocol.frames import FRAME_HEADER_SIZE, FrameError, Operation
-from bezant.protocol.records import COMMAND, COMMAND_SIZE, RESULT, Records
+from bezant.protocol.records import COMMAND_SIZE, RESULT, Records
 
-from .group import Group, Hold
+from .group import Group, Hold, Opener, command, submit_each
 from .scripted import WAIT_S, WELCOME, ScriptedServer, Seen, say_nothing
 
 COMMANDS = Operation.COMMANDS
-
-
-def command(number: int, count: int = 1) -> Records:
-    commands = np.zeros(count, COMMAND)
-    commands["id_head"] = np.arange(number, number + count)
-    return commands
-
-
-Opener = Callable[..., "asyncio.Future[TcpChannel]"]
-
-
-@pytest.fixture
-async def open_channel(group: Group) -> AsyncIterator[Opener]:
-    """Opens channels that are closed after the test; by default to all nodes of the group, in order."""
-    opened: list[TcpChannel] = []
-
-    async def open_one(addresses: str | None = None, timeout_s: float = WAIT_S) -> TcpChannel:
-        opened.append(await TcpChannel.open(group.text if addresses is None else addresses, timeout_s))
-        return opened[-1]
-
-    yield lambda *arguments, **options: asyncio.ensure_future(open_one(*arguments, **options))
-    for channel in opened:
-        await channel.close()
-
-
-def submit_each(channel: TcpChannel, numbers: range, timeout_s: float = WAIT_S) -> list["asyncio.Task[Records]"]:
-    """One frame for each, all at once."""
-    return [asyncio.ensure_future(channel.submit(command(number), timeout_s)) for number in numbers]
 
 
 # Finding the leader.
@@ -427,135 +398,6 @@ async def test_if_all_keep_another_log_the_channel_is_over(group: Group, open_ch
     assert channel.state is State.FAILED
     with pytest.raises(RemoteProtocolError, match="now keeps log"):
         await channel.request(Operation.PING, b"")
-
-
-# A node that says nothing.
-
-
-@pytest.fixture
-def quick_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Suspects after a tenth of the time."""
-    monkeypatch.setattr(connection, "TICK_S", silence.TICK_S / 10)
-
-
-async def test_a_silent_leader_is_left_for_the_next_within_a_second(group: Group, open_channel: Opener) -> None:
-    channel = await open_channel()
-    await channel.submit(command(1))
-    group.silence(0)
-    group.lead(2)
-    started_s = time.monotonic()
-    await asyncio.gather(*submit_each(channel, range(2, 10)))
-    assert 0.4 < time.monotonic() - started_s < 1.0
-    assert group.executed == list(range(1, 10))
-    assert channel.address == group.addresses[2]
-
-
-@pytest.mark.usefixtures("quick_silence")
-async def test_a_slow_leader_that_the_others_still_name_is_kept(group: Group, open_channel: Opener) -> None:
-    channel = await open_channel()
-    hold = Hold()
-    group.nodes[0].handlers[COMMANDS] = hold
-    task = asyncio.ensure_future(channel.submit(command(1)))
-    await asyncio.sleep(0.6)
-    await group.handle(0, hold.seen[0])
-    await task
-    assert (len(group.nodes[0].peers), group.frames(0)) == (1, [1])
-    # At 50, 150, 350 and 550 ms, of the others in turn; fewer on a machine that is busy.
-    assert 2 <= group.greeted(1) + group.greeted(2) <= 4
-    assert abs(group.greeted(1) - group.greeted(2)) <= 1
-
-
-@pytest.mark.usefixtures("quick_silence")
-async def test_while_others_know_no_leader_they_are_asked_soon_again(group: Group, open_channel: Opener) -> None:
-    channel = await open_channel()
-    await channel.submit(command(1))
-    group.silence(0)
-    group.lead(None)
-    started_s = time.monotonic()
-    task = asyncio.ensure_future(channel.submit(command(2)))
-    await group.nodes[1].wait_for(Operation.HELLO, 3)
-    await group.nodes[2].wait_for(Operation.HELLO, 3)
-    # At 50 ms and every 20 then; if they were asked less and less often, the sixth would be at 950.
-    assert time.monotonic() - started_s < 0.7
-    group.lead(1)
-    await task
-    assert group.executed == [1, 2]
-
-
-@pytest.mark.usefixtures("quick_silence")
-async def test_others_that_are_dead_or_strange_are_passed_over(group: Group, open_channel: Opener) -> None:
-    channel = await open_channel()
-    await channel.submit(command(1))
-    group.silence(0)
-    group.lead(2)
-    group.nodes[1].handlers[Operation.HELLO] = lambda seen: seen.peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 2)
-    await channel.submit(command(2))
-    assert channel.address == group.addresses[2]
-
-
-@pytest.mark.usefixtures("quick_silence")
-async def test_an_answer_while_others_are_asked_keeps_the_connection(group: Group, open_channel: Opener) -> None:
-    channel = await open_channel()
-    hold, greeting = Hold(), Hold()
-    group.nodes[0].handlers[COMMANDS] = hold
-    for node in group.nodes[1:]:
-        node.handlers[Operation.HELLO] = greeting
-    task = asyncio.ensure_future(channel.submit(command(1)))
-    await greeting.arrived.wait()
-    await group.handle(0, hold.seen[0])
-    await task
-    group.believe([0, 1, 1])
-    asked = next(node for node in group.nodes if greeting.seen[0].peer in node.peers)
-    await asked.answer(greeting.seen[0])
-    while channel._probe is not None:
-        await asyncio.sleep(0)
-    assert channel.state is State.READY
-    assert await channel.request(Operation.PING, b"still") == b"still"
-    assert channel.address == group.addresses[0]
-
-
-@pytest.mark.usefixtures("quick_silence")
-async def test_nobody_is_asked_when_nothing_is_in_flight(group: Group, open_channel: Opener) -> None:
-    channel = await open_channel()
-    await channel.submit(command(1))
-    await asyncio.sleep(0.2)
-    assert [group.greeted(number) for number in range(3)] == [1, 0, 0]
-    assert channel._tick is None
-
-
-@pytest.mark.usefixtures("quick_silence")
-async def test_a_single_node_is_not_suspected(server: ScriptedServer) -> None:
-    channel = await TcpChannel.open(server.address, WAIT_S)
-    server.handlers[COMMANDS] = say_nothing
-    with pytest.raises(OutcomeUnknown):
-        await channel.submit(command(1), 0.2)
-    assert (channel._tick, len(server.peers)) == (None, 1)
-    await channel.close()
-
-
-@pytest.mark.usefixtures("quick_silence")
-async def test_closing_while_others_are_asked(group: Group, open_channel: Opener) -> None:
-    channel = await open_channel()
-    greeting = Hold()
-    group.nodes[0].handlers[COMMANDS] = say_nothing
-    for node in group.nodes[1:]:
-        node.handlers[Operation.HELLO] = greeting
-    task = asyncio.ensure_future(channel.submit(command(1)))
-    await greeting.arrived.wait()
-    await channel.close()
-    with pytest.raises(OutcomeUnknown, match="closed by this side"):
-        await task
-    assert (channel.state, channel._probe, channel._tick) == (State.CLOSED, None, None)
-
-
-async def test_closing_while_a_node_is_being_left(group: Group, open_channel: Opener) -> None:
-    channel = await open_channel()
-    link = channel._link
-    assert link is not None
-    channel._on_not_leader(group.addresses[1])
-    await channel.close()
-    await link.wait_closed()
-    assert (channel.state, link.has_ended) == (State.CLOSED, True)
 
 
 # The whole way.
