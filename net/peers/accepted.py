@@ -29,7 +29,7 @@ REFUSALS_MAX: Final = 16
 """Refused connections that are remembered."""
 
 
-class RaftMessage(Protocol):
+class Addressed(Protocol):
     """What the transport needs to know of a message."""
 
     @property
@@ -41,7 +41,7 @@ class RaftMessage(Protocol):
         """Node id."""
 
 
-Message = TypeVar("Message", bound=RaftMessage)
+Message = TypeVar("Message", bound=Addressed)
 
 
 class RefusedConnection(NamedTuple):
@@ -104,6 +104,7 @@ class Accepted(Generic[Message]):
         self._open: dict[int, AcceptedConnection[Message]] = {}
         self._ended: set[AcceptedConnection[Message]] = set()
         self._held: set[int] = set()
+        self._is_closed = False
         self.refused: deque[RefusedConnection] = deque(maxlen=REFUSALS_MAX)
 
     def hears(self, node_id: int) -> bool:
@@ -130,6 +131,7 @@ class Accepted(Generic[Message]):
 
     async def close(self) -> None:
         """Close all; returns when the sockets have been let go of."""
+        self._is_closed = True
         for connection in [*self._greeting, *self._open.values()]:
             connection.end("this node closed the connection")
         for connection in tuple(self._ended):
@@ -140,7 +142,9 @@ class Accepted(Generic[Message]):
     def on_made(self, connection: AcceptedConnection[Message]) -> None:
         """Somebody has connected."""
         self._greeting.add(connection)
-        if len(self._greeting) > GREETING_CONNECTIONS_MAX:
+        if self._is_closed:
+            connection.end("this node closed the connection")
+        elif len(self._greeting) > GREETING_CONNECTIONS_MAX:
             connection.end("too many connections have not greeted yet")
 
     def on_end(self, connection: AcceptedConnection[Message]) -> None:

@@ -149,6 +149,9 @@ class PeerConnection(asyncio.BufferedProtocol):
             self.end(str(error), error.code)
         except RemoteProtocolError as error:
             self.end(str(error), FrameError.BODY_MALFORMED)
+        except Exception as error:  # a bug here: the frame is lost, and so is what its sender thinks of it
+            self.end(f"this node failed at a frame: {error!r}")
+            raise
 
     def _go_on(self) -> None:
         self._take_frames()

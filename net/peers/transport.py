@@ -119,9 +119,11 @@ class PeerTransport(Generic[Message]):
 
         Who is new is dialled, who is no member any more is dropped both ways, and who has moved is dialled anew; who
         has no address ("") is not dialled, but may dial. `incarnations`, where known, are told and compared. Raises
-        `UsageError` if an address is none; then nothing has changed.
+        `UsageError` if an address is none, or after `stop`; then nothing has changed.
         """
         others = {node_id: address for node_id, address in addresses.items() if node_id != self.identity.node_id}
+        if self._is_stopped and others:
+            raise UsageError("the transport has been stopped")
         for address in filter(None, others.values()):
             parse_address(address)
         for node_id in self._gate.incarnations.keys() - others.keys():

@@ -22,11 +22,18 @@ def open_sockets() -> set[str]:
 
 
 @pytest.fixture
-async def make_node() -> AsyncIterator[Callable[..., Node]]:
+def loop_errors() -> list[BaseException]:
+    """What the event loop was told that nobody caught; a test that expects some takes them out."""
+    return []
+
+
+@pytest.fixture
+async def make_node(loop_errors: list[BaseException]) -> AsyncIterator[Callable[..., Node]]:
     """Makes nodes; after the test they are stopped, and nothing of them is left: no socket, no task, no error."""
     nodes: list[Node] = []
-    errors: list[dict[str, object]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: loop_errors.append(context.get("exception") or RuntimeError(context["message"]))
+    )
     before = open_sockets()
 
     def make(*arguments: int, **options: object) -> Node:
@@ -39,7 +46,7 @@ async def make_node() -> AsyncIterator[Callable[..., Node]]:
         await node.stop()
     await until(lambda: open_sockets() <= before)
     assert [task for task in asyncio.all_tasks() if "bezant" in task.get_name()] == []
-    assert errors == []
+    assert loop_errors == []
 
 
 @pytest.fixture

@@ -10,8 +10,17 @@ import pytest
 from bezant.net.peers import peer as peer_module
 from bezant.net.peers.clocks import Clocks
 from bezant.net.peers.peer import QUEUE_BYTES_MAX
+from bezant.net.peers.transport import PeerTransport
 from bezant.protocol.errors import LocalProtocolError, UsageError
 from bezant.protocol.peer_frames import PEER_FRAME_SIZE_MAX, encode_peer_head
+from bezant.protocol.raft_messages import (
+    Append,
+    Heartbeat,
+    RaftMessage,
+    TermRun,
+    decode_raft_message,
+    encode_raft_message,
+)
 
 from .group import Node, Note, Stranger, encode_note, identity_of, until
 
@@ -48,6 +57,41 @@ async def test_a_payload_of_12_mib_in_parts_among_small_ones(pair: tuple[Node, N
     assert second.texts == ["before", "large", "behind"]
     assert [bytes(payload) for _, _, payload in second.notes] == [b"small", payload, b""]
     assert first.transport.unsent_bytes(2) == 0
+
+
+async def test_a_payload_of_more_buffers_than_the_system_takes_at_a_time(pair: tuple[Node, Node]) -> None:
+    first, second = pair
+    payload = payload_of(300_000)
+    assert first.send(2, "many", *(payload[at : at + 100] for at in range(0, len(payload), 100)))
+    assert first.send(2, "behind")
+    await until(lambda: len(second.notes) == 2)
+    assert second.notes[0][2] == payload
+    assert second.texts == ["many", "behind"]
+
+
+@pytest.mark.parametrize("held", [False, True])
+async def test_a_callback_that_fails_is_not_passed_over(
+    pair: tuple[Node, Node], loop_errors: list[BaseException], held: bool
+) -> None:
+    """The loop is told, the connection is lost as the message is, and comes back."""
+    first, second = pair
+
+    def fail(sender: int) -> None:
+        raise ZeroDivisionError
+
+    second.on_note = second.transport.hold if held else fail
+    first.send(2, "one")
+    first.send(2, "two")
+    await until(lambda: second.notes)
+    if held:
+        second.on_note = fail
+        second.transport.release(1)
+    await until(lambda: first.links == [(2, True), (2, False), (2, True)])
+    assert [type(error) for error in loop_errors] == [ZeroDivisionError]
+    loop_errors.clear()
+    second.on_note = lambda sender: None
+    first.send(2, "three")
+    await until(lambda: second.texts[-1] == "three")
 
 
 async def test_messages_of_one_step_leave_in_one_write(
@@ -265,6 +309,8 @@ async def test_stopping_while_dialling_and_twice_leaves_nothing(make_node: MakeN
     await node.stop()
     await node.stop()
     assert node.links == []
+    with pytest.raises(UsageError):
+        node.join({2: silent.address})
 
 
 async def test_no_callback_comes_once_stop_has_begun(pair: tuple[Node, Node]) -> None:
@@ -295,3 +341,34 @@ async def test_an_identity_that_none_can_have_is_refused() -> None:
     for node_id in (0, -1, 2**31):
         with pytest.raises(UsageError):
             identity_of(node_id)
+
+
+async def test_messages_of_raft_are_messages_of_this_transport(make_node: MakeNode) -> None:
+    """The real codec, which checks what it decodes, with entries beside an Append."""
+    received: list[tuple[int, RaftMessage, bytes]] = []
+    nodes = [make_node(node_id) for node_id in (1, 2)]
+    transports: list[PeerTransport[RaftMessage]] = [
+        PeerTransport(
+            identity_of(node.node_id),
+            encode=encode_raft_message,
+            decode=decode_raft_message,
+            judge=lambda hello: None,
+            on_message=lambda sender, message, payload: received.append((sender, message, bytes(payload))),
+            on_link=lambda node_id, is_up: None,
+            on_reset=lambda node_id: None,
+        )
+        for node in nodes
+    ]
+    first, second = transports
+    for node, transport in zip(nodes, transports, strict=True):
+        transport.set_members({node.node_id: node.address for node in nodes})
+        await transport.listen([node._socket])
+    await until(lambda: first.is_up(2) and second.is_up(1))
+    append = Append(1, 2, 7, 10, 6, (TermRun(11, 6), TermRun(12, 7)), 12, 9, 3)
+    heartbeat = Heartbeat(1, 2, 7, 9, 1, 3)
+    assert first.send(2, append, [b"entry 11", b"entry 12"])
+    assert first.send(2, heartbeat)
+    await until(lambda: len(received) == 2)
+    assert received == [(1, append, b"entry 11entry 12"), (1, heartbeat, b"")]
+    for transport in transports:
+        await transport.stop()
