@@ -37,7 +37,7 @@ class FindingKind(StrEnum):
     CHECKPOINTS = "checkpoints"
     CHECKPOINT_DAMAGED = "checkpoint_damaged"
     RUN_UNLISTED = "run_unlisted"
-    NEWER_FORMAT = "newer_format"
+    OTHER_FORMAT = "other_format"
     UNFINISHED_FILE = "unfinished_file"
     SET_ASIDE = "set_aside"
     IN_USE = "in_use"
@@ -47,12 +47,12 @@ class FindingKind(StrEnum):
 
 @unique
 class Verdict(StrEnum):
-    """The whole folder in one word. Damage goes before all else, also before what only a newer version can judge."""
+    """The whole folder in one word. Damage goes before all else, also before what only another version can judge."""
 
     HEALTHY = "healthy"
     IN_USE = "in_use"
     DAMAGED = "damaged"
-    NEWER_FORMAT = "newer_format"
+    OTHER_FORMAT = "other_format"
     NOT_A_DATA_FOLDER = "not_a_data_folder"
 
 

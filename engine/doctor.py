@@ -52,7 +52,7 @@ _RESTORE: Final = (
     "start nothing on the folder; keep a copy of it as it is, then restore this file from a backup or a replica and "
     "examine it again"
 )
-_NEWER: Final = "start the newer version of Bezant that wrote it; this one will not touch the folder"
+_OTHER: Final = "use the version of Bezant that wrote it; this one will not touch the folder"
 
 
 Progress = Callable[[int, int], None]
@@ -196,7 +196,7 @@ class _Examination:
             return read_segment_header(self._directory, number)
         except UnsupportedFormat as error:
             self._unreadable[number] = True
-            self._note_newer(name, 0, error)
+            self._note_other_format(name, 0, error)
         except CorruptLog as error:
             self._unreadable[number] = self._holds_anything(name)
             self._note_bad_header(number, str(error).rsplit(": ", 1)[-1])
@@ -263,16 +263,16 @@ class _Examination:
             next_step=_RESTORE,
         )
 
-    def _note_newer(self, file: str, offset: int, error: UnsupportedFormat) -> None:
+    def _note_other_format(self, file: str, offset: int, error: UnsupportedFormat) -> None:
         self._add(
             Severity.WARNING,
-            FindingKind.NEWER_FORMAT,
+            FindingKind.OTHER_FORMAT,
             file,
             offset=offset,
             found=str(error),
             expected="what this version of Bezant knows",
-            meaning="a newer version wrote it; this is not damage, and this version cannot judge what follows",
-            next_step=_NEWER,
+            meaning="another version wrote it; this is not damage, and this version cannot judge what follows",
+            next_step=_OTHER,
         )
 
     # ---- the control file ----
@@ -307,7 +307,7 @@ class _Examination:
         try:
             self._watermark = control.read()
         except UnsupportedFormat as error:
-            self._note_newer(CONTROL_NAME, 0, error)
+            self._note_other_format(CONTROL_NAME, 0, error)
             return
         finally:
             control.close()
@@ -404,7 +404,7 @@ class _Examination:
                     on_progress(done, total)
         except UnsupportedFormat as error:
             stop = walk.refused
-            self._note_newer(stop.segment if stop else "", stop.offset if stop else 0, error)
+            self._note_other_format(stop.segment if stop else "", stop.offset if stop else 0, error)
         except CorruptLog:
             self._note_rot(walk)
         else:
@@ -427,7 +427,7 @@ class _Examination:
         try:
             self._sequel.take_in(entry)
         except UnsupportedFormat as error:
-            self._note_newer(walk.last_segment.name, walk.last_offset, error)
+            self._note_other_format(walk.last_segment.name, walk.last_offset, error)
         except CorruptLog as error:
             self._add(
                 Severity.DAMAGE,
@@ -534,13 +534,13 @@ class _Examination:
                 next_step="nothing: the next start makes it",
             )
         is_damaged = any(finding.severity is Severity.DAMAGE for finding in self._findings)
-        # Checkpoints of a newer version do not keep this one from starting.
+        # Checkpoints of another version do not keep this one from starting.
         is_newer = any(
-            finding.kind is FindingKind.NEWER_FORMAT and f"/{FOLDER_NAME}/" not in finding.file
+            finding.kind is FindingKind.OTHER_FORMAT and f"/{FOLDER_NAME}/" not in finding.file
             for finding in self._findings
         )
         verdict = Verdict.IN_USE if self._holder else Verdict.HEALTHY
-        verdict = Verdict.DAMAGED if is_damaged else Verdict.NEWER_FORMAT if is_newer else verdict
+        verdict = Verdict.DAMAGED if is_damaged else Verdict.OTHER_FORMAT if is_newer else verdict
         return Diagnosis(
             verdict=verdict,
             findings=self._findings,

@@ -57,11 +57,11 @@ def _examine(folder: CheckpointFolder, index: int, shard: int, findings: Finding
     except UnsupportedFormat as error:
         findings.add(
             Severity.WARNING,
-            FindingKind.NEWER_FORMAT,
+            FindingKind.OTHER_FORMAT,
             f"{FOLDER_NAME}/{name}",
             found=str(error),
             expected="what this version of Bezant knows",
-            meaning="a newer version wrote it; a start of this one passes over it, and needs longer",
+            meaning="another version wrote it; a start of this one passes over it, and needs longer",
             next_step=_DELETE,
         )
     except (StorageError, OSError) as error:

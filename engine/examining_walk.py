@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from bezant.engine.ledger.ledger import Ledger
-from bezant.engine.log.entry import Entry, EntryHeader
+from bezant.engine.log.entry import Entry
 from bezant.engine.log.recovery import Walk
 from bezant.engine.log.segment import Segment
 from bezant.engine.replay import apply_control, check_header
@@ -85,7 +85,7 @@ class ExaminingWalk(Walk):
         self.refused = Stop(segment.name, offset, self._problem, self.next_index, why)
         return super()._rot(segment, why)
 
-    def _check_known(self, segment: Segment, header: EntryHeader, offset: int) -> None:
-        self.refused = Stop(segment.name, offset, "an entry that is not known here", header.index)
-        super()._check_known(segment, header, offset)
+    def _check_known(self, segment: Segment, entry: Entry, offset: int) -> None:
+        self.refused = Stop(segment.name, offset, "an entry that is not known here", entry.header.index)
+        super()._check_known(segment, entry, offset)
         self.refused = None

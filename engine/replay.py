@@ -4,6 +4,7 @@ import numpy as np
 
 from bezant.engine.ledger.checks import EXPIRE
 from bezant.engine.ledger.ledger import TIMESTAMP_NS_MAX, Execution, Ledger
+from bezant.engine.log.checking import find_miscounted
 from bezant.engine.log.entry import Entry, EntryHeader
 from bezant.protocol.codes import CODE_ROW, ResultCode
 from bezant.protocol.errors import (
@@ -52,13 +53,10 @@ def check_header(header: EntryHeader, next_sequence: int, last_timestamp_ns: int
             f"entry {header.index} was made under rules {header.rules_version}; in force there are rules "
             f"{rules_version}"
         )
-    has_events = header.kind == EntryKind.EVENTS
-    if (header.count > 0) != has_events or (has_events and header.body_size != header.count * EVENT_SIZE):
-        raise CorruptLog(
-            f"entry {header.index} has kind {header.kind}, and {header.count} events in {header.body_size} bytes; that "
-            "cannot be"
-        )
-    if not has_events and header.timestamp_ns > TIMESTAMP_NS_MAX:
+    miscounted = find_miscounted(header)
+    if miscounted:
+        raise CorruptLog(f"entry {header.index} has {miscounted}; that cannot be")
+    if header.kind != EntryKind.EVENTS and header.timestamp_ns > TIMESTAMP_NS_MAX:
         # Of events the ledger says so. No entry could follow this one.
         raise CorruptLog(f"entry {header.index} has the time {header.timestamp_ns}, which is beyond the year 2160")
 

@@ -11,7 +11,7 @@ BezantError
 ├── RequestRefused            the node answered a request with an error message
 ├── StorageError              the data folder or the disk
 │   ├── DataFolderInUse       another process holds it
-│   ├── UnsupportedFormat     written by a newer version
+│   ├── UnsupportedFormat     written by another version
 │   └── CorruptLog            bytes that were durable have changed, or history does not verify
 └── LedgerError               the engine's own fault: a bug; it stops rather than go on
 """
@@ -71,7 +71,7 @@ class DataFolderInUse(StorageError):
 
 
 class UnsupportedFormat(StorageError):
-    """The data folder was written by a newer version of Bezant."""
+    """The data folder was written by another version of Bezant, whose format or rules are not known here."""
 
 
 class CorruptLog(StorageError):

@@ -26,8 +26,8 @@ CONTROL_PAGE_SIZE: Final = 4096
 VOTE_SLOT_SIZE: Final = 4096
 NAME_SIZE_MAX: Final = 48
 
-LOG_FORMAT_VERSION: Final = 1
-"""The ``format_version`` of segments, entries and control pages. A later one is refused, not guessed at."""
+LOG_FORMAT_VERSION: Final = 2
+"""The ``format_version`` of segments, entries and control pages. Any other is refused, not guessed at."""
 RULES_VERSION: Final = 1
 """The latest rules that this version executes. An entry that was made under later ones is refused, not guessed at."""
 SEGMENT_MAGIC: Final = b"BZSEGMNT"
@@ -159,13 +159,13 @@ EVENT_ANSWER: Final = _layout(
 ENTRY_HEADER: Final = _layout(
     ENTRY_HEADER_SIZE,
     ("header_checksum", "<u8", 0),
-    ("body_checksum", "<u8", 8),
-    ("previous_hash", "V32", 16),
-    ("term", "<i8", 48),
-    ("index", "<i8", 56),
-    ("first_sequence", "<i8", 64),
-    ("timestamp_ns", "<i8", 72),
-    ("durable_before", "<i8", 80),
+    ("durable_before", "<i8", 8),
+    ("body_checksum", "<u8", 16),
+    ("previous_hash", "V32", 24),
+    ("term", "<i8", 56),
+    ("index", "<i8", 64),
+    ("first_sequence", "<i8", 72),
+    ("timestamp_ns", "<i8", 80),
     ("count", "<i4", 88),
     ("body_size", "<i4", 92),
     ("kind", "<i2", 96),
@@ -174,7 +174,13 @@ ENTRY_HEADER: Final = _layout(
     ("log_id", "<i8", 104),
     ("shard", "<i4", 112),
 )
-"""Heads every entry of the log. The checksums are XXH3-64: of bytes 8 to 127, and of the body."""
+"""Heads every entry of the log. The checksums are XXH3-64: of bytes 8 to 127, and of the body.
+
+Each replica stamps the first two fields itself. What follows is the same on all of them, and what the hash in the next
+entry's ``previous_hash`` covers, with the body.
+"""
+ENTRY_STAMP_SIZE: Final = 16
+"""Bytes at the start of an entry that differ from replica to replica."""
 
 SEGMENT_HEADER: Final = _layout(
     SEGMENT_HEADER_SIZE,
@@ -201,6 +207,8 @@ CONTROL_PAGE: Final = _layout(
     ("durable_segment", "<i8", 56),
     ("durable_offset", "<i8", 64),
     ("clean_stop", "<i4", 72),
+    ("cutting", "<i4", 76),
+    ("commit_index", "<i8", 80),
 )
 """How far the log is durable, and whether the node stopped cleanly. Two pages, written in turn."""
 

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from bezant.engine.diagnosis import Diagnosis, Finding
 
 MIB: Final = 1 << 20
-_STATUS_OF: Final = {"damaged": STATUS_FAILED, "newer_format": STATUS_FAILED, "not_a_data_folder": STATUS_USAGE}
+_STATUS_OF: Final = {"damaged": STATUS_FAILED, "other_format": STATUS_FAILED, "not_a_data_folder": STATUS_USAGE}
 """Exit statuses by verdict; those that are not here are 0."""
 _WORDS_OF: Final = {
     "healthy": "healthy",
     "in_use": "in use, and nothing wrong as far as can be seen meanwhile",
     "damaged": "DAMAGED",
-    "newer_format": "written by a newer version of Bezant",
+    "other_format": "written by another version of Bezant",
     "not_a_data_folder": "not a data folder",
 }
 
@@ -30,7 +30,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "doctor",
         description="Explain a data folder, damaged or not, in words. Changes nothing in it. The node should have"
-        " stopped. Exit status: 0 healthy, 1 damaged or of a newer version, 2 not a data folder or a wrong command"
+        " stopped. Exit status: 0 healthy, 1 damaged or of another version, 2 not a data folder or a wrong command"
         " line. Checksums and the hash chain are checked; `bezant verify` also executes the history again.",
     )
     parser.add_argument("--data", metavar="DIR", type=Path, required=True, help="the data folder")

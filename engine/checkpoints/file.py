@@ -24,7 +24,7 @@ from bezant.engine.log.storage import Directory
 from bezant.protocol.errors import CorruptLog, UnsupportedFormat
 from bezant.protocol.records import Bytes, Records
 
-CHECKPOINT_VERSION: Final = 1
+CHECKPOINT_VERSION: Final = 2
 PAGE_SIZE: Final = 4096
 _MAGIC: Final = b"BZNTCKPT"
 _HEADER: Final = struct.Struct("<8sqqQ")
@@ -129,8 +129,8 @@ def read_manifest(directory: Directory, name: str) -> Manifest:
             raise CorruptLog(f"{file.path}: {len(page)} bytes are less than a header")
         magic, format_version, size, checksum = _HEADER.unpack_from(page)
         whole = xxhash.xxh3_64_intdigest(page[: -_CHECKSUM.size]) == _CHECKSUM.unpack(page[-_CHECKSUM.size :])[0]
-        if magic == _MAGIC and whole and format_version > CHECKPOINT_VERSION:
-            raise UnsupportedFormat(f"{file.path} has format {format_version}, which a newer version of Bezant wrote")
+        if magic == _MAGIC and whole and format_version != CHECKPOINT_VERSION:
+            raise UnsupportedFormat(f"{file.path} has format {format_version}, which another version of Bezant wrote")
         if magic != _MAGIC or not whole or not 0 < size <= min(_MANIFEST_SIZE_MAX, file.size()):
             raise CorruptLog(f"{file.path}, offset 0: the header of the checkpoint is damaged")
         encoded = file.read(size, PAGE_SIZE)

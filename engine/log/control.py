@@ -10,12 +10,12 @@ from typing import Final, NamedTuple
 
 import xxhash
 
+from bezant.engine.log.checking import check_format
 from bezant.engine.log.storage import Directory
-from bezant.protocol.errors import UnsupportedFormat
 from bezant.protocol.records import CONTROL_MAGIC, CONTROL_PAGE_SIZE, LOG_FORMAT_VERSION
 
 CONTROL_NAME: Final = "control"
-_PAGE: Final = struct.Struct("<Q8siiqqqqqqi")
+_PAGE: Final = struct.Struct("<Q8siiqqqqqqiiq")
 _CHECKSUM: Final = struct.Struct("<Q")
 
 
@@ -28,6 +28,8 @@ class Watermark(NamedTuple):
     durable_segment: int = 0
     durable_offset: int = 0
     clean_stop: int = 0
+    cutting: int = 0
+    commit_index: int = 0
 
     def is_clean_stop_at(self, index: int) -> bool:
         """Whether the node stopped cleanly behind this entry, the last one that was found.
@@ -72,11 +74,7 @@ class ControlFile:
             checksum, magic, version, shard, log_id, *rest = _PAGE.unpack_from(page)
             if magic != CONTROL_MAGIC or xxhash.xxh3_64_intdigest(page[_CHECKSUM.size :]) != checksum:
                 continue
-            if version > LOG_FORMAT_VERSION:
-                raise UnsupportedFormat(
-                    f"{self._file.path} has format {version}; this version of Bezant reads up to {LOG_FORMAT_VERSION}: "
-                    "start the newer version that wrote it"
-                )
+            check_format(version, str(self._file.path))
             if log_id == self._log_id and shard == self._shard and rest[0] > newest.write_count:
                 newest = Watermark(*rest)
         return newest

@@ -7,7 +7,7 @@ import blake3
 import xxhash
 from typing_extensions import Buffer
 
-from bezant.protocol.records import ENTRY_HEADER, ENTRY_HEADER_SIZE, Bytes
+from bezant.protocol.records import ENTRY_HEADER, ENTRY_HEADER_SIZE, ENTRY_STAMP_SIZE, Bytes
 
 HASH_SIZE: Final = 32
 HASH_NONE: Final = bytes(HASH_SIZE)
@@ -16,11 +16,17 @@ BODY_SIZE_MAX: Final = 8 << 20
 """Bytes in the body of one entry, at most."""
 
 _PUBLIC_ID_CONTEXT: Final = "bezant: the public id of a log"
-_HEADER: Final = struct.Struct("<QQ32sqqqqqiihhiqi12x")
-_CHECKED_FROM: Final = ENTRY_HEADER.fields["body_checksum"][1] if ENTRY_HEADER.fields else 0
+_HEADER: Final = struct.Struct("<QqQ32sqqqqiihhiqi12x")
 _CHECKSUM: Final = struct.Struct("<Q")
+_CHECKED_FROM: Final = _CHECKSUM.size
+_WATERMARK: Final = struct.Struct("<q")
 
-if _HEADER.size != ENTRY_HEADER_SIZE or _CHECKSUM.size != _CHECKED_FROM:
+if (
+    _HEADER.size != ENTRY_HEADER_SIZE
+    or ENTRY_HEADER.fields is None
+    or ENTRY_HEADER.fields["durable_before"][1] != _CHECKED_FROM
+    or ENTRY_HEADER.fields["body_checksum"][1] != ENTRY_STAMP_SIZE
+):
     raise AssertionError("the entry header's codec and its dtype disagree")
 
 
@@ -28,13 +34,13 @@ class EntryHeader(NamedTuple):
     """A decoded header; fields as in `ENTRY_HEADER`."""
 
     header_checksum: int
+    durable_before: int
     body_checksum: int
     previous_hash: bytes
     term: int
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     first_sequence: int
     timestamp_ns: int
-    durable_before: int
     count: int  # type: ignore[assignment]  # likewise
     body_size: int
     kind: int
@@ -57,19 +63,19 @@ class Entry(NamedTuple):
 
 def encode_entry(header: EntryHeader, body: bytes | memoryview) -> Entry:
     """Encode an entry; both checksums in `header` are computed here, whatever it says."""
-    return _encode(header, xxhash.xxh3_64_intdigest(body), body)
-
-
-def with_durable_before(entry: Entry, durable_before: int) -> Entry:
-    """The same entry with a newer watermark in its header."""
-    return _encode(entry.header._replace(durable_before=durable_before), entry.header.body_checksum, entry.body)
-
-
-def _encode(header: EntryHeader, body_checksum: int, body: bytes | memoryview) -> Entry:
-    checked = _HEADER.pack(0, body_checksum, *header[2:])[_CHECKED_FROM:]
+    body_checksum = xxhash.xxh3_64_intdigest(body)
+    checked = _HEADER.pack(0, header.durable_before, body_checksum, *header[3:])[_CHECKED_FROM:]
     checksum = xxhash.xxh3_64_intdigest(checked)
     header = header._replace(header_checksum=checksum, body_checksum=body_checksum)
     return Entry(header, _CHECKSUM.pack(checksum) + checked, body)
+
+
+def with_durable_before(entry: Entry, durable_before: int) -> Entry:
+    """The same entry with another watermark in its header; its hash in the chain stays."""
+    checked = _WATERMARK.pack(durable_before) + entry.encoded[ENTRY_STAMP_SIZE:]
+    checksum = xxhash.xxh3_64_intdigest(checked)
+    header = entry.header._replace(header_checksum=checksum, durable_before=durable_before)
+    return Entry(header, _CHECKSUM.pack(checksum) + checked, entry.body)
 
 
 def decode_header(data: Bytes | bytes | memoryview) -> EntryHeader | None:
@@ -103,8 +109,16 @@ def body_is_whole(header: EntryHeader, body: memoryview) -> bool:
     return len(body) == header.body_size and xxhash.xxh3_64_intdigest(body) == header.body_checksum
 
 
-def entry_hash(encoded: Buffer, body: Buffer) -> bytes:
-    """BLAKE3 of an entry, header and body: what the next entry's `previous_hash` must be."""
-    hasher = blake3.blake3(encoded)
+def entry_hash(encoded: bytes, body: Buffer) -> bytes:
+    """BLAKE3 of an entry, header and body: what the next entry's `previous_hash` must be.
+
+    But for what each replica stamps itself, so that the same history has the same hashes on all of them.
+    """
+    hasher = blake3.blake3(encoded[ENTRY_STAMP_SIZE:])
     hasher.update(body)
     return hasher.digest()
+
+
+def hash_in_place(data: memoryview) -> bytes:
+    """The same of an entry whose header and body are one piece."""
+    return blake3.blake3(data[ENTRY_STAMP_SIZE:]).digest()

@@ -1,10 +1,11 @@
-"""A group: the entries that one sync makes durable, and how they reach the disk."""
+"""Entries on their way to the disk: those that wait, and the group that one sync makes durable."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from typing_extensions import Buffer
 
-from bezant.engine.log.entry import Entry
+from bezant.engine.log.entry import Entry, with_durable_before
 from bezant.engine.log.segment import Segment
 from bezant.engine.log.storage import LogFile
 from bezant.protocol.errors import LedgerError
@@ -47,3 +48,57 @@ class Group:
             buffers += (entry.encoded, entry.body)
         if file is not None:
             file.write_durably(buffers, start)
+
+
+class Waiting:
+    """The entries that are in memory because they are not durable yet, in order: a group under way, and those behind.
+
+    They are as few as whoever appends lets wait; each is held once, and its body is not copied.
+    """
+
+    def __init__(self) -> None:
+        self.unwritten: list[Placed] = []
+        self.writing: list[Placed] = []
+
+    def __iter__(self) -> Iterator[Placed]:
+        yield from self.writing
+        yield from self.unwritten
+
+    def begin_group(self, durable_index: int) -> Group | None:
+        """Everything that is not written, stamped; None if there is nothing or a group is under way.
+
+        Every header of a group says up to where the log is durable when it is handed out, whatever it said before: an
+        entry may have been appended while the group before was being synced, or be of a leader, whose disk it is not.
+        """
+        if self.writing or not self.unwritten:
+            return None
+        self.writing = [
+            placed
+            if placed.entry.header.durable_before == durable_index
+            else placed._replace(entry=with_durable_before(placed.entry, durable_index))
+            for placed in self.unwritten
+        ]
+        self.unwritten = []
+        return Group(self.writing)
+
+    def finish_group(self) -> None:
+        """The group under way is durable."""
+        self.writing = []
+
+    def find(self, index: int) -> Placed | None:
+        """The entry with this index, if it is among these."""
+        for part in (self.writing, self.unwritten):
+            if part and part[0].entry.header.index <= index <= part[-1].entry.header.index:
+                return part[index - part[0].entry.header.index]
+        return None
+
+    def since(self, index: int) -> Iterator[Placed]:
+        """Those with this index and behind."""
+        for part in (self.writing, self.unwritten):
+            if part:
+                yield from part[max(index - part[0].entry.header.index, 0) :]
+
+    def cut(self, index: int) -> None:
+        """Drop the unwritten entries above an index."""
+        while self.unwritten and self.unwritten[-1].entry.header.index > index:
+            self.unwritten.pop()

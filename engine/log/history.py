@@ -59,7 +59,7 @@ class History:
     def _read_from(self, segment: Segment, sequences: Words, events: Records) -> None:
         """Fill in events that lie in one segment."""
         mapping = segment.mapping()
-        self._keep_mapped(segment)
+        self.keep_mapped(segment)
         sequences = np.ascontiguousarray(sequences, np.int64)
         found = np.zeros(len(sequences), np.int64)
         copied = copy_events(mapping[: segment.end], sequences, segment.starts(sequences), found, events.view(np.uint8))
@@ -84,9 +84,7 @@ class History:
             problem = "an entry of another log or kind"
         elif header.body_size != header.count * EVENT_SIZE:
             problem = f"an entry of {header.count} events in {header.body_size} bytes"
-        elif not self._is_whole(
-            (segment.number, segment.mapped_count, offset), header, view[body_at : body_at + header.body_size]
-        ):
+        elif not self.is_whole(segment, offset, header, view[body_at : body_at + header.body_size]):
             problem = "an entry whose body fails its checksum"
         if problem:
             raise CorruptLog(
@@ -94,13 +92,14 @@ class History:
                 "damaged now. Restore the file from a copy"
             )
 
-    def _is_whole(self, place: tuple[int, int, int], header: EntryHeader, body: memoryview) -> bool:
-        """Whether the body of the entry at (segment number, its mapping, offset) matches its checksum, or did lately.
+    def is_whole(self, segment: Segment, offset: int, header: EntryHeader, body: memoryview) -> bool:
+        """Whether the body of the entry at an offset matches its checksum, or did lately.
 
         Once a segment is unmapped its pages may go, and are then read again from a disk that may have changed them.
         """
         if header.body_size < REMEMBERED_FROM_SIZE:
             return body_is_whole(header, body)
+        place = (segment.number, segment.mapped_count, offset)
         if place not in self._verified:
             if not body_is_whole(header, body):
                 return False
@@ -110,7 +109,12 @@ class History:
         self._verified.move_to_end(place)
         return True
 
-    def _keep_mapped(self, segment: Segment) -> None:
+    def cut(self, last_sequence: int) -> None:
+        """Entries behind this event were cut: others may come to lie where they were verified."""
+        self.last_sequence = last_sequence
+        self._verified.clear()
+
+    def keep_mapped(self, segment: Segment) -> None:
         """Remember that a segment was read; unmap the one that was not for longest if there are too many."""
         self._mapped[segment.number] = segment
         self._mapped.move_to_end(segment.number)

@@ -7,37 +7,35 @@ One group at a time: `begin_group` hands out everything appended so far as a `Gr
 `Group.write_and_sync`, on any thread, then `finish_group` on the log's own. A group that fails must end the process.
 """
 
-from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 
 import numpy as np
 
 from bezant.engine.log.control import CONTROL_NAME, ControlFile, Watermark
+from bezant.engine.log.cutting import zero_behind
 from bezant.engine.log.entry import (
     BODY_SIZE_MAX,
-    HASH_NONE,
     Entry,
     EntryHeader,
     encode_entry,
     entry_hash,
-    public_log_id,
-    with_durable_before,
 )
-from bezant.engine.log.group import Group, Placed
-from bezant.engine.log.history import History
+from bezant.engine.log.group import Group, Placed, Waiting
 from bezant.engine.log.preparing import PreparedSegments
-from bezant.engine.log.recovery import DURABLE_BY_CHECKPOINT, RecoveryReport, Walk
-from bezant.engine.log.resume import ResumePoint
+from bezant.engine.log.reading import OpenedLog
+from bezant.engine.log.receiving import LogEnd, split_entries
+from bezant.engine.log.recovery import RecoveryReport
 from bezant.engine.log.seeking import warm_seeking
-from bezant.engine.log.segment import SEGMENT_SIZE_MAX, Segment, segment_name, segment_numbers
-from bezant.engine.log.segment_folder import SegmentFolder
+from bezant.engine.log.segment import SEGMENT_SIZE_MAX, segment_numbers
+from bezant.engine.log.spans import Located
 from bezant.engine.log.storage import Directory
 from bezant.protocol.errors import CorruptLog, LedgerError, StorageError
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.records import (
     ENTRY_HEADER_SIZE,
+    ENTRY_INDEX_FIRST,
     EVENT,
-    EVENT_SIZE,
     LOG_FORMAT_VERSION,
     RULES_VERSION,
     SEGMENT_HEADER_SIZE,
@@ -51,7 +49,7 @@ FREE_SPACE_FLOOR_DEFAULT: Final = 256 << 20
 """Bytes that must stay free on the file system; no segment is made that would go below."""
 
 
-class Log:
+class Log(OpenedLog):
     """The log of one shard in one folder. Use `open_log`."""
 
     def __init__(
@@ -63,118 +61,17 @@ class Log:
         free_space_floor: int,
         writable: bool,
     ) -> None:
-        self._directory = directory
-        self._shard = shard
-        self._folder = SegmentFolder(directory, shard)
-        self._segment_size = segment_size
-        self._writable = writable
-        self._is_open = False
-        self._control: ControlFile | None = None
-        self._walk: Walk | None = None
-        self._watermark = Watermark()
-        self._walked_entries = 0
-        self._history = History()
+        super().__init__(directory, shard=shard, segment_size=segment_size, writable=writable)
         self._prepared = (
             PreparedSegments(directory, shard=shard, segment_size=segment_size, free_space_floor=free_space_floor)
             if writable
             else None
         )
-        self._unwritten: list[Placed] = []
-        self._writing: list[Placed] = []
+        self._waiting = Waiting()
         self._unhashed: Entry | None = None
-        self._chain_hash = HASH_NONE
         self._write_count = 0
         self._durable_segment = 0
         self._durable_offset = 0
-        self._term = 0
-        self.log_id = 0
-        self.last_index = 0
-        self.last_timestamp_ns = 0
-        self.durable_index = 0
-        self.bytes_count = 0
-        self.watermark_sequence = 0
-        self.recovery = RecoveryReport(0, False, 0, "")
-
-    # ---- open and recover ----
-
-    def open(self, start: ResumePoint | None = None, until_index: int | None = None) -> Iterator[Entry]:
-        """Open the log, creating it if the folder is empty, and yield every entry of its history in order.
-
-        With `start`, only those behind it, once the entry that it speaks of is found to be there. With `until_index`
-        (for a log that is open to read, which another process may be writing) only those up to this index, which must
-        be durable; what lies behind is neither judged nor needed, and `follow` goes on. Iterate to the end before
-        anything else but `resume_point` and `read_events`, which reads what was yielded before. Raises `CorruptLog`,
-        `UnsupportedFormat`, `StorageError`.
-        """
-        if until_index is not None and self._writable:
-            raise LedgerError("a log that is open to write is always read to its end")
-        yield from self.walk(start, until_index)
-        if until_index is None:
-            self.finish_open()
-
-    def walk(self, start: ResumePoint | None = None, until_index: int | None = None) -> Iterator[Entry]:
-        """Yield the entries as `open` does, and change nothing on the disk.
-
-        `finish_open` must follow, once whoever executes the entries has found no fault with the last one.
-        """
-        follows = until_index is not None
-        segments = self._history.segments = self._find_segments(start, all_of_them=not follows)
-        self.log_id = segments[0].log_id
-        self._control = ControlFile(self._directory, shard=self._shard, log_id=self.log_id, writable=self._writable)
-        watermark = self._control.read()
-        self.watermark_sequence = watermark.durable_sequence
-        self._walk = walk = Walk(
-            segments,
-            log_id=self.log_id,
-            shard=self._shard,
-            watermark=watermark,
-            find_more=(lambda: self._folder.open_next(segments)) if follows else None,
-        )
-        if start is not None:
-            walk.begin_behind(start)
-            self._note_walked(walk)
-        if until_index is not None:
-            yield from self.follow(until_index)
-            return
-        self._walked_entries, self._watermark = 0, watermark
-        for entry in walk:
-            yield entry
-            self._walked_entries += 1
-            self._note_durable(entry.header)
-
-    def follow(self, until_index: int) -> Iterator[Entry]:
-        """Yield the entries behind the last one that was yielded, up to this index, which must be durable.
-
-        For a log that was opened with `until_index`; what the writer has made meanwhile is found. Raises as `open`.
-        """
-        walk = self._walk
-        if walk is None or not walk.can_follow:
-            raise LedgerError("only a log that was opened up to an index can be followed")
-        self._note_walked(walk)  # the entry at which an earlier iteration was given up
-        for entry in walk.up_to(until_index):
-            yield entry
-            self._note_durable(entry.header)
-        self._note_walked(walk)
-
-    def resume_point(self) -> ResumePoint | None:
-        """Where an opening can begin behind the entry that `open` or `follow` has yielded last; None before the first.
-
-        A checkpoint may be made of it once that entry is durable.
-        """
-        return None if self._walk is None else self._walk.resume_point()
-
-    def _find_segments(self, start: ResumePoint | None, *, all_of_them: bool) -> list[Segment]:
-        """The segments of the folder; or only those that hold the history up to the start."""
-        if start is not None:
-            why = f"{DURABLE_BY_CHECKPOINT} {segment_name(start.segment_number)}"
-            self._folder.check_present(start.segment_number, why)
-        elif not segment_numbers(self._directory):
-            if not self._writable:
-                raise StorageError(f"{self._directory.path} holds no log")
-            self._folder.create_log(self._segment_size)
-        if all_of_them:
-            return self._folder.open_all()
-        return self._folder.open_first(start.segment_number if start is not None else 1)
 
     def finish_open(self) -> None:
         """Set a torn tail aside, and let the log be written to. All entries of `walk` must have been taken."""
@@ -191,55 +88,23 @@ class Log:
         behind = segments[walk.last_segment.number :]
         del segments[walk.last_segment.number :]
         self._note_walked(walk)
+        self.commit_index = min(self.commit_index, self.last_index)
         self._write_count = watermark.write_count
         self._durable_segment, self._durable_offset = walk.last_segment.number, walk.last_segment.end
         self._is_open = True
         if self._prepared is not None:
+            if watermark.cutting:
+                zero_behind(walk.last_segment, walk.last_segment.end, behind, to_the_end=True)
+                self._end_cut()
             walk.write_tail_again()
             for segment in behind:
                 # A torn tail that was zeroed here, and not synced when that process was killed, would come back.
                 segment.open_file().sync()
-            self._write_watermark(clean_stop=0)
+            self._write_watermark()
             warm_seeking()
             self._prepared.start(self.log_id, behind, (behind or segments)[-1].number + 1)
         for segment in (segments[-1], *behind):
             segment.unmap()
-
-    def _note_walked(self, walk: Walk) -> None:
-        header = walk.last_header
-        if header is not None:
-            self._note_durable(header)
-            self._chain_hash = walk.previous_hash
-            self._term = header.term
-            self.last_index = header.index
-            self.last_timestamp_ns = header.timestamp_ns
-            self.bytes_count = walk.bytes_count
-
-    def _note_durable(self, header: EntryHeader) -> None:
-        self.durable_index = header.index
-        self._history.last_sequence = header.first_sequence + header.count - 1
-
-    @property
-    def durable_sequence(self) -> int:
-        """Sequence of the last durable event."""
-        return self._history.last_sequence
-
-    @property
-    def public_id(self) -> str:
-        """Which log this is, for anyone to know; see `public_log_id`."""
-        return public_log_id(self.log_id)
-
-    @property
-    def is_durable(self) -> bool:
-        """Whether a sync means anything: false on a file system that lives in memory."""
-        return self._directory.is_durable()
-
-    def count_events_at_most(self, start: ResumePoint | None = None) -> int:
-        """An upper bound of the events in the log, or of those behind a start, from the sizes of its segments alone.
-
-        Raises `CorruptLog`, `UnsupportedFormat` for a file that is not a segment of the size that it says it has.
-        """
-        return self._folder.size_behind(start) // EVENT_SIZE
 
     # ---- append and write ----
 
@@ -262,7 +127,7 @@ class Log:
             header_checksum=0,
             body_checksum=0,
             previous_hash=self._chain_hash,
-            term=self._term,
+            term=self.term,
             index=self.last_index + 1,
             first_sequence=first_sequence,
             timestamp_ns=timestamp_ns,
@@ -276,21 +141,63 @@ class Log:
             shard=self._shard,
         )
         entry = encode_entry(header, body)
-        size = ENTRY_HEADER_SIZE + body_size
+        self._place(entry)
+        return entry.header
+
+    def append_encoded(self, entries: memoryview) -> list[Entry]:
+        """Add entries of a leader behind the last one, in memory: as they lie in its log, back to back.
+
+        They are verified first, to be whole and to continue this log, and stay the leader's to the byte, but for what
+        each replica stamps itself when it writes them. Bodies are not copied: they must not change until they are
+        durable.
+
+        Raises, having changed nothing: `RemoteProtocolError` for anything damaged or impossible, `UnsupportedFormat`
+        for an entry that only a newer version knows, `StorageError` if the disk has no room for all of them.
+        """
+        before = self.last_index
+        received = split_entries(entries, self._end())
+        try:
+            for entry in received:
+                self._place(entry)
+        except StorageError:
+            if self.last_index > before:
+                self._cut(before)
+            raise
+        return received
+
+    def _end(self) -> LogEnd:
+        return LogEnd(
+            log_id=self.log_id,
+            shard=self._shard,
+            last_index=self.last_index,
+            last_term=self._terms.last_term,
+            next_sequence=self._next_sequence(),
+            last_timestamp_ns=self.last_timestamp_ns,
+            chain_hash=self.chain_hash,
+        )
+
+    def _next_sequence(self) -> int:
+        last = self._waiting.find(self.last_index)
+        return self.durable_sequence + 1 if last is None else last.entry.header.first_sequence + last.entry.header.count
+
+    def _place(self, entry: Entry) -> None:
+        """Put an entry that continues the log behind all others, in memory.
+
+        Raises, having changed nothing that counts: `StorageError` if it has no room, `LedgerError` if its term falls.
+        """
+        header = entry.header
+        size = ENTRY_HEADER_SIZE + header.body_size
         if self._history.segments[-1].room < size:
             self._rotate(size)
         segment = self._history.segments[-1]
-        self._unwritten.append(Placed(segment, segment.end, entry))
-        segment.note_entry(entry.header, segment.end)
-        self._hash_later(entry)
+        self._terms.note(header.index, header.term)
+        self._waiting.unwritten.append(Placed(segment, segment.end, entry))
+        segment.note_entry(header, segment.end)
+        # Its own hash is left for later, so that it is computed while the entry is being synced.
+        self._chain_hash, self._unhashed = header.previous_hash, entry
         self.last_index = header.index
-        self.last_timestamp_ns = timestamp_ns
+        self.last_timestamp_ns = header.timestamp_ns
         self.bytes_count += size
-        return entry.header
-
-    def _hash_later(self, entry: Entry) -> None:
-        """Leave the hash of the last entry for later, so that it is computed while the entry is being synced."""
-        self._unhashed = entry
 
     def settle_hash(self) -> None:
         """Compute the chain hash of the last entry, if that was left for later."""
@@ -311,27 +218,17 @@ class Log:
 
     def begin_group(self) -> Group | None:
         """Everything appended and not yet written, or None if there is nothing or a group is under way."""
-        if self._writing or not self._unwritten:
-            return None
-        last = self._unwritten[-1]
-        if last.entry.header.durable_before != self.durable_index:
-            # It was appended while the group before it was being synced. Recovery must know that this one is written
-            # only afterwards, or rot in that one would pass for a torn tail.
-            entry = with_durable_before(last.entry, self.durable_index)
-            self._unwritten[-1] = last._replace(entry=entry)
-            self._hash_later(entry)
-        self._writing, self._unwritten = self._unwritten, []
-        return Group(self._writing)
+        return self._waiting.begin_group(self.durable_index)
 
     def finish_group(self, group: Group) -> None:
         """Take notice that a group is durable. Its results may be told; call `tidy` when they have been."""
-        self._writing = []
+        self._waiting.finish_group()
         self._note_durable(group.last_header)
         self._durable_segment, self._durable_offset = group.last_segment.number, group.end
 
     def tidy(self) -> None:
         """Do what a durable group leaves to do and nobody waits for: the watermark, the chain hash, full segments."""
-        self._write_watermark(clean_stop=0)
+        self._write_watermark()
         self.settle_hash()
         self._close_full_segments()
         self._preparing.prepare()
@@ -339,13 +236,11 @@ class Log:
     @property
     def idle(self) -> bool:
         """Whether everything appended is durable."""
-        return not self._writing and not self._unwritten
+        return not self._waiting.writing and not self._waiting.unwritten
 
-    def _write_watermark(self, *, clean_stop: int) -> None:
-        if self._control is None:
-            raise LedgerError("a log is written to before it is open")
+    def _write_watermark(self, *, clean_stop: int = 0, cutting: int = 0) -> None:
         self._write_count += 1
-        self._control.write(
+        self._open_control.write(
             Watermark(
                 self._write_count,
                 self.durable_index,
@@ -353,12 +248,20 @@ class Log:
                 self._durable_segment,
                 self._durable_offset,
                 clean_stop,
+                cutting,
+                self.commit_index,
             )
         )
 
+    @property
+    def _open_control(self) -> ControlFile:
+        if self._control is None:
+            raise LedgerError("a log is written to before it is open")
+        return self._control
+
     def _close_full_segments(self) -> None:
         """Close the files of segments that nothing more will be written to; they are the oldest of those open."""
-        waiting = {placed.segment for placed in (*self._writing, *self._unwritten)}
+        waiting = {placed.segment for placed in self._waiting}
         segments = self._history.segments
         for number in range(len(segments) - 2, -1, -1):
             segment = segments[number]
@@ -379,7 +282,116 @@ class Log:
             raise LedgerError("a log that is open to read is written to")
         return self._prepared
 
+    # ---- cut ----
+
+    def truncate(self, index: int) -> None:
+        """Cut every entry above an index, durably: the log goes on as if they had never been appended.
+
+        `LedgerError` while a group is under way, for entries that are committed, and for an index that is not there.
+        Returns when the disk has done it; after OSError the process must end, and the next start finishes the cut. What
+        `read_encoded` has given of those entries must not be used any more.
+        """
+        if self._waiting.writing:
+            raise LedgerError("a log is cut while a group of it is being written")
+        if not self.commit_index <= index <= self.last_index:
+            raise LedgerError(
+                f"a log with {self.last_index} entries, {self.commit_index} of them committed, is cut to {index}"
+            )
+        if index < self.last_index:
+            self._cut(index)
+
+    def _cut(self, index: int) -> None:
+        """Cut every entry above an index, of which there is one; those that were written, on the disk as well."""
+        first = self._locate(index + 1)
+        timestamp_ns = self._locate(index).header.timestamp_ns if index else 0
+        segments = self._history.segments
+        segment, end = first.segment, first.offset
+        if end == SEGMENT_HEADER_SIZE and segment.number > 1:
+            segment = segments[segment.number - 2]
+            end = segment.end
+        later = segments[segment.number :]
+        if index < self.durable_index:
+            self.durable_index = index
+            self._history.cut(first.header.first_sequence - 1)
+            self._durable_segment, self._durable_offset = segment.number, end
+            self._begin_cut()
+            zero_behind(segment, end, later, to_the_end=False)
+            self._end_cut()
+        self.bytes_count -= segment.end - end + sum(other.end - SEGMENT_HEADER_SIZE for other in later)
+        del segments[segment.number :]
+        segment.cut(end)
+        segment.open_file()
+        for other in later:
+            other.cut(SEGMENT_HEADER_SIZE)
+        self._preparing.give_back(later)
+        self._waiting.cut(index)
+        self._terms.cut(index)
+        self._spans.forget()
+        self._chain_hash, self._unhashed = first.header.previous_hash, None
+        self.last_index, self.last_timestamp_ns = index, timestamp_ns
+        if self._walk is not None and self._walk.next_index > index + 1:
+            self._walk = None  # Where it stopped there is nothing any more that could be gone on with.
+
+    def _begin_cut(self) -> None:
+        """Leave the intent, durably, before anything is zeroed: only the entries up to the watermark count."""
+        self._write_watermark(cutting=1)
+        self._open_control.sync()
+
+    def _end_cut(self) -> None:
+        """Take the intent back once all zeros are durable: from both pages, each synced before the other is written.
+
+        Any other page may be lost or torn when the power goes; one with the intent must not be what is left then, or
+        entries that have been written meanwhile would be zeroed.
+        """
+        for _ in range(2):
+            self._write_watermark()
+            self._open_control.sync()
+
     # ---- read ----
+
+    def end_of_span(self, first_index: int, size_bytes_max: int) -> int:
+        """Index of the last of the entries, from one on, that have so many bytes at most; at least of that one.
+
+        Raises `LedgerError` for an entry that is not there, `CorruptLog` for what is damaged on the way.
+        """
+        self._check_there(first_index, first_index)
+        durable = self._spans.walk(first_index, self.durable_index)
+        waiting = map(_located, self._waiting.since(first_index))
+        size_bytes, last_index = 0, first_index
+        for located in chain(durable, waiting):
+            size_bytes += located.size
+            if size_bytes > size_bytes_max:
+                break
+            last_index = located.header.index
+        return last_index
+
+    def read_encoded(self, first_index: int, last_index: int) -> list[bytes | memoryview]:
+        """Entries as they lie in the log, back to back, in as many pieces as it takes; nothing is copied.
+
+        Those that are not durable yet come from memory, the others, verified, from segments: parts of mappings, which
+        show what becomes of the file. Raises as `end_of_span`.
+        """
+        self._check_there(first_index, last_index)
+        pieces: list[bytes | memoryview] = []
+        if first_index <= self.durable_index:
+            pieces += self._spans.read(first_index, min(last_index, self.durable_index))
+        for placed in self._waiting.since(first_index):
+            header = placed.entry.header
+            if header.index > last_index:
+                break
+            pieces += (placed.entry.encoded, placed.entry.body)
+            self._spans.remember(header.index + 1, placed.segment, placed.offset + ENTRY_HEADER_SIZE + header.body_size)
+        return pieces
+
+    def _check_there(self, first_index: int, last_index: int) -> None:
+        if not ENTRY_INDEX_FIRST <= first_index <= last_index <= self.last_index:
+            raise LedgerError(f"entries {first_index} to {last_index} of a log that has {self.last_index}")
+
+    def _locate(self, index: int) -> Located:
+        placed = self._waiting.find(index)
+        if placed is not None:
+            return _located(placed)
+        return next(self._spans.walk(index, index))
 
     def read_events(self, sequences: Words) -> Records:
         """EVENT records with these sequences (ascending), wherever they are; verified, if they come from the disk.
@@ -390,7 +402,7 @@ class Log:
         if durable == len(sequences):
             return self._history.read_events(sequences)
         parts = [self._history.read_events(sequences[:durable])]
-        for placed in (*self._writing, *self._unwritten):
+        for placed in self._waiting:
             header = placed.entry.header
             end = int(np.searchsorted(sequences, header.first_sequence + header.count))
             if end > durable:
@@ -416,6 +428,10 @@ class Log:
         for segment in self._history.segments:
             segment.close()
             segment.unmap()
+
+
+def _located(placed: Placed) -> Located:
+    return Located(placed.segment, placed.offset, placed.entry.header)
 
 
 def open_log(

@@ -50,6 +50,10 @@ class PreparedSegments:
             raise StorageError(f"{self._directory.path}: no segment has room for an entry of {size} bytes")
         return self.ready.pop(0)
 
+    def give_back(self, segments: list[Segment]) -> None:
+        """Have segments again that were taken, and are empty again: the last ones that were, in order."""
+        self.ready[:0] = segments
+
     def prepare(self) -> None:
         """Have the helper thread make the next segment, unless enough are ready or one is being made."""
         self._collect(wait=False)

@@ -28,9 +28,9 @@ decides by the same table.
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-import blake3
 import numpy as np
 
+from bezant.engine.log.checking import find_nonsense, find_unknown
 from bezant.engine.log.control import Watermark
 from bezant.engine.log.entry import (
     HASH_NONE,
@@ -39,18 +39,17 @@ from bezant.engine.log.entry import (
     body_is_whole,
     decode_header,
     entry_hash,
+    hash_in_place,
 )
 from bezant.engine.log.resume import ResumePoint
 from bezant.engine.log.segment import Segment
 from bezant.engine.log.storage import Directory
+from bezant.engine.log.terms import TermRuns
 from bezant.protocol.errors import CorruptLog, StorageError, UnsupportedFormat
-from bezant.protocol.kinds import EntryKind
 from bezant.protocol.records import (
     ENTRY_HEADER,
     ENTRY_HEADER_SIZE,
     ENTRY_INDEX_FIRST,
-    LOG_FORMAT_VERSION,
-    RULES_VERSION,
     SEGMENT_HEADER_SIZE,
     Bytes,
 )
@@ -58,8 +57,6 @@ from bezant.protocol.records import (
 DURABLE_BY_CHECKPOINT: Final = "a checkpoint, which is only ever made of durable entries, proves that the log reached"
 PART_SIZE: Final = 4 << 20
 """Bytes of a segment that are copied at a time, be it as large as it may."""
-_FILLER: Final = int(EntryKind.FILLER)
-_KINDS: Final = frozenset(int(kind) for kind in EntryKind)
 _LOG_ID_AT: Final = 104
 if ENTRY_HEADER.fields is None or ENTRY_HEADER.fields["log_id"][1] != _LOG_ID_AT:
     raise AssertionError("the log id is not where recovery looks for it")
@@ -105,10 +102,11 @@ class Walk:
         self.last_segment = segments[0]
         self.last_offset = 0
         self.bytes_count = 0
+        self.terms = TermRuns()
 
     def __iter__(self) -> Iterator[Entry]:
         """Yield every good entry. Raises `CorruptLog` at rot, `UnsupportedFormat` at what a newer version wrote."""
-        while True:
+        while not self._is_cut_here():
             entry = self._take()
             if entry is not None:
                 yield entry
@@ -133,6 +131,18 @@ class Walk:
                 why = f"the log is durable up to index {until_index}"
                 raise CorruptLog(self._rot(self._segments[self._at], why))
 
+    def _is_cut_here(self) -> bool:
+        """Whether what follows counts no more, because a crash has interrupted its being cut off."""
+        mark = self._watermark
+        if not mark.cutting or self.next_index <= mark.durable_index:
+            return False
+        segment = self._segments[self._at]
+        here = (self.next_index - 1, segment.number, segment.end)
+        if here != (mark.durable_index, mark.durable_segment, mark.durable_offset):
+            self._problem = "another place than that of the cut"
+            raise CorruptLog(self._rot(segment, f"the log was being cut behind index {mark.durable_index}"))
+        return True
+
     def begin_behind(self, start: ResumePoint) -> None:
         """Go on behind the entry of a checkpoint. Raises `CorruptLog` unless it is whole and where it was."""
         if start.log_id != self._log_id:
@@ -155,6 +165,7 @@ class Walk:
         if header is None or self._problem:
             self._torn = (segment, start.entry_offset)
             raise CorruptLog(self._rot(segment, f"{DURABLE_BY_CHECKPOINT} that entry"))
+        self.terms.restore(start.term_runs)
         self._note(segment, header, start.entry_offset, start.chain_hash)
         self.bytes_count = start.bytes_count
 
@@ -182,6 +193,7 @@ class Walk:
             entry_offset=self.last_offset,
             end_offset=end,
             bytes_count=self.bytes_count,
+            term_runs=self.terms.up_to(header.index),
             segments=(*(segment.summary(segment.end) for segment in before), self.last_segment.summary(end)),
         )
 
@@ -201,18 +213,20 @@ class Walk:
             if self._torn is None:
                 self._problem = "nothing but zeros"
             return None
-        self._check_known(segment, header, offset)
-        self._problem = self._find_nonsense(header, body)
+        entry = Entry(header, encoded, body)
+        self._check_known(segment, entry, offset)
+        self._problem = find_nonsense(entry, self.terms.last_term)
         if self._problem:
             self._torn = (segment, offset)
             raise CorruptLog(self._rot(segment, "its checksums are right, so no crash has torn it"))
         segment.note_entry(header, offset)
-        self._note(segment, header, offset, blake3.blake3(view[offset:end]).digest())
-        return Entry(header, encoded, body)
+        self._note(segment, header, offset, hash_in_place(view[offset:end]))
+        return entry
 
     def _note(self, segment: Segment, header: EntryHeader, offset: int, chain_hash: bytes) -> None:
         self.previous_hash = chain_hash
         self.last_header = header
+        self.terms.note(header.index, header.term)
         self.last_segment = segment
         self.last_offset = offset
         self.next_index = header.index + 1
@@ -250,38 +264,14 @@ class Walk:
     def _is_ours(self, header: EntryHeader) -> bool:
         return header.log_id == self._log_id and header.shard == self._shard
 
-    def _check_known(self, segment: Segment, header: EntryHeader, offset: int) -> None:
-        """Refuse an entry that is whole and beyond this version: to take it for damage would be to cut it off."""
-        if (
-            header.kind in _KINDS
-            and header.format_version <= LOG_FORMAT_VERSION
-            and header.rules_version <= RULES_VERSION
-        ):
-            return
-        what, number = "rules", header.rules_version
-        if header.kind not in _KINDS:
-            what, number = "kind", header.kind
-        elif header.format_version > LOG_FORMAT_VERSION:
-            what, number = "format", header.format_version
-        raise UnsupportedFormat(
-            f"{segment.name}, offset {offset}: entry {header.index} has {what} {number}, which this version of "
-            "Bezant does not know: start the newer version that wrote it"
-        )
-
-    def _find_nonsense(self, header: EntryHeader, body: memoryview) -> str:
-        """What no version of Bezant writes, in an entry that is whole and comes next, in words; empty if nothing."""
-        term = 0 if self.last_header is None else self.last_header.term
-        if header.format_version < 1:
-            return f"an entry of format {header.format_version}"
-        if not 0 <= header.durable_before < header.index:
-            return f"an entry that claims the log to be durable up to index {header.durable_before}"
-        if header.term < term:
-            return f"an entry of term {header.term} behind one of term {term}"
-        if header.count < 0:
-            return f"an entry of {header.count} events"
-        if header.kind == _FILLER and np.any(np.frombuffer(body, np.uint8)):
-            return "a filler that is not zeros"
-        return ""
+    def _check_known(self, segment: Segment, entry: Entry, offset: int) -> None:
+        """Raise `UnsupportedFormat` for an entry that is whole and beyond this version."""
+        unknown = find_unknown(entry)
+        if unknown:
+            raise UnsupportedFormat(
+                f"{segment.name}, offset {offset}: entry {entry.header.index} has {unknown}, which this version of "
+                "Bezant does not know: start the newer version that wrote it"
+            )
 
     def _check_complete(self, segment: Segment, following: Segment) -> None:
         """Raise `CorruptLog` if the segment behind begins with an entry that has others before it."""

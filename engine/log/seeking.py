@@ -9,7 +9,7 @@ from bezant.engine.hashing import load_word, store_word, xxh3_64
 from bezant.protocol.records import ENTRY_HEADER, ENTRY_HEADER_SIZE, EVENT_SIZE, SEGMENT_HEADER_SIZE, Bytes, Words
 
 _FIELDS: Final[Any] = ENTRY_HEADER.fields
-_CHECKED_FROM: Final = int(_FIELDS["body_checksum"][1])
+_CHECKED_FROM: Final = int(_FIELDS["durable_before"][1])
 _FIRST_SEQUENCE_AT: Final = int(_FIELDS["first_sequence"][1])
 _COUNT_AT: Final = int(_FIELDS["count"][1])
 _EVENT_WORDS: Final = EVENT_SIZE // 8

@@ -3,16 +3,17 @@
 import re
 import struct
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from typing import Final, NamedTuple
 
 import numpy as np
 import xxhash
 
+from bezant.engine.log.checking import check_format
 from bezant.engine.log.entry import EntryHeader
 from bezant.engine.log.resume import SegmentSummary
 from bezant.engine.log.storage import Directory, LogFile
-from bezant.protocol.errors import CorruptLog, UnsupportedFormat
+from bezant.protocol.errors import CorruptLog
 from bezant.protocol.records import (
     ENTRY_HEADER_SIZE,
     LOG_FORMAT_VERSION,
@@ -28,11 +29,12 @@ _CHECKSUM: Final = struct.Struct("<Q")
 _NAME_PREFIX: Final = "segment-"
 _NAME: Final = re.compile(rf"{_NAME_PREFIX}([0-9]{{10,}})", re.ASCII)
 _SEQUENCE_NEVER: Final = 1 << SEQUENCE_BITS
+_INDEX_NEVER: Final = 1 << 62
 
 SEGMENT_SIZE_MAX: Final = 4 << 30
 """Bytes of a segment, at most: after a crash, all of one may be searched and set aside."""
 SPARSE_DISTANCE: Final = 64 << 10
-"""Bytes of log between two entries whose place is remembered: 16 bytes of memory for every 64 KiB of history."""
+"""Bytes of log between two entries whose place is remembered: 24 bytes of memory for every 64 KiB of history."""
 
 
 class SegmentHeader(NamedTuple):
@@ -83,12 +85,10 @@ def read_segment_header(directory: Directory, number: int) -> SegmentHeader:
     if len(page) < SEGMENT_HEADER_SIZE:
         raise CorruptLog(f"{file.path}: {len(page)} bytes where a header of {SEGMENT_HEADER_SIZE} was expected")
     checksum, magic, version, *rest = _HEADER.unpack_from(page)
-    if magic == SEGMENT_MAGIC and version > LOG_FORMAT_VERSION:
-        raise UnsupportedFormat(
-            f"{file.path} has format {version}; this version of Bezant reads up to {LOG_FORMAT_VERSION}: "
-            "start the newer version that wrote it"
-        )
-    if magic != SEGMENT_MAGIC or xxhash.xxh3_64_intdigest(page[_CHECKSUM.size :]) != checksum:
+    is_whole = xxhash.xxh3_64_intdigest(page[_CHECKSUM.size :]) == checksum
+    if magic == SEGMENT_MAGIC and (is_whole or version > LOG_FORMAT_VERSION):
+        check_format(version, str(file.path))
+    if magic != SEGMENT_MAGIC or not is_whole:
         raise CorruptLog(f"{file.path}, offset 0: the header of the segment is damaged")
     header = SegmentHeader(*rest)
     if header.segment_size > SEGMENT_SIZE_MAX:
@@ -106,7 +106,8 @@ def read_segment_header(directory: Directory, number: int) -> SegmentHeader:
 class Segment:
     """A segment, mapped while it is read; its file is open (`open_file`) only while it may be written.
 
-    `end` is the offset behind its last entry; `first_sequence` that of its first event, beyond all while it is empty.
+    `end` is the offset behind its last entry; `first_index` and `first_sequence` are those of its first entry and
+    event, beyond all while it is empty.
     """
 
     def __init__(self, directory: Directory, header: SegmentHeader) -> None:
@@ -115,6 +116,7 @@ class Segment:
         self.shard = header.shard
         self.size = header.segment_size
         self.end = SEGMENT_HEADER_SIZE
+        self.first_index = _INDEX_NEVER
         self.first_sequence = _SEQUENCE_NEVER
         self.file: LogFile | None = None
         self._directory = directory
@@ -122,6 +124,7 @@ class Segment:
         """How often it was mapped. What was checked in one mapping may come from the disk anew in the next."""
         self._mapping: Bytes | None = None
         self._view: memoryview | None = None
+        self._sparse_indexes = array("q")
         self._sparse_sequences = array("q")
         self._sparse_offsets = array("q")
 
@@ -162,9 +165,10 @@ class Segment:
         """Take notice of the entry that now lies at `offset`, behind all others."""
         if not self._sparse_offsets or offset - self._sparse_offsets[-1] >= SPARSE_DISTANCE:
             if not self._sparse_offsets:
-                self.first_sequence = header.first_sequence
+                self.first_index, self.first_sequence = header.index, header.first_sequence
             self._sparse_offsets.append(offset)
             self._sparse_sequences.append(header.first_sequence)
+            self._sparse_indexes.append(header.index)
         self.end = offset + ENTRY_HEADER_SIZE + header.body_size
 
     def starts(self, sequences: Words) -> Words:
@@ -174,17 +178,28 @@ class Segment:
         offsets = np.frombuffer(self._sparse_offsets.tobytes(), np.int64)
         return offsets[np.maximum(np.searchsorted(known, sequences, side="right") - 1, 0)]
 
+    def start_of(self, index: int) -> tuple[int, int]:
+        """(index, offset) of an entry at or before the one with this index, less than 64 KiB and an entry away."""
+        number = max(bisect_right(self._sparse_indexes, index) - 1, 0)
+        return self._sparse_indexes[number], self._sparse_offsets[number]
+
+    def cut(self, end: int) -> None:
+        """Forget all entries from an offset on."""
+        self.restore(self.summary(end))
+
     def summary(self, end: int) -> SegmentSummary:
         """What is known of the entries before an offset."""
         count = bisect_left(self._sparse_offsets, end)
-        sequences, offsets = self._sparse_sequences[:count], self._sparse_offsets[:count]
-        return SegmentSummary(self.number, end, sequences.tobytes(), offsets.tobytes())
+        words = (self._sparse_indexes, self._sparse_sequences, self._sparse_offsets)
+        return SegmentSummary(self.number, end, *(known[:count].tobytes() for known in words))
 
     def restore(self, summary: SegmentSummary) -> None:
         """Know of the entries what a summary says, without having walked them."""
+        self._sparse_indexes = array("q", summary.indexes)
         self._sparse_sequences = array("q", summary.sequences)
         self._sparse_offsets = array("q", summary.offsets)
-        self.first_sequence = self._sparse_sequences[0] if summary.sequences else _SEQUENCE_NEVER
+        self.first_index = self._sparse_indexes[0] if summary.offsets else _INDEX_NEVER
+        self.first_sequence = self._sparse_sequences[0] if summary.offsets else _SEQUENCE_NEVER
         self.end = summary.end
 
     def open_file(self) -> LogFile:

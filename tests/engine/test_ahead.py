@@ -13,7 +13,7 @@ ENTRIES_AHEAD_MAX = CHUNKS_AHEAD_MAX * CHUNK_ENTRIES_MAX
 
 
 def entries_of(count: int, error: BaseException | None = None, events: int = 1) -> Iterator[Entry]:
-    header = EntryHeader(0, 0, HASH_NONE, 0, 1, 1, 1, 0, events, 0, 1, 1, 1, 1, 0)._replace(count=events)
+    header = EntryHeader(0, 0, 0, HASH_NONE, 0, 1, 1, 1, events, 0, 1, 2, 1, 1, 0)._replace(count=events)
     for number in range(count):
         yield Entry(header._replace(index=number), b"", b"")
     if error is not None:

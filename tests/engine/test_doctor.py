@@ -273,8 +273,8 @@ def test_an_entry_of_a_newer_version(data: Path) -> None:
     body = raw[ENTRY_HEADER_SIZE:][: header.body_size]
     damage(path, start, encode_entry(header._replace(rules_version=99), body).encoded)
     diagnosis = look(data)
-    assert diagnosis.verdict is Verdict.NEWER_FORMAT
-    finding = next(found for found in diagnosis.findings if found.kind is FindingKind.NEWER_FORMAT)
+    assert diagnosis.verdict is Verdict.OTHER_FORMAT
+    finding = next(found for found in diagnosis.findings if found.kind is FindingKind.OTHER_FORMAT)
     assert (finding.file, finding.offset) == (FIRST, start)
     assert "rules 99" in finding.found
     assert diagnosis.entries == 3
@@ -389,8 +389,8 @@ def test_a_segment_of_a_newer_format(three: Path) -> None:
     path = log_of(three) / segment_name(3)
     damage(path, 16, (9).to_bytes(4, "little"))
     diagnosis = look(three)
-    assert diagnosis.verdict is Verdict.NEWER_FORMAT
-    assert "format 9" in only(diagnosis, FindingKind.NEWER_FORMAT).found
+    assert diagnosis.verdict is Verdict.OTHER_FORMAT
+    assert "format 9" in only(diagnosis, FindingKind.OTHER_FORMAT).found
     assert diagnosis.entries == 2
 
 
@@ -464,7 +464,7 @@ def test_a_control_file_of_a_newer_format(data: Path) -> None:
         damage(path, page * CONTROL_PAGE_SIZE + 16, (9).to_bytes(4, "little"))
         reseal(path, page * CONTROL_PAGE_SIZE, CONTROL_PAGE_SIZE)
     diagnosis = look(data)
-    assert diagnosis.verdict is Verdict.NEWER_FORMAT
+    assert diagnosis.verdict is Verdict.OTHER_FORMAT
     assert diagnosis.findings[0].file == f"{SHARD}/control"
 
 

@@ -62,8 +62,8 @@ def test_what_a_node_refuses_is_not_healthy(good: Good, settings: ReplicaSetting
 def test_an_entry_of_a_reserved_kind_is_of_a_newer_version(good: Good, kind: EntryKind) -> None:
     forge(good.folder, in_header(4, kind=int(kind)))
     diagnosis = look(good.folder)
-    assert diagnosis.verdict is Verdict.NEWER_FORMAT
-    assert f"kind {int(kind)}" in of_kind(diagnosis, FindingKind.NEWER_FORMAT).found
+    assert diagnosis.verdict is Verdict.OTHER_FORMAT
+    assert f"kind {int(kind)}" in of_kind(diagnosis, FindingKind.OTHER_FORMAT).found
 
 
 def test_damage_is_not_hidden_by_something_newer(good: Good) -> None:
@@ -72,7 +72,7 @@ def test_damage_is_not_hidden_by_something_newer(good: Good) -> None:
 
     forge(good.folder, both)
     diagnosis = look(good.folder)
-    assert {FindingKind.ENTRY_WRONG, FindingKind.NEWER_FORMAT} <= {finding.kind for finding in diagnosis.findings}
+    assert {FindingKind.ENTRY_WRONG, FindingKind.OTHER_FORMAT} <= {finding.kind for finding in diagnosis.findings}
     assert diagnosis.verdict is Verdict.DAMAGED
 
 

@@ -85,6 +85,6 @@ def test_one_of_a_newer_version_is_told_and_keeps_nobody_from_starting(stopped: 
     path.write_bytes(data)
     diagnosis = look(stopped.path)
     assert diagnosis.verdict is Verdict.HEALTHY
-    (finding,) = of_kind(diagnosis, FindingKind.NEWER_FORMAT)
+    (finding,) = of_kind(diagnosis, FindingKind.OTHER_FORMAT)
     assert "format 9" in finding.found
     assert "passes over it" in finding.meaning

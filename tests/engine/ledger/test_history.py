@@ -99,7 +99,7 @@ def entries_of(history: list[Entry | Registration]) -> Iterator[log_entry.Entry]
 
 def header_of(kind: EntryKind, first_sequence: int, timestamp_ns: int, count: int = 0) -> log_entry.EntryHeader:
     """A header of which only what the replay looks at is filled in."""
-    nothing = log_entry.EntryHeader(0, 0, log_entry.HASH_NONE, *[0] * 12)
+    nothing = log_entry.EntryHeader(0, 0, 0, log_entry.HASH_NONE, *[0] * 11)
     return nothing._replace(
         kind=int(kind),
         first_sequence=first_sequence,

@@ -19,7 +19,7 @@ from bezant.engine.ledger import ledger as ledger_module
 from bezant.engine.ledger.ledger import Execution, Ledger
 from bezant.engine.ledger.lookups import find_account
 from bezant.engine.ledger.state import COUNTER_RULES_VERSION, RULES_VERSION_FIRST, LedgerArrays
-from bezant.engine.log import recovery as recovery_module
+from bezant.engine.log import checking as checking_module
 from bezant.engine.log.log import open_log
 from bezant.engine.replay import replay_entry
 from bezant.engine.replica import IDS_MEMORY_BYTES_MIN, Replica, ReplicaSettings, open_replica, shard_directory
@@ -61,7 +61,7 @@ def knows_rules_2(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(command_module, "execute_transfer", execute_transfer)
     monkeypatch.setattr(ledger_module, "RULES_VERSION", 2)
     monkeypatch.setattr(replica_module, "RULES_VERSION", 2)
-    monkeypatch.setattr(recovery_module, "RULES_VERSION", 2)
+    monkeypatch.setattr(checking_module, "RULES_VERSION", 2)
     monkeypatch.setattr(replay_module, "RULES_VERSION", 2)
 
 

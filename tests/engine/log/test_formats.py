@@ -17,10 +17,11 @@ from bezant.engine.log.entry import (
     decode_header,
     encode_entry,
     entry_hash,
+    hash_in_place,
     with_durable_before,
 )
 from bezant.engine.log.storage import Directory
-from bezant.protocol.errors import UnsupportedFormat
+from bezant.protocol.errors import CorruptLog, UnsupportedFormat
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.records import (
     CONTROL_MAGIC,
@@ -37,13 +38,13 @@ from .logs import Writer, contents, newest_page, open_entries, segment_path
 BIG: Final = 2**62 + 12345
 HEADER: Final = EntryHeader(
     header_checksum=0,
+    durable_before=BIG - 1,
     body_checksum=0,
     previous_hash=bytes(range(32)),
     term=3,
     index=BIG,
     first_sequence=BIG + 1,
     timestamp_ns=-BIG,
-    durable_before=BIG - 1,
     count=2**31 - 1,
     body_size=5,
     kind=int(EntryKind.BLOB),
@@ -77,9 +78,19 @@ def test_an_entry_is_coded_as_its_table_says() -> None:
     assert entry.body is BODY
 
 
-def test_the_hash_of_an_entry_covers_all_of_it() -> None:
+def test_the_hash_of_an_entry_covers_all_that_is_the_same_on_every_replica() -> None:
+    """Which is all but the node's own watermark, and the checksum that covers it."""
     entry = encode_entry(HEADER, BODY)
-    assert entry_hash(entry.encoded, entry.body) == blake3.blake3(entry.encoded + BODY).digest()
+    whole = entry_hash(entry.encoded, entry.body)
+    assert whole == blake3.blake3(entry.encoded[16:] + BODY).digest()
+    assert whole == hash_in_place(memoryview(entry.encoded + BODY))
+    for offset in range(ENTRY_HEADER_SIZE):
+        encoded = bytearray(entry.encoded)
+        encoded[offset] ^= 1
+        assert (entry_hash(bytes(encoded), BODY) == whole) == (offset < 16)
+    other = with_durable_before(entry, 7)
+    assert other.encoded != entry.encoded
+    assert entry_hash(other.encoded, other.body) == whole
 
 
 def test_checksums_that_are_handed_in_do_not_count() -> None:
@@ -138,7 +149,14 @@ def test_a_newer_watermark_changes_nothing_else() -> None:
 # --- Control pages
 
 WATERMARK: Final = Watermark(
-    write_count=BIG, durable_index=1, durable_sequence=2, durable_segment=3, durable_offset=4, clean_stop=1
+    write_count=BIG,
+    durable_index=1,
+    durable_sequence=2,
+    durable_segment=3,
+    durable_offset=4,
+    clean_stop=1,
+    cutting=-5,
+    commit_index=6,
 )
 
 
@@ -155,9 +173,9 @@ def test_a_control_page_is_coded_as_its_table_says(tmp_path: Path) -> None:
     page = newest_page(tmp_path)
     data = (tmp_path / "control").read_bytes()[BIG % 2 * CONTROL_PAGE_SIZE :][:CONTROL_PAGE_SIZE]
     assert {name: int(page[name]) for name in WATERMARK._fields} == WATERMARK._asdict()
-    assert (page["magic"], page["format_version"], page["shard"], page["log_id"]) == (CONTROL_MAGIC, 1, 5, -6)
+    assert (page["magic"], page["format_version"], page["shard"], page["log_id"]) == (CONTROL_MAGIC, 2, 5, -6)
     assert page["checksum"] == xxhash.xxh3_64_intdigest(data[8:])
-    assert not any(data[76:])
+    assert not any(data[88:])
 
 
 def test_a_new_control_file_says_nothing(tmp_path: Path) -> None:
@@ -209,7 +227,7 @@ def test_a_segment_of_a_newer_format_is_refused(tmp_path: Path) -> None:
         data = bytearray(path.read_bytes())
         struct.pack_into("<i", data, 16, LOG_FORMAT_VERSION + 1)
         path.write_bytes(seal(bytes(data[:SEGMENT_HEADER_SIZE])) + data[SEGMENT_HEADER_SIZE:])
-        check_unsupported(folder, "has format 2; this version of Bezant reads up to 1")
+        check_unsupported(folder, "has format 3; this version of Bezant reads format 2: start the newer version")
 
 
 def test_a_control_page_of_a_newer_format_is_refused(tmp_path: Path) -> None:
@@ -217,7 +235,33 @@ def test_a_control_page_of_a_newer_format_is_refused(tmp_path: Path) -> None:
     page = bytearray(newest_page(tmp_path).tobytes())
     struct.pack_into("<i", page, 16, LOG_FORMAT_VERSION + 1)
     (tmp_path / "control").write_bytes(sealed(bytes(page)) * 2)
-    check_unsupported(tmp_path, "has format 2; this version of Bezant reads up to 1")
+    check_unsupported(tmp_path, "has format 3; this version of Bezant reads format 2: start the newer version")
+
+
+EARLIER: Final = (
+    "has format 1, made by an earlier development version of Bezant; .* export the history with the version"
+)
+
+
+def test_a_log_of_the_format_before_is_refused_in_words(tmp_path: Path) -> None:
+    Writer(tmp_path).close()
+    path = segment_path(tmp_path)
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<i", data, 16, 1)
+    path.write_bytes(sealed(bytes(data[:SEGMENT_HEADER_SIZE])) + data[SEGMENT_HEADER_SIZE:])
+    check_unsupported(tmp_path, EARLIER)
+    damaged = struct.pack("<i", 1)
+    path.write_bytes(sealed(bytes(data[:SEGMENT_HEADER_SIZE]))[:16] + damaged + b"x" + bytes(len(data) - 21))
+    with pytest.raises(CorruptLog, match="the header of the segment is damaged"):
+        open_entries(tmp_path)
+
+
+def test_a_control_page_of_the_format_before_is_refused_in_words(tmp_path: Path) -> None:
+    Writer(tmp_path).close()
+    page = bytearray(newest_page(tmp_path).tobytes())
+    struct.pack_into("<i", page, 16, 1)
+    (tmp_path / "control").write_bytes(sealed(bytes(page)) * 2)
+    check_unsupported(tmp_path, EARLIER)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +269,7 @@ def test_a_control_page_of_a_newer_format_is_refused(tmp_path: Path) -> None:
     [
         ({"kind": 7}, "entry 7 has kind 7, which"),
         ({"kind": -1}, "entry 7 has kind -1, which"),
-        ({"format_version": 2}, "entry 7 has format 2, which"),
+        ({"format_version": 3}, "entry 7 has format 3, which"),
         ({"rules_version": 2}, "entry 7 has rules 2, which"),
     ],
 )

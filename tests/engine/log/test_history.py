@@ -13,12 +13,10 @@ from bezant.engine.compiled import COMPILED
 from bezant.engine.log import history as history_module
 from bezant.engine.log.entry import (
     BODY_SIZE_MAX,
-    Entry,
     EntryHeader,
     body_is_whole,
     decode_header,
     encode_entry,
-    with_durable_before,
 )
 from bezant.engine.log.history import REMEMBERED_FROM_SIZE
 from bezant.engine.log.log import Log
@@ -204,7 +202,7 @@ def test_a_header_that_is_whole_is_not_believed_blindly(tmp_path: Path, change: 
     data = np.frombuffer(segment_path(tmp_path).read_bytes(), np.uint8)
     header = decode_header(data[place.start : place.body])
     assert header is not None
-    wrong = with_durable_before(Entry(header._replace(**change), b"", b""), header.durable_before)
+    wrong = encode_entry(header._replace(**change), bytes(data[place.body : place.end]))
     assert wrong.header.body_checksum == header.body_checksum
     damage(segment_path(tmp_path), place.start, wrong.encoded)
     log, entries = open_entries(tmp_path, writable=False, start=point)
@@ -243,7 +241,7 @@ def segment_of(counts: tuple[int, ...]) -> tuple[Bytes, list[int]]:
     for index, count in enumerate(counts, 1):
         body = events_of(sequence, count).tobytes()
         header = EntryHeader(
-            0, 0, bytes(32), 0, index, sequence, index, 0, count, len(body), int(EntryKind.EVENTS), 1, 1, LOG_ID, 0
+            0, 0, 0, bytes(32), 0, index, sequence, index, count, len(body), int(EntryKind.EVENTS), 2, 1, LOG_ID, 0
         )
         offsets.append(len(data))
         data += encode_entry(header, body).encoded + body

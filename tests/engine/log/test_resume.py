@@ -299,11 +299,12 @@ def test_segments_before_a_point_belong_to_the_log_all_the_same(tmp_path: Path) 
 
 # --- What a point can be like
 
-SUMMARY = SegmentSummary(1, SEGMENT_HEADER_SIZE + 1000, b"\1" + bytes(7), SEGMENT_HEADER_SIZE.to_bytes(8, "little"))
+ONE = b"\1" + bytes(7)
+SUMMARY = SegmentSummary(1, SEGMENT_HEADER_SIZE + 1000, ONE, ONE, SEGMENT_HEADER_SIZE.to_bytes(8, "little"))
 POINT = ResumePoint(
     log_id=7,
     index=1,
-    term=0,
+    term=3,
     timestamp_ns=10,
     next_sequence=2,
     chain_hash=bytes(32),
@@ -311,6 +312,7 @@ POINT = ResumePoint(
     entry_offset=SEGMENT_HEADER_SIZE,
     end_offset=SEGMENT_HEADER_SIZE + 1000,
     bytes_count=1000,
+    term_runs=((1, 3),),
     segments=(SUMMARY,),
 )
 
@@ -321,6 +323,13 @@ POINT = ResumePoint(
         ({"index": 0}, "behind index 0"),
         ({"next_sequence": 0}, "with sequence 0"),
         ({"chain_hash": bytes(31)}, "behind index 1"),
+        ({"term": 2}, "the terms"),
+        ({"term_runs": ()}, "the terms"),
+        ({"term_runs": ((2, 3),), "index": 2}, "the terms"),
+        ({"term_runs": ((1, -1),), "term": -1}, "the terms"),
+        ({"term_runs": ((1, 2), (2, 3))}, "the terms"),
+        ({"term_runs": ((1, 2), (1, 3))}, "the terms"),
+        ({"term_runs": ((1, 3), (2, 3)), "index": 2}, "the terms"),
         ({"segment_number": 2}, "up to number 2"),
         ({"segments": ()}, "up to number 1"),
         ({"entry_offset": SEGMENT_HEADER_SIZE - 1}, "no entry lies"),
@@ -337,23 +346,25 @@ def test_a_point_that_cannot_be_is_refused(change: dict[str, object], words: str
 
 
 @pytest.mark.parametrize(
-    ("number", "end", "sequences", "offsets", "words"),
+    ("number", "end", "columns", "words"),
     [
-        (0, 5000, [1], [4096], "segment 0 cannot end"),
-        (1, 4095, [1], [4096], "cannot end at offset 4095"),
-        (1, 5000, [1], [], "as many sequences as offsets"),
-        (1, 5000, [], [], "if it has entries"),
-        (1, 4096, [1], [4096], "if it has entries"),
-        (1, 5000, [1], [4095], "not in it"),
-        (1, 5000, [1], [-1], "not in it"),
-        (1, 5000, [1, 2], [4096, 5000], "not in it"),
+        (0, 5000, ([1], [1], [4096]), "segment 0 cannot end"),
+        (1, 4095, ([1], [1], [4096]), "cannot end at offset 4095"),
+        (1, 5000, ([1], [1], []), "as many indexes and sequences as offsets"),
+        (1, 5000, ([1], [], [4096]), "as many indexes and sequences as offsets"),
+        (1, 5000, ([], [1], [4096]), "as many indexes and sequences as offsets"),
+        (1, 5000, ([], [], []), "if it has entries"),
+        (1, 4096, ([1], [1], [4096]), "if it has entries"),
+        (1, 5000, ([1], [1], [4095]), "not in it"),
+        (1, 5000, ([1], [1], [-1]), "not in it"),
+        (1, 5000, ([1, 2], [1, 2], [4096, 5000]), "not in it"),
     ],
 )
 def test_a_summary_that_cannot_be_is_refused(
-    number: int, end: int, sequences: list[int], offsets: list[int], words: str
+    number: int, end: int, columns: tuple[list[int], list[int], list[int]], words: str
 ) -> None:
-    data = [b"".join(word.to_bytes(8, "little", signed=True) for word in words) for words in (sequences, offsets)]
+    data = [b"".join(word.to_bytes(8, "little", signed=True) for word in column) for column in columns]
     with pytest.raises(ValueError, match=words):
         SegmentSummary(number, end, *data)
     with pytest.raises(ValueError, match="of 8 bytes each"):
-        SegmentSummary(1, 5000, bytes(7), bytes(7))
+        SegmentSummary(1, 5000, bytes(7), bytes(7), bytes(7))

@@ -29,7 +29,7 @@ MEMORY_MAX: Final = 4 * PART_SIZE
 def header_of(log_id: int, index: int, durable_before: int) -> EntryHeader:
     """A header whose checksums will be right, and in which recovery has nothing to object to."""
     kind = int(EntryKind.EVENTS)
-    return EntryHeader(0, 0, bytes(32), 0, index, 1, 1, durable_before, 0, 0, kind, 1, 1, log_id, 0)
+    return EntryHeader(0, durable_before, 0, bytes(32), 0, index, 1, 1, 0, 0, kind, 2, 1, log_id, 0)
 
 
 # --- What a client can make

@@ -1,0 +1,192 @@
+"""A log as it is opened, walked, followed and asked about; `Log` in ``log.py`` also writes to it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+from bezant.engine.log.control import ControlFile, Watermark
+from bezant.engine.log.entry import HASH_NONE, Entry, EntryHeader, public_log_id
+from bezant.engine.log.history import History
+from bezant.engine.log.recovery import DURABLE_BY_CHECKPOINT, RecoveryReport, Walk
+from bezant.engine.log.resume import ResumePoint
+from bezant.engine.log.segment import Segment, segment_name, segment_numbers
+from bezant.engine.log.segment_folder import SegmentFolder
+from bezant.engine.log.spans import Spans
+from bezant.engine.log.storage import Directory
+from bezant.engine.log.terms import TermRuns
+from bezant.protocol.errors import LedgerError, StorageError
+from bezant.protocol.records import ENTRY_INDEX_FIRST, EVENT_SIZE
+
+
+class OpenedLog(ABC):
+    """What `Log` does before it is written to, and what it knows of the history that it has."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        *,
+        shard: int,
+        segment_size: int,
+        writable: bool,
+    ) -> None:
+        self._directory = directory
+        self._shard = shard
+        self._folder = SegmentFolder(directory, shard)
+        self._segment_size = segment_size
+        self._writable = writable
+        self._is_open = False
+        self._control: ControlFile | None = None
+        self._walk: Walk | None = None
+        self._watermark = Watermark()
+        self._walked_entries = 0
+        self._history = History()
+        self._spans = Spans(self._history)
+        self._terms = TermRuns()
+        self._chain_hash = HASH_NONE
+        self.term = 0
+        """The term of entries that are appended here; set by whoever knows it, never below that of the last entry."""
+        self.commit_index = 0
+        """Up to where entries are known to be committed; set by whoever knows it, and none of those is ever cut.
+
+        It is written with each watermark, and found again, perhaps an older one, when the log is opened: a hint.
+        """
+        self.log_id = 0
+        self.last_index = 0
+        self.last_timestamp_ns = 0
+        self.durable_index = 0
+        self.bytes_count = 0
+        self.watermark_sequence = 0
+        self.recovery = RecoveryReport(0, False, 0, "")
+
+    # ---- open and recover ----
+
+    def open(self, start: ResumePoint | None = None, until_index: int | None = None) -> Iterator[Entry]:
+        """Open the log, creating it if the folder is empty, and yield every entry of its history in order.
+
+        With `start`, only those behind it, once the entry that it speaks of is found to be there. With `until_index`
+        (for a log that is open to read, which another process may be writing) only those up to this index, which must
+        be durable; what lies behind is neither judged nor needed, and `follow` goes on. Iterate to the end before
+        anything else but `resume_point` and `read_events`, which reads what was yielded before. Raises `CorruptLog`,
+        `UnsupportedFormat`, `StorageError`.
+        """
+        if until_index is not None and self._writable:
+            raise LedgerError("a log that is open to write is always read to its end")
+        yield from self.walk(start, until_index)
+        if until_index is None:
+            self.finish_open()
+
+    def walk(self, start: ResumePoint | None = None, until_index: int | None = None) -> Iterator[Entry]:
+        """Yield the entries as `open` does, and change nothing on the disk.
+
+        `finish_open` must follow, once whoever executes the entries has found no fault with the last one.
+        """
+        follows = until_index is not None
+        segments = self._history.segments = self._find_segments(start, all_of_them=not follows)
+        self.log_id = segments[0].log_id
+        self._control = ControlFile(self._directory, shard=self._shard, log_id=self.log_id, writable=self._writable)
+        watermark = self._control.read()
+        self.watermark_sequence = watermark.durable_sequence
+        self.commit_index = watermark.commit_index
+        self._walk = walk = Walk(
+            segments,
+            log_id=self.log_id,
+            shard=self._shard,
+            watermark=watermark,
+            find_more=(lambda: self._folder.open_next(segments)) if follows else None,
+        )
+        if start is not None:
+            walk.begin_behind(start)
+            self._note_walked(walk)
+        if until_index is not None:
+            yield from self.follow(until_index)
+            return
+        self._walked_entries, self._watermark = 0, watermark
+        for entry in walk:
+            yield entry
+            self._walked_entries += 1
+            self._note_durable(entry.header)
+
+    def follow(self, until_index: int) -> Iterator[Entry]:
+        """Yield the entries behind the last one that was yielded, up to this index, which must be durable.
+
+        For a log that was opened with `until_index`; what the writer has made meanwhile is found. Raises as `open`.
+        """
+        walk = self._walk
+        if walk is None or not walk.can_follow:
+            raise LedgerError("only a log that was opened up to an index can be followed")
+        self._note_walked(walk)  # the entry at which an earlier iteration was given up
+        for entry in walk.up_to(until_index):
+            yield entry
+            self._note_durable(entry.header)
+        self._note_walked(walk)
+
+    def resume_point(self) -> ResumePoint | None:
+        """Where an opening can begin behind the entry that `open` or `follow` has yielded last; None before the first.
+
+        A checkpoint may be made of it once that entry is durable.
+        """
+        return None if self._walk is None else self._walk.resume_point()
+
+    def _find_segments(self, start: ResumePoint | None, *, all_of_them: bool) -> list[Segment]:
+        """The segments of the folder; or only those that hold the history up to the start."""
+        if start is not None:
+            why = f"{DURABLE_BY_CHECKPOINT} {segment_name(start.segment_number)}"
+            self._folder.check_present(start.segment_number, why)
+        elif not segment_numbers(self._directory):
+            if not self._writable:
+                raise StorageError(f"{self._directory.path} holds no log")
+            self._folder.create_log(self._segment_size)
+        if all_of_them:
+            return self._folder.open_all()
+        return self._folder.open_first(start.segment_number if start is not None else 1)
+
+    def _note_walked(self, walk: Walk) -> None:
+        header = walk.last_header
+        if header is not None:
+            self._note_durable(header)
+            self._chain_hash = walk.previous_hash
+            self._terms = walk.terms
+            self.term = header.term
+            self.last_index = header.index
+            self.last_timestamp_ns = header.timestamp_ns
+            self.bytes_count = walk.bytes_count
+
+    def _note_durable(self, header: EntryHeader) -> None:
+        self.durable_index = header.index
+        self._history.last_sequence = header.first_sequence + header.count - 1
+
+    @abstractmethod
+    def finish_open(self) -> None:
+        """Set a torn tail aside, and let the log be written to. All entries of `walk` must have been taken."""
+
+    @property
+    def first_index(self) -> int:
+        """Index of the first entry that is here, or will be."""
+        return ENTRY_INDEX_FIRST
+
+    def term_at(self, index: int) -> int | None:
+        """The term of an entry; 0 for index 0, before the first one; None where there is no entry."""
+        if not 0 < index <= self.last_index:
+            return 0 if index == 0 else None
+        return self._terms.term_at(index)
+
+    @property
+    def durable_sequence(self) -> int:
+        """Sequence of the last durable event."""
+        return self._history.last_sequence
+
+    @property
+    def public_id(self) -> str:
+        """Which log this is, for anyone to know; see `public_log_id`."""
+        return public_log_id(self.log_id)
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether a sync means anything: false on a file system that lives in memory."""
+        return self._directory.is_durable()
+
+    def count_events_at_most(self, start: ResumePoint | None = None) -> int:
+        """An upper bound of the events in the log, or of those behind a start, from the sizes of its segments alone.
+
+        Raises `CorruptLog`, `UnsupportedFormat` for a file that is not a segment of the size that it says it has.
+        """
+        return self._folder.size_behind(start) // EVENT_SIZE
