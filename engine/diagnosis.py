@@ -25,6 +25,7 @@ class FindingKind(StrEnum):
     CRASH = "crash"
     NO_HISTORY = "no_history"
     TORN_TAIL = "torn_tail"
+    CUT_UNFINISHED = "cut_unfinished"
     ROT = "rot"
     ENTRY_WRONG = "entry_wrong"
     SEGMENT_HEADER = "segment_header"

@@ -498,7 +498,16 @@ class _Examination:
 
     def _note_stop(self, walk: ExaminingWalk) -> None:
         last_index = walk.next_index - 1
-        if last_index == 0:
+        if self._watermark.cutting:
+            self._add(
+                Severity.NOTE,
+                FindingKind.CUT_UNFINISHED,
+                CONTROL_NAME,
+                found=f"a cut behind the entry with index {last_index} that was being made when the node ended",
+                meaning="what lies behind was never committed by its group, and counts no more",
+                next_step="nothing: the next start finishes the cut",
+            )
+        elif last_index == 0:
             self._add(
                 Severity.NOTE,
                 FindingKind.NO_HISTORY,

@@ -12,7 +12,8 @@ first place where no next entry can be read, it stops with the index of the last
 
 Watermarks are the control page and the `durable_before` of every whole header found behind the damage. Those are looked
 for at every byte, because damage may leave no trace of where entries begin, and so also where a client chooses what is
-there. What it cannot choose is a header: that has the `log_id`, which no client is told.
+there. What it cannot choose is a header: that has the `log_id`, which no client is told. Every header of a group says
+that the groups before it were durable, and nothing more, so any one of them that is left vouches for those.
 
 A later segment is written only after the one before it is durable, so anything there proves the rest: an entry whose
 index is too high says that the segment before has lost its end. One case is a torn tail all the same: a segment that
@@ -20,6 +21,8 @@ ends in zeros, and behind it one that is not empty and has lost the sector with 
 
 An entry that is whole and of a kind, format or rules that are not known here is neither: a newer version wrote it, and
 the log is refused. Nor is one that continues the chain with right checksums and says what cannot be: no crash makes it.
+
+Where the control page has the intent of a cut, the log ends at the place that it names: what lies there is zeroed.
 
 A walk that begins behind a checkpoint first requires the checkpoint's entry to be there, whole and the same, and then
 decides by the same table.

@@ -2,7 +2,8 @@
 
 Random histories over a disk that loses power at a random write or sync, also while an earlier loss is being recovered
 from; under any state of the control page that such a loss can leave. Some lives end with a kill instead, which leaves
-the page cache, so that the next one reads what is not on the disk.
+the page cache, so that the next one reads what is not on the disk. Entries may also be cut, and others follow: of a cut
+that a crash interrupts, all is there or nothing of what it was to cut.
 """
 
 import random
@@ -24,10 +25,16 @@ from .memory_disk import MemoryDisk, PowerCut
 
 BEGIN: Final = -1
 FINISH: Final = -2
+CUT: Final = -3
+"""And below: one more entry each is cut."""
 STEPS_MAX: Final = 60
 
 actions = st.lists(
-    st.one_of(st.sampled_from([BEGIN, FINISH]), st.integers(1, 12), st.sampled_from([100, 200, 310])),
+    st.one_of(
+        st.sampled_from([BEGIN, FINISH, BEGIN, FINISH, CUT, CUT - 3]),
+        st.integers(1, 12),
+        st.sampled_from([100, 200, 310]),
+    ),
     min_size=1,
     max_size=30,
 )
@@ -53,6 +60,8 @@ class Story:
         self.facts: list[Fact] = []
         self.written = 0
         self.durable = 0
+        self.cutting: int | None = None
+        """The last entry that a cut that was under way when the power went was to leave."""
 
     def live(self, life: Life) -> None:
         """Open the log, go on with it, and lose power or die."""
@@ -88,15 +97,27 @@ class Story:
                     writer.log.finish_group(group)
                     writer.log.tidy()
                 group = None
+            elif action <= CUT:
+                if group is None:
+                    self.cut(writer, max(writer.log.last_index + action - CUT - 1, 0))
             else:
                 writer.append(action)
                 self.facts = list(writer.facts)
 
+    def cut(self, writer: Writer, index: int) -> None:
+        self.cutting = index
+        writer.log.truncate(index)
+        self.cutting = None
+        del writer.facts[index:]
+        self.facts = list(writer.facts)
+        self.durable = self.written = min(self.durable, index)
+
     def check_recovered(self, writer: Writer, disk: MemoryDisk) -> None:
-        """What was durable is there, with perhaps some of the last group, and nothing else."""
+        """What was durable and not cut is there, with perhaps some of the last group, and nothing else."""
         recovered = len(writer.facts)
         assert writer.facts == self.facts[:recovered]
-        assert self.durable <= recovered <= self.written
+        assert self.durable <= recovered <= self.written or recovered == self.cutting
+        self.cutting = None
         assert writer.log.durable_index == recovered
         self.check_torn(writer.log.recovery, disk)
         self.check_files(disk, recovered)
@@ -130,12 +151,43 @@ class Story:
 
 @settings(max_examples=250)
 @example([Life([100, 310, BEGIN, FINISH], 6, 0), Life([BEGIN], 1, None)])  # killed while a tail is set aside
+@example([Life([1, 310, 5, BEGIN, FINISH, CUT - 1], 12, 0), Life([7, BEGIN, FINISH], 9, 1)])  # in a cut, and after it
 @example([Life([100, 310, BEGIN, FINISH], 6, 0), Life([BEGIN], 3, None)])  # killed between zeroing a tail and its sync
 @given(st.lists(lives, min_size=1, max_size=4))
 def test_what_was_durable_survives(story_of_lives: list[Life]) -> None:
     story = Story()
     for life in [*story_of_lives, Life([], 1 << 20, 0)]:
         story.live(life)
+
+
+@pytest.mark.parametrize("steps", range(5, 40))
+@pytest.mark.parametrize("seed", [None, 1, 2, 3])
+def test_each_moment_of_a_history_with_cuts(steps: int, seed: int | None) -> None:
+    story = Story()
+    actions = [
+        1,
+        310,
+        BEGIN,
+        FINISH,
+        200,
+        5,
+        BEGIN,
+        FINISH,
+        CUT - 1,
+        310,
+        1,
+        BEGIN,
+        FINISH,
+        CUT,
+        CUT - 2,
+        7,
+        BEGIN,
+        FINISH,
+    ]
+    story.live(Life(actions, steps, seed))
+    story.live(Life([2, BEGIN, FINISH, CUT - 1, 310, BEGIN, FINISH], steps % 11 + 3, seed))
+    story.live(Life([300, 300, BEGIN, FINISH, CUT], 1 << 20, seed))
+    story.live(Life([], 1 << 20, 0))
 
 
 @pytest.mark.parametrize("steps", range(1, 30))

@@ -289,6 +289,28 @@ def test_rot_in_the_last_group_but_one_is_no_ambiguity_under_load(tmp_path: Path
         check_refused(tmp_path, Remains.of(written, FORGOTTEN).break_body(at), at)
 
 
+def test_any_header_of_a_group_vouches_for_the_group_before_it(tmp_path: Path) -> None:
+    """Also if entries were appended while that one was being synced, and all but one header of the group are lost."""
+    folder = tmp_path / "load"
+    writer = Writer(folder)
+    writer.append(1)
+    group = writer.log.begin_group()
+    assert group is not None
+    for _ in range(3):
+        writer.append(1)
+    group.write_and_sync()
+    writer.log.finish_group(group)
+    writer.append(1)
+    writer.sync()
+    writer.close()
+    written = History(writer.facts, {1: (folder / segment_name(1)).read_bytes()}, [])
+    for left in (2, 3, 4, 5):
+        remains = Remains.of(written, FORGOTTEN).break_body(1)
+        for index in {2, 3, 4, 5} - {left}:
+            remains.lose(index)
+        assert "durable up to index 1" in check_refused(tmp_path, remains, 1)
+
+
 # --- The whole table at once, for a history in one segment
 
 KINDS: Final[dict[str, Callable[[Remains, int], Remains]]] = {
