@@ -20,10 +20,15 @@ import llvmlite
 import numba
 import numpy as np
 
+from bezant.engine.kernel_compiler import KernelCompiler, PartCompiler
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 COMPILED: Final = not numba.config.DISABLE_JIT
 """False when kernels run as plain Python."""
+
+PART_OPTIONS: Final = {"pipeline_class": PartCompiler, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""How Numba compiles what is called from kernels only: as code, not as a function of its own."""
 
 _ROOMS_WITH_KERNELS: Final = ("engine", "net", "perf")
 _KERNEL_MARK: Final = re.compile(rb"^@(?:kernel|called|inlined)$", re.MULTILINE)
@@ -73,10 +78,10 @@ def _compile(function: _Function, **options: Any) -> _Function:
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = cache_directory()
     try:
-        compiled = numba.njit(nogil=True, cache=not options, error_model="numpy", _nrt=False, **options)(function)
+        compiled = numba.njit(nogil=True, error_model="numpy", _nrt=False, **options)(function)
     finally:
         numba.config.CACHE_DIR = before
-    return cast(_Function, without_literals(compiled))
+    return cast(_Function, _with_plain_types(compiled))
 
 
 def direct(function: _Function) -> _Function:
@@ -90,16 +95,23 @@ def direct(function: _Function) -> _Function:
     return cast(_Function, overloads[0].entry_point) if len(overloads) == 1 else function
 
 
-def without_literals(compiled: Any) -> Any:
-    """Have a compiled function called from others with plain types: each constant argument would otherwise get a
-    compilation of its own, a fifth of all the time that compiling takes."""
+def _with_plain_types(compiled: Any) -> Any:
+    """Have a compiled function called from others with plain types: each constant argument, and each integer that a
+    record keeps in fewer bits, would otherwise get a compilation of its own, a fifth of all the time that compiling
+    takes."""
     get_call_template = compiled.get_call_template
 
-    def get_plain(args: Any, kws: Any) -> Any:
-        return get_call_template(tuple(numba.types.unliteral(argument) for argument in args), kws)
+    def get_plain(arguments: Any, keywords: Any) -> Any:
+        return get_call_template(tuple(_plain_type(argument) for argument in arguments), keywords)
 
     compiled.get_call_template = get_plain
     return compiled
+
+
+def _plain_type(argument: Any) -> Any:
+    plain = numba.types.unliteral(argument)
+    is_narrow = isinstance(plain, numba.types.Integer) and plain.signed and plain.bitwidth < 64
+    return numba.types.int64 if is_narrow else plain
 
 
 def kernel(function: _Function) -> _Function:
@@ -108,16 +120,16 @@ def kernel(function: _Function) -> _Function:
     Without Numba's reference counts (``_nrt=False``): they cost an atomic operation an array and call, which made
     a transfer take twice as long.
     """
-    return _compile(function)
+    return _compile(function, cache=True, pipeline_class=KernelCompiler, no_cfunc_wrapper=True)
 
 
 def called(function: _Function) -> _Function:
     """The same, for a part of kernels that is called from others only, never from Python: without the code that turns
     Python's arguments into its own, which takes longer to compile than most functions themselves."""
-    return _compile(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    return _compile(function, **PART_OPTIONS)
 
 
 def inlined(function: _Function) -> _Function:
     """The same, for a part that is always inlined: a call would copy every field of every array it passes, some
     hundred and fifty words for a ledger's state."""
-    return _compile(function, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    return _compile(function, forceinline=True, **PART_OPTIONS)

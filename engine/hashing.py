@@ -11,19 +11,14 @@ from typing import Any, Final
 import numpy as np
 import xxhash
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic, overload
 
-from bezant.engine.compiled import without_literals
+from bezant.engine.compiled import PART_OPTIONS, called
 from bezant.protocol.names import account_id, currency_code
 from bezant.protocol.records import Bytes, id_words
 
 _MASK: Final = (1 << 64) - 1
-
-
-def _inner(function: Any) -> Any:
-    """Decorates the parts of a compiled body."""
-    return without_literals(njit(nogil=True, error_model="numpy", _nrt=False)(function))
 
 
 @intrinsic
@@ -91,7 +86,7 @@ def prefetch(table: Any, row: int) -> None:
     """Tell the processor that a row of a table will be needed soon; changes nothing else."""
 
 
-@overload(prefetch)
+@overload(prefetch, jit_options=PART_OPTIONS)
 def _prefetch_compiled(table, row):
     return lambda table, row: _prefetch(table, row)
 
@@ -101,7 +96,7 @@ def load_word(buffer: Bytes, offset: int) -> int:
     return int.from_bytes(buffer[offset : offset + 8].tobytes(), "little")
 
 
-@overload(load_word)
+@overload(load_word, jit_options=PART_OPTIONS)
 def _load_word_compiled(buffer, offset):
     return lambda buffer, offset: _load_word(buffer, offset)
 
@@ -111,7 +106,7 @@ def store_word(buffer: Bytes, offset: int, value: int) -> None:
     buffer[offset : offset + 8] = np.frombuffer(int(value).to_bytes(8, "little"), np.uint8)
 
 
-@overload(store_word)
+@overload(store_word, jit_options=PART_OPTIONS)
 def _store_word_compiled(buffer, offset, value):
     return lambda buffer, offset, value: _store_word(buffer, offset, np.uint64(value))
 
@@ -145,14 +140,14 @@ def xxh3_64(buffer: Bytes, start: int, end: int) -> Any:
     return np.uint64(xxhash.xxh3_64_intdigest(buffer[start:end].tobytes()))
 
 
-@overload(xxh3_64)
+@overload(xxh3_64, jit_options=PART_OPTIONS)
 def _xxh3_64_compiled(buffer, start, end):
     def mix(buffer, offset, secret):
         return _multiply_fold(
             _load_word(buffer, offset) ^ _SECRETS[secret], _load_word(buffer, offset + 8) ^ _SECRETS[secret + 8]
         )
 
-    mix_16 = _inner(mix)
+    mix_16 = called(mix)
 
     def implementation(buffer, start, end):
         start = np.int64(start)
@@ -202,7 +197,7 @@ def mix_words(head: int, tail: int, extra: int, salt_1: int, salt_2: int) -> Any
     return np.int64(((product ^ product >> 64) & _MASK) >> 1)
 
 
-@overload(mix_words)
+@overload(mix_words, jit_options=PART_OPTIONS)
 def _mix_words_compiled(head, tail, extra, salt_1, salt_2):
     spread = np.uint64(_SPREAD)
 
@@ -254,23 +249,23 @@ def account_id_words(name_words: Any, currency: int, scratch: Bytes) -> tuple[in
     return id_words(account_id(name.decode("ascii"), currency_code(currency)))
 
 
-@overload(account_id_words)
+@overload(account_id_words, jit_options=PART_OPTIONS)
 def _account_id_words_compiled(name_words, currency, scratch):
     mask = np.uint64(0xFFFFFFFF)
 
-    @_inner
+    @called
     def rotate(value, count):
         return ((value >> np.uint64(count)) | (value << np.uint64(32 - count))) & mask
 
-    @_inner
+    @called
     def read(scratch, table, index):
         return _load_word(scratch, table + 8 * index)
 
-    @_inner
+    @called
     def write(scratch, table, index, value):
         _store_word(scratch, table + 8 * index, value)
 
-    @_inner
+    @called
     def mix_column(scratch, step):
         """The function G of the paper on one column or diagonal."""
         a, b = _BLAKE3_MIXES[step, 0], _BLAKE3_MIXES[step, 1]
@@ -290,7 +285,7 @@ def _account_id_words_compiled(name_words, currency, scratch):
         write(scratch, _STATE_AT, c, vc)
         write(scratch, _STATE_AT, d, vd)
 
-    @_inner
+    @called
     def compress(scratch, block, size):
         """First two output words (64 bits each) of the root block at `block`, of which `size` bytes count."""
         for index in range(8):
@@ -317,7 +312,7 @@ def _account_id_words_compiled(name_words, currency, scratch):
         high |= (read(scratch, _STATE_AT, 3) ^ read(scratch, _STATE_AT, 11)) << np.uint64(32)
         return low, high
 
-    @_inner
+    @called
     def find_byte(scratch, start, end, byte):
         while start < end and scratch[start] != byte:
             start += 1

@@ -1,6 +1,7 @@
 """Claim: a kernel is compiled anew whenever anything that it is made of has changed, and never for anything else."""
 
 import ast
+import gc
 import os
 import shutil
 import subprocess
@@ -13,8 +14,17 @@ import numpy as np
 import pytest
 
 from bezant.engine import compiled
-from bezant.engine.compiled import COMPILED, cache_directory, direct, inlined, kernel, kernel_digest, kernel_sources
-from bezant.protocol.records import Words
+from bezant.engine.compiled import (
+    COMPILED,
+    cache_directory,
+    called,
+    direct,
+    inlined,
+    kernel,
+    kernel_digest,
+    kernel_sources,
+)
+from bezant.protocol.records import Records, Words
 
 ROOT: Final = Path(compiled.__file__).resolve().parent.parent
 ROOMS: Final = ("engine", "net", "perf", "protocol")
@@ -80,11 +90,11 @@ def test_the_digest_is_sixteen_digits_and_always_the_same() -> None:
 
 
 def run(root: Path, program: str, **environment: str) -> str:
-    """The output of a program in a process of its own, whose `bezant` is the one below `root`."""
+    """The output of a program in a process of its own, whose `bezant` is the one below `root`, or this one."""
     finished = subprocess.run(
         [sys.executable, "-c", program],
         cwd=root,
-        env=os.environ | {"PYTHONPATH": str(root)} | environment,
+        env=os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{ROOT}"} | environment,
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
@@ -200,6 +210,71 @@ def test_parts_are_used_by_kernels() -> None:
 
 def test_decorating_leaves_numba_s_own_cache_where_it_was() -> None:
     assert cache_directory() != numba.config.CACHE_DIR
+
+
+@called
+def difference(left: int, right: int) -> int:
+    return left - right
+
+
+@inlined
+def twice_the_difference(left: int, right: int) -> int:
+    return 2 * difference(left, right)
+
+
+@kernel
+def differ(values: Words, narrow: Records) -> None:
+    values[0] = difference(values[0], 3) + twice_the_difference(values[1], narrow[0]["of_16"])
+    values[1] = difference(narrow[0]["of_32"], 1 << 40)
+
+
+@needs_compiler
+def test_parts_compute_in_64_bits_whatever_they_are_called_with() -> None:
+    narrow = np.zeros(1, [("of_16", np.int16), ("of_32", np.int32)])
+    narrow["of_16"], narrow["of_32"] = -(1 << 15), -(1 << 31)
+    values = np.array([10, 5])
+    differ(values, narrow)
+    assert values.tolist() == [7 + 2 * (5 + (1 << 15)), -(1 << 31) - (1 << 40)]
+
+
+@needs_compiler
+def test_a_part_is_compiled_once_and_to_no_machine_code_of_its_own() -> None:
+    """Not for each constant, not for each width of integers, not for each kind of caller."""
+    differ(np.zeros(2, np.int64), np.zeros(1, [("of_16", np.int16), ("of_32", np.int32)]))
+    for part in (difference, twice_the_difference):
+        (result,) = part.overloads.values()
+        assert result.signature.args == (numba.types.int64, numba.types.int64)
+        assert result.library.get_pointer_to_function(result.fndesc.llvm_cpython_wrapper_name) == 0
+        assert not numba.core.registry.cpu_target.target_context.codegen()._engine.is_symbol_defined(
+            result.fndesc.llvm_func_name
+        )
+
+
+@needs_compiler
+@pytest.mark.parametrize("collects", [True, False])
+def test_the_garbage_collector_is_found_as_it_was(collects: bool) -> None:
+    @kernel
+    def increase(values: Words) -> None:
+        values[0] += 1
+
+    before = gc.isenabled()
+    (gc.enable if collects else gc.disable)()
+    try:
+        increase(np.zeros(1, np.int64))
+        assert gc.isenabled() is collects
+    finally:
+        (gc.enable if before else gc.disable)()
+
+
+@needs_compiler
+def test_the_garbage_collector_is_found_as_it_was_if_there_was_nothing_to_compile() -> None:
+    @kernel
+    def wrong(values: Words) -> None:
+        values[0] = values.no_such_thing
+
+    with pytest.raises(numba.TypingError):
+        wrong(np.zeros(1, np.int64))
+    assert gc.isenabled()
 
 
 @needs_compiler

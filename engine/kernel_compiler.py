@@ -1,0 +1,101 @@
+"""How Numba is made to compile each part of a kernel once. Without this a first start takes twice as long.
+
+Numba compiles a function that is called from kernels as if it were called from Python: it optimises it, together with
+a copy of everything that it calls, and makes machine code of all that, once again at every level of calls. Here only
+kernels get that far. A part is kept as it is before, and optimised within the kernel that it ends up in: 26 of 53 s of
+processor time were spent on LLVM's passes and on machine code, and 11 s are left.
+
+Three smaller things, which Numba leaves no other way to have:
+
+- All functions look alike to those that they call. Numba compiles the implementation of an overload (and looks for
+  it, hundreds of times) anew for each set of options of its callers, and has a part inherit being inlined from the
+  function that happens to be compiled when it is first met. (20 s instead of 27 s.)
+- Within a kernel its parts are private, so that LLVM may leave out arguments that a part does not use: of the some two
+  hundred words of a ledger's state a call passes some twenty. So only what is marked as inlined is, and a transfer
+  takes the same 0.1 us as before, a hold or capture 0.22 us instead of 0.29, one in a chain 0.20 instead of 0.41.
+- The garbage collector rests meanwhile: it goes through all that the compiler keeps, again and again, and frees next
+  to nothing. (A tenth of the time.)
+
+This reaches into Numba beyond what it documents; `requirements.lock` pins it, and tests of the kernels cover all that
+is used here.
+"""
+
+import gc
+from typing import Any
+
+from llvmlite.binding import Linkage
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
+
+
+class _PartLibrary(JITCodeLibrary):  # type: ignore[misc]  # Numba has no types
+    """The code of a part with that of what it calls, neither optimised as a whole nor ever run by itself."""
+
+    def finalize(self) -> None:
+        """Link in what the part calls; nothing can be added any more."""
+        self._raise_if_finalized()
+        for library in dict.fromkeys(self._linking_libraries):
+            self._reload_init.update(library._reload_init)
+            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        """0, which says that there is no machine code of that name."""
+        return 0
+
+    @property
+    def codegen(self) -> Any:
+        """Who is told the environment of the code, which only code that calls Python needs: nobody."""
+        return self
+
+    def set_env(self, name: str, environment: Any) -> None:
+        """See `codegen`."""
+
+
+class _KernelLibrary(JITCodeLibrary):  # type: ignore[misc]  # Numba has no types
+    """The code of a kernel and of all its parts."""
+
+    def _optimize_final_module(self) -> None:
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage == Linkage.linkonce_odr:
+                function.linkage = Linkage.internal
+        super()._optimize_final_module()
+
+
+class KernelCompiler(Compiler):  # type: ignore[misc]  # Numba has no types
+    """Compiles what is called from Python."""
+
+    library_class: type[JITCodeLibrary] = _KernelLibrary
+
+    def __init__(self, typing: Any, target: Any, library: Any, *others: Any) -> None:
+        if library is None:
+            library = self.library_class(target.codegen(), self.library_class.__name__)
+            library.enable_object_caching()
+        super().__init__(typing, target, library, *others)
+        self._flags = self.state.flags
+
+    def _compile_core(self) -> Any:
+        """Compile with the garbage collector at rest, under flags that look the same for all functions."""
+        flags = self._flags.copy()
+        flags.forceinline = False
+        flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+        self.state.flags = flags
+        collected = gc.isenabled()
+        gc.disable()
+        try:
+            return super()._compile_core()
+        finally:
+            if collected:
+                gc.enable()
+
+    def define_pipelines(self) -> Any:
+        """The same steps as ever. By now those flags are where functions that are met look for them; these are ours."""
+        self.state.flags = self._flags
+        return super().define_pipelines()
+
+
+class PartCompiler(KernelCompiler):
+    """Compiles what is called from kernels only."""
+
+    library_class = _PartLibrary
