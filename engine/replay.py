@@ -1,11 +1,14 @@
 """Replay: an entry of the history taken into a ledger, executed again and compared byte for byte."""
 
+from typing import Final
+
 import numpy as np
 
 from bezant.engine.ledger.checks import EXPIRE
 from bezant.engine.ledger.ledger import TIMESTAMP_NS_MAX, Execution, Ledger
 from bezant.engine.log.checking import find_miscounted
 from bezant.engine.log.entry import Entry, EntryHeader
+from bezant.engine.skimming import configuration_of
 from bezant.protocol.codes import CODE_ROW, ResultCode
 from bezant.protocol.errors import (
     CorruptLog,
@@ -16,8 +19,10 @@ from bezant.protocol.errors import (
     UsageError,
 )
 from bezant.protocol.kinds import EntryKind, ResultFlag
-from bezant.protocol.messages import decode_control_entry
+from bezant.protocol.messages import Configuration, decode_control_entry
 from bezant.protocol.records import COMMAND, EVENT, EVENT_SIZE, RULES_VERSION, Records
+
+_KINDS: Final = (EntryKind.EVENTS, EntryKind.CONTROL, EntryKind.CONFIGURATION, EntryKind.FILLER)
 
 
 def replay_entry(ledger: Ledger, entry: Entry) -> None:
@@ -36,7 +41,7 @@ def check_header(header: EntryHeader, next_sequence: int, last_timestamp_ns: int
     `last_timestamp_ns` is that of the event before it, `rules_version` the rules in force. Raises `CorruptLog` and, for
     a kind that is not known here, `UnsupportedFormat`.
     """
-    if header.kind not in (EntryKind.EVENTS, EntryKind.CONTROL, EntryKind.FILLER):
+    if header.kind not in _KINDS:
         raise UnsupportedFormat(f"entry {header.index} has kind {header.kind}, which is not known here")
     if header.first_sequence != next_sequence:
         raise CorruptLog(
@@ -80,6 +85,14 @@ def apply_control(ledger: Ledger, entry: Entry) -> None:
             ledger.register_currency(currency.code, currency.decimals)
     except UsageError as error:
         raise CorruptLog(f"control entry {entry.header.index} cannot be applied: {error}") from error
+
+
+def read_configuration(entry: Entry) -> Configuration | None:
+    """The configuration of the group that an entry of the history brings into force. Raises `CorruptLog`."""
+    try:
+        return configuration_of(entry.header, entry.body)
+    except RemoteProtocolError as error:
+        raise CorruptLog(f"entry {entry.header.index} cannot be read: {error}") from error
 
 
 def replay_events(ledger: Ledger, entry: Entry) -> None:

@@ -23,20 +23,20 @@ from bezant.engine.ids.run_set import RunSet
 from bezant.engine.ledger.index import SLOT_BYTES
 from bezant.engine.ledger.ledger import ACCOUNTS_MAX_DEFAULT, HOLDS_MAX_DEFAULT, TIMESTAMP_NS_MAX
 from bezant.engine.ledger.state import EXPIRES_PER_ENTRY_MAX
+from bezant.engine.log.entry import Entry
 from bezant.engine.log.group import Group
 from bezant.engine.log.log import FREE_SPACE_FLOOR_DEFAULT, SEGMENT_SIZE_DEFAULT, Log, open_log
 from bezant.engine.log.storage import Directory, FolderLock
+from bezant.engine.replay import read_configuration, replay_entry
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.currencies import ISO_4217
-from bezant.protocol.errors import (
-    LedgerError,
-    StorageError,
-)
+from bezant.protocol.errors import LedgerError, StorageError
 from bezant.protocol.kinds import EntryKind
-from bezant.protocol.messages import ControlEntry, Currency, encode_message
+from bezant.protocol.messages import Configuration, ControlEntry, Currency, encode_message
 from bezant.protocol.records import (
     COMMAND,
     ENTRY_HEADER_SIZE,
+    ENTRY_INDEX_FIRST,
     EVENT_ANSWER,
     EVENT_SIZE,
     RESULT,
@@ -61,6 +61,9 @@ CHECKPOINT_ENTRIES_DEFAULT: Final = 100_000
 
 EVENTS_AHEAD_MAX: Final = CHUNKS_AHEAD_MAX * (CHUNK_EVENTS_MIN + BATCH_COMMANDS_MAX + EXPIRES_PER_ENTRY_MAX)
 """Events that a start has read, and whose ids must find room, when it decides to write a checkpoint."""
+
+TERM_FIRST: Final = 1
+"""The term of the first entry of every log, which no leader has made."""
 
 _NO_PRESET: Final = np.zeros(0, np.int64)
 
@@ -107,6 +110,14 @@ class ReplicaSettings(msgspec.Struct, frozen=True):
         return min(self.checkpoint_ids, self.ledger_settings.generation_capacity // 2)
 
 
+class FirstEntry(NamedTuple):
+    """What a new log begins with, the same for all first members of a group: its first entry, and the log's number."""
+
+    control: ControlEntry
+    timestamp_ns: int
+    log_id: int
+
+
 class Executed(NamedTuple):
     """Results of a batch, not to be told before the log is durable up to `index`."""
 
@@ -149,6 +160,13 @@ class Replica:
         self.ledger = self._restored.ledger
         self.id_runs = self._restored.runs
         self._checkpoint_index = 0
+        self.applied_index = 0
+        """The last entry that the ledger has executed."""
+        manifest = self._restored.manifest
+        self.configurations: list[tuple[int, Configuration]] = []
+        """(index, configuration) of the entries that say who is in the group, as far as a start has come upon them."""
+        if manifest is not None and manifest.configuration is not None:
+            self.configurations.append(manifest.configuration)
         self.start_index = 0
         """The entry behind which the log was read at the start; 0 if all of it was."""
         self._closed = False
@@ -157,11 +175,12 @@ class Replica:
 
     # ---- recovery ----
 
-    def recover(self, on_progress: Callable[[int], None] | None = None) -> None:
+    def recover(self, on_progress: Callable[[int], None] | None = None, first: FirstEntry | None = None) -> None:
         """Rebuild the ledger from the newest checkpoint and the log behind it. The checkpoints' lock must be held.
 
         A long tail leaves checkpoints on the way, because its ids would not fit in memory. `on_progress` is told the
-        number of events so far, an entry at a time.
+        number of events so far, an entry at a time. `first` is the entry that a new log begins with, the same for all
+        members of a group; what such a member does not know to be committed is walked and not executed.
         """
         checkpointer = Checkpointer(
             self._restored,
@@ -172,10 +191,17 @@ class Replica:
             free_space_floor=self.settings.free_space_floor,
         )
         point = self._restored.point
-        self._checkpoint_index = self.start_index = 0 if point is None else point.index
+        self._checkpoint_index = self.start_index = self.applied_index = 0 if point is None else point.index
+        wanted_log_id = self.log.log_id
         with Ahead(self.log.walk(point)) as entries:
             for entry in entries:
+                configuration = read_configuration(entry)
+                if configuration is not None:
+                    self.configurations.append((entry.header.index, configuration))
+                if first is not None and entry.header.index > max(self.log.commit_index, ENTRY_INDEX_FIRST):
+                    continue
                 checkpointer.take_in(entry)
+                self.applied_index = entry.header.index
                 too_many = self.ledger.generations.key_count >= 2 * self.settings.freeze_at_ids
                 if too_many or not self.ledger.has_room_for_ids(EVENTS_AHEAD_MAX + BATCH_COMMANDS_MAX):
                     entries.pause()
@@ -183,20 +209,44 @@ class Replica:
                     self._checkpoint_index = checkpointer.write().point.index
                 if on_progress is not None:
                     on_progress(self.ledger.next_sequence - 1)
+        if wanted_log_id not in (0, self.log.log_id):
+            raise StorageError("the log in this folder is of another group than its node file says")
         self.log.finish_open()
         self.ledger.replaying = False
         self.id_runs = checkpointer.runs
         if self.log.last_index == 0:
-            self._append_control(
-                ControlEntry(
-                    currencies=[Currency(code, decimals) for code, decimals in ISO_4217.items()],
-                    rules_version=RULES_VERSION,
-                    created_by=f"bezant {version('bezant')}",
-                ),
-                self._next_timestamp_ns(),
-            )
-            self.write_group()
+            self._begin_log(first or FirstEntry(_first_control(), self._next_timestamp_ns(), self.log.log_id))
         self.ledger.check_invariants()
+
+    def _begin_log(self, first: FirstEntry) -> None:
+        """Write the first entry, which is committed by definition: all members of a group begin with it."""
+        self.log.term = TERM_FIRST
+        self._append_control(first.control, first.timestamp_ns)
+        self.write_group()
+        if first.control.configuration is not None:
+            self.configurations.append((ENTRY_INDEX_FIRST, first.control.configuration))
+
+    # ---- what was committed elsewhere ----
+
+    def apply(self, entry: Entry) -> bool:
+        """Execute the entry behind the last one applied again, and require the same events; False if its ids find no
+        room in memory until a checkpoint has been made. Raises `CorruptLog` if something else comes out."""
+        if entry.header.index != self.applied_index + 1:
+            raise LedgerError(f"entry {entry.header.index} is to be applied behind entry {self.applied_index}")
+        if not self.ledger.has_room_for_ids(entry.header.count):
+            return False
+        replay_entry(self.ledger, entry)
+        self.applied_index = entry.header.index
+        return True
+
+    def append_first_of_term(self) -> None:
+        """Append the entry with which a new leader commits what its predecessors have left."""
+        self._append_control(ControlEntry(), self._next_timestamp_ns())
+
+    def append_configuration(self, configuration: Configuration) -> int:
+        """Append a configuration of the group; returns its index."""
+        self._append(EntryKind.CONFIGURATION, encode_message(configuration), self._next_timestamp_ns())
+        return self.log.last_index
 
     # ---- checkpoints ----
 
@@ -208,14 +258,14 @@ class Replica:
             return False
         if not self.ledger.has_room_for_ids(BATCH_COMMANDS_MAX):
             return True  # Whatever zeroing the rest of the spare table costs: nothing could be executed any more.
-        entries = self.log.last_index - self._checkpoint_index
+        entries = self.applied_index - self._checkpoint_index
         is_due = ids.key_count >= self.settings.freeze_at_ids or entries >= self.settings.checkpoint_entries
         return is_due and ids.can_freeze
 
     def freeze(self) -> None:
         """Freeze the ids in memory; `adopt` must follow with the checkpoint behind `frozen_index`."""
         self.ledger.generations.freeze()
-        self.frozen_index = self.log.last_index
+        self.frozen_index = self.applied_index
 
     def adopt(self, manifest: Manifest, runs: RunSet) -> None:
         """Go on with a checkpoint that holds the frozen ids, and whose runs have been opened."""
@@ -256,6 +306,7 @@ class Replica:
                 timestamp_ns=timestamp_ns,
                 rules_version=self.ledger.rules_version,
             )
+            self.applied_index = self.log.last_index
         return Executed(execution.results, self.log.last_index, count)
 
     def register_currency(self, code: str, decimals: int) -> int:
@@ -286,19 +337,23 @@ class Replica:
 
     def _append_control(self, control: ControlEntry, timestamp_ns: int, rules_version: int | None = None) -> None:
         """Append a control entry, made under these rules or those in force."""
-        body = encode_message(control)
+        self._append(EntryKind.CONTROL, encode_message(control), timestamp_ns, rules_version)
+        if self.log.last_index == 1:
+            self.ledger.switch_rules(control.rules_version)
+            for currency in control.currencies:
+                self.ledger.register_currency(currency.code, currency.decimals)
+
+    def _append(self, kind: EntryKind, body: bytes, timestamp_ns: int, rules_version: int | None = None) -> None:
+        """Append an entry without events, whose effect on the ledger is the caller's."""
         self.log.append(
-            EntryKind.CONTROL,
+            kind,
             body,
             first_sequence=self.ledger.next_sequence,
             count=0,
             timestamp_ns=timestamp_ns,
             rules_version=self.ledger.rules_version if rules_version is None else rules_version,
         )
-        if self.log.last_index == 1:
-            self.ledger.switch_rules(control.rules_version)
-            for currency in control.currencies:
-                self.ledger.register_currency(currency.code, currency.decimals)
+        self.applied_index = self.log.last_index
 
     def _next_timestamp_ns(self) -> int:
         timestamp_ns = max(self._clock_ns(), self.log.last_timestamp_ns + 1, self.ledger.last_timestamp_ns + 1)
@@ -364,9 +419,11 @@ def open_replica(
     settings: ReplicaSettings | None = None,
     clock_ns: Callable[[], int] = time.time_ns,
     on_progress: Callable[[int], None] | None = None,
+    first: FirstEntry | None = None,
 ) -> Replica:
     """Open the replica in a data folder, creating it if there is none, and recover its state.
 
+    `first` is what a new log of a group begins with. See `Replica.recover`.
     Raises `DataFolderInUse`, `UnsupportedFormat`, `CorruptLog`, `StorageError`.
     """
     settings = settings or ReplicaSettings()
@@ -380,9 +437,11 @@ def open_replica(
             segment_size=settings.segment_size,
             free_space_floor=settings.free_space_floor,
         )
+        if first is not None:
+            log.log_id = first.log_id
         try:
             return recover_replica(
-                log, lock, directory, settings, shard=shard, clock_ns=clock_ns, on_progress=on_progress
+                log, lock, directory, settings, shard=shard, clock_ns=clock_ns, on_progress=on_progress, first=first
             )
         except BaseException:
             log.close()
@@ -401,13 +460,23 @@ def recover_replica(
     shard: int,
     clock_ns: Callable[[], int],
     on_progress: Callable[[int], None] | None = None,
+    first: FirstEntry | None = None,
 ) -> Replica:
     """The replica of a log in a folder, not opened yet; after an exception the log and the lock are the caller's."""
     checkpoints = CheckpointFolder(directory)
     checkpoints_lock = checkpoints.lock()
     try:
         replica = Replica(log, lock, checkpoints, settings, shard=shard, clock_ns=clock_ns)
-        replica.recover(on_progress)
+        replica.recover(on_progress, first)
     finally:
         checkpoints_lock.release()
     return replica
+
+
+def _first_control() -> ControlEntry:
+    """The first entry of a group of one."""
+    return ControlEntry(
+        currencies=[Currency(code, decimals) for code, decimals in ISO_4217.items()],
+        rules_version=RULES_VERSION,
+        created_by=f"bezant {version('bezant')}",
+    )

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from bezant.engine.compiled import kernel_digest
-from bezant.engine.replica import Replica, ReplicaSettings, open_replica
+from bezant.engine.member import Member
+from bezant.engine.opening import open_member
+from bezant.engine.replica import ReplicaSettings
 from bezant.net.client.channel import OutcomeUnknown, check_timeout, unknown_results
 from bezant.net.server.batch import Request
 from bezant.net.server.clients import make_welcome
@@ -114,22 +116,22 @@ async def open_channel(path: Path, settings: ReplicaSettings | None = None) -> E
     loop = asyncio.get_running_loop()
     opening = loop.run_in_executor(None, _open_warm, path, settings)
     try:
-        replica = await asyncio.shield(opening)
+        member = await asyncio.shield(opening)
     except asyncio.CancelledError:
         opening.add_done_callback(_close_unwanted)
         raise
-    return EngineChannel(Reactor(replica, loop))
+    return EngineChannel(Reactor(member, loop))
 
 
-def _open_warm(path: Path, settings: ReplicaSettings | None) -> Replica:
+def _open_warm(path: Path, settings: ReplicaSettings | None) -> Member:
     """Compile what is not compiled yet, here and not on the loop at the first commands; then recover the ledger."""
     prepare_start(path)
-    replica = open_replica(path, settings=settings)
-    tell_findings(replica)
-    return replica
+    member = open_member(path, settings=settings)
+    tell_findings(member.replica)
+    return member
 
 
-def _close_unwanted(opening: "asyncio.Future[Replica]") -> None:
-    """Close a replica that was opened for somebody who has gone."""
+def _close_unwanted(opening: "asyncio.Future[Member]") -> None:
+    """Close a member that was opened for somebody who has gone."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()

@@ -38,8 +38,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--listen",
         metavar="HOST:PORT",
         type=address,
-        default=DEFAULT_ADDRESS,
-        help="where clients connect; port 0 takes a free one (default: %(default)s)",
+        help="where clients connect; port 0 takes a free one (default: what `bezant init` was told, else"
+        f" {DEFAULT_ADDRESS})",
     )
     parser.add_argument(
         "--echo",

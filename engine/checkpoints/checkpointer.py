@@ -20,7 +20,7 @@ from bezant.engine.ledger.state import ROW, ROW_COLD
 from bezant.engine.log.entry import Entry
 from bezant.engine.log.log import Log
 from bezant.engine.log.resume import ResumePoint
-from bezant.engine.replay import replay_entry
+from bezant.engine.replay import read_configuration, replay_entry
 from bezant.protocol.errors import LedgerError, StorageError
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.records import EVENT
@@ -110,11 +110,15 @@ class Checkpointer:
             RUN_NUMBER_FIRST if manifest is None else manifest.run_number_next,
         )
         self._time_ms_max = 0
+        self._configuration = None if manifest is None else manifest.configuration
         self.ledger.replaying = True
 
     def take_in(self, entry: Entry) -> None:
         """Execute an entry of the history again. Raises `CorruptLog` if something else comes out."""
         replay_entry(self.ledger, entry)
+        configuration = read_configuration(entry)
+        if configuration is not None:
+            self._configuration = (entry.header.index, configuration)
         if entry.header.kind == EntryKind.EVENTS:
             self._time_ms_max = max(self._time_ms_max, latest_time_ms_of_events(np.frombuffer(entry.body, EVENT)))
 
@@ -144,6 +148,7 @@ class Checkpointer:
             runs=self._list.infos,
             run_number_next=self._list.number_next,
             state_digest=self.ledger.digest(),
+            configuration=self._configuration,
         )
         self._folder.note_written(manifest)
         self._folder.clean(self._list.numbers)

@@ -22,6 +22,7 @@ from bezant.engine.ledger.state import ROW, ROW_COLD
 from bezant.engine.log.resume import ResumePoint
 from bezant.engine.log.storage import Directory
 from bezant.protocol.errors import CorruptLog, UnsupportedFormat
+from bezant.protocol.messages import Configuration
 from bezant.protocol.records import Bytes, Records
 
 CHECKPOINT_VERSION: Final = 2
@@ -45,7 +46,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """All of a checkpoint but its arrays.
 
     `point` is the durable entry that it stands behind; `runs` the files of ids, newest first; `salts` those of every
-    hash in them; `state_digest` that of the ledger (`Ledger.digest`), in hexadecimal.
+    hash in them; `state_digest` that of the ledger (`Ledger.digest`), in hexadecimal; `configuration` the latest of the
+    group's up to there, and the index of its entry, if the group is not one node alone.
     """
 
     created_by: str
@@ -59,6 +61,7 @@ class Manifest(msgspec.Struct, frozen=True):
     run_number_next: int
     state_digest: str
     sections: tuple[Section, ...]
+    configuration: tuple[int, Configuration] | None = None
 
     @property
     def identity(self) -> RunIdentity:
@@ -85,6 +88,7 @@ def write_checkpoint(
     runs: tuple[RunInfo, ...],
     run_number_next: int,
     state_digest: str,
+    configuration: tuple[int, Configuration] | None,
 ) -> Manifest:
     """Write a checkpoint durably. Raises `StorageError`, having left nothing behind."""
     arrays = [np.ascontiguousarray(getattr(image, section)).view(np.uint8) for section, _ in _SECTIONS]
@@ -99,6 +103,7 @@ def write_checkpoint(
         runs=runs,
         run_number_next=run_number_next,
         state_digest=state_digest,
+        configuration=configuration,
         sections=tuple(
             Section(section, len(array) // dtype.itemsize, xxhash.xxh3_64_intdigest(array.data))
             for (section, dtype), array in zip(_SECTIONS, arrays, strict=True)

@@ -234,6 +234,11 @@ class Log(OpenedLog):
         self._preparing.prepare()
 
     @property
+    def has_unwritten(self) -> bool:
+        """Whether there is anything for the next group."""
+        return bool(self._waiting.unwritten)
+
+    @property
     def idle(self) -> bool:
         """Whether everything appended is durable."""
         return not self._waiting.writing and not self._waiting.unwritten

@@ -50,6 +50,7 @@ class OpenedLog(ABC):
         It is written with each watermark, and found again, perhaps an older one, when the log is opened: a hint.
         """
         self.log_id = 0
+        """Number of this log; for one that is not there yet, the number that it is to have, or 0 for any."""
         self.last_index = 0
         self.last_timestamp_ns = 0
         self.durable_index = 0
@@ -134,7 +135,7 @@ class OpenedLog(ABC):
         elif not segment_numbers(self._directory):
             if not self._writable:
                 raise StorageError(f"{self._directory.path} holds no log")
-            self._folder.create_log(self._segment_size)
+            self._folder.create_log(self._segment_size, self.log_id)
         if all_of_them:
             return self._folder.open_all()
         return self._folder.open_first(start.segment_number if start is not None else 1)

@@ -24,12 +24,15 @@ class SegmentFolder:
         self._directory = directory
         self._shard = shard
 
-    def create_log(self, segment_size: int) -> None:
-        """Make the control file and the first segment of a new log. Raises `CorruptLog` if there was one before."""
+    def create_log(self, segment_size: int, log_id: int = 0) -> None:
+        """Make the control file and the first segment of a new log, with a random id if it is to have no other.
+
+        Raises `CorruptLog` if there was a log before.
+        """
         if ControlFile.was_written(self._directory):
             raise CorruptLog(f"{self._directory.path}: there is a file {CONTROL_NAME!r} of a log and no segment of it")
         ControlFile.create(self._directory)
-        create_segment(self._directory, SegmentHeader(self._shard, secrets.randbits(62) | 1, 1, segment_size))
+        create_segment(self._directory, SegmentHeader(self._shard, log_id or secrets.randbits(62) | 1, 1, segment_size))
 
     def open_all(self) -> list[Segment]:
         """All segments. Raises `CorruptLog`, `UnsupportedFormat`."""

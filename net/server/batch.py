@@ -24,11 +24,14 @@ from bezant.net.server.frame_kernels import (
     reply_offset,
     reply_size,
 )
-from bezant.protocol.frames import CHECKSUM_OFFSET_END, FRAME_HEADER_SIZE, Operation
+from bezant.net.server.requests import AnsweredElsewhere
+from bezant.protocol.frames import CHECKSUM_OFFSET_END, FRAME_HEADER_SIZE, FrameFlag, Operation, encode_frame
 from bezant.protocol.kinds import CommandFlag
+from bezant.protocol.messages import ErrorMessage, encode_message
 from bezant.protocol.records import COMMAND, RESULT, RESULT_SIZE, Records, Words
 
 _CHECKSUM: Final = struct.Struct("<Q")
+_WORD_MASK: Final = (1 << 64) - 1
 _NO_RESULTS: Final = np.zeros(0, RESULT)
 _NO_REPLIES: Final = memoryview(b"")
 _NO_PRESET: Final = np.zeros(0, np.int64)
@@ -39,6 +42,10 @@ class Replier(Protocol):
 
     def send_replies(self, replies: bytes | memoryview, request_bytes: int) -> None:
         """Send encoded replies to frames that were `request_bytes` long together."""
+        ...
+
+    def send_elsewhere(self) -> None:
+        """Take nothing more: what was refused is sent again elsewhere, and what follows must not come before it."""
         ...
 
 
@@ -85,6 +92,8 @@ class Batch:
         self.results: Records = _NO_RESULTS
         self.replies = _NO_REPLIES
         self.index = 0
+        self.read_ticket = 0
+        """Number of the question whether this node still leads, if answers depend on that; else 0."""
         self._encode = direct(encode_replies)
 
     def clear(self) -> None:
@@ -96,6 +105,7 @@ class Batch:
         self.answers.clear()
         self.results = _NO_RESULTS
         self.replies = _NO_REPLIES
+        self.read_ticket = 0
 
     @property
     def command_count(self) -> int:
@@ -178,6 +188,24 @@ class Batch:
                 future.set_result(self.results[command_first:command_end].copy())
         for request, answer in self.answers:
             request.respond(answer)
+
+    def refuse(self, error: AnsweredElsewhere) -> None:
+        """Tell everybody, instead of results, that another node is to be asked."""
+        body = encode_message(ErrorMessage(int(error.code), str(error), error.leader))
+        request_ids = self.frames["request_id"][: self.frame_count].tolist()
+        for run in self.runs:
+            frames = [
+                encode_frame(Operation.ERROR, request_id & _WORD_MASK, body, flags=FrameFlag.REPLY)
+                for request_id in request_ids[run.frame_first : run.frame_end]
+            ]
+            run.replier.send_elsewhere()
+            run.replier.send_replies(b"".join(frames), run.request_bytes)
+        for submission in self.submissions:
+            if not submission.future.done():
+                submission.future.set_exception(error)
+        for request in [*self.requests, *(request for request, _ in self.answers)]:
+            request.respond(error)
+        self.requests.clear()
 
     def _send_to_connections(self) -> None:
         if not self.replies:

@@ -1,6 +1,7 @@
 """The node's side of checkpoints: has the child make them, and adopts what it has written.
 
-    frozen, between two entries -> durable -> the child writes -> runs opened on a thread -> adopted, between two steps
+    frozen, between two entries -> committed, and durable here -> the child writes
+                                -> runs opened on a thread -> adopted, between two steps
 
 The child is started for the first one, and again, after a pause, when it has died. While it fails
 the node goes on for as long as there is room for ids in memory, and then refuses commands (STORAGE_FULL). A child that
@@ -45,8 +46,8 @@ class Checkpointing:
         self._corrupt_reports = 0
         self.failing = False
 
-    def on_durable(self) -> None:
-        """More of the log is durable, or ids were frozen."""
+    def on_committed(self) -> None:
+        """More of the log is committed and durable, or ids were frozen."""
         if not self._is_due:
             return
         if self._task is None:
@@ -55,8 +56,9 @@ class Checkpointing:
 
     @property
     def _is_due(self) -> bool:
-        """Whether ids are frozen and the child can read all that they come from: it sees what is durable alone."""
-        return 0 < self._replica.frozen_index <= self._replica.log.durable_index
+        """Whether ids are frozen, and all that they come from can be read by the child and will never be cut."""
+        log = self._replica.log
+        return 0 < self._replica.frozen_index <= min(log.durable_index, log.commit_index)
 
     async def _run(self) -> None:
         try:

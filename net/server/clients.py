@@ -1,10 +1,14 @@
 """The connections of one loop: how many there may be, what they share, and how they end when the node stops."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from itertools import islice
 from typing import Final, Protocol
 
+import msgspec
+
+from bezant.net.server.group import GroupOperations, addresses_of
 from bezant.net.server.inbox import ReceiveBuffer
 from bezant.net.server.reactor import CONNECTION_BYTES_IN_FLIGHT_MAX, Reactor
 from bezant.protocol.frames import BATCH_COUNT_MAX, FRAME_SIZE_MAX, PROTOCOL_VERSION
@@ -49,9 +53,16 @@ class Ending(Protocol):
 class Clients:
     """See the module."""
 
-    def __init__(self, reactor: Reactor, welcome: Welcome, connections_max: int = CONNECTIONS_MAX) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        welcome: Welcome,
+        connections_max: int = CONNECTIONS_MAX,
+        group: GroupOperations | None = None,
+    ) -> None:
         self.reactor = reactor
-        self.welcome = welcome
+        self.group = group or GroupOperations(reactor.member, list)
+        self._welcome = welcome
         self.receive_buffer = ReceiveBuffer()
         self.unsent_bytes = 0
         self._connections_max = connections_max
@@ -61,6 +72,19 @@ class Clients:
         self._greeting_timer: asyncio.TimerHandle | None = None
         self._all_gone = asyncio.Event()
         self._all_gone.set()
+
+    def welcome(self) -> Welcome:
+        """What a client is told now."""
+        member = self.reactor.member
+        if member.is_alone:
+            return msgspec.structs.replace(self._welcome, clock_ns=time.time_ns())
+        return msgspec.structs.replace(
+            self._welcome,
+            clock_ns=time.time_ns(),
+            node_id=member.identity.node_id,
+            leader=member.leader_address,
+            members=addresses_of(member.configuration),
+        )
 
     def add(self, connection: Ending) -> bool:
         """Take a connection in; False if there are too many."""
@@ -123,6 +147,10 @@ class Clients:
         except TimeoutError:
             self._for_all(lambda connection: connection.abort())
             await self._all_gone.wait()
+
+    def abort(self) -> None:
+        """Close every connection at once."""
+        self._for_all(lambda connection: connection.abort())
 
     def _for_all(self, action: Callable[[Ending], None]) -> None:
         for connection in tuple(self._connections):

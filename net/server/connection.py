@@ -14,7 +14,6 @@ import socket
 import time
 from typing import Final, cast
 
-import msgspec
 from typing_extensions import Buffer
 
 from bezant.net.server.batch import Request, Run
@@ -36,7 +35,7 @@ from bezant.net.server.frame_kernels import (
 )
 from bezant.net.server.inbox import Inbox, SkippedFrame, Unread
 from bezant.net.server.reactor import CONNECTION_BYTES_IN_FLIGHT_MAX
-from bezant.net.server.requests import error_code, reply_size_max
+from bezant.net.server.requests import AnsweredElsewhere, error_code, reply_size_max
 from bezant.protocol.errors import RemoteProtocolError
 from bezant.protocol.frames import (
     CLOSES_CONNECTION,
@@ -314,8 +313,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._greeted = True
         self._clients.note_greeted(self)
-        welcome = msgspec.structs.replace(self._clients.welcome, clock_ns=time.time_ns())
-        self._reply(header, encode_message(welcome))
+        self._reply(header, encode_message(self._clients.welcome()))
 
     def _dispatch(self, header: FrameHeader, body: bytes) -> None:
         operation = header.operation
@@ -326,11 +324,30 @@ class Connection(asyncio.BufferedProtocol):
                 raise RemoteProtocolError("STATISTICS has no body")
             statistics = self._reactor.counters.snapshot(self._reactor.bytes_in_flight)
             self._reply(header, encode_message(statistics))
+        elif operation == Operation.MEMBERS:
+            if body:
+                raise RemoteProtocolError("MEMBERS has no body")
+            self._reply(header, self._clients.group.status())
+        elif operation == Operation.CHANGE_MEMBERS:
+            self._change_members(header, body)
         elif operation in _AMONG_COMMANDS:
             self._request(Operation(operation), header, body)
         else:
             message = f"operation {operation} is not one that a client may ask for here"
             self._refuse(header.request_id, FrameError.OPERATION_UNKNOWN, message)
+
+    def _change_members(self, header: FrameHeader, body: bytes) -> None:
+        def respond(answer: bytes | Exception) -> None:
+            self._respond(header, answer)
+            self._settle(header.length)
+
+        self._bytes_in_flight += header.length
+        self._reactor.bytes_in_flight += header.length
+        try:
+            self._clients.group.change(body, respond)
+        except RemoteProtocolError:
+            self._settle(header.length)
+            raise
 
     def _request(self, operation: Operation, header: FrameHeader, body: bytes) -> None:
         """Have the reactor answer a request among the commands."""
@@ -352,7 +369,11 @@ class Connection(asyncio.BufferedProtocol):
         if isinstance(answer, bytes):
             self._reply(header, answer)
         else:
-            self._refuse(header.request_id, error_code(answer), str(answer))
+            leader = ""
+            if isinstance(answer, AnsweredElsewhere):
+                leader = answer.leader
+                self.send_elsewhere()
+            self._refuse(header.request_id, error_code(answer), str(answer), leader)
 
     # ---- what goes out ----
 
@@ -361,12 +382,18 @@ class Connection(asyncio.BufferedProtocol):
         self._write(replies)
         self._settle(request_bytes)
 
+    def send_elsewhere(self) -> None:
+        """Take nothing more: what was refused is sent again elsewhere, and what follows must not come before it."""
+        if not self._ending:
+            self._inbox.drop()
+            self._end()
+
     def _reply(self, header: FrameHeader, body: bytes) -> None:
         self._write(encode_frame(header.operation, header.request_id, body, flags=FrameFlag.REPLY))
 
-    def _refuse(self, request_id: int, code: FrameError, message: str) -> None:
+    def _refuse(self, request_id: int, code: FrameError, message: str, leader: str = "") -> None:
         """Answer with an ERROR frame; one that ends the connection comes after the replies to all before it."""
-        body = encode_message(ErrorMessage(int(code), message[:ERROR_MESSAGE_SIZE_MAX]))
+        body = encode_message(ErrorMessage(int(code), message[:ERROR_MESSAGE_SIZE_MAX], leader))
         frame = encode_frame(Operation.ERROR, request_id, body, flags=FrameFlag.REPLY)
         if code in CLOSES_CONNECTION:
             self._last_words = frame

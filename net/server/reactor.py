@@ -25,15 +25,17 @@ from collections.abc import Callable
 from typing import Final, ParamSpec, Protocol
 
 from bezant.engine.log.group import Group
-from bezant.engine.replica import Replica
+from bezant.engine.member import Member
 from bezant.net.server.batch import Batch, Request
 from bezant.net.server.checkpointing import Checkpointing
 from bezant.net.server.expiry import ExpiryTimer
 from bezant.net.server.failure import end_after_bug
-from bezant.net.server.requests import answer_request
+from bezant.net.server.requests import AnsweredElsewhere, answer_request
 from bezant.net.server.statistics import Counters
 from bezant.net.server.syncing import SyncThread, write_or_die
 from bezant.protocol.errors import CorruptLog, LedgerError, RemoteProtocolError, StorageError, UsageError
+from bezant.protocol.frames import FrameError
+from bezant.protocol.raft_messages import RaftMessage
 from bezant.protocol.records import Records
 
 CONNECTION_BYTES_IN_FLIGHT_MAX: Final = 8 << 20
@@ -50,6 +52,11 @@ INLINE_SYNC_WEIGHT: Final = 0.1
 STEP_S_MAX: Final = 0.005
 """Seconds after which requests, and connections that wait for room, are left for the next step of the loop."""
 
+_WHY: Final = {
+    FrameError.NOT_LEADER: "this node does not lead its group, and has not executed anything of this",
+    FrameError.OUTCOME_UNKNOWN: "this node led its group until now, and does not know whether this will be committed",
+}
+
 _Parameters = ParamSpec("_Parameters")
 
 
@@ -64,18 +71,24 @@ class Waiter(Protocol):
 class Reactor:
     """Drives one replica from one event loop."""
 
-    def __init__(self, replica: Replica, loop: asyncio.AbstractEventLoop) -> None:
-        self.replica = replica
+    def __init__(self, member: Member, loop: asyncio.AbstractEventLoop) -> None:
+        self.member = member
+        self.replica = replica = member.replica
+        member.settle_group = self._settle_group
+        self.flush_messages: Callable[[], None] = _nothing_to_flush
+        """Lets messages to other members go that wait for the end of a step."""
         self.counters = Counters(replica)
         self.bytes_in_flight = 0
         self._loop = loop
         self._sync_thread = SyncThread(loop, _or_die(self._on_synced))
         self._run_pump = _or_die(self._pump)
+        self.on_tick = _or_die(self._on_tick)
         self._spare = [Batch() for _ in range(BATCHES_MAX - 1)]
         self._collecting = Batch()
         self._executed: list[Batch] = []
-        self._syncing: list[Batch] = []
-        self._group_under_way = False
+        self._waiting: deque[Batch] = deque()
+        self._confirmed_ticket = 0
+        self._group: Group | None = None
         self._pump_scheduled = False
         self._waiters: deque[Waiter] = deque()
         self._inline_sync_s = 0.0
@@ -128,31 +141,41 @@ class Reactor:
     def _pump(self) -> None:
         started = time.perf_counter()
         self._pump_scheduled = False
-        if self.replica.checkpoint_is_due:
-            self.replica.freeze()
-            self._checkpointing.on_durable()
-        if self._executed and not self._group_under_way:
+        self._freeze_when_due()
+        if self._has_unwritten and self._group is None:
             self._start_group()
         elif self._should_execute():
             is_large = self._collecting.command_count >= EXECUTE_EARLY_COMMANDS_MIN
             self._execute()
-            if not is_large and not self._group_under_way:
+            if not is_large and self._group is None:
                 self._start_group()
-        if (self._executed and not self._group_under_way) or self._should_execute():
+        has_more_to_apply = self.member.work()
+        if (self._has_unwritten and self._group is None) or self._should_execute() or has_more_to_apply:
             # A large batch is executed in one step of the loop and handed to the disk in the next.
             self.schedule()
+        self._reply()
         self._wake_waiters()
         self._expiry.arm()
         if self._is_idle():
             self._idle.set()
         self.counters.note_step(time.perf_counter() - started)
 
+    def _freeze_when_due(self) -> None:
+        if self.replica.checkpoint_is_due:
+            self.replica.freeze()
+            self._checkpointing.on_committed()
+
+    @property
+    def _has_unwritten(self) -> bool:
+        return bool(self._executed) or self.replica.log.has_unwritten
+
     def _should_execute(self) -> bool:
-        if not self._spare or self._must_wait_for_checkpoint():
+        member = self.member
+        if not self._spare or member.is_handing_over or (member.is_leader and self._must_wait_for_checkpoint()):
             return False
-        if self._group_under_way:
+        if self._group is not None and member.is_leader:
             return self._collecting.command_count >= EXECUTE_EARLY_COMMANDS_MIN
-        return self._expiry.is_due or not self._collecting.is_empty
+        return (self._expiry.is_due and member.is_leader) or not self._collecting.is_empty
 
     def _must_wait_for_checkpoint(self) -> bool:
         """Whether the ids of what was collected have no room, and the checkpoint that makes some is under way."""
@@ -160,21 +183,35 @@ class Reactor:
         return not has_room and not self._checkpointing.failing
 
     def _execute(self) -> None:
-        """Execute the collected batch in memory."""
+        """Execute the collected batch in memory, or send those who wait for it to the leader."""
         started = time.perf_counter()
         batch = self._collecting
         self._collecting = self._spare.pop()
+        if not self.member.is_leader:
+            self._refuse(batch, FrameError.NOT_LEADER)
+            return
         count = batch.command_count
+        index = self.replica.log.last_index
         if count or self._expiry.is_due:
-            executed = self.replica.execute(batch.commands[:count], batch.preset(time.monotonic_ns()))
+            executed = self.member.execute(batch.commands[:count], batch.preset(time.monotonic_ns()))
             self._expiry.on_executed(executed.event_count)
             batch.results = executed.results
             self.counters.commands += count
             self.counters.events += executed.event_count
         self._answer_requests(batch)
+        self.member.note_appended()
         batch.index = self.replica.log.last_index
+        if batch.answers and batch.index == index and not self.member.is_alone:
+            # Nothing that is committed later on shows that this node still led when it answered.
+            batch.read_ticket = self.member.request_read()
         self._executed.append(batch)
         self.counters.add("execute", time.perf_counter() - started)
+
+    def _refuse(self, batch: Batch, code: FrameError) -> None:
+        """Send those who wait for a batch to the leader."""
+        batch.refuse(AnsweredElsewhere(code, _WHY[code], self.member.leader_address))
+        batch.clear()
+        self._spare.append(batch)
 
     def _answer_requests(self, batch: Batch) -> None:
         """Answer the requests of a batch, or as many as there is time for; the rest goes to the next batch."""
@@ -196,67 +233,122 @@ class Reactor:
             return error
 
     def _start_group(self) -> None:
-        """Make everything executed durable: inline if it is small, else on the thread."""
-        if not self._executed:
-            return
-        group = self.replica.begin_group()
-        self._syncing, self._executed = self._executed, []
+        """Make everything appended durable: inline if it is small, else on the thread."""
+        group = self.member.begin_group()
+        batches, self._executed = self._executed, []
+        self._waiting.extend(batches)
         if group is None:
-            self._reply()
             return
-        self._group_under_way = True
+        self._group = group
+        self.flush_messages()  # The others write at the same time.
         self.counters.syncs += 1
         if group.bytes_count <= INLINE_SYNC_BYTES_MAX and self._inline_sync_s <= INLINE_SYNC_S_MAX:
             self.counters.syncs_inline += 1
-            self._prepare_replies()
+            self._prepare_replies(batches)
             self._finish_group(group, write_or_die(group))
             return
         self._sync_started_s = time.perf_counter()
         self._sync_thread.write(group)
-        self._prepare_replies()
+        self._prepare_replies(batches)
         started = time.perf_counter()
         self.replica.log.settle_hash()
         self.counters.add("hash", time.perf_counter() - started)
 
-    def _prepare_replies(self) -> None:
+    def _prepare_replies(self, batches: list[Batch]) -> None:
         """Encode the replies while, or before, the disk is waited for; none is sent yet."""
         started = time.perf_counter()
-        for batch in self._syncing:
+        for batch in batches:
             batch.encode_replies()
         self.counters.add("encode", time.perf_counter() - started)
 
     def _on_synced(self, group: Group, seconds: float) -> None:
         """The thread is done."""
+        if group is not self._group:
+            return  # It has been waited for.
         started = time.perf_counter()
         self.counters.add("sync_handover_wait", started - self._sync_started_s - seconds)
         self._finish_group(group, seconds)
         self.schedule()
         self.counters.note_step(time.perf_counter() - started)
 
+    def _settle_group(self) -> None:
+        """Wait for the group that is being written: what follows may cut it off the log."""
+        if self._group is not None:
+            self._finish_group(self._group, self._sync_thread.wait())
+
     def _finish_group(self, group: Group, seconds: float) -> None:
         self.counters.add("write_and_sync", seconds)
         self._inline_sync_s += INLINE_SYNC_WEIGHT * (seconds - self._inline_sync_s)
-        self._group_under_way = False
-        self.replica.finish_group(group)
+        self._group = None
+        self.member.finish_group(group)
         self._reply()
         started = time.perf_counter()
         self.replica.tidy()
-        self._checkpointing.on_durable()
+        self._checkpointing.on_committed()
         self.counters.add("tidy", time.perf_counter() - started)
 
     def _reply(self) -> None:
-        """Tell the results of everything that has become durable."""
+        """Tell the results of everything that has been committed."""
         started = time.perf_counter()
-        batches, self._syncing = self._syncing, []
-        for batch in batches:
-            if batch.index > self.replica.durable_index:
+        member, waiting = self.member, self._waiting
+        if member.reads_confirmed:
+            self._confirmed_ticket = max(ticket for ticket, _ in member.reads_confirmed)
+            member.reads_confirmed.clear()
+        if not member.is_leader and (waiting or self._executed):
+            self._abandon()
+        while waiting and waiting[0].index <= member.committed_index:
+            if waiting[0].read_ticket > self._confirmed_ticket:
+                break
+            batch = waiting.popleft()
+            if member.is_alone and batch.index > self.replica.durable_index:
                 raise LedgerError(f"results up to index {batch.index} were about to be told before they were durable")
             batch.send_replies()
             batch.clear()
             self._spare.append(batch)
         self.counters.add("reply", time.perf_counter() - started)
-        if not self._collecting.is_empty or self._executed or self._waiters:
+        if not self._collecting.is_empty or self._has_unwritten or self._waiters:
             self.schedule()
+
+    def _abandon(self) -> None:
+        """This node leads no more: nobody knows whether what it has executed and not seen committed will be."""
+        self._waiting.extend(self._executed)
+        self._executed = []
+        kept: deque[Batch] = deque()
+        for batch in self._waiting:
+            if batch.index > self.member.committed_index or batch.read_ticket > self._confirmed_ticket:
+                self._refuse(batch, FrameError.OUTCOME_UNKNOWN)
+            else:
+                kept.append(batch)
+        self._waiting = kept
+        if not self._collecting.is_empty and self._spare:
+            # Now, and not when this node may lead again: of one connection nothing may overtake what was refused.
+            self._execute()
+
+    # ---- the other members ----
+
+    def on_message(self, message: RaftMessage, payload: memoryview) -> None:
+        """Take a message of another member. Raises `RemoteProtocolError` for one that cannot be."""
+        started = time.perf_counter()
+        self.member.receive(message, payload)
+        self._after_member(started)
+
+    def _on_tick(self) -> None:
+        """Let `TICK_S` pass."""
+        started = time.perf_counter()
+        self.member.tick()
+        self._after_member(started)
+
+    def _after_member(self, started: float) -> None:
+        """Do what the member has made possible: at once what others wait for."""
+        if self._group is None and self.replica.log.has_unwritten and not self._pump_scheduled:
+            self._start_group()
+        if self._waiting or self._executed:
+            self._reply()
+        if self.member.has_work:
+            self.schedule()
+        self.flush_messages()
+        self._checkpointing.on_committed()
+        self.counters.note_step(time.perf_counter() - started)
 
     def _wake_waiters(self) -> None:
         """Let those that found no room try again, in the order in which they came."""
@@ -277,8 +369,9 @@ class Reactor:
         return (
             self._collecting.is_empty
             and not self._executed
-            and not self._syncing
-            and not self._group_under_way
+            and not self._waiting
+            and self._group is None
+            and not self.member.has_work
             and not self._pump_scheduled
         )
 
@@ -289,13 +382,22 @@ class Reactor:
         self.schedule()
         await self._idle.wait()
 
-    async def stop(self) -> None:
-        """Answer everything that came in, then close the log. Nothing may be added meanwhile."""
+    async def stop(self, *, settled: bool = True) -> None:
+        """Answer everything that came in, then close the log. Nothing may be added meanwhile.
+
+        Not `settled`: close at once what is to be opened again; nobody waits for anything any more.
+        """
         self._expiry.stop()
-        await self.wait_idle()
+        if settled:
+            await self.wait_idle()
+        self._settle_group()
         await self._checkpointing.stop()
         self._sync_thread.stop()
-        self.replica.close()
+        self.member.close()
+
+
+def _nothing_to_flush() -> None:
+    """A group of one sends nothing."""
 
 
 def _or_die(step: Callable[_Parameters, None]) -> Callable[_Parameters, None]:

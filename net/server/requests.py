@@ -7,7 +7,7 @@ sent when that is durable.
 import numpy as np
 
 from bezant.engine.replica import Replica
-from bezant.protocol.errors import RemoteProtocolError, UsageError
+from bezant.protocol.errors import BezantError, RemoteProtocolError, UsageError
 from bezant.protocol.frames import ACCOUNT_COUNT_MAX, EVENT_COUNT_MAX, FRAME_SIZE_MAX, FrameError, Operation
 from bezant.protocol.messages import Currencies, Currency, ListAccounts, decode_message, encode_message
 from bezant.protocol.records import ACCOUNT_SIZE, EVENT_ANSWER_SIZE, EVENT_QUERY
@@ -15,8 +15,19 @@ from bezant.protocol.records import ACCOUNT_SIZE, EVENT_ANSWER_SIZE, EVENT_QUERY
 _ID_SIZE = 16
 
 
+class AnsweredElsewhere(BezantError):  # noqa: N818 - it says what to do, as the other errors do
+    """This node cannot answer, and the leader can. ``leader`` is its address, if that is known."""
+
+    def __init__(self, code: FrameError, message: str, leader: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.leader = leader
+
+
 def error_code(error: Exception) -> FrameError:
     """The code of the ERROR frame that says why a request was not answered: the client's fault, or want of room."""
+    if isinstance(error, AnsweredElsewhere):
+        return error.code
     if isinstance(error, RemoteProtocolError):
         return FrameError.BODY_MALFORMED
     return FrameError.REQUEST_REFUSED if isinstance(error, UsageError) else FrameError.OVERLOADED

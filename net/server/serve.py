@@ -7,6 +7,7 @@ take the answers, mark the stop as clean.
 
 import asyncio
 import gc
+import logging
 import resource
 import signal
 import socket
@@ -15,19 +16,24 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import uvloop
 
 from bezant.engine.compiled import kernel_digest
-from bezant.engine.replica import Replica, ReplicaSettings, open_replica
+from bezant.engine.member import Member, StateAbandoned
+from bezant.engine.node_file import NodeFile, read_node_file
+from bezant.engine.opening import open_member
+from bezant.engine.replica import ReplicaSettings
 from bezant.net.server.clients import CONNECTIONS_MAX, Clients, make_welcome
 from bezant.net.server.connection import Connection
 from bezant.net.server.echo import EchoProtocol
+from bezant.net.server.peering import Peering
 from bezant.net.server.reactor import Reactor
 from bezant.net.server.starting import prepare_start, tell_findings
 from bezant.protocol.errors import UsageError
 
+LISTEN_DEFAULT: Final = "127.0.0.1:7420"
 LISTEN_BACKLOG: Final = 1024
 """Connections that may wait to be accepted."""
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -36,10 +42,12 @@ FILES_RESERVED: Final = 256
 """Open files that the log and the rest of the process may need; clients get what is left of the system's limit."""
 PORT_MAX: Final = 65_535
 
+_log = logging.getLogger("bezant")
+
 
 def serve(
     data_directory: Path,
-    listen: str,
+    listen: str | None,
     *,
     say: Callable[[str], None],
     echo: str | None = None,
@@ -47,41 +55,101 @@ def serve(
 ) -> int:
     """Run a node; returns the exit status. `say` gets a line when it listens, and one for the echo port if asked for.
 
-    Raises `StorageError` and its kinds if the data folder does not let us, `UsageError` for an address in use.
+    Without `listen` clients connect where the node file says, if there is one, else at LISTEN_DEFAULT. Raises
+    `StorageError` and its kinds if the data folder does not let us, `UsageError` for an address in use.
     """
+    node = read_node_file(data_directory)
     with ExitStack() as closing:
-        sockets = [closing.enter_context(bound) for bound in _bind(listen)]
-        echo_sockets = [closing.enter_context(bound) for bound in (_bind(echo) if echo is not None else ())]
+
+        def bind(address: str | None) -> list[socket.socket]:
+            return [closing.enter_context(bound) for bound in (_bind(address) if address is not None else ())]
+
+        sockets = _Sockets(
+            clients=bind(_listen_address(node) if listen is None else listen),
+            peers=bind(None if node is None else node.peer_address),
+            echo=bind(echo),
+        )
         prepare_start(data_directory)
-        replica = open_replica(data_directory, settings=settings)
-        closing.callback(replica.close)
-        tell_findings(replica)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        gc.freeze()
-        uvloop.run(_serve(replica, sockets, echo_sockets, say))
+        while _open_and_run(data_directory, node, sockets, say, settings):
+            pass
     return 0
 
 
+def _listen_address(node: NodeFile | None) -> str:
+    return LISTEN_DEFAULT if node is None else node.client_address
+
+
+class _Sockets(NamedTuple):
+    """Bound sockets of a node: for clients, for the other members of its group, for the echo."""
+
+    clients: list[socket.socket]
+    peers: list[socket.socket]
+    echo: list[socket.socket]
+
+    def copied(self) -> "_Sockets":
+        """The same places for one run, which closes what it is given."""
+        return _Sockets(*([bound.dup() for bound in kind] for kind in self))
+
+
+def _open_and_run(
+    data_directory: Path,
+    node: NodeFile | None,
+    sockets: _Sockets,
+    say: Callable[[str], None],
+    settings: ReplicaSettings | None,
+) -> bool:
+    """Run the node until it is told to stop, or must open its folder again: then True."""
+    member = open_member(data_directory, node, settings=settings)
+    try:
+        tell_findings(member.replica)
+        gc.freeze()
+        abandoned = uvloop.run(_serve(member, node, sockets.copied(), say))
+    finally:
+        member.close()
+    if abandoned is None:
+        return False
+    _log.warning("bezant: %s: the state is made anew from the checkpoint and the log", abandoned)
+    return True
+
+
 async def _serve(
-    replica: Replica, sockets: list[socket.socket], echo_sockets: list[socket.socket], say: Callable[[str], None]
-) -> None:
+    member: Member, node: NodeFile | None, sockets: _Sockets, say: Callable[[str], None]
+) -> StateAbandoned | None:
     loop = asyncio.get_running_loop()
-    stopped = asyncio.Event()
+    stopped: asyncio.Future[StateAbandoned | None] = loop.create_future()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
-    reactor = Reactor(replica, loop)
+        loop.add_signal_handler(number, _settle, stopped, None)
+    reactor = Reactor(member, loop)
+    peering = None if node is None else Peering(reactor, node, loop, lambda error: _settle(stopped, error))
     welcome = make_welcome(reactor, f"bezant {version('bezant')}", kernel_digest())
-    clients = Clients(reactor, welcome, _connections_max())
-    servers = await _listen(loop, lambda: Connection(clients), sockets)
-    say(f"listening on {_address(sockets[0])}")
-    if echo_sockets:
-        servers += await _listen(loop, EchoProtocol, echo_sockets)
-        say(f"echo on {_address(echo_sockets[0])}")
-    await stopped.wait()
+    clients = Clients(reactor, welcome, _connections_max(), None if peering is None else peering.operations)
+    if peering is not None:
+        await peering.start(sockets.peers)
+    servers = await _listen(loop, lambda: Connection(clients), sockets.clients)
+    say(f"listening on {_address(sockets.clients[0])}")
+    if sockets.echo:
+        servers += await _listen(loop, EchoProtocol, sockets.echo)
+        say(f"echo on {_address(sockets.echo[0])}")
+    abandoned = await stopped
+    if peering is not None and abandoned is None:
+        await peering.hand_over()
     for running in servers:
         running.close()
-    await clients.stop()
-    await reactor.stop()
+    if abandoned is None:
+        await clients.stop()
+    else:
+        clients.abort()
+    if peering is not None:
+        await peering.stop()
+    await reactor.stop(settled=abandoned is None)
+    return abandoned
+
+
+def _settle(stopped: "asyncio.Future[StateAbandoned | None]", error: StateAbandoned | None) -> None:
+    """Have the node stop, once, for the first reason."""
+    if not stopped.done():
+        stopped.set_result(error)
 
 
 def _connections_max() -> int:

@@ -33,20 +33,28 @@ class SyncThread:
     def __init__(self, loop: asyncio.AbstractEventLoop, on_done: Callable[[Group, float], None]) -> None:
         self._loop = loop
         self._on_done = on_done
-        self._groups: SimpleQueue[Group | None] = SimpleQueue()
+        self._groups: SimpleQueue[tuple[Group, SimpleQueue[float]] | None] = SimpleQueue()
+        self._done: SimpleQueue[float] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="bezant-sync", daemon=True)
         self._thread.start()
 
     def write(self, group: Group) -> None:
         """Have a group written; the one before must be done."""
-        self._groups.put(group)
+        self._done = SimpleQueue()
+        self._groups.put((group, self._done))
+
+    def wait(self) -> float:
+        """Wait here and now for the group that is under way; `on_done` is called all the same. Returns the seconds."""
+        return self._done.get()
 
     def _run(self) -> None:
         while True:
-            group = self._groups.get()
-            if group is None:
+            item = self._groups.get()
+            if item is None:
                 return
+            group, done = item
             seconds = write_or_die(group)
+            done.put(seconds)
             self._loop.call_soon_threadsafe(self._on_done, group, seconds)
 
     def stop(self) -> None:

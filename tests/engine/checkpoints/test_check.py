@@ -42,6 +42,7 @@ def rewrite(node: Node, change: Callable[[Manifest], dict[str, object]]) -> None
         runs=manifest.runs,
         run_number_next=manifest.run_number_next,
         state_digest=manifest.state_digest,
+        configuration=manifest.configuration,
     )
 
 

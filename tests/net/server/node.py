@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from bezant.engine.log.group import Group
-from bezant.engine.replica import IDS_MEMORY_BYTES_MIN, ReplicaSettings, open_replica
+from bezant.engine.opening import open_member
+from bezant.engine.replica import IDS_MEMORY_BYTES_MIN, ReplicaSettings
 from bezant.net.server import reactor as reactor_module
 from bezant.net.server import syncing
 from bezant.net.server.clients import Clients, make_welcome
@@ -131,8 +132,9 @@ class Node:
 
     def __init__(self, path: Path, settings: ReplicaSettings = SETTINGS) -> None:
         self.path = path
-        self.replica = open_replica(path, settings=settings)
-        self.reactor = Reactor(self.replica, asyncio.get_running_loop())
+        member = open_member(path, settings=settings)
+        self.replica = member.replica
+        self.reactor = Reactor(member, asyncio.get_running_loop())
         self.clients = Clients(self.reactor, make_welcome(self.reactor, "test", "digest"))
         self.connections: list[Connection] = []
         self.connected: list[Client] = []

@@ -40,7 +40,7 @@ def clock_ns():
     return int(data.with_name("clock").read_text())
 
 expiry.time = SimpleNamespace(time_ns=clock_ns)
-serve.open_replica = functools.partial(serve.open_replica, clock_ns=clock_ns)
+serve.open_member = functools.partial(serve.open_member, clock_ns=clock_ns)
 sys.exit(serve.serve(data, "127.0.0.1:0", say=lambda line: print(line, flush=True)))
 """
 

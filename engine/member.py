@@ -1,0 +1,376 @@
+"""A member: a replica and the Raft core, joined. One log is both the group's and the list of events.
+
+    leader:    execute -> append in memory -> send to the others and write here -> quorum -> committed
+    follower:  bytes of entries come -> append as they are -> write -> acknowledge; apply what is committed
+
+The leader's ledger runs ahead of what is committed: it stands at the end of its log. A follower's ledger stands at or
+behind what is committed. So a leader that lost its leadership may have executed what never came to be: when that is cut
+off its log, `StateAbandoned` is raised, and the replica must be opened again.
+
+A group of one is a leader from its first step, and what is durable is committed. No sockets, clocks or threads here:
+messages leave through `send`, and whoever drives the member calls `tick` every TICK_S.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from typing_extensions import Buffer
+
+from bezant.engine.log.entry import Entry
+from bezant.engine.log.group import Group
+from bezant.engine.log.vote import VoteFile
+from bezant.engine.raft.core import Core
+from bezant.engine.raft.hard_state import HardState
+from bezant.engine.raft.interface import Accepted, Chance, CoreSettings, NotLeader, Output
+from bezant.engine.raft.membership import MembershipChange
+from bezant.engine.raft.roles import Role
+from bezant.engine.replica import Executed, Replica
+from bezant.engine.skimming import skim, split_span
+from bezant.protocol.errors import BezantError, LedgerError, RemoteProtocolError
+from bezant.protocol.messages import Configuration
+from bezant.protocol.messages import Member as MemberRecord
+from bezant.protocol.raft_messages import Append, RaftMessage
+from bezant.protocol.records import Records, Words
+
+TICK_S: Final = 0.01
+"""Seconds between two calls of `tick`; the times in `CoreSettings` are counted in these."""
+RECEIVED_BYTES_MAX: Final = 64 << 20
+"""Bytes of entries kept in memory until they are applied; those of a follower that is further behind are read again."""
+APPLY_SPAN_BYTES: Final = 1 << 20
+"""Bytes of entries that are read at a time to be applied."""
+APPLY_EVENTS_MAX: Final = 8192
+"""Events after which applying is left for the next step: some 2 ms."""
+APPLY_EVENTS_MIN: Final = 128
+"""Events that an entry counts for at least: each costs some 30 us."""
+
+Send = Callable[[RaftMessage, Sequence[Buffer]], None]
+
+
+class StateAbandoned(BezantError):  # noqa: N818 - it says what happened, as the other errors do
+    """This ledger has executed what never was committed; open the replica again, from its checkpoint and its log."""
+
+
+class Identity(NamedTuple):
+    """Which member of which group a data folder is: its node id, and the random number that names the disk."""
+
+    node_id: int
+    incarnation: int
+
+
+ALONE: Final = Identity(1, 1)
+"""A data folder that belongs to no group: it is one by itself."""
+
+
+class Member:
+    """See the module. All calls from one thread."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        vote_file: VoteFile | None,
+        *,
+        identity: Identity = ALONE,
+        settings: CoreSettings | None = None,
+        chance: Chance,
+    ) -> None:
+        """`vote_file` may be None for a replica that is a group by itself: nobody else counts its votes."""
+        self.replica = replica
+        self.identity = identity
+        self.send: Send = _nobody_listens
+        self.settle_group: Callable[[], None] = _no_group
+        """Waits for the group that is being written, if there is one, and has it finished."""
+        self.on_configuration: Callable[[Configuration], None] = _nobody_asks
+        self._vote_file = vote_file
+        self._received: deque[Entry] = deque()
+        self._received_bytes = 0
+        self._told_index = 0
+        self._truncation_count = 0
+        self._offsets: list[int] = []
+        self._first_received = 0
+        self._is_preparing = False
+        self.is_leader = False
+        """Whether commands can be executed here; false also of a leader that has not applied all of its log yet."""
+        self.role = Role.FOLLOWER
+        self.leader_id = 0
+        self.term = 0
+        self.committed_index = 0
+        self.reads_confirmed: list[tuple[int, int]] = []
+        """(ticket, index) of reads that may be answered; whoever takes them empties the list."""
+        self.reads_lost: list[int] = []
+        log = replica.log
+        hard_state = self._read_hard_state(log.term_at(log.last_index) or 0)
+        self.configuration = replica.configurations[-1][1] if replica.configurations else _alone(identity)
+        self.core = Core(
+            node_id=identity.node_id,
+            hard_state=hard_state,
+            log=log,
+            durable_index=log.durable_index,
+            configurations=replica.configurations or [(0, self.configuration)],
+            commit_index=replica.applied_index,
+            settings=settings or CoreSettings(),
+            random=chance,
+        )
+        self._absorb(b"")
+        if self.is_alone:
+            self.core.campaign()
+            self._absorb(b"")
+            while not self.is_leader and self.work():
+                pass
+
+    def _read_hard_state(self, last_term: int) -> HardState:
+        """What is written, but not below the last entry's term: the first entry of a group comes from nobody's term."""
+        if self._vote_file is None:
+            return HardState(last_term)
+        hard_state = self._vote_file.read()
+        if hard_state.term < last_term:
+            hard_state = HardState(last_term, 0, hard_state.barred)
+            self._vote_file.write(hard_state)
+        return hard_state
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether this node is the group."""
+        return self.configuration.voters == [self.identity.node_id] and len(self.configuration.members) <= 1
+
+    # ---- what comes in ----
+
+    def tick(self) -> None:
+        """Let TICK_S pass."""
+        self.core.tick()
+        self._absorb(b"")
+
+    def receive(self, message: RaftMessage, payload: memoryview) -> None:
+        """Take a message of another member, with the bytes of its entries.
+
+        Raises `RemoteProtocolError` for one that cannot be, before anything has changed, and `StateAbandoned`.
+        """
+        configurations: tuple[tuple[int, Configuration], ...] = ()
+        if isinstance(message, Append) and message.last_index > message.prev_index:
+            log = self.replica.log
+            if not log.has_room(len(payload)):
+                return  # It is sent again, when there may be room.
+            skimmed = skim(payload, message)
+            configurations = skimmed.configurations
+            self._offsets, self._first_received = skimmed.offsets, message.prev_index + 1
+            if message.prev_index < log.last_index:
+                self.settle_group()  # What is being written may be cut.
+        elif len(payload):
+            raise RemoteProtocolError(f"{len(payload)} bytes beside a message that has no entries")
+        self.core.step(message, configurations)
+        self._absorb(payload)
+
+    def unreachable(self, node_id: int) -> None:
+        """The connection to a member was lost: what was on its way may be."""
+        self.core.unreachable(node_id)
+        self._absorb(b"")
+
+    # ---- the leader's part ----
+
+    def execute(self, commands: Records, preset: Words) -> Executed:
+        """Execute commands; see `Replica.execute`. Nothing of it may be told before it is committed."""
+        self._require_leader()
+        executed = self.replica.execute(commands, preset)
+        self.note_appended()
+        return executed
+
+    def note_appended(self) -> None:
+        """Have what the leader's replica has appended sent to the others."""
+        if self.replica.log.last_index > self._told_index:
+            self._told_index = self.replica.log.last_index
+            self.core.appended(self._told_index)
+            self._absorb(b"")
+
+    @property
+    def leader_address(self) -> str:
+        """Where clients reach the leader; empty if that is not known."""
+        members = self.configuration.members
+        return next((member.client_address for member in members if member.node_id == self.leader_id), "")
+
+    @property
+    def is_handing_over(self) -> bool:
+        """Whether nothing should be executed for a moment, so that another member can take over the leadership."""
+        return self.core.transfer_to != 0
+
+    def change_membership(self, change: MembershipChange) -> int:
+        """Begin a change; returns the index that is to be committed. Raises `UsageError`, `NotLeader`."""
+        self._require_leader()
+        self._append_configuration(self.core.change_membership(change))
+        return self.replica.log.last_index
+
+    def transfer_leadership(self, node_id: int = 0) -> int:
+        """Begin to hand over to a voter, or to the one that is best for it (0). Returns which.
+
+        Raises `UsageError`, `NotLeader`.
+        """
+        successor = self.core.transfer_leadership(node_id)
+        self._absorb(b"")
+        return successor
+
+    def leader_lost(self) -> None:
+        """A hint that the leader is gone."""
+        self.core.leader_lost()
+        self._absorb(b"")
+
+    def request_read(self) -> int:
+        """A ticket that comes back in `reads_confirmed` when this node has turned out to be the leader still."""
+        self._require_leader()
+        ticket = self.core.request_read()
+        self._absorb(b"")
+        return ticket
+
+    def _require_leader(self) -> None:
+        if not self.is_leader:
+            raise NotLeader("this node does not lead its group")
+
+    # ---- what is due ----
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `work` would do something."""
+        return self._is_preparing or self.replica.applied_index < self.committed_index
+
+    def work(self) -> bool:
+        """Apply some of what is committed, or of the whole log if this node is about to lead; True if there is more."""
+        limit = self.replica.log.last_index if self._is_preparing else self.committed_index
+        events = 0
+        while self.replica.applied_index < limit:
+            if events >= APPLY_EVENTS_MAX:
+                return True
+            entry = self._next_entry()
+            if not self.replica.apply(entry):
+                return False  # There is room again when a checkpoint has been made.
+            self._take_received(entry)
+            events += max(entry.header.count, APPLY_EVENTS_MIN)
+        if self._is_preparing:
+            self._begin_to_lead()
+        return False
+
+    def _next_entry(self) -> Entry:
+        """The entry to be applied next."""
+        index = self.replica.applied_index + 1
+        if not self._received or self._received[0].header.index != index:
+            log = self.replica.log
+            self._forget_received()
+            end = log.end_of_span(index, APPLY_SPAN_BYTES)
+            self._keep_received(split_span(log.read_encoded(index, end)))
+        return self._received[0]
+
+    def _take_received(self, entry: Entry) -> None:
+        self._received.popleft()
+        self._received_bytes -= entry.header.body_size
+
+    def _keep_received(self, entries: list[Entry]) -> None:
+        self._received.extend(entries)
+        self._received_bytes += sum(entry.header.body_size for entry in entries)
+        if self._received_bytes > RECEIVED_BYTES_MAX:
+            self._forget_received()
+
+    def _forget_received(self) -> None:
+        self._received.clear()
+        self._received_bytes = 0
+
+    def _begin_to_lead(self) -> None:
+        """All of the log is applied: append the first entry of the term, with which all before it is committed."""
+        self._is_preparing, self.is_leader = False, True
+        self.replica.ledger.replaying = False
+        if not self.is_alone:
+            self.replica.append_first_of_term()
+            self.note_appended()
+
+    # ---- durability ----
+
+    def begin_group(self) -> Group | None:
+        """What is to be written next; see `Log.begin_group`."""
+        self._truncation_count = self.core.truncation_count
+        return self.replica.begin_group()
+
+    def finish_group(self, group: Group) -> None:
+        """Take notice that a group is durable."""
+        self.replica.finish_group(group)
+        self.core.durable(group.last_header.index, group.last_header.term, self._truncation_count)
+        self._absorb(b"")
+
+    # ---- what comes out of the core ----
+
+    def _absorb(self, payload: Buffer) -> None:
+        """Do what the core has decided; `payload` are the bytes beside the message that it has just taken."""
+        output = self.core.take_output()
+        if output.hard_state is not None and self._vote_file is not None:
+            self._vote_file.write(output.hard_state)
+        self._note_role(output)
+        if output.accepted is not None:
+            self._write_accepted(output.accepted, memoryview(payload))
+        self.committed_index = self.replica.log.commit_index = output.commit_index
+        for message in output.messages:
+            if isinstance(message, Append) and message.last_index > message.prev_index:
+                self.send(message, self.replica.log.read_encoded(message.prev_index + 1, message.last_index))
+            else:
+                self.send(message, ())
+        self.reads_confirmed += output.reads
+        self.reads_lost += output.reads_lost
+        if output.configuration_to_append is not None:
+            self._append_configuration(output.configuration_to_append)
+        self._note_configuration()
+
+    def _note_role(self, output: Output) -> None:
+        self.role, self.term, self.leader_id = output.role, output.term, output.leader_id
+        if output.role is not Role.LEADER and (self.is_leader or self._is_preparing):
+            self.is_leader = self._is_preparing = False
+            self.replica.ledger.replaying = True
+        if output.became_leader:
+            self._is_preparing = True
+            self.replica.log.term = output.term
+            self._told_index = self.replica.log.last_index
+
+    def _write_accepted(self, accepted: Accepted, payload: memoryview) -> None:
+        """Cut the log where it contradicts the leader's, and append the entries that are new."""
+        log = self.replica.log
+        if accepted.truncate_to is not None:
+            log.truncate(accepted.truncate_to)
+            self._forget_received()
+            if accepted.truncate_to < self.replica.applied_index:
+                raise StateAbandoned(
+                    f"entries {accepted.truncate_to + 1} to {self.replica.applied_index} were executed here and never "
+                    "committed"
+                )
+        continues = not self._received or self._received[-1].header.index == log.last_index
+        is_level = self.replica.applied_index == log.last_index
+        entries = log.append_encoded(payload[self._offsets[accepted.first_index - self._first_received] :])
+        if entries[-1].header.index != accepted.last_index:
+            raise LedgerError(f"entry {accepted.last_index} was accepted, and the log ends with {log.last_index}")
+        if continues and (self._received or is_level):
+            self._keep_received(entries)
+
+    def _append_configuration(self, configuration: Configuration) -> None:
+        self._told_index = self.replica.append_configuration(configuration)
+        self.core.appended(self._told_index, ((self._told_index, configuration),))
+        self._absorb(b"")
+
+    def _note_configuration(self) -> None:
+        configuration = self.core.configuration
+        if configuration is not self.configuration:
+            self.configuration = configuration
+            self.on_configuration(configuration)
+
+    def close(self) -> None:
+        """Close the replica and the vote file. May be called again."""
+        self.replica.close()
+        if self._vote_file is not None:
+            self._vote_file.close()
+
+
+def _alone(identity: Identity) -> Configuration:
+    return Configuration([MemberRecord(identity.node_id, identity.incarnation, "", "")], [identity.node_id])
+
+
+def _no_group() -> None:
+    """Without anybody who writes groups in the background there is never one to wait for."""
+
+
+def _nobody_listens(message: RaftMessage, buffers: Sequence[Buffer]) -> None:
+    """There is nobody to send to yet; what is lost is sent again."""
+
+
+def _nobody_asks(configuration: Configuration) -> None:
+    """Nobody wants to know of changes yet."""

@@ -1,0 +1,181 @@
+"""The node's part in its group: messages of the other members, in and out, and the time that passes.
+
+The transport (`net/peers`) and the reactor know nothing of each other; they meet here.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Final
+
+from typing_extensions import Buffer
+
+from bezant.engine.member import TICK_S, StateAbandoned
+from bezant.engine.node_file import NodeFile
+from bezant.net.peers.identity import Identity
+from bezant.net.peers.transport import PeerTransport
+from bezant.net.server.failure import end_after_bug
+from bezant.net.server.group import GroupOperations
+from bezant.net.server.reactor import Reactor
+from bezant.protocol.errors import RemoteProtocolError, UsageError
+from bezant.protocol.messages import Configuration, PeerHello
+from bezant.protocol.raft_messages import RaftMessage, decode_raft_message, encode_raft_message
+from bezant.protocol.records import LOG_FORMAT_VERSION, RULES_VERSION
+
+TICKS_LOST_MAX: Final = 2
+"""Ticks that are made up for after the loop was held up: a node that did not run has not waited in vain either."""
+HAND_OVER_S_MAX: Final = 2.0
+"""Seconds that a stopping leader has to find a successor."""
+CLOCK_CHECK_S: Final = 1.0
+CLOCK_OFFSET_NS_MAX: Final = 500_000_000
+"""A leader whose clock is further than this from the median of its group's hands over."""
+
+_log = logging.getLogger("bezant")
+
+
+class Peering:
+    """See the module. All methods on the loop."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        node: NodeFile,
+        loop: asyncio.AbstractEventLoop,
+        on_abandoned: Callable[[StateAbandoned], None],
+    ) -> None:
+        """`on_abandoned` is called when this node must open its folder again, after which it takes nothing more."""
+        self._reactor = reactor
+        self._on_abandoned = on_abandoned
+        self._is_abandoned = False
+        self._member = reactor.member
+        self._node_id = node.node_id
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._next_tick_s = loop.time()
+        self._next_clock_check_s = 0.0
+        self.transport: PeerTransport[RaftMessage] = PeerTransport(
+            Identity(
+                log_id=reactor.replica.log.public_id,
+                node_id=node.node_id,
+                incarnation=node.incarnation,
+                log_format_version=LOG_FORMAT_VERSION,
+                rules_version_max=RULES_VERSION,
+                server=f"bezant {version('bezant')}",
+            ),
+            encode=encode_raft_message,
+            decode=decode_raft_message,
+            judge=self._judge,
+            on_message=self._on_message,
+            on_link=self._on_link,
+            on_reset=self._on_reset,
+        )
+        self.operations = GroupOperations(self._member, self.transport.status)
+        self._member.send = self._send
+        self._member.on_configuration = self._on_configuration
+        reactor.flush_messages = self.transport.flush
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Talk to the other members, and let time pass."""
+        self._on_configuration(self._member.configuration)
+        await self.transport.listen(sockets)
+        self._next_tick_s = self._loop.time()
+        self._on_timer()
+
+    async def hand_over(self) -> None:
+        """Give the leadership to another member, if this node has it and another can take it within HAND_OVER_S_MAX."""
+        member = self._member
+        if not member.is_leader or member.is_alone:
+            return
+        try:
+            member.transfer_leadership()
+        except UsageError:
+            return  # There is no other voter.
+        until_s = self._loop.time() + HAND_OVER_S_MAX
+        while member.is_leader and self._loop.time() < until_s:
+            await asyncio.sleep(TICK_S)
+
+    async def stop(self) -> None:
+        """Say and hear nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._member.send = _say_nothing
+        await self.transport.stop()
+
+    # ---- time ----
+
+    def _on_timer(self) -> None:
+        now_s = self._loop.time()
+        self._next_tick_s = max(self._next_tick_s, now_s - TICKS_LOST_MAX * TICK_S)
+        while self._next_tick_s <= now_s:
+            self._next_tick_s += TICK_S
+            if not self._is_abandoned:
+                self._reactor.on_tick()
+        self.operations.on_step()
+        if now_s >= self._next_clock_check_s:
+            self._next_clock_check_s = now_s + CLOCK_CHECK_S
+            self._check_clock()
+        self._timer = self._loop.call_at(self._next_tick_s, self._on_timer)
+
+    def _check_clock(self) -> None:
+        """Have a leader hand over whose clock, which stamps all events, is further off than CLOCK_OFFSET_NS_MAX."""
+        member = self._member
+        if not member.is_leader or member.is_alone or member.is_handing_over:
+            return
+        offsets = [self.transport.clock_offset_ns(other.node_id) for other in member.configuration.members]
+        known = sorted([0, *(offset for offset in offsets if offset is not None)])
+        median_ns = known[len(known) // 2]
+        if len(known) > len(member.configuration.voters) // 2 + 1 and abs(median_ns) > CLOCK_OFFSET_NS_MAX:
+            _log.warning(
+                "bezant: the clock of this node is %d ms off the others': it hands over its leadership. Set the clock",
+                -median_ns // 1_000_000,
+            )
+            try:
+                member.transfer_leadership()
+            except UsageError as error:
+                _log.warning("bezant: and cannot: %s", error)
+
+    # ---- messages ----
+
+    def _send(self, message: RaftMessage, buffers: Sequence[Buffer]) -> None:
+        self.transport.send(message.receiver, message, buffers)
+
+    def _on_message(self, sender: int, message: RaftMessage, payload: memoryview) -> None:
+        if message.sender != sender:
+            raise RemoteProtocolError(f"node {sender} sent a message of node {message.sender}")
+        if self._is_abandoned:
+            return
+        try:
+            self._reactor.on_message(message, payload)
+        except RemoteProtocolError:
+            raise
+        except StateAbandoned as abandoned:
+            self._is_abandoned = True
+            self._on_abandoned(abandoned)
+        except Exception as error:
+            end_after_bug(error)
+
+    def _on_link(self, node_id: int, is_up: bool) -> None:
+        if not is_up:
+            self._member.unreachable(node_id)
+
+    def _on_reset(self, node_id: int) -> None:
+        if node_id == self._member.leader_id:
+            self._member.leader_lost()
+
+    def _on_configuration(self, configuration: Configuration) -> None:
+        members = configuration.members
+        self.transport.set_members(
+            {member.node_id: member.peer_address for member in members},
+            {member.node_id: member.incarnation for member in members},
+        )
+
+    def _judge(self, hello: PeerHello) -> str | None:
+        """Who is a member, and with which disk, the transport knows; nothing else is against anyone."""
+        return None
+
+
+def _say_nothing(message: RaftMessage, buffers: Sequence[Buffer]) -> None:
+    """A node that stops says nothing any more."""
