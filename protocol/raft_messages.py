@@ -150,13 +150,14 @@ def decode_raft_message(body: Buffer) -> RaftMessage:
 
 
 def _check_append(message: Append) -> None:
-    """Terms never fall along a log and never exceed the leader's; runs leave nothing out."""
+    """Terms never fall along a log and never exceed the leader's; runs leave nothing out. Entries of term 0 were
+    written before there were elections."""
     index, term = message.prev_index, message.prev_term
-    if (index == 0) != (term == 0):
-        raise RemoteProtocolError(f"the entry before is {index} of term {term}; only entry 0 is of term 0")
+    if index == 0 and term != 0:
+        raise RemoteProtocolError(f"the entry before the first one is of term 0, not {term}")
     for number, run in enumerate(message.runs):
         is_next = run.first_index == index + 1 if number == 0 else run.first_index > index
-        if not is_next or run.term < term or run.term == 0 or (number and run.term == term):
+        if not is_next or run.term < term or (number and run.term == term):
             raise RemoteProtocolError(f"entries {run.first_index} of term {run.term} cannot follow {index} of {term}")
         index, term = run.first_index, run.term
     if term > message.term:

@@ -23,7 +23,7 @@ Into it, from one thread:
                                              Raises NotLeader, UsageError
     unreachable(node_id), begin_snapshot(node_id), snapshot_done(node_id, index | None)      leader
     wants_snapshot(index, term) -> bool, then installed(index, term, configuration)          follower
-    status() -> CoreStatus
+    status() -> CoreStatus;  role, term, commit_index, configuration, is_alone
     may_campaign = False                     while this member should not lead (a disk that hangs); it still votes
     transfer_to                              not 0: the driver should append nothing, or the transfer may not finish
 
@@ -36,7 +36,7 @@ Out of it, after any of these: take_output() -> Output. Its driver must keep the
 4. `durable` is called for every sync that ends, also a leader's; the cut of a log is durable when the call that cuts it
    returns. Only what was durable is acknowledged, so nothing is lost by calling it late.
 5. `became_leader`: append an entry of the term (and call `appended`) once the state machine has reached the log's end.
-   A sole voter, ``configuration.voters == [node_id]`` and not joint, needs none.
+   A member that `is_alone` needs none: it has committed what is on its disk.
 6. `configuration_to_append`: append it and call ``appended(index, ((index, configuration),))``.
 7. Only what is at or below `commit_index` is answered, and applied for good.
 
@@ -51,7 +51,7 @@ from bezant.engine.raft.following import Following
 from bezant.engine.raft.hard_state import HardState
 from bezant.engine.raft.interface import Chance, CoreSettings, CoreStatus, LogView, NotLeader, Output
 from bezant.engine.raft.leading import Leading
-from bezant.engine.raft.membership import NOBODY, MembershipChange, is_voter
+from bezant.engine.raft.membership import NOBODY, MembershipChange, is_alone, is_voter
 from bezant.engine.raft.roles import Role, next_role
 from bezant.engine.raft.state import State
 from bezant.engine.raft.voting import Election, is_up_to_date
@@ -147,6 +147,11 @@ class Core:
     def transfer_to(self) -> int:
         """The member that the leadership is being handed to; 0 if there is none."""
         return self._leading.transfer_to if self._leading is not None else 0
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the group has no other member, not even a learner."""
+        return is_alone(self._state.configuration, self._state.node_id)
 
     @property
     def configuration(self) -> Configuration:

@@ -164,13 +164,17 @@ class Following:
         self._send_reply(rejected=True, match_index=last_index, hint_index=last_index, lost=self._rejoin_session)
 
     def _maybe_lift_bar(self) -> None:
-        state = self._state
-        if not state.hard_state.barred or self._session != self._rejoin_session:
+        if not self._state.hard_state.barred or not self._is_rejoined():
             return
-        index = self._bar_index
-        if not 0 < index <= min(self._matched_index, state.durable_index):
-            return
-        if state.log.term_at(index) == state.term:
-            state.lift_bar()
-        else:
-            self._bar_index = 0  # the leader's next word will do; waiting for its latest might never end under load
+        if 0 < self._bar_index <= self._acknowledgeable():
+            if self._knows_all(self._bar_index):
+                self._state.lift_bar()
+            else:
+                self._bar_index = 0  # the leader's next word will do; waiting for its latest might never end under load
+
+    def _is_rejoined(self) -> bool:
+        return self._session == self._rejoin_session
+
+    def _knows_all(self, commit_index: int) -> bool:
+        """Whether the leader that told this knew of everything that had been committed before its term."""
+        return self._state.log.term_at(commit_index) == self._state.term

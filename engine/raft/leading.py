@@ -5,7 +5,7 @@ and counts by what is durable on it. Nothing is sent from here: `flush` puts wha
 """
 
 from bezant.engine.raft.interface import MemberStatus
-from bezant.engine.raft.membership import MembershipChange, changed, is_joint, is_voter, left, node_ids
+from bezant.engine.raft.membership import MembershipChange, changed, is_alone, is_joint, is_voter, left, node_ids
 from bezant.engine.raft.progress import Mode, Progress
 from bezant.engine.raft.quorum import is_quorum, quorum_value
 from bezant.engine.raft.reads import Reads
@@ -23,11 +23,9 @@ class Leading:
         self._state = state
         self.last_index = state.log.last_index  # what the driver has appended, durable or not
         # Until this is committed the leader does not know what is: then come reads and changes of members (the paper,
-        # section 8), and only with it are entries of earlier terms committed (5.4.2). For a sole voter its disk decides
-        # alone, so its log's present end does; any other needs an entry of its own term.
-        self.settled_index = self.last_index + (
-            state.configuration.voters != [state.node_id] or is_joint(state.configuration)
-        )
+        # section 8), and only with it are entries of earlier terms committed (5.4.2). What is alone has no others to
+        # agree with or to tell, so its log's present end does; any other needs an entry of its own term.
+        self.settled_index = self.last_index + (not is_alone(state.configuration, state.node_id))
         self.is_finished = False  # must step down
         self.reads_ready: list[tuple[int, int]] = []
         self.snapshot_needed: list[int] = []
@@ -36,7 +34,7 @@ class Leading:
         self._transfer_ticks = 0
         self._reads = Reads()
         self._sessions = 0
-        self._heartbeat_ticks = 0
+        self._heartbeat_ticks = state.settings.heartbeat_ticks - 1  # the others should know by the next tick
         self._is_leave_asked = False
         self._has_news = False  # something may be sent to someone
         self._progress: dict[int, Progress] = {}
@@ -404,6 +402,9 @@ class Leading:
             self._has_news = True
             self._maybe_hand_over()
 
+    def _has_all(self, progress: Progress) -> bool:
+        return progress.match_index == self.last_index
+
     def _maybe_give_up_transfer(self) -> None:
         if self.transfer_to:
             self._transfer_ticks += 1
@@ -422,7 +423,7 @@ class Leading:
 
     def _maybe_hand_over(self) -> None:
         progress = self._progress.get(self.transfer_to)
-        if progress is not None and progress.match_index == self.last_index:
+        if progress is not None and self._has_all(progress):
             self._state.messages.append(TimeoutNow(self._state.node_id, self.transfer_to, self._state.term))
 
     def member_statuses(self) -> list[MemberStatus]:

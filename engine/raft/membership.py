@@ -47,6 +47,11 @@ def is_voter(configuration: Configuration, node_id: int) -> bool:
     return node_id in configuration.voters or node_id in configuration.voters_outgoing
 
 
+def is_alone(configuration: Configuration, node_id: int) -> bool:
+    """Whether the node is a group by itself."""
+    return node_ids(configuration) == {node_id} and is_voter(configuration, node_id)
+
+
 def node_ids(configuration: Configuration) -> set[int]:
     """Everyone that the log is sent to."""
     learners = (*configuration.learners, *configuration.learners_next)

@@ -1,14 +1,15 @@
 """A group of peers whose messages a test delivers, loses, repeats and holds back by hand."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from bezant.engine.raft.core import Core
+from bezant.engine.raft.hard_state import HardState
 from bezant.engine.raft.interface import CoreSettings
 from bezant.engine.raft.membership import NOBODY
 from bezant.protocol.messages import Configuration
 from bezant.protocol.raft_messages import RaftMessage
 
-from .peers import Letter, MemoryLog, Peer
+from .peers import Letter, Peer, memory_log
 from .peers import configuration as configuration_of
 
 
@@ -21,7 +22,8 @@ class Group:
         *,
         settings: CoreSettings | None = None,
         core_type: type[Core] = Core,
-        logs: dict[int, MemoryLog] | None = None,
+        logs: dict[int, list[int]] | None = None,
+        terms: dict[int, int] | None = None,
         configuration: Configuration | None = None,
     ) -> None:
         self.configuration = configuration or configuration_of(list(range(1, count + 1)))
@@ -32,14 +34,24 @@ class Group:
         self.cut: set[tuple[int, int]] = set()
         self.stopped: set[int] = set()
         for node in range(1, count + 1):
-            self.add(node, self.configuration, (logs or {}).get(node))
+            self.add(node, self.configuration, (logs or {}).get(node, []), (terms or {}).get(node, 0))
 
     def __getitem__(self, node: int) -> Peer:
         return self.peers[node]
 
-    def add(self, node: int, configuration: Configuration = NOBODY, log: MemoryLog | None = None) -> Peer:
-        """Start a member that knows this configuration."""
-        peer = Peer(node, configuration, settings=self.settings, seed=7, log=log, core_type=self.core_type)
+    def add(
+        self, node: int, configuration: Configuration = NOBODY, log_terms: Sequence[int] = (), term: int = 0
+    ) -> Peer:
+        """Start a member that knows this configuration, in a term, with a log of entries of these terms."""
+        peer = Peer(
+            node,
+            configuration,
+            settings=self.settings,
+            seed=7,
+            log=memory_log(log_terms),
+            hard_state=HardState(max([term, *log_terms]), 0, configuration is NOBODY),
+            core_type=self.core_type,
+        )
         self.peers[node] = peer
         return peer
 
@@ -104,8 +116,17 @@ class Group:
                     peer.tick()
             self.deliver(lose)
 
+    def leaders(self) -> list[int]:
+        """The nodes that run and take themselves for leaders."""
+        return [node for node, peer in self.peers.items() if peer.is_leader and node not in self.stopped]
+
+    def commits(self) -> list[int]:
+        return [peer.core.commit_index for peer in self.peers.values()]
+
     def elect(self, node: int) -> Peer:
-        """Make a node the leader; the others' leases must have run out."""
+        """Make a node the leader, if it is not."""
+        if self.peers[node].is_leader:
+            return self.peers[node]
         for peer in self.peers.values():
             peer.core.leader_lost()
         self.peers[node].core.campaign()

@@ -91,6 +91,11 @@ class MemoryLog:
         return [(self.offset, base), *found]
 
 
+def memory_log(terms: Sequence[int]) -> MemoryLog:
+    """A log of entries of these terms; those of one index and term are the same in all logs made here."""
+    return MemoryLog([Entry(term, -(1_000 * index + term)) for index, term in enumerate(terms, 1)])
+
+
 class Peer:
     """A member and what survives its crashes: `hard_state`, and the log through `durable_index`."""
 

@@ -19,8 +19,8 @@ from .checks import Checks, Violation
 from .peers import Letter, MemoryLog, Peer, configuration, member
 
 NODES_MAX = 5
-SNAPSHOT_TIMEOUT_TICKS = 40
 RECOVERY_TICKS_MAX = 2_000
+TROUBLES = ("crash", "crash of most", "partition", "pause", "healing", "hint", "wipe", "operator", "operator")
 
 
 class Simulation:
@@ -57,6 +57,7 @@ class Simulation:
         self.sequence = 0
         self.cut: set[tuple[int, int]] = set()
         self.down: dict[int, int] = {}
+        self.paused: dict[int, int] = {}
         self.incarnations: Counter[int] = Counter()
         self.reads: dict[tuple[int, int], int] = {}
         self.forgetful = 0  # the one node that has lost part of its log, until it has caught up
@@ -97,6 +98,7 @@ class Simulation:
         self.loss = self.repeat = 0
         self.delay_ticks = 1
         self.cut.clear()
+        self.paused.clear()
         for node in list(self.down):
             self._restart(node)
         target, proposer = 0, 0
@@ -136,6 +138,8 @@ class Simulation:
             self._trouble()
             self._load()
         for node, peer in self.peers.items():
+            if self.paused.get(node, 0) > self.now:
+                continue
             if node not in self.down and (not faults or chance.random() < 0.95):
                 peer.tick()
                 self.look(peer)
@@ -145,6 +149,10 @@ class Simulation:
             _, _, letter = heapq.heappop(self.wire)
             message = letter.message
             if message.receiver in self.down or (message.sender, message.receiver) in self.cut:
+                continue
+            if (until := self.paused.get(message.receiver, 0)) > self.now:
+                self.sequence += 1
+                heapq.heappush(self.wire, (until + self.random.randrange(10), self.sequence, letter))
                 continue
             peer = self.peers[message.receiver]
             peer.receive(letter)
@@ -186,8 +194,9 @@ class Simulation:
         peer.reads_lost.clear()
 
     def _end_syncs(self) -> None:
-        due = [sync for sync in self.syncs if sync[0] <= self.now]
-        self.syncs = [sync for sync in self.syncs if sync[0] > self.now]
+        running = {node for node in self.peers if self.paused.get(node, 0) <= self.now}
+        due = [sync for sync in self.syncs if sync[0] <= self.now and sync[2].node_id in running]
+        self.syncs = [sync for sync in self.syncs if sync[0] > self.now or sync[2].node_id not in running]
         self.random.shuffle(due)
         for _, _, peer, core, begun in due:
             if peer.core is core and self.peers[peer.node_id] is peer and peer.node_id not in self.down:
@@ -230,12 +239,13 @@ class Simulation:
 
     def _load(self) -> None:
         chance = self.random
-        leaders = [peer for node, peer in self.peers.items() if peer.is_leader and node not in self.down]
-        for peer in leaders:
+        for node, peer in self.peers.items():
+            if not peer.is_leader or node in self.down or self.paused.get(node, 0) > self.now:
+                continue
             if chance.random() < 0.3 and not peer.core.transfer_to:
                 peer.propose(chance.randrange(1, 6))
                 self.counts["proposals"] += 1
-            if peer.is_leader and chance.random() < 0.2:
+            if peer.is_leader and chance.random() < 0.6:
                 ticket = peer.core.request_read()
                 self.reads[peer.node_id, ticket] = self.checks.commit_index
                 peer.settle()
@@ -251,7 +261,11 @@ class Simulation:
                 core.transfer_leadership(chance.choice([0, *core.configuration.voters]))
                 self.counts["transfers"] += 1
             elif kind == 1:
-                peer.log.archived_index = max(peer.log.archived_index, chance.randrange(core.commit_index + 1))
+                # Only what is committed is archived, and known to be so after a restart.
+                known = min(core.commit_index, peer.durable_index)
+                index = chance.choice([known, chance.randrange(known + 1)])
+                peer.log.archived_index = max(peer.log.archived_index, index)
+                peer.commit_hint = max(peer.commit_hint, index)
             elif not self.forgetful:
                 # A disk that fails within an election's time of a change could be one too many, and not yet known.
                 change = core.change_membership(self._some_change(core.configuration))
@@ -281,7 +295,7 @@ class Simulation:
         if chance.random() >= self.trouble:
             return
         running = [node for node in self.peers if node not in self.down]
-        kind = chance.choice(["crash", "crash of most", "partition", "healing", "hint", "wipe", "operator", "operator"])
+        kind = chance.choice(TROUBLES)
         if kind == "crash" and running:
             self._crash(chance.choice(running))
         elif kind == "crash of most":
@@ -290,6 +304,11 @@ class Simulation:
                     self._crash(node)
         elif kind == "partition":
             self._partition()
+        elif kind == "pause" and running:
+            leader = self.leader()
+            node = leader.node_id if leader is not None and chance.random() < 0.5 else chance.choice(running)
+            self.paused[node] = self.now + chance.randrange(100)
+            self.counts["pauses"] += 1
         elif kind == "healing":
             self.cut.clear()
         elif kind == "hint" and running:
@@ -326,7 +345,7 @@ class Simulation:
         if self.random.random() < 0.25 and self._may_forget(peer):
             # The disk lost entries that it had acknowledged, and its recovery noticed.
             self.forgetful = node
-            peer.durable_index = self.random.randrange(peer.log.offset, peer.durable_index + 1)
+            peer.durable_index = self.random.randrange(peer.log.archived_index, peer.durable_index + 1)
             peer.commit_hint = min(peer.commit_hint, peer.durable_index)
             peer.hard_state = HardState(peer.hard_state.term, peer.hard_state.voted_for, True)
             self.counts["losses"] += 1

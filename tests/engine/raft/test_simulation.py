@@ -13,6 +13,7 @@ EVENTS = (
     "crashes",
     "joint changes",
     "partitions",
+    "pauses",
     "proposals",
     "reads answered",
     "simple changes",
