@@ -282,6 +282,8 @@ class Reactor:
         self._group = None
         self.member.finish_group(group)
         self._reply()
+        if not self._collecting.is_empty or self._has_unwritten or self._waiters:
+            self.schedule()
         started = time.perf_counter()
         self.replica.tidy()
         self._checkpointing.on_committed()
@@ -289,8 +291,10 @@ class Reactor:
 
     def _reply(self) -> None:
         """Tell the results of everything that has been committed."""
-        started = time.perf_counter()
         member, waiting = self.member, self._waiting
+        if not waiting and member.is_leader:
+            return
+        started = time.perf_counter()
         if member.reads_confirmed:
             self._confirmed_ticket = max(ticket for ticket, _ in member.reads_confirmed)
             member.reads_confirmed.clear()
@@ -306,8 +310,6 @@ class Reactor:
             batch.clear()
             self._spare.append(batch)
         self.counters.add("reply", time.perf_counter() - started)
-        if not self._collecting.is_empty or self._has_unwritten or self._waiters:
-            self.schedule()
 
     def _abandon(self) -> None:
         """This node leads no more: nobody knows whether what it has executed and not seen committed will be."""
@@ -344,6 +346,8 @@ class Reactor:
             self._start_group()
         if self._waiting or self._executed:
             self._reply()
+            if not self._collecting.is_empty or self._waiters:
+                self.schedule()
         if self.member.has_work:
             self.schedule()
         self.flush_messages()
