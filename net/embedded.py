@@ -79,7 +79,7 @@ class EngineChannel:
         if operation is Operation.PING:
             return body
         if operation is Operation.STATISTICS:
-            return encode_message(self._reactor.counters.snapshot(self._reactor.bytes_in_flight))
+            return encode_message(self._reactor.counters.snapshot(self._reactor.bytes_in_flight, 1))
         answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         def respond(answer: bytes | Exception) -> None:

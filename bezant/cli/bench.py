@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from bezant.cli.output import write_json, write_remark
 from bezant.cli.progress import Bar, progress
-from bezant.cli.session import add_json_argument, address
+from bezant.cli.session import add_json_argument, address, addresses
 
 if TYPE_CHECKING:
     from bezant.perf.load.report import Report
@@ -79,7 +79,15 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="of the random numbers (default: the same in every run, or a new one with --connect)",
     )
-    parser.add_argument("--connect", metavar="HOST:PORT", type=address, help="a node that runs already")
+    parser.add_argument(
+        "--replicas", metavar="N", type=int, default=1, help="nodes to start, as one group (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--connect",
+        metavar="HOST:PORT,...",
+        type=addresses,
+        help="a node that runs already, or nodes of a group, whose leader is then loaded",
+    )
     parser.add_argument("--echo", metavar="HOST:PORT", type=address, help="with --connect: the node's echo listener")
     parser.add_argument(
         "--directory",

@@ -126,10 +126,11 @@ class LocalCluster:
         say: Say,
         *,
         arguments: Sequence[str] = (),
+        echo: str | None = None,
         environment: Mapping[str, str] | None = None,
         command: Sequence[str] = NODE_COMMAND,
     ) -> None:
-        """`arguments` and `environment` are given to every node. Raises what `node_files` does."""
+        """`arguments`, `echo` and `environment` are given to every node. Raises what `node_files` does."""
         self._folder = folder
         self.files = node_files(folder)
         self._say = say
@@ -141,6 +142,7 @@ class LocalCluster:
                 node_folder(folder, number),
                 log_path=folder / f"node-{number}.log",
                 listen=None,
+                echo=echo,
                 arguments=arguments,
                 environment=environment,
                 command=command,

@@ -322,7 +322,8 @@ class Connection(asyncio.BufferedProtocol):
         elif operation == Operation.STATISTICS:
             if body:
                 raise RemoteProtocolError("STATISTICS has no body")
-            statistics = self._reactor.counters.snapshot(self._reactor.bytes_in_flight)
+            replicas = len(self._reactor.member.configuration.voters)
+            statistics = self._reactor.counters.snapshot(self._reactor.bytes_in_flight, replicas)
             self._reply(header, encode_message(statistics))
         elif operation == Operation.MEMBERS:
             if body:

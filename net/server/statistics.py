@@ -31,8 +31,8 @@ class Counters:
         """Take notice of how long one step of the loop took."""
         self._step_recent_s_max = max(self._step_recent_s_max, seconds)
 
-    def snapshot(self, bytes_in_flight: int) -> Statistics:
-        """The counters now; the longest step is looked for anew from here on."""
+    def snapshot(self, bytes_in_flight: int, replicas: int) -> Statistics:
+        """The counters now, in a group of so many voters; the longest step is looked for anew from here on."""
         step_recent_s_max, self._step_recent_s_max = self._step_recent_s_max, 0.0
         self._step_s_max = max(self._step_s_max, step_recent_s_max)
         log, ledger = self._replica.log, self._replica.ledger
@@ -54,5 +54,6 @@ class Counters:
             stage_s=dict(self._stage_s),
             loop_stall_max_ms=1e3 * self._step_s_max,
             durable=self._replica.durable,
+            replicas=replicas,
             loop_stall_recent_ms=1e3 * step_recent_s_max,
         )

@@ -169,8 +169,10 @@ async def run_transfers(plan: LoadPlan, on_progress: ProgressListener) -> LoadOu
             gc.collect()
             gc.disable()
             processor = ProcessorTimes(plan.node_process_id)
+            replicas = [ProcessorTimes(process_id) for process_id in plan.replica_process_ids]
             seconds = await load.run(lambda done: on_progress(plan.ids_before + done))
             load_cpu_seconds, node_cpu_seconds = processor.own(), processor.other()
+            replica_cpu_seconds = [replica.other() for replica in replicas]
         finally:
             gc.enable()
             load.close()
@@ -191,6 +193,7 @@ async def run_transfers(plan: LoadPlan, on_progress: ProgressListener) -> LoadOu
         echo_p50_us=round(statistics.median(echo_us), 3) if echo_us else None,
         load_cpu_seconds=load_cpu_seconds,
         node_cpu_seconds=node_cpu_seconds,
+        replica_cpu_seconds=replica_cpu_seconds,
         bytes_on_disk=bytes_in_use(plan.data, statistics_after) - used_before,
         books_fault=books_fault(books_before, books_after, ring.accepted - ring.repeated, holds),
         kernel_digest=welcome.kernel_digest or kernel_digest(),

@@ -17,7 +17,8 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     are chosen, 0 for equal chances, and ``ids_before`` how many transfers with random ids come first, unmeasured.
     ``inflight`` counts frames of one client that wait for a reply. ``echo`` is the address of the node's echo listener
     ("" if it has none), ``node_process_id`` and ``data`` its process and data folder if they are ours to look at (else
-    0 and ""), and ``stall_timeout_s`` how long no reply at all may come before the load gives up.
+    0 and ""), ``replica_process_ids`` those of all nodes of a group that is ours, and ``stall_timeout_s`` how long no
+    reply at all may come before the load gives up.
     """
 
     address: str
@@ -34,6 +35,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 1
     echo: str = ""
     node_process_id: int = 0
+    replica_process_ids: list[int] = []
     data: str = ""
     stall_timeout_s: float = 60.0
 
@@ -75,6 +77,7 @@ class LoadOutcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
     kernel_digest: str
     statistics_before: Statistics
     statistics_after: Statistics
+    replica_cpu_seconds: list[float | None] = []
     kinds: dict[str, int] = {}
     refused: int = 0
     warnings: list[str] = []

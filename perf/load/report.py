@@ -1,7 +1,7 @@
 """What a measurement says: one JSON object for programs, one table for people, from the same values."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +31,21 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int | None = None
 
 
+class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One node of a group after a run. ``cpu_s``: processor time within the run, None if the system does not say.
+
+    ``entries``, ``chain_hash`` and ``state_digest`` are what `bezant verify` found in its folder, which executes the
+    whole history again; they are None after a run of more events than REPLICA_EVENTS_MAX.
+    """
+
+    node: int
+    leader: bool
+    cpu_s: float | None
+    entries: int | None = None
+    chain_hash: str | None = None
+    state_digest: str | None = None
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """One measurement. Times end in their unit; ``stages`` are seconds of the node's reactor within the run.
 
@@ -38,7 +53,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     seen. ``floor_us`` parts are None if not measured. ``books_fault`` is None if the accounts agree with what was
     answered. ``cpu`` is the share of one core that each process used. ``commands_per_s`` counts refusals, too, of which
     ``refused`` were meant to be; ``kinds`` are the commands by kind, empty from the SDK. ``longest_step_ms`` is that of
-    the node's loop within the run, ``memory_bytes`` the peak of its memory.
+    the node's loop within the run, ``memory_bytes`` the peak of its memory. Of a group the node is the leader, and
+    ``replica_reports`` has an item for each node; ``replicas_level`` says that all ended with the same log and state.
     """
 
     transfers_per_second: float
@@ -69,6 +85,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     books_fault: str | None
     versions: dict[str, str]
     warning: str | None
+    replica_cpu_s: dict[str, float | None] = {}
+    replica_reports: Sequence[ReplicaReport] = ()
+    replicas_level: bool | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The object that `--json` prints, with the settings beside the figures."""
@@ -78,11 +97,16 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_report(
-    plan: LoadPlan, outcome: LoadOutcome, surroundings: Surroundings, settings: Mapping[str, Any]
+    plan: LoadPlan,
+    outcome: LoadOutcome,
+    surroundings: Surroundings,
+    settings: Mapping[str, Any],
+    replicas: Sequence[ReplicaReport] = (),
 ) -> Report:
     """Put the outcome of a load and its surroundings together."""
     before, after = outcome.statistics_before, outcome.statistics_after
     durable = after.durable and not surroundings.on_memory
+    level = _are_level(replicas)
     return Report(
         transfers_per_second=round(outcome.accepted / outcome.seconds, 1),
         commands_per_s=round((outcome.accepted + outcome.rejected) / outcome.seconds, 1),
@@ -121,8 +145,17 @@ def make_report(
             "bezant": version("bezant"),
             "kernel_digest": outcome.kernel_digest,
         },
-        warning="; ".join(_warnings(plan, outcome, surroundings, durable=durable)) or None,
+        warning="; ".join(_warnings(plan, outcome, surroundings, durable=durable, level=level)) or None,
+        replica_cpu_s={str(replica.node): replica.cpu_s for replica in replicas},
+        replica_reports=replicas,
+        replicas_level=level,
     )
+
+
+def _are_level(replicas: Sequence[ReplicaReport]) -> bool | None:
+    """Whether all ended with the same log and the same state; None if that is not known."""
+    ends = {(replica.entries, replica.chain_hash, replica.state_digest) for replica in replicas}
+    return None if not ends or any(None in end for end in ends) else len(ends) == 1
 
 
 def _share(part_s: float | None, whole_s: float) -> float | None:
@@ -134,7 +167,9 @@ def _stages(before: Statistics, after: Statistics) -> dict[str, float]:
     return {name: round(total - before.stage_s.get(name, 0.0), 6) for name, total in after.stage_s.items()}
 
 
-def _warnings(plan: LoadPlan, outcome: LoadOutcome, surroundings: Surroundings, *, durable: bool) -> list[str]:
+def _warnings(
+    plan: LoadPlan, outcome: LoadOutcome, surroundings: Surroundings, *, durable: bool, level: bool | None
+) -> list[str]:
     told = []
     meant = plan.transfers - outcome.refused
     if outcome.accepted < ACCEPTED_SHARE_MIN * meant:
@@ -147,6 +182,8 @@ def _warnings(plan: LoadPlan, outcome: LoadOutcome, surroundings: Surroundings, 
         told.append("the node says that its log is not durable")
     if outcome.books_fault:
         told.append(outcome.books_fault)
+    if level is False:
+        told.append("the replicas did not end with the same log and the same state")
     return told + outcome.warnings
 
 
@@ -184,11 +221,19 @@ def _rows(report: Report) -> list[tuple[str, str]]:
     rows.append(("node", f"{memory}longest step of its loop {report.longest_step_ms:,.1f} ms"))
     if report.stages:
         rows.append(("node's stages", "  ".join(f"{name} {value:.3f} s" for name, value in report.stages.items())))
+    if report.replica_cpu_s:
+        rows.append(("replicas", _replicas(report)))
     rows.append(("versions", "  ".join(f"{name} {value}" for name, value in report.versions.items())))
     rows.append(("books", report.books_fault or "agree with every answer"))
     if report.warning:
         rows.append(("WARNING", report.warning))
     return rows
+
+
+def _replicas(report: Report) -> str:
+    level = {True: "the same log and state on all", False: "NOT level", None: "not compared"}[report.replicas_level]
+    used = "  ".join(f"node {name} {_number(value)} s of cpu" for name, value in report.replica_cpu_s.items())
+    return f"{used}   ({level})"
 
 
 def _floor(report: Report) -> str:

@@ -132,8 +132,10 @@ async def run_sdk(plan: LoadPlan, on_progress: ProgressListener) -> LoadOutcome:
             gc.collect()
             gc.freeze()
             processor = ProcessorTimes(plan.node_process_id)
+            replicas = [ProcessorTimes(process_id) for process_id in plan.replica_process_ids]
             seconds = await load.run(on_progress)
             load_cpu_seconds, node_cpu_seconds = processor.own(), processor.other()
+            replica_cpu_seconds = [replica.other() for replica in replicas]
             after: Statistics = await wallet.statistics()
             kernel_digest = wallet.welcome.kernel_digest
         if plan.echo:
@@ -150,6 +152,7 @@ async def run_sdk(plan: LoadPlan, on_progress: ProgressListener) -> LoadOutcome:
         echo_p50_us=round(statistics.median(echo_us), 3) if echo_us else None,
         load_cpu_seconds=load_cpu_seconds,
         node_cpu_seconds=node_cpu_seconds,
+        replica_cpu_seconds=replica_cpu_seconds,
         bytes_on_disk=bytes_in_use(plan.data, after) - used_before,
         books_fault=books_fault(books_before, books_after, load.accepted - load.repeated),
         kernel_digest=kernel_digest,

@@ -15,16 +15,19 @@ from typing import Any, Final, Literal
 import msgspec
 
 from bezant.cli.node_process import LISTEN_ANYWHERE, NODE_COMMAND, NodeProcess, ProcessFailed
+from bezant.cli.session import run_async
 from bezant.engine.log.file_system import file_system_type, is_memory
 from bezant.perf.load.floor import SyncFloor
 from bezant.perf.load.limits import check_in_flight, check_mixed
 from bezant.perf.load.memory import MemoryPeak
 from bezant.perf.load.plan import IdKind, LoadMix, LoadOutcome, LoadPlan
 from bezant.perf.load.processes import run_load
-from bezant.perf.load.report import Report, Surroundings, make_report
+from bezant.perf.load.replicas import LocalReplicas, find_leader
+from bezant.perf.load.report import ReplicaReport, Report, Surroundings, make_report
 from bezant.perf.load.zipf import ZIPF_EXPONENT_MAX
 from bezant.protocol.errors import BezantError, UsageError
 from bezant.protocol.frames import BATCH_COUNT_MAX
+from bezant.protocol.messages import MEMBERS_MAX
 
 LoadKind = Literal["transfers", "sdk"]
 
@@ -56,7 +59,8 @@ _ZIPF_MIXED: Final = 1.1
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What `bezant bench` was asked for.
 
-    ``zipf`` is the exponent by which accounts are chosen (None: what is usual for the ``load``), ``connect`` the
+    ``zipf`` is the exponent by which accounts are chosen (None: what is usual for the ``load``), ``replicas`` how
+    many nodes to start, ``connect`` the
     address of a node that runs already (None: start one), ``echo`` that of its echo listener, and ``directory`` the
     folder for the data of our own node, or one on the file system of the other node's data.
     """
@@ -72,6 +76,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     load: LoadMix = "plain"
     zipf: float | None = None
     ids_before: int = 0
+    replicas: int = 1
     seed: int | None = None
     connect: str | None = None
     echo: str | None = None
@@ -90,6 +95,7 @@ def check_settings(settings: Settings) -> None:
         "concurrency": (1, 1 << 20),
         "ids_before": (0, 1 << 40),
         "zipf": (0, ZIPF_EXPONENT_MAX),
+        "replicas": (1, MEMBERS_MAX),
     }
     for name, (least, most) in limits.items():
         value = getattr(settings, name)
@@ -104,6 +110,8 @@ def check_settings(settings: Settings) -> None:
         raise UsageError(f"--seed is 0 to 2^63 - 1, not {settings.seed}")
     if settings.directory is not None and not settings.directory.is_dir():
         raise UsageError(f"--directory {settings.directory} is not a folder")
+    if settings.replicas > 1 and settings.connect:
+        raise UsageError("--replicas is for nodes that are started; how many there are behind --connect is found out")
     if settings.echo and not settings.connect:
         raise UsageError("--echo goes with --connect; a node of our own has its echo listener")
 
@@ -122,7 +130,8 @@ def measure(settings: Settings, on_progress: Callable[[int], None]) -> Report:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bezant-bench-", dir=settings.directory))
         except OSError as error:
             raise UsageError(f"no folder for the node's data: {error}") from error
-        return _measure_own(settings, Path(folder), on_progress)
+        measure_nodes = _measure_own if settings.replicas == 1 else _measure_group
+        return measure_nodes(settings, Path(folder), on_progress)
 
 
 def _measure_own(settings: Settings, folder: Path, on_progress: Callable[[int], None]) -> Report:
@@ -148,7 +157,35 @@ def _measure_own(settings: Settings, folder: Path, on_progress: Callable[[int], 
     return _report(settings, plan, outcome, _surroundings(folder, floor, memory.bytes_max))
 
 
-def _measure_other(settings: Settings, address: str, on_progress: Callable[[int], None]) -> Report:
+def _measure_group(settings: Settings, folder: Path, on_progress: Callable[[int], None]) -> Report:
+    floor = SyncFloor(folder)
+    floor.measure()
+    with LocalReplicas(folder, settings.replicas, settings.node_command) as group:
+        plan = _make_plan(settings, group.leader_address, group.leader_node.echo, _SEED_FIXED)
+        plan = msgspec.structs.replace(
+            plan,
+            node_process_id=group.leader_node.process_id,
+            replica_process_ids=[node.process_id for node in group.nodes.values()],
+            data=str(group.leader_data),
+        )
+        memory = MemoryPeak(group.leader_node.process_id)
+
+        def watch(done: int) -> None:
+            memory.sample()
+            on_progress(done)
+
+        try:
+            outcome = run_load(_MODULES[settings.kind], plan, watch)
+            memory.sample()
+        except BezantError as error:
+            raise ProcessFailed(f"{group.describe_trouble()}; the load: {error}") from error
+        replicas = group.compare(outcome)
+    floor.measure()
+    return _report(settings, plan, outcome, _surroundings(folder, floor, memory.bytes_max), replicas)
+
+
+def _measure_other(settings: Settings, addresses: str, on_progress: Callable[[int], None]) -> Report:
+    address = run_async(find_leader(addresses))
     # A fixed seed would repeat the random ids of the measurement before this one on the same node.
     plan = _make_plan(settings, address, settings.echo or "", int.from_bytes(os.urandom(7), "little"))
     floor = SyncFloor(settings.directory) if settings.directory else None
@@ -199,6 +236,12 @@ def _surroundings(directory: Path | None, floor: SyncFloor | None, memory_bytes:
     )
 
 
-def _report(settings: Settings, plan: LoadPlan, outcome: LoadOutcome, surroundings: Surroundings) -> Report:
+def _report(
+    settings: Settings,
+    plan: LoadPlan,
+    outcome: LoadOutcome,
+    surroundings: Surroundings,
+    replicas: Sequence[ReplicaReport] = (),
+) -> Report:
     asked: dict[str, Any] = {name: getattr(plan, name) for name in _SETTINGS[settings.kind]}
-    return make_report(plan, outcome, surroundings, asked)
+    return make_report(plan, outcome, surroundings, asked, replicas)

@@ -13,6 +13,8 @@ import pytest
 
 from bezant.cli.main import main
 from bezant.cli.node_process import LISTEN_ANYWHERE, NodeProcess
+from bezant.cli.session import run_async
+from bezant.perf.load.replicas import LocalReplicas, find_leader
 from bezant.perf.load.report import Report
 from bezant.perf.load.session import Settings, measure
 from bezant.protocol.errors import UsageError
@@ -107,6 +109,27 @@ def test_sdk_on_a_node_of_its_own(tmp_path: Path, capsys) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_transfers_on_three_replicas(tmp_path: Path, capsys) -> None:
+    fields = run_json(
+        capsys, "transfers", *SMALL, "--batch", "10", "--inflight", "2", "--replicas", "3", "--directory", str(tmp_path)
+    )
+    assert (fields["accepted"], fields["rejected"], fields["replicas"]) == (300, 0, 3)
+    assert fields["books_fault"] is None
+    assert fields["warning"] is None or "tmpfs" in fields["warning"]
+    assert set(fields["replica_cpu_s"]) == {"1", "2", "3"}
+    assert fields["replicas_level"] is True
+    assert [replica["leader"] for replica in fields["replica_reports"]].count(True) == 1
+    assert len({(replica["entries"], replica["state_digest"]) for replica in fields["replica_reports"]}) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_leader_of_a_group_is_found_by_way_of_any_node(tmp_path: Path) -> None:
+    with LocalReplicas(tmp_path, 3) as group:
+        addresses = [node.address for node in group.nodes.values()]
+        for order in (addresses, addresses[::-1], addresses[:1], ["127.0.0.1:1", addresses[2]]):
+            assert run_async(find_leader(",".join(order))) == group.leader_address
+
+
 def test_a_node_at_an_address_can_be_measured_again_and_again(real_node, tmp_path: Path, capsys) -> None:
     seeds = set()
     for ids in ("random", "random", "time"):
@@ -162,6 +185,8 @@ def test_books_that_disagree_fail_the_command(start_fake_node, capsys) -> None:
         (("transfers", "--load", "mixed", "--batch", "7"), "--batch of 8 or more"),
         (("transfers", "--load", "mixed", "--transfers", "40944"), "takes 40945 --transfers or more"),
         (("transfers", "--echo", "127.0.0.1:1"), "--connect"),
+        (("transfers", "--replicas", "0"), "--replicas is 1 to 15"),
+        (("transfers", "--replicas", "3", "--connect", "127.0.0.1:1"), "--replicas is for nodes that are started"),
         (("transfers", "--directory", "/nowhere"), "not a folder"),
         (("transfers", "--inflight", "1000", "--transfers", "100000000"), "lower --clients"),
         (("sdk", "--concurrency", "0"), "--concurrency is 1"),

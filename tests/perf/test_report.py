@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from bezant.perf.load.plan import LoadOutcome, LoadPlan
-from bezant.perf.load.report import Report, Surroundings, make_report, make_table
+from bezant.perf.load.report import ReplicaReport, Report, Surroundings, make_report, make_table
 from bezant.protocol.messages import Statistics
 
 PLAN = LoadPlan(address="", transfers=1000, accounts=10)
@@ -72,6 +72,29 @@ def test_refusals_that_were_meant_are_no_reason_to_warn() -> None:
     assert told.warning is None
     assert (told.transfers_per_second, told.commands_per_s) == (1960, 2000)
     assert "only 98.98 %" in str(report(accepted=970, rejected=30, refused=20).warning)
+
+
+def replica(node: int, **changes: object) -> ReplicaReport:
+    return msgspec.structs.replace(
+        ReplicaReport(node=node, leader=node == 1, cpu_s=0.5, entries=7, chain_hash="c", state_digest="d"), **changes
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "level"),
+    [
+        ({}, True),
+        ({"state_digest": "x"}, False),
+        ({"chain_hash": "x"}, False),
+        ({"entries": 8}, False),
+        ({"entries": None, "chain_hash": None, "state_digest": None}, None),
+    ],
+)
+def test_replicas_are_level_if_they_end_with_the_same(other: dict[str, object], level: bool | None) -> None:
+    told = make_report(PLAN, OUTCOME, ON_DISK, SETTINGS, [replica(1), replica(2, **other)])
+    assert told.replicas_level is level
+    assert told.replica_cpu_s == {"1": 0.5, "2": 0.5}
+    assert (told.warning is not None) is (level is False)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ def test_the_recent_longest_step_is_forgotten_once_told() -> None:
     for steps_s in ([], [0.5, 0.125], [], [0.25, 0.0625], [2.0]):
         for step_s in steps_s:
             counters.note_step(step_s)
-        statistics = counters.snapshot(0)
+        statistics = counters.snapshot(0, 3)
+        assert statistics.replicas == 3
         told.append((statistics.loop_stall_max_ms, statistics.loop_stall_recent_ms))
     assert told == [(0, 0), (500, 500), (500, 0), (500, 250), (2000, 2000)]
