@@ -84,6 +84,7 @@ class Member:
         self._vote_file = vote_file
         self._received: deque[Entry] = deque()
         self._received_bytes = 0
+        self._read: list[Entry] = []
         self._told_index = 0
         self._truncation_count = 0
         self._offsets: list[int] = []
@@ -240,39 +241,43 @@ class Member:
             entry = self._next_entry()
             if not self.replica.apply(entry):
                 return False  # There is room again when a checkpoint has been made.
-            self._take_received(entry)
             events += max(entry.header.count, APPLY_EVENTS_MIN)
         if self._is_preparing:
             self._begin_to_lead()
         return False
 
     def _next_entry(self) -> Entry:
-        """The entry to be applied next."""
+        """The entry to be applied next: as it came, or read from the log if this member is further behind."""
         index = self.replica.applied_index + 1
-        if not self._received or self._received[0].header.index != index:
+        received = self._received
+        while received and received[0].header.index < index:
+            self._drop_oldest()
+        if received and received[0].header.index == index:
+            return received[0]
+        if not self._read or self._read[-1].header.index < index:
             log = self.replica.log
-            self._forget_received()
-            end = log.end_of_span(index, APPLY_SPAN_BYTES)
-            self._keep_received(split_span(log.read_encoded(index, end)))
-        return self._received[0]
-
-    def _take_received(self, entry: Entry) -> None:
-        self._received.popleft()
-        self._received_bytes -= entry.header.body_size
+            self._read = split_span(log.read_encoded(index, log.end_of_span(index, APPLY_SPAN_BYTES)))
+        return self._read[index - self._read[0].header.index]
 
     def _keep_received(self, entries: list[Entry]) -> None:
+        """Keep the entries that were appended last, which are to be applied soon."""
         self._received.extend(entries)
         self._received_bytes += sum(entry.header.body_size for entry in entries)
-        if self._received_bytes > RECEIVED_BYTES_MAX:
-            self._forget_received()
+        while self._received_bytes > RECEIVED_BYTES_MAX:
+            self._drop_oldest()
 
-    def _forget_received(self) -> None:
+    def _drop_oldest(self) -> None:
+        self._received_bytes -= self._received.popleft().header.body_size
+
+    def _forget_entries(self) -> None:
         self._received.clear()
         self._received_bytes = 0
+        self._read = []
 
     def _begin_to_lead(self) -> None:
         """All of the log is applied: append the first entry of the term, with which all before it is committed."""
         self._is_preparing, self.is_leader = False, True
+        self._forget_entries()
         self.replica.ledger.replaying = False
         if not self.is_alone:
             self.replica.append_first_of_term()
@@ -328,19 +333,16 @@ class Member:
         log = self.replica.log
         if accepted.truncate_to is not None:
             log.truncate(accepted.truncate_to)
-            self._forget_received()
+            self._forget_entries()
             if accepted.truncate_to < self.replica.applied_index:
                 raise StateAbandoned(
                     f"entries {accepted.truncate_to + 1} to {self.replica.applied_index} were executed here and never "
                     "committed"
                 )
-        continues = not self._received or self._received[-1].header.index == log.last_index
-        is_level = self.replica.applied_index == log.last_index
         entries = log.append_encoded(payload[self._offsets[accepted.first_index - self._first_received] :])
         if entries[-1].header.index != accepted.last_index:
             raise LedgerError(f"entry {accepted.last_index} was accepted, and the log ends with {log.last_index}")
-        if continues and (self._received or is_level):
-            self._keep_received(entries)
+        self._keep_received(entries)
 
     def _append_configuration(self, configuration: Configuration) -> None:
         self._told_index = self.replica.append_configuration(configuration)
