@@ -16,7 +16,7 @@ from bezant.engine.member import TICK_S, StateAbandoned
 from bezant.engine.node_file import NodeFile
 from bezant.net.peers.identity import Identity
 from bezant.net.peers.transport import PeerTransport
-from bezant.net.server.failure import end_after_bug
+from bezant.net.server.failure import end_after_bug, end_after_failed_sync
 from bezant.net.server.group import GroupOperations
 from bezant.net.server.reactor import Reactor
 from bezant.protocol.errors import RemoteProtocolError, UsageError
@@ -154,6 +154,8 @@ class Peering:
         except StateAbandoned as abandoned:
             self._is_abandoned = True
             self._on_abandoned(abandoned)
+        except OSError as error:
+            end_after_failed_sync(error)
         except Exception as error:
             end_after_bug(error)
 

@@ -29,7 +29,7 @@ from bezant.engine.member import Member
 from bezant.net.server.batch import Batch, Request
 from bezant.net.server.checkpointing import Checkpointing
 from bezant.net.server.expiry import ExpiryTimer
-from bezant.net.server.failure import end_after_bug
+from bezant.net.server.failure import end_after_bug, end_after_failed_sync
 from bezant.net.server.requests import AnsweredElsewhere, answer_request
 from bezant.net.server.statistics import Counters
 from bezant.net.server.syncing import SyncThread, write_or_die
@@ -346,9 +346,7 @@ class Reactor:
             self._start_group()
         if self._waiting or self._executed:
             self._reply()
-            if not self._collecting.is_empty or self._waiters:
-                self.schedule()
-        if self.member.has_work:
+        if self.member.has_work or not self._collecting.is_empty or self._waiters:
             self.schedule()
         self.flush_messages()
         self._checkpointing.on_committed()
@@ -410,6 +408,8 @@ def _or_die(step: Callable[_Parameters, None]) -> Callable[_Parameters, None]:
     def run(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> None:
         try:
             step(*args, **kwargs)
+        except OSError as error:
+            end_after_failed_sync(error)  # of the vote, or of a cut of the log
         except Exception as error:
             end_after_bug(error)
 
