@@ -23,15 +23,15 @@ from bezant.engine.log.vote import VoteFile
 from bezant.engine.raft.core import Core
 from bezant.engine.raft.hard_state import HardState
 from bezant.engine.raft.interface import Accepted, Chance, CoreSettings, NotLeader, Output
-from bezant.engine.raft.membership import MembershipChange
+from bezant.engine.raft.membership import NOBODY, MembershipChange
 from bezant.engine.raft.roles import Role
-from bezant.engine.replica import Executed, Replica
+from bezant.engine.replica import TERM_FIRST, Executed, Replica
 from bezant.engine.skimming import skim, split_span
 from bezant.protocol.errors import BezantError, LedgerError, RemoteProtocolError
 from bezant.protocol.messages import Configuration
 from bezant.protocol.messages import Member as MemberRecord
 from bezant.protocol.raft_messages import Append, RaftMessage
-from bezant.protocol.records import Records, Words
+from bezant.protocol.records import ENTRY_INDEX_FIRST, Records, Words
 
 TICK_S: Final = 0.01
 """Seconds between two calls of `tick`; the times in `CoreSettings` are counted in these."""
@@ -101,18 +101,21 @@ class Member:
         self.reads_lost: list[int] = []
         log = replica.log
         hard_state = self._read_hard_state(log.term_at(log.last_index) or 0)
-        self.configuration = replica.configurations[-1][1] if replica.configurations else _alone(identity)
+        replica.ledger.replaying = True
+        configurations = replica.configurations or [(0, _alone(identity) if log.last_index else NOBODY)]
+        self.configuration = configurations[-1][1]
+        self._blank_nodes = {identity.node_id}
         self.core = Core(
             node_id=identity.node_id,
             hard_state=hard_state,
             log=log,
             durable_index=log.durable_index,
-            configurations=replica.configurations or [(0, self.configuration)],
+            configurations=configurations,
             commit_index=replica.applied_index,
             settings=settings or CoreSettings(),
             random=chance,
         )
-        self._absorb(b"")
+        self.note_blank(identity.node_id)
         if self.is_alone:
             self.core.campaign()
             self._absorb(b"")
@@ -133,6 +136,25 @@ class Member:
     def is_alone(self) -> bool:
         """Whether this node is the group."""
         return self.configuration.voters == [self.identity.node_id] and len(self.configuration.members) <= 1
+
+    # ---- a blank disk ----
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether this disk has never voted, and holds no more than what a group begins with."""
+        if self._vote_file is None or self.replica.log.last_index > ENTRY_INDEX_FIRST:
+            return False
+        hard_state = self._vote_file.read()
+        return hard_state.term <= TERM_FIRST and not hard_state.voted_for
+
+    def note_blank(self, node_id: int) -> None:
+        """A node has said that its disk is blank. If all first members have, none of them has ever forgotten anything:
+        neither a vote of this node nor what it has acknowledged could be anywhere."""
+        self._blank_nodes.add(node_id)
+        is_first_member = self.core.configuration_index == ENTRY_INDEX_FIRST
+        if is_first_member and self.is_blank and self._blank_nodes.issuperset(self.configuration.voters):
+            self.core.lift_bar()
+        self._absorb(b"")
 
     # ---- what comes in ----
 

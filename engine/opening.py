@@ -1,7 +1,7 @@
 """How a data folder is opened as a member of its group: its log, its vote, its ledger.
 
-A folder without a node file is a group by itself, and begins its own log. One that `bezant init` has made begins with
-the entry that all first members of its group begin with.
+A folder without a node file is a group by itself, and begins its own log. That of a first member begins with the entry
+that all first members of its group begin with; that of a node which joins begins empty, and its leader sends all of it.
 """
 
 import random
@@ -9,19 +9,28 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 from bezant.engine.log.segment import segment_numbers
-from bezant.engine.log.vote import open_vote_file
+from bezant.engine.log.storage import Directory
+from bezant.engine.log.vote import VoteFile, open_vote_file
 from bezant.engine.member import ALONE, Identity, Member
 from bezant.engine.node_file import NodeFile, first_entry, first_timestamp_ns, log_id_of
 from bezant.engine.raft.interface import Chance, CoreSettings
 from bezant.engine.replica import FirstEntry, ReplicaSettings, open_replica, shard_directory
+from bezant.protocol.errors import CorruptLog, UsageError
+
+REPAIR_ADVICE: Final = (
+    "If the other nodes of its group are well, this one can get from them what it has lost: "
+    "bezant serve --repair-from-group"
+)
 
 
 def open_member(
     data_directory: Path,
     node: NodeFile | None = None,
     *,
+    log_id: int = 0,
     shard: int = 0,
     settings: ReplicaSettings | None = None,
     core_settings: CoreSettings | None = None,
@@ -31,16 +40,19 @@ def open_member(
 ) -> Member:
     """Open a data folder as the member that its node file names, or as a group by itself, and recover its state.
 
+    `log_id`: the number of the log of a group that a blank disk joins; see `must_ask_for_group`.
     Raises `DataFolderInUse`, `UnsupportedFormat`, `CorruptLog`, `StorageError`.
     """
     first = vote_file = None
     identity = ALONE
     if node is not None:
         identity = Identity(node.node_id, node.incarnation)
-        first = FirstEntry(first_entry(node), first_timestamp_ns(node), log_id_of(node, shard))
         directory = shard_directory(data_directory, shard)
-        directory.create()
-        vote_file = open_vote_file(directory, shard=shard, log_is_empty=not segment_numbers(directory))
+        is_blank = must_ask_for_group(data_directory, node, shard)
+        if is_blank and not log_id:
+            raise UsageError(f"node {node.node_id} joins a group, and was not told which log it has")
+        first = _first_entry(node, shard, log_id if is_blank else 0)
+        vote_file = open_vote(directory, shard)
     with ExitStack() as undoing:
         if vote_file is not None:
             undoing.callback(vote_file.close)
@@ -51,3 +63,27 @@ def open_member(
         member = Member(replica, vote_file, identity=identity, settings=core_settings, chance=chance or random.Random())
         undoing.pop_all()
     return member
+
+
+def must_ask_for_group(data_directory: Path, node: NodeFile, shard: int = 0) -> bool:
+    """Whether this is the blank disk of a node that joins a group, and needs the number of its log."""
+    directory = shard_directory(data_directory, shard)
+    directory.create()
+    return bool(node.join) and not segment_numbers(directory)
+
+
+def open_vote(directory: Directory, shard: int) -> VoteFile:
+    """The vote file of a member. Raises `CorruptLog` if it is gone beside the log, or the log is gone beside it."""
+    directory.create()
+    is_empty = not segment_numbers(directory)
+    vote_file = open_vote_file(directory, shard=shard, log_is_empty=is_empty)
+    if is_empty and vote_file.read().term:
+        vote_file.close()
+        raise CorruptLog(f"{directory.path}: there is a vote, and no log any more. {REPAIR_ADVICE}")
+    return vote_file
+
+
+def _first_entry(node: NodeFile, shard: int, log_id: int) -> FirstEntry:
+    if node.members:
+        return FirstEntry(first_entry(node), first_timestamp_ns(node), log_id_of(node, shard))
+    return FirstEntry(None, 0, log_id)

@@ -111,9 +111,12 @@ class ReplicaSettings(msgspec.Struct, frozen=True):
 
 
 class FirstEntry(NamedTuple):
-    """What a new log begins with, the same for all first members of a group: its first entry, and the log's number."""
+    """What a new log begins with, the same for all first members of a group: its first entry, and the log's number.
 
-    control: ControlEntry
+    Without an entry the log begins empty, and its first entry comes from a leader; ``log_id`` 0: whatever the log has.
+    """
+
+    control: ControlEntry | None
     timestamp_ns: int
     log_id: int
 
@@ -215,16 +218,18 @@ class Replica:
         self.ledger.replaying = False
         self.id_runs = checkpointer.runs
         if self.log.last_index == 0:
-            self._begin_log(first or FirstEntry(_first_control(), self._next_timestamp_ns(), self.log.log_id))
+            first = first or FirstEntry(_first_control(), self._next_timestamp_ns(), self.log.log_id)
+            if first.control is not None:
+                self._begin_log(first.control, first.timestamp_ns)
         self.ledger.check_invariants()
 
-    def _begin_log(self, first: FirstEntry) -> None:
+    def _begin_log(self, control: ControlEntry, timestamp_ns: int) -> None:
         """Write the first entry, which is committed by definition: all members of a group begin with it."""
         self.log.term = TERM_FIRST
-        self._append_control(first.control, first.timestamp_ns)
+        self._append_control(control, timestamp_ns)
         self.write_group()
-        if first.control.configuration is not None:
-            self.configurations.append((ENTRY_INDEX_FIRST, first.control.configuration))
+        if control.configuration is not None:
+            self.configurations.append((ENTRY_INDEX_FIRST, control.configuration))
 
     # ---- what was committed elsewhere ----
 

@@ -53,6 +53,7 @@ class Operation(IntEnum):
     STATISTICS = 9
     MEMBERS = 10
     CHANGE_MEMBERS = 11
+    JOIN = 12
     PEER_HELLO = 16
     PEER_MESSAGE = 17
     PEER_PING = 18

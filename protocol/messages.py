@@ -51,7 +51,7 @@ class PeerHello(msgspec.Struct, frozen=True):
     """First frame of a node to another of its group, and the answer: who it is, and whom it takes the other for.
 
     A (node id, incarnation) names one disk: the incarnation is drawn when a data folder is made. ``run_id`` is drawn at
-    each start of the process.
+    each start of the process. ``blank``: its disk has never voted, and holds nothing but what a group begins with.
     """
 
     log_id: str
@@ -65,6 +65,7 @@ class PeerHello(msgspec.Struct, frozen=True):
     clock_ns: int
     server: str
     run_id: int = 0
+    blank: bool = False
 
 
 class ErrorMessage(msgspec.Struct, frozen=True):
@@ -266,6 +267,18 @@ class MembersChanged(msgspec.Struct, frozen=True):
     index: int
     configuration: Configuration
     remark: str = ""
+
+
+class GroupFacts(msgspec.Struct, frozen=True):
+    """The reply to JOIN: what a member must know to receive the log.
+
+    ``log_id`` is the number in every header of the log, ``index`` that of the entry which ``configuration`` is from.
+    """
+
+    log_id: int
+    shard: int
+    index: int
+    configuration: Configuration
 
 
 class ControlEntry(msgspec.Struct, frozen=True):

@@ -129,5 +129,6 @@ def _tell(node: "NodeFile", data: Path) -> None:
         return
     write_line(f"node {node.node_id}, to join the group at {', '.join(node.join)}")
     write_line(f"start it: bezant serve --data {data}")
-    places = f"--peer {node.peer_address} --client {node.client_address} --connect {','.join(node.join)}"
-    write_line(f"let it in: bezant members add {node.node_id} --incarnation {node.incarnation} {places}")
+    connect = f"--connect {','.join(node.join)}"
+    write_line(f"it has itself let in, as a learner; let it vote: bezant members promote {node.node_id} {connect}")
+    write_line(f"if the group knows it on a disk that is lost: bezant members replace {node.node_id} {connect}")

@@ -5,6 +5,8 @@ force already is answered as done.
 """
 
 import argparse
+import asyncio
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from bezant.cli.errors import CommandFailed
@@ -21,15 +23,21 @@ from bezant.cli.session import (
 from bezant.protocol.errors import RequestTimedOut
 
 if TYPE_CHECKING:
-    from bezant.protocol.messages import ChangeMembers, MembersStatus, MemberStatus
+    from bezant.protocol.messages import ChangeMembers, MembersChanged, MembersStatus, MemberStatus
 
 DEFAULT_TIMEOUT_S: Final = 30.0
-"""A change waits for the majority and, for a promotion, until the learner has caught up."""
+"""A change waits for the majority."""
+CATCH_UP_TIMEOUT_S: Final = 600.0
+"""A promotion waits until the learner has caught up; a blank disk gets the whole history first."""
+POLL_S: Final = 0.2
+"""Between two looks at whether a node has come."""
 _NS_PER_MS: Final = 1e6
 _ACTIONS: Final = {
     "add": "let a node in that was initialised with `bezant init --join`; it learns, and does not vote yet",
     "remove": "put a node out of the group",
     "promote": "let a learner vote, once it has caught up",
+    "replace": "put the lost disk of a node out of the group, wait for its new one, initialised with `bezant init"
+    " --join` and started, and let that vote when it has caught up; the short way to remove, add and promote",
     "demote": "make a voter a learner",
     "transfer": "have another voter lead",
 }
@@ -37,6 +45,7 @@ _DONE: Final = {
     "add": "node {node} is a learner; let it vote: bezant members promote {node}",
     "remove": "node {node} is no member any more: stop it",
     "promote": "node {node} votes",
+    "replace": "node {node} votes, on its new disk",
     "demote": "node {node} does not vote any more",
     "transfer": "node {leader} leads",
 }
@@ -67,6 +76,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
             action.add_argument(
                 "--client", metavar="HOST:PORT", type=address, required=True, help="where clients reach it"
             )
+            action.add_argument("--promote", action="store_true", help="let it vote, too, as soon as it has caught up")
         action.add_argument(
             "--expected-term", metavar="N", type=positive_count, default=0, help="refuse it in any other term than this"
         )
@@ -86,8 +96,7 @@ def _add_connect_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         dest="timeout_s",
         type=positive_seconds,
-        default=DEFAULT_TIMEOUT_S,
-        help="how long to wait for it (default: %(default)s)",
+        help=f"how long to wait for it (default: {DEFAULT_TIMEOUT_S:g}; {CATCH_UP_TIMEOUT_S:g} for a node to catch up)",
     )
     add_json_argument(parser)
 
@@ -106,12 +115,20 @@ def run(arguments: argparse.Namespace) -> int:
     return run_async(_change(arguments))
 
 
+def _timeout_s(arguments: argparse.Namespace) -> float:
+    """How long all of it may take."""
+    if arguments.timeout_s is not None:
+        return float(arguments.timeout_s)
+    is_long = arguments.action in {"promote", "replace"} or getattr(arguments, "promote", False)
+    return CATCH_UP_TIMEOUT_S if is_long else DEFAULT_TIMEOUT_S
+
+
 async def _status(arguments: argparse.Namespace) -> int:
     import msgspec
 
     from bezant.net.client.members import read_members
 
-    status = await read_members(arguments.connect, arguments.timeout_s)
+    status = await read_members(arguments.connect, _timeout_s(arguments))
     if arguments.json:
         write_json(msgspec.to_builtins(status))
     else:
@@ -122,10 +139,17 @@ async def _status(arguments: argparse.Namespace) -> int:
 async def _change(arguments: argparse.Namespace) -> int:
     import msgspec
 
-    from bezant.net.client.members import change_members
-
+    deadline_s = time.monotonic() + _timeout_s(arguments)
+    done = arguments.action
     try:
-        changed = await change_members(arguments.connect, change_of(arguments), arguments.timeout_s)
+        if arguments.action == "replace":
+            await _await_new_disk(arguments, deadline_s)
+            changed = await _ask(arguments, "promote", deadline_s)
+        else:
+            changed = await _ask(arguments, arguments.action, deadline_s)
+            if getattr(arguments, "promote", False):
+                done = "promote"
+                changed = await _ask(arguments, done, deadline_s)
     except RequestTimedOut as error:
         raise CommandFailed(
             f"{error}; it may be done or not", "see: bezant members status; the command may be repeated"
@@ -135,17 +159,45 @@ async def _change(arguments: argparse.Namespace) -> int:
     if arguments.json:
         write_json(msgspec.to_builtins(changed))
     else:
-        write_line(_DONE[arguments.action].format(node=arguments.node, leader=changed.leader))
+        write_line(_DONE[done].format(node=arguments.node, leader=changed.leader))
     return 0
 
 
-def change_of(arguments: argparse.Namespace) -> "ChangeMembers":
-    """The request that a command line asks for."""
+async def _ask(arguments: argparse.Namespace, action: str, deadline_s: float) -> "MembersChanged":
+    from bezant.net.client.members import change_members
+
+    return await change_members(arguments.connect, change_of(arguments, action), deadline_s - time.monotonic())
+
+
+async def _await_new_disk(arguments: argparse.Namespace, deadline_s: float) -> None:
+    """Put a voter out that is not there any more, and return when a learner has come in its place."""
+    from bezant.net.client.members import read_members
+
+    has_told = False
+    while True:
+        status = await read_members(arguments.connect, max(deadline_s - time.monotonic(), POLL_S))
+        member = next((member for member in status.members if member.node_id == arguments.node), None)
+        if member is not None and member.voting == "learner":
+            return
+        if member is not None and member.active:
+            raise CommandFailed(f"node {arguments.node} is up, on a disk that votes", "stop it first")
+        if member is not None:
+            await _ask(arguments, "remove", deadline_s)
+        elif not has_told:
+            has_told = True
+            write_remark(f"bezant: node {arguments.node} is put out; waiting for its new disk: start the node there")
+        if time.monotonic() >= deadline_s:
+            raise CommandFailed(f"node {arguments.node} is put out, and its new disk has not come in time")
+        await asyncio.sleep(POLL_S)
+
+
+def change_of(arguments: argparse.Namespace, action: Any) -> "ChangeMembers":
+    """The request for one of the actions that a command line asks for."""
     from bezant.protocol.messages import ChangeMembers
 
-    is_addition = arguments.action == "add"
+    is_addition = action == "add"
     return ChangeMembers(
-        action=arguments.action,
+        action=action,
         node_id=arguments.node,
         incarnation=arguments.incarnation if is_addition else 0,
         peer_address=arguments.peer if is_addition else "",

@@ -22,6 +22,8 @@ VOTE_NAME: Final = "vote"
 _SLOT: Final = struct.Struct("<Q8siiqqqi")
 _CHECKSUM: Final = struct.Struct("<Q")
 _SLOTS: Final = (0, 1)
+BLANK: Final = HardState(barred=True)
+"""What is written at first: a disk that is blank may be one that was wiped, and have voted before."""
 _WHAT_NOW: Final = (
     "whom this node voted for is lost, and voting again could elect two leaders. Remove the node from its group, and "
     "bring it back on a new data folder: bezant init --join"
@@ -91,7 +93,7 @@ def open_vote_file(directory: Directory, *, shard: int, log_is_empty: bool) -> V
     if VOTE_NAME not in directory.names():
         if not log_is_empty:
             raise CorruptLog(f"{directory.path / VOTE_NAME}: the file is not there, and the log is: {_WHAT_NOW}")
-        first = _encode(shard, 1, HardState())
+        first = _encode(shard, 1, BLANK)
         directory.create_file(VOTE_NAME, len(_SLOTS) * VOTE_SLOT_SIZE, first + first)
     file = directory.open(VOTE_NAME, writable=True)
     try:

@@ -16,6 +16,7 @@ Into it, from one thread:
                                              ``truncation_count`` is what this attribute was when the sync BEGAN
     campaign()                               ask for votes now; a sole voter wins at once
     leader_lost()                            a hint that the leader is gone (its connection broke): ask soon
+    lift_bar()                               the driver knows that a barred disk has lost nothing
     step_down()                              give up the leadership, to the best successor (a disk that fails)
     request_read() -> ticket                 leader. Raises NotLeader
     transfer_leadership(to=0) -> node_id     leader; 0: to the best successor. Raises NotLeader, UsageError
@@ -139,6 +140,11 @@ class Core:
         return self._state.commit_index
 
     @property
+    def is_barred(self) -> bool:
+        """Whether this member does not vote, because its disk may have lost what it had acknowledged."""
+        return self._state.hard_state.barred
+
+    @property
     def truncation_count(self) -> int:
         """Note it when a sync begins, and give it to `durable`."""
         return self._state.truncation_count
@@ -157,6 +163,11 @@ class Core:
     def configuration(self) -> Configuration:
         """The configuration in force: the latest in the log."""
         return self._state.configuration
+
+    @property
+    def configuration_index(self) -> int:
+        """The entry that the configuration in force is from; 0 if there is none."""
+        return self._state.configuration_index
 
     def status(self) -> CoreStatus:
         """For operators; nothing of it is to be relied on by the time it is read."""
@@ -240,6 +251,11 @@ class Core:
             self._leader_id = 0
             self._election_ticks = 0
             self._timeout_ticks = self._random.randrange(1, 2 * self._settings.heartbeat_ticks)
+
+    def lift_bar(self) -> None:
+        """This disk has lost nothing after all: there never was anything on it, or on any other of the group."""
+        if self._state.hard_state.barred:
+            self._state.lift_bar()
 
     def step_down(self) -> None:
         """Lead no more, and let the best successor campaign at once. Nothing if this member does not lead."""

@@ -8,7 +8,7 @@ class HardState(msgspec.Struct, frozen=True):
 
     ``voted_for`` is the node that got this member's vote in ``term``, 0 if none did. ``barred``: this disk may have
     lost entries that it acknowledged, so the member neither votes nor campaigns until it has caught up. It is set by a
-    recovery that cut such entries, and at first on every disk that joins a group which exists already.
+    repair that cuts such entries, and at first on every disk: one that is blank may have been wiped.
     """
 
     term: int = 0

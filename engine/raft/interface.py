@@ -15,6 +15,10 @@ class NotLeader(BezantError):  # noqa: N818 - it says what is the case, as the o
     """Only the leader can do this, and this member is not the leader."""
 
 
+class NotYet(UsageError):  # noqa: N818 - it says what is the case
+    """Refused as things stand; the same may be granted a little later."""
+
+
 class LogView(Protocol):
     """What the core reads of the log. Indexes begin at 1; the entry "0" before the first has the term 0."""
 

@@ -4,7 +4,7 @@ The leader sends ahead without waiting for answers, within a window per follower
 and counts by what is durable on it. Nothing is sent from here: `flush` puts what may go into the state's messages.
 """
 
-from bezant.engine.raft.interface import MemberStatus
+from bezant.engine.raft.interface import MemberStatus, NotYet
 from bezant.engine.raft.membership import MembershipChange, changed, is_alone, is_joint, is_voter, left, node_ids
 from bezant.engine.raft.progress import Mode, Progress
 from bezant.engine.raft.quorum import is_quorum, quorum_value
@@ -320,11 +320,11 @@ class Leading:
         """One change at a time, and none before this leader knows what its predecessors committed (the dissertation,
         section 4.1, and Ongaro's correction of 2015 on raft-dev)."""
         if self._state.configuration_index > self._state.commit_index or is_joint(self._state.configuration):
-            raise UsageError("a change of members is under way: try again when it is done")
+            raise NotYet("a change of members is under way: try again when it is done")
         if not self.is_settled:
-            raise UsageError("the leader has not committed an entry in its term yet: try again")
+            raise NotYet("the leader has not committed an entry in its term yet: try again")
         if self.transfer_to:
-            raise UsageError("the leadership is being handed over: try again")
+            raise NotYet("the leadership is being handed over: try again")
 
     def _check_caught_up(self, node_id: int) -> None:
         """A new voter that lacks much would hold up every commit (the dissertation, section 4.2.1)."""
@@ -335,13 +335,13 @@ class Leading:
                 return
             if state.log.end_of_span(behind, state.settings.bytes_in_flight_max) >= self.last_index:
                 return
-        raise UsageError(f"member {node_id} has not caught up: promote it when it has")
+        raise NotYet(f"member {node_id} has not caught up: promote it when it has")
 
     def _check_can_elect(self, configuration: Configuration) -> None:
         """If this leader fails, those who are there and may vote must be able to elect the next one."""
         ready = {item.node_id for item in self._others() if self._is_active(item) and not item.is_barred}
         if not is_quorum(configuration, {self._state.node_id, *ready}):
-            raise UsageError("too few of the voters there would be are up and ready to vote")
+            raise NotYet("too few of the voters there would be are up and ready to vote")
 
     def on_unreachable(self, node_id: int) -> None:
         """What was sent ahead may be lost."""

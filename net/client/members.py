@@ -115,18 +115,24 @@ async def _read_status(address: str, timeout_s: float) -> MembersStatus:
 async def change_members(addresses: Sequence[str], change: ChangeMembers, timeout_s: float) -> MembersChanged:
     """Have the leader make a change, found by way of these nodes; returns when it is committed.
 
-    Raises `RequestRefused` if the leader will not; `RequestTimedOut` if it is not known whether it did.
+    What cannot be done yet, such as to let a learner vote that has not caught up, is asked again until it can. Raises
+    `RequestRefused` if the leader will not, or not in time; `RequestTimedOut` if it is not known whether it did.
     """
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + timeout_s
     body = encode_message(change)
     failure: BezantError = ConnectionFailed("no node was asked")
+    not_yet: _RefusedForNow | None = None
     named = ""
     while True:
         for address in dict.fromkeys((named, *addresses) if named else addresses):
             left_s = deadline_s - loop.time()
+            if left_s <= 0 and not_yet is not None:
+                raise not_yet
             if left_s <= 0:
-                raise RequestTimedOut(f"no leader answered within {timeout_s:g} s; the last that was heard: {failure}")
+                raise RequestTimedOut(
+                    f"no leader answered within {round(timeout_s, 2):g} s; the last that was heard: {failure}"
+                )
             try:
                 reply = await ask_node(address, Operation.CHANGE_MEMBERS, body, min(left_s, CHANGE_TIMEOUT_S))
                 return decode_message(reply, MembersChanged)
@@ -134,6 +140,10 @@ async def change_members(addresses: Sequence[str], change: ChangeMembers, timeou
                 if refusal.code not in _TRY_ELSEWHERE:
                     raise
                 failure = refusal
+                if refusal.code == FrameError.OVERLOADED:
+                    not_yet = refusal
+                elif refusal.code == FrameError.OUTCOME_UNKNOWN:
+                    not_yet = None
                 if refusal.leader and refusal.leader != address:
                     named = refusal.leader
                     break

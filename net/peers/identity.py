@@ -29,6 +29,7 @@ class Identity:
     rules_version_max: int
     server: str
     run_id: int = 0
+    is_blank: Callable[[], bool] = lambda: False
 
     def __post_init__(self) -> None:
         if not 0 < self.node_id <= NODE_ID_MAX:
@@ -52,6 +53,7 @@ class Identity:
             clock_ns=clock_ns,
             server=self.server,
             run_id=self.run_id,
+            blank=self.is_blank(),
         )
 
 

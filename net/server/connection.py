@@ -36,7 +36,7 @@ from bezant.net.server.frame_kernels import (
 from bezant.net.server.inbox import Inbox, SkippedFrame, Unread
 from bezant.net.server.reactor import CONNECTION_BYTES_IN_FLIGHT_MAX
 from bezant.net.server.requests import AnsweredElsewhere, error_code, reply_size_max
-from bezant.protocol.errors import RemoteProtocolError
+from bezant.protocol.errors import RemoteProtocolError, UsageError
 from bezant.protocol.frames import (
     CLOSES_CONNECTION,
     FRAME_HEADER_SIZE,
@@ -329,6 +329,8 @@ class Connection(asyncio.BufferedProtocol):
             if body:
                 raise RemoteProtocolError("MEMBERS has no body")
             self._reply(header, self._clients.group.status())
+        elif operation == Operation.JOIN:
+            self._tell_member(header, body)
         elif operation == Operation.CHANGE_MEMBERS:
             self._change_members(header, body)
         elif operation in _AMONG_COMMANDS:
@@ -336,6 +338,12 @@ class Connection(asyncio.BufferedProtocol):
         else:
             message = f"operation {operation} is not one that a client may ask for here"
             self._refuse(header.request_id, FrameError.OPERATION_UNKNOWN, message)
+
+    def _tell_member(self, header: FrameHeader, body: bytes) -> None:
+        try:
+            self._reply(header, self._clients.group.tell_member(body))
+        except UsageError as error:
+            self._refuse(header.request_id, error_code(error), str(error))
 
     def _change_members(self, header: FrameHeader, body: bytes) -> None:
         def respond(answer: bytes | Exception) -> None:

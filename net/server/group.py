@@ -1,7 +1,7 @@
-"""What a node tells of its group, and how it changes it: the operations MEMBERS and CHANGE_MEMBERS.
+"""What a node tells of its group, and how it changes it: the operations MEMBERS, JOIN and CHANGE_MEMBERS.
 
-MEMBERS is answered by any node, as it sees things: a group in trouble has no leader to ask. A change is the leader's;
-it is answered when it is committed and no second configuration is in force beside the new one.
+MEMBERS is answered by any node, as it sees things: a group in trouble has no leader to ask. So is JOIN, to members. A
+change is the leader's; it is answered when it is committed and no second configuration is in force beside the new one.
 """
 
 from collections.abc import Callable
@@ -19,12 +19,14 @@ from bezant.protocol.frames import FrameError
 from bezant.protocol.messages import (
     ChangeMembers,
     Configuration,
+    GroupFacts,
     MembersChanged,
     MembersStatus,
     MemberStatus,
     decode_message,
     encode_message,
 )
+from bezant.protocol.messages import Member as MemberRecord
 
 CHANGES_WAITING_MAX: Final = 16
 """Requests for changes that wait to be committed."""
@@ -93,6 +95,15 @@ class GroupOperations:
                 problem="this disk has lost entries, and votes again when it has caught up" if core.barred else "",
             )
         )
+
+    def tell_member(self, body: bytes) -> bytes:
+        """The body of the reply to JOIN. Raises `RemoteProtocolError`, and `UsageError` to who is no member."""
+        asking, core = decode_message(body, MemberRecord), self._member.core
+        disks = {(record.node_id, record.incarnation) for record in core.configuration.members}
+        if (asking.node_id, asking.incarnation) not in disks:
+            raise UsageError(f"node {asking.node_id}, with this disk, is no member of this group")
+        log_id, shard = self._member.replica.log.log_id, self._member.replica.shard
+        return encode_message(GroupFacts(log_id, shard, core.configuration_index, core.configuration))
 
     def _role_of(self, node_id: int, is_followed: bool) -> Literal["leader", "follower", "candidate", "unknown"]:
         member = self._member

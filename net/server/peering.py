@@ -18,9 +18,10 @@ from bezant.net.peers.identity import Identity
 from bezant.net.peers.transport import PeerTransport
 from bezant.net.server.failure import end_after_bug, end_after_failed_sync
 from bezant.net.server.group import GroupOperations
+from bezant.net.server.joining import GroupFinder
 from bezant.net.server.reactor import Reactor
 from bezant.protocol.errors import RemoteProtocolError, UsageError
-from bezant.protocol.messages import Configuration, PeerHello
+from bezant.protocol.messages import Configuration, GroupFacts, PeerHello
 from bezant.protocol.raft_messages import RaftMessage, decode_raft_message, encode_raft_message
 from bezant.protocol.records import LOG_FORMAT_VERSION, RULES_VERSION
 
@@ -44,8 +45,13 @@ class Peering:
         node: NodeFile,
         loop: asyncio.AbstractEventLoop,
         on_abandoned: Callable[[StateAbandoned], None],
+        found: GroupFacts | None = None,
     ) -> None:
-        """`on_abandoned` is called when this node must open its folder again, after which it takes nothing more."""
+        """`on_abandoned` is called when this node must open its folder again, after which it takes nothing more.
+
+        `found` is what a node that has just joined was told of the group, which its log does not say yet.
+        """
+        self._found = found
         self._reactor = reactor
         self._on_abandoned = on_abandoned
         self._is_abandoned = False
@@ -63,6 +69,7 @@ class Peering:
                 log_format_version=LOG_FORMAT_VERSION,
                 rules_version_max=RULES_VERSION,
                 server=f"bezant {version('bezant')}",
+                is_blank=lambda: self._member.is_blank,
             ),
             encode=encode_raft_message,
             decode=decode_raft_message,
@@ -72,6 +79,7 @@ class Peering:
             on_reset=self._on_reset,
         )
         self.operations = GroupOperations(self._member, self.transport.status)
+        self._finder = GroupFinder(node, self._member, self._on_found)
         self._member.send = self._send
         self._member.on_configuration = self._on_configuration
         reactor.flush_messages = self.transport.flush
@@ -102,6 +110,7 @@ class Peering:
             self._timer.cancel()
             self._timer = None
         self._member.send = _say_nothing
+        await self._finder.stop()
         await self.transport.stop()
 
     # ---- time ----
@@ -117,6 +126,7 @@ class Peering:
         if now_s >= self._next_clock_check_s:
             self._next_clock_check_s = now_s + CLOCK_CHECK_S
             self._check_clock()
+        self._finder.on_time(now_s)
         self._timer = self._loop.call_at(self._next_tick_s, self._on_timer)
 
     def _check_clock(self) -> None:
@@ -168,14 +178,27 @@ class Peering:
             self._member.leader_lost()
 
     def _on_configuration(self, configuration: Configuration) -> None:
-        members = configuration.members
+        """Talk to the members of the configuration in force and, while a later one is only heard of, to those of it."""
+        members = {member.node_id: member for member in configuration.members}
+        if self._found is not None and self._found.index > self._member.core.configuration_index:
+            members.update((member.node_id, member) for member in self._found.configuration.members)
         self.transport.set_members(
-            {member.node_id: member.peer_address for member in members},
-            {member.node_id: member.incarnation for member in members},
+            {node_id: member.peer_address for node_id, member in members.items()},
+            {node_id: member.incarnation for node_id, member in members.items()},
         )
+
+    def _on_found(self, facts: GroupFacts) -> None:
+        """Another node knows of a configuration that may be later than any here."""
+        if facts.log_id != self._reactor.replica.log.log_id:
+            _log.warning("bezant: the node that was asked for the group belongs to another one")
+        elif self._found is None or facts.index > self._found.index:
+            self._found = facts
+            self._on_configuration(self._member.configuration)
 
     def _judge(self, hello: PeerHello) -> str | None:
         """Who is a member, and with which disk, the transport knows; nothing else is against anyone."""
+        if hello.blank:
+            self._member.note_blank(hello.node_id)
         return None
 
 

@@ -6,6 +6,7 @@ sent when that is durable.
 
 import numpy as np
 
+from bezant.engine.raft.interface import NotYet
 from bezant.engine.replica import Replica
 from bezant.protocol.errors import BezantError, RemoteProtocolError, UsageError
 from bezant.protocol.frames import ACCOUNT_COUNT_MAX, EVENT_COUNT_MAX, FRAME_SIZE_MAX, FrameError, Operation
@@ -25,12 +26,13 @@ class AnsweredElsewhere(BezantError):  # noqa: N818 - it says what to do, as the
 
 
 def error_code(error: Exception) -> FrameError:
-    """The code of the ERROR frame that says why a request was not answered: the client's fault, or want of room."""
+    """The code of the ERROR frame that says why a request was not answered: the client's fault, or not now."""
     if isinstance(error, AnsweredElsewhere):
         return error.code
     if isinstance(error, RemoteProtocolError):
         return FrameError.BODY_MALFORMED
-    return FrameError.REQUEST_REFUSED if isinstance(error, UsageError) else FrameError.OVERLOADED
+    is_final = isinstance(error, UsageError) and not isinstance(error, NotYet)
+    return FrameError.REQUEST_REFUSED if is_final else FrameError.OVERLOADED
 
 
 def reply_size_max(operation: Operation, body: bytes) -> int:

@@ -23,15 +23,17 @@ import uvloop
 from bezant.engine.compiled import kernel_digest
 from bezant.engine.member import Member, StateAbandoned
 from bezant.engine.node_file import NodeFile, read_node_file
-from bezant.engine.opening import open_member
+from bezant.engine.opening import must_ask_for_group, open_member
 from bezant.engine.replica import ReplicaSettings
 from bezant.net.server.clients import CONNECTIONS_MAX, Clients, make_welcome
 from bezant.net.server.connection import Connection
 from bezant.net.server.echo import EchoProtocol
+from bezant.net.server.joining import join_group
 from bezant.net.server.peering import Peering
 from bezant.net.server.reactor import Reactor
 from bezant.net.server.starting import prepare_start, tell_findings
 from bezant.protocol.errors import UsageError
+from bezant.protocol.messages import GroupFacts
 
 LISTEN_DEFAULT: Final = "127.0.0.1:7420"
 LISTEN_BACKLOG: Final = 1024
@@ -71,9 +73,24 @@ def serve(
         )
         prepare_start(data_directory)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        while _open_and_run(data_directory, node, sockets, say, settings):
+        found = None
+        if node is not None and must_ask_for_group(data_directory, node):
+            found = uvloop.run(_join(node))
+            if found is None:
+                return 0
+        while _open_and_run(data_directory, node, sockets, say, settings, found=found):
             pass
     return 0
+
+
+async def _join(node: NodeFile) -> GroupFacts | None:
+    """Have the group take this node in; None if the node is told to stop before."""
+    loop = asyncio.get_running_loop()
+    joining = asyncio.create_task(join_group(node))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, joining.cancel)
+    await asyncio.wait([joining])
+    return None if joining.cancelled() else joining.result()
 
 
 def _listen_address(node: NodeFile | None) -> str:
@@ -98,13 +115,16 @@ def _open_and_run(
     sockets: _Sockets,
     say: Callable[[str], None],
     settings: ReplicaSettings | None,
+    *,
+    found: GroupFacts | None,
 ) -> bool:
     """Run the node until it is told to stop, or must open its folder again: then True."""
-    member = open_member(data_directory, node, settings=settings)
+    log_id = 0 if found is None else found.log_id
+    member = open_member(data_directory, node, log_id=log_id, settings=settings)
     try:
         tell_findings(member.replica)
         gc.freeze()
-        abandoned = uvloop.run(_serve(member, node, sockets.copied(), say))
+        abandoned = uvloop.run(_serve(member, node, sockets.copied(), say, found))
     finally:
         member.close()
     if abandoned is None:
@@ -114,14 +134,14 @@ def _open_and_run(
 
 
 async def _serve(
-    member: Member, node: NodeFile | None, sockets: _Sockets, say: Callable[[str], None]
+    member: Member, node: NodeFile | None, sockets: _Sockets, say: Callable[[str], None], found: GroupFacts | None
 ) -> StateAbandoned | None:
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[StateAbandoned | None] = loop.create_future()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _settle, stopped, None)
     reactor = Reactor(member, loop)
-    peering = None if node is None else Peering(reactor, node, loop, lambda error: _settle(stopped, error))
+    peering = None if node is None else Peering(reactor, node, loop, lambda error: _settle(stopped, error), found)
     welcome = make_welcome(reactor, f"bezant {version('bezant')}", kernel_digest())
     clients = Clients(reactor, welcome, _connections_max(), None if peering is None else peering.operations)
     if peering is not None:

@@ -54,8 +54,8 @@ def test_a_blank_disk_for_a_group_that_exists_is_told_how_to_get_in(tmp_path: Pa
     assert capsys.readouterr().out.splitlines() == [
         "node 4, to join the group at h1:7420, h2:7420",
         f"start it: bezant serve --data {data}",
-        f"let it in: bezant members add 4 --incarnation {node.incarnation} --peer h4:7421 --client h4:7420 "
-        "--connect h1:7420,h2:7420",
+        "it has itself let in, as a learner; let it vote: bezant members promote 4 --connect h1:7420,h2:7420",
+        "if the group knows it on a disk that is lost: bezant members replace 4 --connect h1:7420,h2:7420",
     ]
 
 

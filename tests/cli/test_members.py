@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from bezant.cli import members as cli_members
 from bezant.cli.main import main
 from bezant.cli.members import _HEADINGS
 from bezant.net.client import members
@@ -85,6 +86,7 @@ def _plain(status: MembersStatus) -> dict[str, object]:
         ),
         ("remove 3", ChangeMembers("remove", 3), "node 3 is no member any more: stop it"),
         ("promote 4 --expected-term 5", ChangeMembers("promote", 4, expected_term=5), "node 4 votes"),
+        ("promote 4", ChangeMembers("promote", 4), "node 4 votes"),
         ("demote 4", ChangeMembers("demote", 4), "node 4 does not vote any more"),
         ("transfer 2", ChangeMembers("transfer", 2), "node 2 leads"),
     ],
@@ -99,6 +101,53 @@ def test_a_change_is_asked_for_and_told(asked, capsys, line: str, change: Change
     assert decode_message(body, ChangeMembers) == change
     assert main(["members", *line.split(), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["index"] == 7
+
+
+def test_a_node_can_be_let_in_to_vote(asked, capsys) -> None:
+    line = "members add 4 --incarnation 9 --peer h4:1 --client h4:2 --promote --connect h1:2"
+    assert main(line.split()) == 0
+    assert capsys.readouterr().out == "node 4 votes\n"
+    changes = [decode_message(body, ChangeMembers) for _, _, body in asked]
+    assert changes == [ChangeMembers("add", 4, 9, "h4:1", "h4:2"), ChangeMembers("promote", 4)]
+
+
+def status_with(*rows: MemberStatus) -> bytes:
+    return encode_message(MembersStatus(1, 1, 5, 120, list(rows)))
+
+
+LOST = MemberStatus(3, 7, "h3:1", "h3:2", "follower", "voter")
+NEW = MemberStatus(3, 8, "h3:1", "h3:2", "follower", "learner")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "actions"),
+    [
+        ([status_with(LOST), status_with(), status_with(NEW)], ["remove", "promote"]),
+        ([status_with(), status_with(NEW)], ["promote"]),
+        ([status_with(NEW)], ["promote"]),
+    ],
+)
+def test_a_lost_disk_is_replaced_by_a_new_one(monkeypatch, capsys, statuses, actions) -> None:
+    """Each line is where an earlier attempt may have been given up."""
+    asked: list[str] = []
+
+    async def ask(address: str, operation: Operation, body: bytes, timeout_s: float) -> bytes:
+        if operation is Operation.MEMBERS:
+            return statuses.pop(0) if len(statuses) > 1 else statuses[0]
+        asked.append(decode_message(body, ChangeMembers).action)
+        return encode_message(MembersChanged(1, 5, 7, CONFIGURATION))
+
+    monkeypatch.setattr(members, "ask_node", ask)
+    monkeypatch.setattr(cli_members, "POLL_S", 0)
+    assert main(["members", "replace", "3"]) == 0
+    assert capsys.readouterr().out == "node 3 votes, on its new disk\n"
+    assert asked == actions
+
+
+def test_a_disk_that_is_there_is_not_replaced(asked, monkeypatch, capsys) -> None:
+    assert main(["members", "replace", "1"]) == 1
+    assert capsys.readouterr().err.startswith("bezant: failed: node 1 is up, on a disk that votes; stop it first")
+    assert [operation for _, operation, _ in asked] == [Operation.MEMBERS]
 
 
 @pytest.mark.parametrize("error", [RequestTimedOut("no answer"), ConnectionFailed("nobody there")])

@@ -17,6 +17,7 @@ from bezant.protocol.messages import (
     Currencies,
     Currency,
     ErrorMessage,
+    GroupFacts,
     Hello,
     ListAccounts,
     Member,
@@ -78,10 +79,10 @@ MESSAGES: list[tuple[msgspec.Struct, str]] = [
         f'"configuration":{ALONE_JSON}}}',
     ),
     (
-        PeerHello("00000000000000ff", 1, 2, 3, 4, 1, 2, 1, 9, "bezant 0.1.0", 5),
+        PeerHello("00000000000000ff", 1, 2, 3, 4, 1, 2, 1, 9, "bezant 0.1.0", 5, True),
         '{"log_id":"00000000000000ff","node_id":1,"incarnation":2,"receiver":3,"receiver_incarnation":4,'
         '"protocol_version":1,"log_format_version":2,"rules_version_max":1,"clock_ns":9,"server":"bezant 0.1.0",'
-        '"run_id":5}',
+        '"run_id":5,"blank":true}',
     ),
     (MEMBER, MEMBER_JSON),
     (ALONE, ALONE_JSON),
@@ -103,6 +104,7 @@ MESSAGES: list[tuple[msgspec.Struct, str]] = [
         MembersChanged(1, 2, 3, ALONE, "even"),
         f'{{"leader":1,"term":2,"index":3,"configuration":{ALONE_JSON},"remark":"even"}}',
     ),
+    (GroupFacts(5, 0, 7, ALONE), f'{{"log_id":5,"shard":0,"index":7,"configuration":{ALONE_JSON}}}'),
 ]
 TYPES = sorted({type(message) for message, _ in MESSAGES}, key=lambda kind: kind.__name__)
 

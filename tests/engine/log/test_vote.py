@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bezant.engine.log.storage import Directory
-from bezant.engine.log.vote import VOTE_NAME, VoteFile, open_vote_file
+from bezant.engine.log.vote import BLANK, VOTE_NAME, VoteFile, open_vote_file
 from bezant.engine.raft.hard_state import HardState
 from bezant.protocol.errors import CorruptLog, LedgerError, UnsupportedFormat
 from bezant.protocol.records import VOTE_FORMAT_VERSION, VOTE_MAGIC, VOTE_SLOT, VOTE_SLOT_SIZE
@@ -64,8 +64,8 @@ def lose(disk: MemoryDisk, number: int) -> None:
 
 def test_a_new_file_has_seen_no_term() -> None:
     disk = MemoryDisk()
-    assert open_on(disk, log_is_empty=True).read() == HardState()
-    assert open_on(disk).read() == HardState()
+    assert open_on(disk, log_is_empty=True).read() == BLANK
+    assert open_on(disk).read() == BLANK
 
 
 def test_what_was_written_is_read_on_a_real_disk(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ class Story:
 
     def __init__(self) -> None:
         self.disk = new_disk()
-        self.history = [HardState(), *HISTORY]
+        self.history = [BLANK, *HISTORY]
         self.floor = self.reached = 0
 
     def live(self, steps: int, seed: int | None) -> None:
