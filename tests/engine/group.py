@@ -1,6 +1,7 @@
 """A group of members in one process: messages are carried by hand, and nothing happens by itself."""
 
 import random
+import shutil
 from collections import deque
 from pathlib import Path
 
@@ -38,13 +39,15 @@ class MemberGroup:
         self.members: dict[int, Member] = {}
         for node in self.nodes:
             self.open(node)
+            self.greet(node)
 
-    def open(self, node: int) -> Member:
+    def open(self, node: int, *, log_id: int = 0) -> Member:
         """Start a node, or start it again."""
         self._opened += 1
         member = open_member(
             self._folder / f"node-{node}",
             self.nodes[node],
+            log_id=log_id,
             settings=self._settings,
             core_settings=CoreSettings(),
             clock_ns=self._clock,
@@ -53,6 +56,20 @@ class MemberGroup:
         member.send = lambda message, buffers: self.on_the_way.append((message, b"".join(buffers)))
         self.members[node] = member
         return member
+
+    def greet(self, node: int) -> None:
+        """Have a node and the others connect: each tells whether its disk is blank."""
+        member = self.members[node]
+        blank = {other: met.is_blank for other, met in self.members.items()}
+        for other, met in self.members.items():
+            if other != node and blank[other]:
+                member.note_blank(other)
+            if other != node and blank[node]:
+                met.note_blank(node)
+
+    def wipe(self, node: int) -> None:
+        """Lose the disk of a node that is not running."""
+        shutil.rmtree(self._folder / f"node-{node}")
 
     def close(self, *nodes: int) -> None:
         """Stop nodes, all of them by default; their last writes are durable, their state is not kept."""
