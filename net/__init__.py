@@ -1,4 +1,5 @@
-"""Everything that touches a socket: the client SDK (``client/``), and the node's reactor and server (``server/``).
+"""Everything that touches a socket: the client SDK (``client/``), the node's reactor and server (``server/``), and how
+nodes of a group reach each other (``peers/``).
 
 ``embedded.py`` is the engine in the caller's own process: the SDK over a reactor, without a socket.
 
