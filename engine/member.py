@@ -242,6 +242,15 @@ class Member:
         self._absorb(b"")
         return ticket
 
+    def note_disk(self, *, hangs: bool) -> None:
+        """Take notice that the disk takes too long, or no longer: who cannot write should not lead."""
+        if hangs == (not self.core.may_campaign):
+            return
+        self.core.may_campaign = not hangs
+        if hangs and not self.is_alone:
+            self.core.step_down()
+            self._absorb(b"")
+
     def _require_leader(self) -> None:
         if not self.is_leader:
             raise NotLeader("this node does not lead its group")

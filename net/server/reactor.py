@@ -49,6 +49,8 @@ INLINE_SYNC_S_MAX: Final = 0.001
 """A group is synced on the loop if it is this small and such syncs have lately been this quick."""
 INLINE_SYNC_WEIGHT: Final = 0.1
 """Weight of the newest sync in the running mean."""
+DISK_HANG_S_MAX: Final = 1.0
+"""Seconds that a group may take to be written; a member whose disk takes longer leads no more until it is done."""
 STEP_S_MAX: Final = 0.005
 """Seconds after which requests, and connections that wait for room, are left for the next step of the loop."""
 
@@ -239,7 +241,7 @@ class Reactor:
         self._waiting.extend(batches)
         if group is None:
             return
-        self._group = group
+        self._group, self._sync_started_s = group, time.perf_counter()
         self.flush_messages()  # The others write at the same time.
         self.counters.syncs += 1
         if group.bytes_count <= INLINE_SYNC_BYTES_MAX and self._inline_sync_s <= INLINE_SYNC_S_MAX:
@@ -247,7 +249,6 @@ class Reactor:
             self._prepare_replies(batches)
             self._finish_group(group, write_or_die(group))
             return
-        self._sync_started_s = time.perf_counter()
         self._sync_thread.write(group)
         self._prepare_replies(batches)
         started = time.perf_counter()
@@ -338,6 +339,7 @@ class Reactor:
         """Let `TICK_S` pass."""
         started = time.perf_counter()
         self.member.tick()
+        self.member.note_disk(hangs=self._group is not None and started - self._sync_started_s > DISK_HANG_S_MAX)
         self._after_member(started)
 
     def _after_member(self, started: float) -> None:

@@ -11,6 +11,7 @@ from bezant.engine.member import Member
 from bezant.engine.opening import open_member
 from bezant.engine.raft.interface import NotLeader
 from bezant.engine.raft.membership import MembershipChange
+from bezant.engine.raft.roles import Role
 from bezant.engine.replica import ReplicaSettings, shard_directory
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import CorruptLog, RemoteProtocolError, StorageError
@@ -306,6 +307,29 @@ def test_a_command_is_refused_alike_everywhere(led: MemberGroup) -> None:
     assert executed.results["code"].tolist() == [int(ResultCode.INSUFFICIENT_FUNDS)]
     led.run(2)
     assert len(digests(led)) == 1
+
+
+def test_a_leader_whose_disk_hangs_hands_over_at_once_and_leads_again_only_with_a_good_one(led: MemberGroup) -> None:
+    leader = led.leader
+    leader.note_disk(hangs=True)
+    assert not leader.is_leader
+    led.run(2)
+    assert led.leader is not leader
+    led.cut_off = {led.leader.identity.node_id}
+    for _ in range(200):
+        leader.tick()
+    assert leader.role is Role.FOLLOWER
+    leader.note_disk(hangs=False)
+    for _ in range(100):
+        leader.tick()
+    assert leader.role is not Role.FOLLOWER
+
+
+def test_a_group_of_one_leads_on_whatever_its_disk_does(tmp_path: Path, small: ReplicaSettings, clock: Clock) -> None:
+    member = open_member(tmp_path, settings=small, clock_ns=clock, chance=random.Random(1))
+    member.note_disk(hangs=True)
+    assert member.is_leader
+    member.close()
 
 
 def test_reads_are_confirmed_by_a_majority(led: MemberGroup) -> None:
