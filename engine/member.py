@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+import msgspec
 from typing_extensions import Buffer
 
 from bezant.engine.log.entry import Entry
@@ -112,7 +113,7 @@ class Member:
             durable_index=log.durable_index,
             configurations=configurations,
             commit_index=replica.applied_index,
-            settings=settings or CoreSettings(),
+            settings=_with_room(settings or CoreSettings(), replica.settings.segment_size),
             random=chance,
         )
         self.note_blank(identity.node_id)
@@ -391,6 +392,12 @@ class Member:
         self.replica.close()
         if self._vote_file is not None:
             self._vote_file.close()
+
+
+def _with_room(settings: CoreSettings, segment_size: int) -> CoreSettings:
+    """An `Append` must find room at a follower in one segment, and nodes have segments of one size as a rule."""
+    append_bytes_max = min(settings.append_bytes_max, segment_size // 2)
+    return msgspec.structs.replace(settings, append_bytes_max=append_bytes_max)
 
 
 def _alone(identity: Identity) -> Configuration:

@@ -77,7 +77,8 @@ def open_vote(directory: Directory, shard: int) -> VoteFile:
     directory.create()
     is_empty = not segment_numbers(directory)
     vote_file = open_vote_file(directory, shard=shard, log_is_empty=is_empty)
-    if is_empty and vote_file.read().term:
+    state = vote_file.read()
+    if is_empty and state.term and not state.barred:
         vote_file.close()
         raise CorruptLog(f"{directory.path}: there is a vote, and no log any more. {REPAIR_ADVICE}")
     return vote_file

@@ -91,6 +91,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         type=positive_count,
         help="entries of the log after which a checkpoint is made, however few ids they have (default: 100,000)",
     )
+    parser.add_argument(
+        "--repair-from-group",
+        action="store_true",
+        help="if the log is damaged, cut it before the damage, set what follows aside, and get it from the other nodes"
+        " of the group again; the node does not vote until it has it",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -107,4 +113,11 @@ def run(arguments: argparse.Namespace) -> int:
         settings = ReplicaSettings(**given)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    return serve(arguments.data, arguments.listen, say=write_at_once, echo=arguments.echo, settings=settings)
+    return serve(
+        arguments.data,
+        arguments.listen,
+        say=write_at_once,
+        echo=arguments.echo,
+        settings=settings,
+        repairs=arguments.repair_from_group,
+    )

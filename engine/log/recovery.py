@@ -329,9 +329,8 @@ class Walk:
             return 0, ""
         segment, offset = self._torn
         size = self.torn_bytes
-        name = _unused_name(directory, f"torn-{segment.number:010d}-{offset}-{self.next_index}")
         try:
-            directory.write_file(name, (part for _, part in _parts(segment.mapping(), offset, offset + size)))
+            name = copy_aside(directory, "torn", segment, offset, self.next_index)
         except StorageError as error:
             raise StorageError(
                 f"{segment.name}, offset {offset}: a crash has left a torn tail of {size} bytes, which must be set "
@@ -364,12 +363,28 @@ class Walk:
         if self._torn is None:
             return 0
         segment, offset = self._torn
-        mapping = segment.mapping()
-        for start in reversed(range(offset, len(mapping), PART_SIZE)):
-            backwards = mapping[start : start + PART_SIZE][::-1] != 0
-            if np.any(backwards):
-                return start - offset + len(backwards) - int(np.argmax(backwards))
-        return 0
+        return written_bytes(segment, offset)
+
+
+def written_bytes(segment: Segment, offset: int) -> int:
+    """Bytes of a segment from an offset to the last one that is not zero."""
+    mapping = segment.mapping()
+    for start in reversed(range(offset, len(mapping), PART_SIZE)):
+        backwards = mapping[start : start + PART_SIZE][::-1] != 0
+        if np.any(backwards):
+            return start - offset + len(backwards) - int(np.argmax(backwards))
+    return 0
+
+
+def copy_aside(directory: Directory, kind: str, segment: Segment, offset: int, next_index: int) -> str:
+    """Copy what a segment has from an offset on to a file of its own, durably; returns its name.
+
+    Raises `StorageError`, having left nothing behind.
+    """
+    name = unused_name(directory, f"{kind}-{segment.number:010d}-{offset}-{next_index}")
+    end = offset + written_bytes(segment, offset)
+    directory.write_file(name, (part for _, part in _parts(segment.mapping(), offset, end)))
+    return name
 
 
 def _begins(segment: Segment) -> bool:
@@ -393,7 +408,7 @@ def _find_all(mapping: Bytes, pattern: bytes, start: int) -> Iterator[int]:
             place = part.find(pattern, place + 1)
 
 
-def _unused_name(directory: Directory, wanted: str) -> str:
+def unused_name(directory: Directory, wanted: str) -> str:
     """A name that no file has: what was set aside at the same place after an earlier crash stays."""
     names = frozenset(directory.names())
     name, number = wanted, 1

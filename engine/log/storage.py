@@ -199,6 +199,14 @@ class Directory:
             raise
         yield size
 
+    def rename(self, name: str, wanted: str) -> None:
+        """Give a file another name, durably. Raises `StorageError`."""
+        try:
+            (self.path / name).rename(self.path / wanted)
+            _sync_directory(self.path)
+        except OSError as error:
+            raise StorageError(f"{self.path / name}: cannot be renamed to {wanted}: {error.strerror}") from error
+
     def remove(self, name: str) -> None:
         """Remove a file, durably; what maps it keeps it. Raises `StorageError`."""
         try:

@@ -23,8 +23,9 @@ import uvloop
 from bezant.engine.compiled import kernel_digest
 from bezant.engine.member import Member, StateAbandoned
 from bezant.engine.node_file import NodeFile, read_node_file
-from bezant.engine.opening import must_ask_for_group, open_member
-from bezant.engine.replica import ReplicaSettings
+from bezant.engine.opening import REPAIR_ADVICE, must_ask_for_group, open_member
+from bezant.engine.repair import repair_from_group
+from bezant.engine.replica import ReplicaSettings, shard_directory
 from bezant.net.server.clients import CONNECTIONS_MAX, Clients, make_welcome
 from bezant.net.server.connection import Connection
 from bezant.net.server.echo import EchoProtocol
@@ -32,7 +33,7 @@ from bezant.net.server.joining import join_group
 from bezant.net.server.peering import Peering
 from bezant.net.server.reactor import Reactor
 from bezant.net.server.starting import prepare_start, tell_findings
-from bezant.protocol.errors import UsageError
+from bezant.protocol.errors import CorruptLog, UsageError
 from bezant.protocol.messages import GroupFacts
 
 LISTEN_DEFAULT: Final = "127.0.0.1:7420"
@@ -54,9 +55,11 @@ def serve(
     say: Callable[[str], None],
     echo: str | None = None,
     settings: ReplicaSettings | None = None,
+    repairs: bool = False,
 ) -> int:
     """Run a node; returns the exit status. `say` gets a line when it listens, and one for the echo port if asked for.
 
+    `repairs`: cut a damaged log before the damage first, and get the rest from the other members of the group.
     Without `listen` clients connect where the node file says, if there is one, else at LISTEN_DEFAULT. Raises
     `StorageError` and its kinds if the data folder does not let us, `UsageError` for an address in use.
     """
@@ -73,6 +76,8 @@ def serve(
         )
         prepare_start(data_directory)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        if repairs:
+            _repair(data_directory, node)
         found = None
         if node is not None and must_ask_for_group(data_directory, node):
             found = uvloop.run(_join(node))
@@ -81,6 +86,22 @@ def serve(
         while _open_and_run(data_directory, node, sockets, say, settings, found=found):
             pass
     return 0
+
+
+def _repair(data_directory: Path, node: NodeFile | None) -> None:
+    """Cut what is damaged off the log, and say so for the record."""
+    report = repair_from_group(data_directory, node)
+    if report is None:
+        _log.warning("bezant: nothing is damaged, so nothing is repaired")
+        return
+    _log.warning(
+        "bezant: %s This log is cut behind entry %d; what was behind it is set aside in %s, and %s. This node does not "
+        "vote until it has the rest from the others",
+        report.damage,
+        report.last_index,
+        shard_directory(data_directory, 0).path,
+        ", ".join(report.set_aside) or "there was nothing",
+    )
 
 
 async def _join(node: NodeFile) -> GroupFacts | None:
@@ -120,7 +141,12 @@ def _open_and_run(
 ) -> bool:
     """Run the node until it is told to stop, or must open its folder again: then True."""
     log_id = 0 if found is None else found.log_id
-    member = open_member(data_directory, node, log_id=log_id, settings=settings)
+    try:
+        member = open_member(data_directory, node, log_id=log_id, settings=settings)
+    except CorruptLog as error:
+        if node is None or len(node.members) == 1 or REPAIR_ADVICE in str(error):
+            raise
+        raise CorruptLog(f"{error}. {REPAIR_ADVICE}") from error
     try:
         tell_findings(member.replica)
         gc.freeze()

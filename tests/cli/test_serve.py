@@ -23,8 +23,9 @@ def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         say: Callable[[str], None],
         echo: str | None = None,
         settings: ReplicaSettings | None = None,
+        repairs: bool = False,
     ) -> int:
-        calls.update(data=data, listen=listen, echo=echo, settings=settings)
+        calls.update(data=data, listen=listen, echo=echo, settings=settings, repairs=repairs)
         return 7
 
     monkeypatch.setattr(serve_module, "serve", fake)
@@ -35,17 +36,19 @@ def test_defaults_are_the_engine_s(served: dict[str, Any]) -> None:
     assert main(["serve", "--data", "books"]) == 7
     assert served == {
         "data": Path("books"),
-        "listen": "127.0.0.1:7420",
+        "listen": None,
         "echo": None,
         "settings": ReplicaSettings(),
+        "repairs": False,
     }
 
 
 def test_everything_that_can_be_said_arrives(served: dict[str, Any]) -> None:
     line = "serve --data d --listen [::1]:0 --echo 127.0.0.1:0 --accounts-max 10 --free-space-floor-mib 3"
     line += " --segment-size-mib 2 --holds-max 2000 --ids-memory-mib 65 --checkpoint-ids 7 --checkpoint-entries 8"
+    line += " --repair-from-group"
     assert main(line.split()) == 7
-    assert (served["listen"], served["echo"]) == ("[::1]:0", "127.0.0.1:0")
+    assert (served["listen"], served["echo"], served["repairs"]) == ("[::1]:0", "127.0.0.1:0", True)
     assert served["settings"] == ReplicaSettings(
         accounts_max=10,
         holds_max=2000,

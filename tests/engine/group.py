@@ -84,6 +84,10 @@ class MemberGroup:
             member.finish_group(group)
             member.replica.tidy()
 
+    def folder(self, node: int) -> Path:
+        """The data folder of a node."""
+        return self._folder / f"node-{node}"
+
     def shard_folder(self, node: int) -> Path:
         """Where the log of a node lies."""
         return shard_directory(self._folder / f"node-{node}", 0).path
