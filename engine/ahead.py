@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Final, NoReturn, Self
 
@@ -20,9 +20,10 @@ class Ahead:
     Use it in ``with``: its thread ends with it. Memory: chunks of at most CHUNK_EVENTS_MIN events and one entry.
     """
 
-    def __init__(self, entries: Iterator[Entry]) -> None:
+    def __init__(self, entries: Iterator[Entry], thread: Executor | None = None) -> None:
+        """`thread`: what takes the entries, in place of a thread of its own; it is shut down at the end, too."""
         self._entries = entries
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bezant-walk")
+        self._thread = thread or ThreadPoolExecutor(1, thread_name_prefix="bezant-walk")
         self._chunks: deque[Future[list[Entry]]] = deque()
         self._walked: deque[Entry] = deque()
         self._paused = False

@@ -27,7 +27,7 @@ REPAIR_ADVICE: Final = (
 
 
 def open_member(
-    data_directory: Path,
+    data_directory: Path | Directory,
     node: NodeFile | None = None,
     *,
     log_id: int = 0,
@@ -65,7 +65,7 @@ def open_member(
     return member
 
 
-def must_ask_for_group(data_directory: Path, node: NodeFile, shard: int = 0) -> bool:
+def must_ask_for_group(data_directory: Path | Directory, node: NodeFile, shard: int = 0) -> bool:
     """Whether this is the blank disk of a node that joins a group, and needs the number of its log."""
     directory = shard_directory(data_directory, shard)
     directory.create()

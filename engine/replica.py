@@ -26,7 +26,7 @@ from bezant.engine.ledger.state import EXPIRES_PER_ENTRY_MAX
 from bezant.engine.log.entry import Entry
 from bezant.engine.log.group import Group
 from bezant.engine.log.log import FREE_SPACE_FLOOR_DEFAULT, SEGMENT_SIZE_DEFAULT, Log, open_log
-from bezant.engine.log.storage import Directory, FolderLock
+from bezant.engine.log.storage import Directory, FolderLock, as_directory
 from bezant.engine.replay import read_configuration, replay_entry
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.currencies import ISO_4217
@@ -129,9 +129,9 @@ class Executed(NamedTuple):
     event_count: int
 
 
-def shard_directory(data_directory: Path, shard: int) -> Directory:
+def shard_directory(data_directory: Path | Directory, shard: int) -> Directory:
     """The folder of one shard's log within a data folder."""
-    return Directory(data_directory / f"shard-{shard:04d}")
+    return as_directory(data_directory).subdirectory(f"shard-{shard:04d}")
 
 
 class Replica:
@@ -196,7 +196,8 @@ class Replica:
         point = self._restored.point
         self._checkpoint_index = self.start_index = self.applied_index = 0 if point is None else point.index
         wanted_log_id = self.log.log_id
-        with Ahead(self.log.walk(point)) as entries:
+        thread = self.checkpoints.directory.helper("bezant-walk")
+        with Ahead(self.log.walk(point), thread) as entries:
             for entry in entries:
                 configuration = read_configuration(entry)
                 if configuration is not None:
@@ -418,7 +419,7 @@ class Replica:
 
 
 def open_replica(
-    data_directory: Path,
+    data_directory: Path | Directory,
     *,
     shard: int = 0,
     settings: ReplicaSettings | None = None,
@@ -434,7 +435,7 @@ def open_replica(
     settings = settings or ReplicaSettings()
     directory = shard_directory(data_directory, shard)
     directory.create()
-    lock = FolderLock(data_directory)
+    lock = as_directory(data_directory).lock()
     try:
         log = open_log(
             directory,

@@ -45,7 +45,7 @@ class CheckpointFolder:
         deadline = time.monotonic() + LOCK_WAIT_S
         while True:
             try:
-                return FolderLock(self.directory.path)
+                return self.directory.lock()
             except DataFolderInUse:
                 if time.monotonic() > deadline:
                     raise

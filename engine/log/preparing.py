@@ -1,6 +1,6 @@
 """Segments made ahead of need, by a helper thread, so that nobody waits for zeros to reach the disk."""
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Final
 
 from bezant.engine.log.segment import Segment, SegmentHeader, create_segment
@@ -19,7 +19,7 @@ class PreparedSegments:
         self._shard = shard
         self._segment_size = segment_size
         self._free_space_floor = free_space_floor
-        self._maker = ThreadPoolExecutor(1, "bezant-segments")
+        self._maker = directory.helper("bezant-segments")
         self._making: Future[Segment] | None = None
         self._log_id = 0
         self._next_number = 0

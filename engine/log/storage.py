@@ -14,6 +14,7 @@ import mmap
 import os
 import stat
 from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -132,6 +133,14 @@ class Directory:
                 "write to"
             ) from error
 
+    def lock(self) -> "FolderLock":
+        """Keep other processes out of the folder. Raises `DataFolderInUse`, `StorageError`."""
+        return FolderLock(self.path)
+
+    def helper(self, name: str) -> Executor:
+        """A thread that does one thing after another, for work on these files that nobody should wait for."""
+        return ThreadPoolExecutor(1, name)
+
     def names(self) -> list[str]:
         """Names of the files in the folder, sorted."""
         return sorted(entry.name for entry in self.path.iterdir() if entry.is_file())
@@ -231,6 +240,11 @@ class Directory:
                 _remove_made(path)
             except OSError as error:
                 raise StorageError(f"{path}: cannot be removed: {error.strerror}") from error
+
+
+def as_directory(folder: Path | Directory) -> Directory:
+    """A folder by its path, or as it is given."""
+    return folder if isinstance(folder, Directory) else Directory(folder)
 
 
 class FolderLock:

@@ -170,11 +170,11 @@ class Peering:
             end_after_bug(error)
 
     def _on_link(self, node_id: int, is_up: bool) -> None:
-        if not is_up:
+        if not is_up and not self._is_abandoned:
             self._member.unreachable(node_id)
 
     def _on_reset(self, node_id: int) -> None:
-        if node_id == self._member.leader_id:
+        if node_id == self._member.leader_id and not self._is_abandoned:
             self._member.leader_lost()
 
     def _on_configuration(self, configuration: Configuration) -> None:

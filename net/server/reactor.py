@@ -301,6 +301,7 @@ class Reactor:
             member.reads_confirmed.clear()
         if not member.is_leader and (waiting or self._executed):
             self._abandon()
+            waiting = self._waiting
         while waiting and waiting[0].index <= member.committed_index:
             if waiting[0].read_ticket > self._confirmed_ticket:
                 break

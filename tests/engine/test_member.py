@@ -352,3 +352,12 @@ def test_a_leader_that_is_cut_off_loses_its_reads(led: MemberGroup) -> None:
     assert not leader.is_leader
     assert leader.reads_lost == [ticket]
     assert np.all(leader.committed_index <= leader.replica.log.last_index)
+
+
+def test_entries_sent_at_once_find_room_in_one_segment(tmp_path: Path, small: ReplicaSettings, clock: Clock) -> None:
+    """A follower takes the entries of a message all or not at all: one that never can would stay behind for ever."""
+    member = open_member(tmp_path, settings=small, clock_ns=clock, chance=random.Random(1))
+    append_bytes_max = member.core._state.settings.append_bytes_max
+    assert member.replica.log.has_room(append_bytes_max)
+    assert append_bytes_max >= small.segment_size // 2
+    member.close()

@@ -1,0 +1,160 @@
+"""The end of a seed: is every answer explained by the canonical history, and by when it was asked for and given?"""
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bezant.engine.ledger.ledger import Ledger
+from bezant.engine.ledger.lookups import SLOT_BITS_OF_HEAD
+from bezant.engine.replay import replay_entry
+from bezant.protocol.codes import CODE_ROW, ResultCode
+from bezant.protocol.kinds import CommandKind, EntryKind
+from bezant.protocol.records import ACCOUNT, EVENT, RESULT, split_position
+
+from .checks import Committed
+from .clients import Operation, Told
+from .frames import Outcome
+from .schedule import Violation
+
+WITHOUT_EVENT = frozenset(
+    {
+        ResultCode.ID_CONFLICT,
+        ResultCode.HOLDS_FULL,
+        ResultCode.ACCOUNTS_FULL,
+        ResultCode.CHAIN_REPEATED_IN_PART,
+        ResultCode.CHAIN_MEMBER_NOT_EXECUTED,
+    }
+)
+"""What these clients may be told that leaves no trace in the history."""
+
+Key = tuple[int, int, int]
+
+
+class Executed(NamedTuple):
+    """Where an id was used up."""
+
+    index: int  # type: ignore[assignment]
+    sequence: int
+    event: Any
+
+
+class Audit:
+    """Executes the canonical history once more, on a ledger of its own, and compares it with what clients were told."""
+
+    def __init__(self, history: list[Committed], counts: Counter[str], settings: tuple[int, int]) -> None:
+        self._history = history
+        self._counts = counts
+        self._committed_us = [item.at_us for item in history]
+        self._executed: dict[Key, Executed] = {}
+        self._ledger = Ledger(accounts_max=settings[0], holds_max=settings[1], ids_capacity_initial=1 << 12)
+        self._ledger.replaying = True
+
+    def run(self, operations: Iterable[Operation]) -> str:
+        """Raise `Violation` for what cannot be; returns the digest of the state at the end."""
+        operations = list(operations)
+        reads: dict[int, list[tuple[Operation, Told]]] = {}
+        for operation in operations:
+            for told in operation.told:
+                if not len(operation.commands):
+                    reads.setdefault(told.answer.index, []).append((operation, told))
+        for number, item in enumerate(self._history, 1):
+            replay_entry(self._ledger, item.entry)
+            self._note_ids(number, item)
+            for operation, told in reads.pop(number, ()):
+                self._check_read(operation, told)
+        if reads:
+            raise Violation(f"reads were answered at {sorted(reads)}, and {len(self._history)} entries are committed")
+        self._ledger.check_invariants()
+        for operation in operations:
+            self._check_operation(operation)
+        return self._ledger.digest()
+
+    def _note_ids(self, number: int, item: Committed) -> None:
+        header = item.entry.header
+        if header.kind != EntryKind.EVENTS:
+            return
+        for place, event in enumerate(np.frombuffer(item.entry.body, EVENT)):
+            if event["kind"] == CommandKind.EXPIRE:
+                continue
+            key = _key(event)
+            if key in self._executed:
+                raise Violation(f"id {key} was executed twice: in entries {self._executed[key].index} and {number}")
+            self._executed[key] = Executed(number, header.first_sequence + place, event)
+
+    def _check_operation(self, operation: Operation) -> None:
+        if len(operation.commands) and operation.refused.issuperset(range(len(operation.sent))):
+            for command in operation.commands:
+                executed = self._executed.get(_key(command))
+                if executed is not None and _is_same(executed.event, command):
+                    raise Violation(f"client {operation.client}: {_key(command)} was refused everywhere and executed")
+        for told in operation.told:
+            if told.answer.outcome is Outcome.DONE and len(operation.commands):
+                self._check_results(operation, told)
+
+    def _check_results(self, operation: Operation, told: Told) -> None:
+        results = np.frombuffer(told.answer.body, RESULT)
+        for command, result in zip(operation.commands, results, strict=True):
+            code = int(result["code"])
+            row = CODE_ROW[code]
+            executed = self._executed.get(_key(command))
+            what = f"client {operation.client}, id {_key(command)}, told {row.code.name} at {told.at_us} us"
+            if not row.leaves_event:
+                if row.code not in WITHOUT_EVENT:
+                    raise Violation(f"{what}: nothing explains that")
+                if row.code is ResultCode.ID_CONFLICT:
+                    self._check_conflict(what, command, executed, told)
+                continue
+            if executed is None:
+                raise Violation(f"{what}: it is not in the history")
+            self._check_outcome(what, command, result, executed)
+            self._check_time(what, operation, told, executed)
+            self._counts["answers explained"] += 1
+
+    def _check_conflict(self, what: str, command: Any, executed: Executed | None, told: Told) -> None:
+        if executed is None or executed.index > told.commits_known or _is_same(executed.event, command):
+            raise Violation(f"{what}: no other command has that id")
+
+    def _check_outcome(self, what: str, command: Any, result: Any, executed: Executed) -> None:
+        event = executed.event
+        if int(event["result"]) != int(result["code"]) or not _is_same(event, command):
+            raise Violation(f"{what}: the history says {int(event['result'])}")
+        if split_position(int(result["position"]))[1] != executed.sequence:
+            raise Violation(f"{what}: the history has it at {executed.sequence}, not {result['position']}")
+        for name in ("timestamp_ns", "effective_amount", "debit_balance", "credit_balance", "debit_held"):
+            if int(result[name]) != int(event[name]):
+                raise Violation(f"{what}: {name} is {result[name]}, and {event[name]} in the history")
+
+    def _check_time(self, what: str, operation: Operation, told: Told, executed: Executed) -> None:
+        """Committed not before it was asked for, and not after it was answered."""
+        if executed.index <= operation.sent[0][1]:
+            raise Violation(f"{what}: entry {executed.index} was committed before it was first sent")
+        if executed.index > told.commits_known:
+            raise Violation(f"{what}: entry {executed.index} was not committed then")
+
+    def _check_read(self, operation: Operation, told: Told) -> None:
+        """A look-up sees all that was committed when it was sent, and nothing that was not when it was answered."""
+        what = f"client {operation.client}, a look-up answered by node {told.node} at {told.at_us} us"
+        index = told.answer.index
+        sent_us, committed = operation.sent[told.sending]
+        if index < committed:
+            raise Violation(f"{what} and sent at {sent_us} us saw {index} entries; {committed} were committed by then")
+        if index > bisect_right(self._committed_us, told.at_us):
+            raise Violation(f"{what} saw entry {index}, which was not committed")
+        accounts = np.frombuffer(told.answer.body, ACCOUNT)
+        if self._ledger.lookup_accounts(operation.keys).tobytes() != accounts.tobytes():
+            raise Violation(f"{what} is not what the accounts were behind entry {index}")
+        self._counts["reads explained"] += 1
+
+
+def _key(record: Any) -> Key:
+    """What uses an id up: the id, per slot of the debit account."""
+    return int(record["id_head"]), int(record["id_tail"]), int(record["debit_head"]) & SLOT_BITS_OF_HEAD
+
+
+def _is_same(event: Any, command: Any) -> bool:
+    """Whether an event is that command's."""
+    names = ("debit_head", "debit_tail", "credit_head", "credit_tail", "amount", "kind", "flags")
+    return all(int(event[name]) == int(command[name]) for name in names)

@@ -1,0 +1,52 @@
+"""Checkpoints of a simulated node, made by the class that the child process of a real one uses, at once."""
+
+from collections import Counter
+
+from bezant.engine.checkpoints.checkpointer import Checkpointer, restore_ledger
+from bezant.engine.checkpoints.folder import CheckpointFolder
+from bezant.engine.log.log import open_log
+from bezant.engine.replica import Replica, shard_directory
+
+from .disk import Disk
+
+
+class InlineCheckpoints:
+    """For one replica, until its node stops; it is given up with it, as a child process is."""
+
+    def __init__(self, disk: Disk, replica: Replica, counts: Counter[str]) -> None:
+        self._replica = replica
+        self._directory = shard_directory(disk.root, 0)
+        self._counts = counts
+
+    def freeze_when_due(self) -> None:
+        if self._replica.checkpoint_is_due:
+            self._replica.freeze()
+
+    def make_if_due(self) -> None:
+        """Make and adopt the checkpoint of frozen ids, once all that they come from is committed and durable."""
+        replica = self._replica
+        log, index = replica.log, replica.frozen_index
+        if not 0 < index <= min(log.durable_index, log.commit_index):
+            return
+        folder = CheckpointFolder(self._directory)
+        lock = folder.lock()
+        reader = open_log(self._directory, shard=replica.shard, writable=False)
+        restored = restore_ledger(
+            folder,
+            replica.settings.ledger_settings,
+            reader.read_events,
+            shard=replica.shard,
+            filter_bytes_max=0,
+            salts=replica.ledger.salts,
+        )
+        checkpointer = Checkpointer(
+            restored, reader, folder, shard=replica.shard, filter_bytes_max=0, free_space_floor=0
+        )
+        for entry in reader.open(restored.point, index):
+            checkpointer.take_in(entry)
+        checkpointer.write()
+        checkpointer.close()
+        reader.close()
+        lock.release()
+        replica.adopt(*replica.checkpoints.open_written(index, replica.settings.filter_bytes_max, replica.id_runs))
+        self._counts["checkpoints made"] += 1

@@ -1,0 +1,184 @@
+"""What must hold, checked from outside after every step: by what nodes send, store and answer."""
+
+import struct
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from bezant.engine.log.entry import Entry, entry_hash
+from bezant.engine.raft.hard_state import HardState
+from bezant.engine.raft.membership import is_joint
+from bezant.engine.raft.roles import Role
+from bezant.engine.skimming import split_span
+from bezant.protocol.raft_messages import AppendReply, RaftMessage, VoteReply
+from bezant.protocol.records import ENTRY_INDEX_FIRST, VOTE_SLOT, VOTE_SLOT_SIZE
+
+from .schedule import Schedule, Violation
+
+if TYPE_CHECKING:
+    from .node import Node
+
+DIGEST_EVERY = 8
+"""Entries between two comparisons of ledgers: a digest costs as much as executing some batches."""
+_VOTE_FIELDS = struct.Struct("<qq")
+_TERM_AT = (VOTE_SLOT.fields or {})["term"][1]
+
+
+class Committed(NamedTuple):
+    """One entry of the canonical history."""
+
+    entry: Entry
+    digest: bytes
+    at_us: int
+    """When the first node knew."""
+
+
+class Checks:
+    """What has been true once and must stay true, over all nodes and all their lives."""
+
+    def __init__(self, schedule: Schedule, counts: Counter[str]) -> None:
+        self._schedule = schedule
+        self._counts = counts
+        self.history: list[Committed] = []
+        self._seen_commit: dict[int, tuple[int, int]] = {}
+        self._hard_states: dict[int, HardState] = {}
+        self._leaders: dict[int, int] = {}
+        self._votes: dict[tuple[int, int], int] = {}
+        self._digests: dict[tuple[int, bytes], tuple[str, int]] = {}
+        self._next_digest: dict[int, int] = {}
+        self.looks = 0
+
+    @property
+    def commit_index(self) -> int:
+        """Up to where anybody knows that entries are committed."""
+        return len(self.history)
+
+    # ---- after each step ----
+
+    def look(self, node: "Node") -> None:
+        """Check a node that has just done something."""
+        self.looks += 1
+        self._check_hard_state(node)
+        self.check_committed(node)
+        self._check_leading(node)
+        self._compare_ledgers(node)
+
+    def _check_hard_state(self, node: "Node") -> None:
+        now, before = node.hard_state, self._hard_states.get(node.node_id, HardState())
+        if now is before:
+            return
+        if now.term < before.term or (now.term == before.term and before.voted_for not in {0, now.voted_for}):
+            raise Violation(f"node {node.node_id} went from {before} back to {now}")
+        self._hard_states[node.node_id] = now
+
+    def check_committed(self, node: "Node") -> None:
+        """One canonical history: what is committed anywhere is committed everywhere, to the byte, and for ever."""
+        member = node.member
+        if member is None:
+            return
+        boot, seen = self._seen_commit.get(node.node_id, (0, 0))
+        index = member.committed_index
+        if boot != node.boot:
+            self._check_start(node, index)
+            seen = 0
+        if index < seen:
+            raise Violation(f"node {node.node_id} takes back the commit of {index + 1} to {seen}")
+        if index > seen:
+            for entry in split_span(member.replica.log.read_encoded(seen + 1, index)):
+                self._note_committed(node, entry)
+            self._schedule.note("committed", node.node_id, index, self.history[index - 1].digest.hex()[:16])
+        self._seen_commit[node.node_id] = (node.boot, index)
+
+    def _check_start(self, node: "Node", index: int) -> None:
+        """What a start takes for committed is a hint from the disk: perhaps old, never too high. A sole voter needs
+        none: what it finds on its disk is committed."""
+        is_sole = node.configuration.voters == [node.node_id] and not is_joint(node.configuration)
+        if not is_sole and index > max(self.commit_index, ENTRY_INDEX_FIRST):
+            raise Violation(f"node {node.node_id} starts with {index} committed, and {self.commit_index} are")
+
+    def _note_committed(self, node: "Node", entry: Entry) -> None:
+        digest = entry_hash(entry.encoded, entry.body)
+        index = entry.header.index
+        if index <= len(self.history):
+            known = self.history[index - 1]
+            if known.digest != digest:
+                raise Violation(
+                    f"node {node.node_id} has another committed entry {index}, of term {entry.header.term}, than the "
+                    f"one of term {known.entry.header.term} that was committed at {known.at_us} us"
+                )
+            return
+        if index != len(self.history) + 1:
+            raise Violation(f"node {node.node_id} commits entry {index}, and {len(self.history)} are known")
+        kept = Entry(entry.header, entry.encoded, bytes(entry.body))
+        self.history.append(Committed(kept, digest, self._schedule.now_us))
+
+    def _check_leading(self, node: "Node") -> None:
+        """At most one leader a term, and it has all that is committed."""
+        member = node.member
+        if member is None or member.role is not Role.LEADER:
+            return
+        known = self._leaders.get(member.term)
+        if known is not None:
+            if known != node.node_id:
+                raise Violation(f"nodes {known} and {node.node_id} both lead term {member.term}")
+            return
+        self._leaders[member.term] = node.node_id
+        self._counts["elections won"] += 1
+        self._schedule.note("leads", node.node_id, member.term)
+        index, log = self.commit_index, member.replica.log
+        if not index:
+            return
+        found = split_span(log.read_encoded(index, index))[0] if log.last_index >= index else None
+        if found is None or entry_hash(found.encoded, found.body) != self.history[-1].digest:
+            raise Violation(f"node {node.node_id} leads term {member.term} without the committed entry {index}")
+
+    def _compare_ledgers(self, node: "Node") -> None:
+        """The same history gives the same state."""
+        member = node.member
+        if member is None:
+            return
+        index = member.replica.applied_index
+        if index - self._next_digest.get(node.node_id, 0) < DIGEST_EVERY:
+            self._next_digest[node.node_id] = min(self._next_digest.get(node.node_id, 0), index)
+            return
+        self._next_digest[node.node_id] = index
+        self.compare_ledger(node)
+
+    def compare_ledger(self, node: "Node") -> None:
+        """Compare the state of a node with that of all others that stood at the same entry."""
+        member = node.member
+        if member is None or not member.replica.applied_index:
+            return
+        index = member.replica.applied_index
+        entry = split_span(member.replica.log.read_encoded(index, index))[0]
+        digest = member.replica.ledger.digest()
+        known = self._digests.setdefault((index, entry_hash(entry.encoded, entry.body)), (digest, node.node_id))
+        self._counts["ledgers compared"] += known[1] != node.node_id
+        if known[0] != digest:
+            raise Violation(f"nodes {node.node_id} and {known[1]} have different ledgers at entry {index}")
+
+    # ---- what is sent ----
+
+    def sent(self, node: "Node", message: RaftMessage) -> None:
+        """Check what a node promises others: it must be on its disk."""
+        if isinstance(message, AppendReply) and not message.rejected and message.match_index > node.synced_index:
+            raise Violation(
+                f"node {node.node_id} acknowledges {message.match_index}, and {node.synced_index} are on its disk"
+            )
+        if isinstance(message, VoteReply) and message.granted and not message.is_pre:
+            self._check_vote(node, message)
+        self._schedule.note("sends", *_words(message))
+
+    def _check_vote(self, node: "Node", message: VoteReply) -> None:
+        voted = self._votes.setdefault((node.node_id, message.term), message.receiver)
+        if voted != message.receiver:
+            raise Violation(f"node {node.node_id} votes for {voted} and {message.receiver} in term {message.term}")
+        slots = node.directory.durable["vote"]
+        for slot in (0, 1):
+            found = _VOTE_FIELDS.unpack_from(slots, slot * VOTE_SLOT_SIZE + _TERM_AT)
+            if found != (message.term, message.receiver):
+                raise Violation(f"node {node.node_id} tells of a vote in term {message.term}; its disk says {found}")
+
+
+def _words(message: RaftMessage) -> list[object]:
+    name = type(message).__name__
+    return [name, *(getattr(message, field) for field in message.__struct_fields__)]

@@ -1,0 +1,43 @@
+"""What clients and nodes say to each other."""
+
+import enum
+from typing import NamedTuple
+
+import numpy as np
+
+from bezant.protocol.records import COMMAND, Records, Words
+
+
+class Outcome(enum.Enum):
+    """What a node answers to a frame."""
+
+    DONE = 0
+    NOT_LEADER = 1
+    UNKNOWN = 2
+
+
+class Frame(NamedTuple):
+    """One sending of a request: commands, or the ids of accounts to be looked up."""
+
+    operation: int
+    client: int
+    sending: int
+    commands: Records
+    keys: Words
+
+    @property
+    def is_write(self) -> bool:
+        return len(self.commands) > 0
+
+
+class Answer(NamedTuple):
+    """`body`: results or accounts as they are told; `index`: what they rest on; `leader`: where to go, or 0."""
+
+    outcome: Outcome
+    body: bytes
+    index: int  # type: ignore[assignment]
+    leader: int
+
+
+NO_COMMANDS: Records = np.zeros(0, COMMAND)
+NO_KEYS: Words = np.zeros((0, 2), np.int64)

@@ -1,0 +1,68 @@
+"""What a seed may draw: how bad the network and the disk are, and how often what goes wrong, by profile."""
+
+from typing import NamedTuple
+
+
+class Profile(NamedTuple):
+    """`rates`: how often a second, in the mean, each kind of trouble begins; each seed draws a part of it."""
+
+    groups: tuple[int, ...]
+    loss: tuple[float, ...]
+    repeat: tuple[float, ...]
+    delay_us_max: tuple[int, ...]
+    sync_us_max: tuple[int, ...]
+    rates: dict[str, float]
+
+
+PROFILES = {
+    "calm": Profile(
+        groups=(3, 3, 3, 1, 5),
+        loss=(0.0,),
+        repeat=(0.0,),
+        delay_us_max=(500, 5_000, 30_000),
+        sync_us_max=(0, 1_000, 10_000),
+        rates={"power": 0.4, "kill": 0.4, "pause": 0.2, "transfer": 0.2},
+    ),
+    "stormy": Profile(
+        groups=(3, 3, 3, 4, 5),
+        loss=(0.0, 0.02, 0.1, 0.3),
+        repeat=(0.0, 0.1, 0.5),
+        delay_us_max=(1_000, 20_000, 100_000),
+        sync_us_max=(0, 2_000, 30_000),
+        rates={
+            "power": 0.4,
+            "kill": 0.3,
+            "stop at a write": 0.4,
+            "power of all": 0.1,
+            "pause": 0.4,
+            "partition": 0.5,
+            "one way": 0.4,
+            "heal": 0.5,
+            "clog": 0.5,
+            "reset": 0.5,
+            "clock": 0.3,
+            "slow disk": 0.3,
+            "transfer": 0.3,
+            "members": 0.8,
+        },
+    ),
+    "disk": Profile(
+        groups=(3, 3, 3, 1, 5),
+        loss=(0.0, 0.05),
+        repeat=(0.0, 0.1),
+        delay_us_max=(1_000, 20_000),
+        sync_us_max=(0, 5_000, 60_000),
+        rates={
+            "power": 0.6,
+            "kill": 0.2,
+            "stop at a write": 1.2,
+            "power of all": 0.4,
+            "failed sync": 0.4,
+            "slow disk": 0.6,
+            "rot": 0.4,
+            "vote rot": 0.3,
+            "partition": 0.3,
+            "heal": 0.4,
+        },
+    ),
+}

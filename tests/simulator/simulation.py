@@ -1,0 +1,231 @@
+"""One seed: nodes, network, clients and faults under one schedule, watched all the time; then everything is healed and
+must work again."""
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass
+
+from bezant.engine.log.log import SEGMENT_SIZE_MIN
+from bezant.engine.node_file import new_group_node
+from bezant.engine.raft.interface import CoreSettings
+from bezant.engine.raft.membership import node_ids
+from bezant.engine.replica import IDS_MEMORY_BYTES_MIN, ReplicaSettings
+from bezant.protocol.raft_messages import RaftMessage
+
+from .audit import Audit
+from .checks import Checks
+from .clients import Client, Operation
+from .faults import DOWN_US_MAX, Faults
+from .frames import Answer, Frame, Outcome
+from .network import FINE, Network, Weather
+from .node import Node
+from .profiles import PROFILES
+from .schedule import Schedule, Violation
+
+CLUSTER_ID = "01890a5d-ac96-774b-bcce-b302099a8057"
+TROUBLE_US_MIN, TROUBLE_US_MAX = 2_000_000, 5_000_000
+HEALING_US_MAX = 20_000_000
+HEALING_STEP_US = 50_000
+CONNECT_US = 50_000
+CLIENTS = 3
+CLIENT_DELAY_US_MAX = 5_000
+ACCOUNTS_MAX, HOLDS_MAX = 64, 40
+NEVER = 1 << 40
+
+
+@dataclass
+class Report:
+    """What came of a seed."""
+
+    seed: int
+    profile: str
+    trace_hash: str
+    counts: Counter[str]
+    entries: int
+    virtual_us: int
+
+
+class Simulation:
+    """See the module."""
+
+    def __init__(self, seed: int, profile: str = "stormy") -> None:
+        self.seed = seed
+        self.profile = profile
+        self.schedule = Schedule(seed)
+        self.counts: Counter[str] = Counter()
+        chance, drawn = self.schedule.chance("group"), PROFILES[profile]
+        size = chance.choice(drawn.groups)
+        self.sync_us_max = chance.choice(drawn.sync_us_max)
+        self.core_settings = CoreSettings(
+            messages_in_flight_max=chance.choice([2, 64]),
+            append_bytes_max=chance.choice([400, 4_000, 4 << 20]),
+            bytes_in_flight_max=chance.choice([4_000, 16 << 20]),
+            pre_vote=chance.random() < 0.85,
+            check_quorum=chance.random() < 0.85,
+        )
+        self.replica_settings = ReplicaSettings(
+            segment_size=SEGMENT_SIZE_MIN,
+            free_space_floor=0,
+            accounts_max=ACCOUNTS_MAX,
+            holds_max=HOLDS_MAX,
+            ids_memory_bytes=IDS_MEMORY_BYTES_MIN,
+            checkpoint_entries=chance.choice([NEVER, NEVER, 25]),
+        )
+        self.checks = Checks(self.schedule, self.counts)
+        weather = Weather(chance.choice(drawn.loss), chance.choice(drawn.repeat), chance.choice(drawn.delay_us_max))
+        self.network = Network(self.schedule, self.counts, weather, self._deliver)
+        addresses = {number: (f"node{number}:1", f"node{number}:2") for number in range(1, size + 1)}
+        files = {number: new_group_node(CLUSTER_ID, number, addresses) for number in addresses}
+        self.nodes = {number: Node(self, file) for number, file in files.items()}
+        self.clients = [
+            Client(
+                number,
+                self.schedule,
+                counts=self.counts,
+                nodes=list(self.nodes),
+                deliver=self._send_frame,
+                commits_known=lambda: self.checks.commit_index,
+            )
+            for number in range(CLIENTS)
+        ]
+        self.trouble_us = chance.randrange(TROUBLE_US_MIN, TROUBLE_US_MAX)
+        self.faults = Faults(self, drawn.rates)
+        self._connected: set[tuple[int, int]] = set()
+        self.schedule.after(0, self._connect)
+        for node in self.nodes.values():
+            self.schedule.after(0, node.start)
+
+    # ---- running ----
+
+    def run(self) -> Report:
+        """All of it. Raises `Violation`, or what a node has raised."""
+        self.schedule.run_until(self.trouble_us)
+        self._heal()
+        self._finish()
+        for name, value in sorted(self.counts.items()):
+            self.schedule.note(name, value)
+        return Report(
+            self.seed,
+            self.profile,
+            self.schedule.trace_hash,
+            self.counts,
+            self.checks.commit_index,
+            self.schedule.now_us,
+        )
+
+    def _heal(self) -> None:
+        """End all faults; then there must be progress within HEALING_US_MAX, and all members must agree."""
+        self.faults.is_over = True
+        self.network.heal()
+        for node in self.nodes.values():
+            node.sync_us_max = min(node.sync_us_max, FINE.delay_us_max)
+            node.paused_until_us = 0
+            node.disk.fails_next_sync = False
+            if node.is_stopping and node.is_up:
+                node.stop("kill")
+            self.faults.repair(node)
+            node.start()
+        for client in self.clients:
+            client.is_quiet = True
+        last = self.clients[0].transfer_one()
+        until_us = self.schedule.now_us + HEALING_US_MAX
+        while self.schedule.now_us < until_us:
+            self.schedule.run_until(self.schedule.now_us + HEALING_STEP_US)
+            if last.told and self._is_level():
+                return
+        states = {number: node.member and node.member.core.status() for number, node in self.nodes.items()}
+        raise Violation(f"no progress {HEALING_US_MAX} us after all was well again: {states}")
+
+    def _is_level(self) -> bool:
+        """Whether all members have, durably and in their ledgers, all that is committed."""
+        index = self.checks.commit_index
+        leaders = [node for node in self.nodes.values() if node.member and node.member.is_leader]
+        if not leaders:
+            return False
+        leader = max(leaders, key=lambda node: node.member.term if node.member else 0)
+        members = [self.nodes[number].member for number in node_ids(leader.configuration)]
+        return all(
+            member is not None
+            and member.committed_index == member.replica.applied_index == member.replica.durable_index == index
+            for member in members
+        )
+
+    def _finish(self) -> None:
+        for node in self.nodes.values():
+            if node.member is not None:
+                node.member.replica.ledger.check_invariants()
+                self.checks.compare_ledger(node)
+        operations: list[Operation] = [operation for client in self.clients for operation in client.history]
+        audit = Audit(self.checks.history, self.counts, (ACCOUNTS_MAX, HOLDS_MAX))
+        self.schedule.note("state", audit.run(operations))
+
+    # ---- what connects them ----
+
+    def _deliver(self, receiver: int, message: RaftMessage, payload: memoryview) -> None:
+        self.nodes[receiver].on_message(message, payload)
+
+    def _client_delay_us(self) -> int | None:
+        """None: the message is lost."""
+        chance = self.schedule.chance("clients' network")
+        if chance.random() < self.network.weather.loss:
+            return None
+        return chance.randrange(100, CLIENT_DELAY_US_MAX)
+
+    def _send_frame(self, node: int, frame: Frame) -> None:
+        delay_us = self._client_delay_us()
+        if delay_us is not None:
+            self.schedule.after(delay_us, self.nodes[node].on_frame, frame)
+
+    def answer(self, node: Node, frame: Frame, answer: Answer) -> None:
+        """A node answers a client."""
+        self.schedule.note("answers", node.node_id, frame.client, frame.operation, answer.outcome.name, answer.index)
+        if answer.outcome is Outcome.DONE:
+            committed = node.member.committed_index if node.member else 0
+            if answer.index > max(committed, self.checks.commit_index):
+                raise Violation(f"node {node.node_id} answers entry {answer.index}, and {committed} are committed")
+        delay_us = self._client_delay_us()
+        if delay_us is not None:
+            self.schedule.after(delay_us, self.clients[frame.client].on_answer, node.node_id, frame, answer)
+
+    def _connect(self) -> None:
+        """Nodes connect that are not, and tell each other whether their disks are blank."""
+        self.schedule.after(CONNECT_US, self._connect)
+        for pair in itertools.combinations(self.nodes, 2):
+            first, second = (self.nodes[number] for number in pair)
+            is_cut = pair in self.network.cut or pair[::-1] in self.network.cut
+            if pair in self._connected or is_cut or not first.is_reachable or not second.is_reachable:
+                continue
+            self._connected.add(pair)
+            blank = [first.is_blank, second.is_blank]
+            if blank[0]:
+                second.on_blank(first.node_id)
+            if blank[1]:
+                first.on_blank(second.node_id)
+
+    def disconnect(self, first: int, second: int) -> None:
+        """A connection has broken: what is on its way is lost."""
+        self._connected.discard((min(first, second), max(first, second)))
+        for link in ((first, second), (second, first)):
+            self.network.reset(link)
+
+    def on_stopped(self, node: Node) -> None:
+        """A node has stopped: its connections break, and it starts again in a while."""
+        for other in self.nodes.values():
+            if other is not node:
+                self.disconnect(node.node_id, other.node_id)
+                delay_us = self.schedule.chance("breaking").randrange(20_000)
+                self.schedule.after(delay_us, self._break, other, node.node_id)
+        delay_us = self.schedule.chance("down").randrange(DOWN_US_MAX)
+        self.schedule.after(delay_us, self._start, node)
+
+    def _break(self, node: Node, other: int) -> None:
+        node.on_link_down(other, is_reset=True)
+
+    def _start(self, node: Node) -> None:
+        if self.is_rotten(node.node_id) and self.schedule.chance("repair").random() < 0.5:
+            self.faults.repair(node)
+        node.start()
+
+    def is_rotten(self, node_id: int) -> bool:
+        """Whether a bit of its log was flipped and not taken back."""
+        return node_id in self.faults.rotten
