@@ -51,7 +51,7 @@ def open_member(
         is_blank = must_ask_for_group(data_directory, node, shard)
         if is_blank and not log_id:
             raise UsageError(f"node {node.node_id} joins a group, and was not told which log it has")
-        first = _first_entry(node, shard, log_id if is_blank else 0)
+        first = first_entry_of(node, shard, log_id if is_blank else 0)
         vote_file = open_vote(directory, shard)
     with ExitStack() as undoing:
         if vote_file is not None:
@@ -84,7 +84,8 @@ def open_vote(directory: Directory, shard: int) -> VoteFile:
     return vote_file
 
 
-def _first_entry(node: NodeFile, shard: int, log_id: int) -> FirstEntry:
+def first_entry_of(node: NodeFile, shard: int, log_id: int) -> FirstEntry:
+    """What the log of a member begins with; `log_id` counts for a blank disk that joins."""
     if node.members:
         return FirstEntry(first_entry(node), first_timestamp_ns(node), log_id_of(node, shard))
     return FirstEntry(None, 0, log_id)

@@ -247,7 +247,11 @@ class Replica:
 
     def append_first_of_term(self) -> None:
         """Append the entry with which a new leader commits what its predecessors have left."""
-        self._append_control(ControlEntry(), self._next_timestamp_ns())
+        self.append_control(ControlEntry())
+
+    def append_control(self, control: ControlEntry) -> None:
+        """Append a control entry that changes nothing in the ledger."""
+        self._append_control(control, self._next_timestamp_ns())
 
     def append_configuration(self, configuration: Configuration) -> int:
         """Append a configuration of the group; returns its index."""

@@ -7,9 +7,10 @@ force already is answered as done.
 import argparse
 import asyncio
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bezant.cli.errors import CommandFailed
+from bezant.cli.errors import CommandFailed, InputWrong
 from bezant.cli.output import write_json, write_line, write_remark, write_table
 from bezant.cli.session import (
     DEFAULT_ADDRESS,
@@ -58,7 +59,21 @@ _RIGHT: Final = frozenset({"node", "term", "match", "lag", "history", "clock"})
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the arguments of `bezant members`."""
     parser = subparsers.add_parser("members", description="Show the nodes of a group, or change who they are.")
-    actions = parser.add_subparsers(dest="action", metavar="|".join(("status", *_ACTIONS)), required=True)
+    actions = parser.add_subparsers(dest="action", metavar="|".join(("status", *_ACTIONS, "recover")), required=True)
+    recover = actions.add_parser(
+        "recover",
+        description="When a majority of the voters is gone for ever: have the node of a data folder, which is stopped,"
+        " go on alone with what it has. What it never got is lost, acknowledged or not. The others must not come back"
+        " but on new data folders, by `bezant init --join`.",
+    )
+    recover.add_argument("--data", metavar="DIR", type=Path, required=True, help="the data folder of the node")
+    recover.add_argument(
+        "--node", metavar="N", type=positive_count, required=True, help="the number of the node, to be sure"
+    )
+    recover.add_argument(
+        "--i-accept-that-acknowledged-transfers-may-be-lost", dest="accepted", action="store_true", required=True
+    )
+    add_json_argument(recover)
     status = actions.add_parser("status", description="Show the nodes of a group, as its leader sees them.")
     _add_connect_arguments(status)
     for name, summary in _ACTIONS.items():
@@ -110,6 +125,8 @@ def _incarnation(text: str) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show or change."""
+    if arguments.action == "recover":
+        return _recover(arguments)
     if arguments.action == "status":
         return run_async(_status(arguments))
     return run_async(_change(arguments))
@@ -121,6 +138,27 @@ def _timeout_s(arguments: argparse.Namespace) -> float:
         return float(arguments.timeout_s)
     is_long = arguments.action in {"promote", "replace"} or getattr(arguments, "promote", False)
     return CATCH_UP_TIMEOUT_S if is_long else DEFAULT_TIMEOUT_S
+
+
+def _recover(arguments: argparse.Namespace) -> int:
+    from bezant.engine.going_alone import go_on_alone
+    from bezant.engine.node_file import read_node_file
+
+    node = read_node_file(arguments.data)
+    if node is None or node.node_id != arguments.node:
+        belongs = "no group" if node is None else f"node {node.node_id}"
+        raise InputWrong(f"{arguments.data} belongs to {belongs}, not to node {arguments.node}")
+    gone = go_on_alone(arguments.data, node)
+    write_remark(f"bezant: {gone.note}")
+    if arguments.json:
+        write_json(gone._asdict())
+        return 0
+    write_line(f"node {node.node_id} is the only voter, in term {gone.term}")
+    write_line(f"known to be committed: entries up to {gone.committed_index}; its log ends with {gone.last_index}")
+    others = [member for member in gone.members_before if member != node.node_id]
+    write_line(f"never start again on their disks: {', '.join(f'node {other}' for other in others)}")
+    write_line(f"start it: bezant serve --data {arguments.data}; then let new nodes join: bezant init --join")
+    return 0
 
 
 async def _status(arguments: argparse.Namespace) -> int:

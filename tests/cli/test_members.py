@@ -1,10 +1,12 @@
 """`bezant members` asks for what was typed, and tells what it was answered."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from bezant.cli import members as cli_members
+from bezant.cli.local_cluster import init_cluster
 from bezant.cli.main import main
 from bezant.cli.members import _HEADINGS
 from bezant.net.client import members
@@ -150,6 +152,28 @@ def test_a_disk_that_is_there_is_not_replaced(asked, monkeypatch, capsys) -> Non
     assert [operation for _, operation, _ in asked] == [Operation.MEMBERS]
 
 
+RECOVER = "members recover --i-accept-that-acknowledged-transfers-may-be-lost --node"
+
+
+def test_one_node_goes_on_alone_and_it_is_told_what_that_means(tmp_path: Path, capsys) -> None:
+    init_cluster(tmp_path, 3, 0)
+    assert main([*RECOVER.split(), "2", "--data", str(tmp_path / "node-2")]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[:3] == [
+        "node 2 is the only voter, in term 2",
+        "known to be committed: entries up to 1; its log ends with 1",
+        "never start again on their disks: node 1, node 3",
+    ]
+    assert "accepting that acknowledged transfers may be lost" in captured.err
+
+
+def test_it_has_to_be_the_node_that_is_meant(tmp_path: Path, capsys) -> None:
+    init_cluster(tmp_path, 3, 0)
+    assert main([*RECOVER.split(), "1", "--data", str(tmp_path / "node-2")]) != 0
+    assert "belongs to node 2, not to node 1" in capsys.readouterr().err
+    assert not (tmp_path / "node-2" / "shard-0000").exists()
+
+
 @pytest.mark.parametrize("error", [RequestTimedOut("no answer"), ConnectionFailed("nobody there")])
 def test_no_answer_is_not_told_as_a_refusal(monkeypatch, capsys, error: BezantError) -> None:
     async def fail(*_: object) -> bytes:
@@ -174,6 +198,7 @@ def test_no_answer_is_not_told_as_a_refusal(monkeypatch, capsys, error: BezantEr
         "add 4 --incarnation 1 --peer a --client a:2",
         "status --connect a:1,b",
         "promote 4 --incarnation 1",
+        "recover --data d --node 1",
     ],
 )
 def test_a_wrong_line_ends_with_usage(line: str, capsys) -> None:
