@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from bezant.cli.output import write_json, write_remark
 from bezant.cli.progress import Bar, progress
-from bezant.cli.session import add_json_argument, address, addresses
+from bezant.cli.session import add_json_argument, address, addresses, positive_seconds
 
 if TYPE_CHECKING:
     from bezant.perf.load.report import Report
@@ -30,6 +30,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
     _add_transfers(kinds)
     _add_sdk(kinds)
+    _add_failover(kinds)
 
 
 def _add_transfers(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -72,6 +73,44 @@ def _add_sdk(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     _add_common(parser)
 
 
+def _add_failover(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    summary = "the leader of a group of nodes is killed under load, again and again: how long is nobody answered"
+    parser = kinds.add_parser(
+        "failover",
+        help=summary,
+        description="Start a group of nodes, ask for transfers at a steady rate, and hit the leader again and again:"
+        " how long nobody is answered. Afterwards the logs of all nodes are held against every answer.",
+    )
+    _add_number(parser, "--trials", 30, "faults, one after the other")
+    parser.add_argument(
+        "--fault",
+        choices=("kill", "stop", "blackhole", "disk", "restart", "random"),
+        default="kill",
+        help="SIGKILL; SIGSTOP and SIGCONT; nothing reaches or leaves it; its disk stops; every node in turn is stopped"
+        " with SIGTERM and started; any of these to any node (default: %(default)s)",
+    )
+    _add_number(parser, "--replicas", 3, "nodes")
+    _add_number(parser, "--rate", 2000, "requests a second, of one transfer each")
+    _add_number(parser, "--clients", 4, "wallets, each with a connection of its own")
+    _add_number(parser, "--accounts", 1000, "accounts to move money between")
+    _add_seconds(parser, "--deadline", 5.0, "that a client waits for an answer")
+    _add_seconds(parser, "--fault-time", 2.0, "from the fault until the node may go on", dest="fault_s")
+    _add_seconds(parser, "--settle", 1.0, "of peace before each fault")
+    parser.add_argument("--minutes", metavar="M", type=float, help="instead of --trials: a fault every so often")
+    _add_seconds(parser, "--every", None, "with --minutes: between two faults, 60 unless given")
+    _add_number(parser, "--seed", 1, "of the random numbers")
+    parser.add_argument("--directory", metavar="DIR", type=Path, help="where the temporary folder goes")
+    add_json_argument(parser)
+
+
+def _add_seconds(
+    parser: argparse.ArgumentParser, name: str, default: float | None, meaning: str, dest: str | None = None
+) -> None:
+    words = f"seconds {meaning}" + (" (default: %(default)s)" if default is not None else "")
+    dest = dest or f"{name.removeprefix('--')}_s"
+    parser.add_argument(name, metavar="S", dest=dest, type=positive_seconds, default=default, help=words)
+
+
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed",
@@ -104,6 +143,11 @@ def _add_number(parser: argparse.ArgumentParser, name: str, default: int, meanin
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print the report, and fail if the books contradict the answers."""
+    if arguments.kind == "failover":
+        from bezant.cli.bench_failover import run_failover
+
+        with _stopping_on_sigterm():
+            return run_failover(arguments)
     settings = _settings(arguments)
     with _stopping_on_sigterm():
         # Earlier ids may take minutes, which nobody should wait for without a sign of life; it goes to stderr.
