@@ -1,4 +1,4 @@
-"""Claim: when a majority is gone for ever, one node can go on with what it has; it is recorded, and no other returns."""
+"""Claim: when a majority is gone for ever one node can go on with what it has; it is recorded, and no other returns."""
 
 from collections.abc import Iterator
 from pathlib import Path
