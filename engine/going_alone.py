@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from bezant.engine.log.vote import VoteFile
 from bezant.engine.node_file import NodeFile
-from bezant.engine.opening import first_entry_of, open_vote
+from bezant.engine.opening import check_group, first_entry_of, open_vote
 from bezant.engine.raft.hard_state import HardState
 from bezant.engine.replica import Replica, ReplicaSettings, open_replica, shard_directory
 from bezant.engine.skimming import split_span
@@ -39,10 +39,12 @@ def go_on_alone(data_directory: Path, node: NodeFile, settings: ReplicaSettings 
     Raises `UsageError` for a node that is none of the members or is alone already, `DataFolderInUse`, `CorruptLog`,
     `UnsupportedFormat`, `StorageError`.
     """
-    vote_file = open_vote(shard_directory(data_directory, 0), 0)
+    directory = shard_directory(data_directory, 0)
+    vote_file = open_vote(directory, 0)
     try:
-        replica = open_replica(data_directory, settings=settings, first=first_entry_of(node, 0, 0))
+        replica = open_replica(data_directory, settings=settings, first=first_entry_of(node, directory, 0))
         try:
+            check_group(replica, node)
             return _go_on_alone(replica, vote_file, node)
         finally:
             replica.close()

@@ -12,7 +12,7 @@ messages leave through `send`, and whoever drives the member calls `tick` every 
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -28,11 +28,11 @@ from bezant.engine.raft.membership import NOBODY, MembershipChange
 from bezant.engine.raft.roles import Role
 from bezant.engine.replica import TERM_FIRST, Executed, Replica
 from bezant.engine.skimming import skim, split_span
-from bezant.protocol.errors import BezantError, LedgerError, RemoteProtocolError
+from bezant.protocol.errors import BezantError, LedgerError, RemoteProtocolError, UsageError
 from bezant.protocol.messages import Configuration
 from bezant.protocol.messages import Member as MemberRecord
 from bezant.protocol.raft_messages import Append, RaftMessage
-from bezant.protocol.records import ENTRY_INDEX_FIRST, Records, Words
+from bezant.protocol.records import ENTRY_INDEX_FIRST, RULES_VERSION, Records, Words
 
 TICK_S: Final = 0.01
 """Seconds between two calls of `tick`; the times in `CoreSettings` are counted in these."""
@@ -221,6 +221,21 @@ class Member:
         self._require_leader()
         self._append_configuration(self.core.change_membership(change))
         return self.replica.log.last_index
+
+    def switch_rules(self, version: int, supported: Mapping[int, int]) -> int:
+        """Switch to later rules; `supported` has the latest that each of the others can execute, as far as is known.
+
+        Returns the index that is to be committed. Raises `UsageError` while a voter could not go on, `NotLeader`.
+        """
+        self._require_leader()
+        for node_id in sorted({*self.configuration.voters, *self.configuration.voters_outgoing}):
+            latest = RULES_VERSION if node_id == self.identity.node_id else supported.get(node_id, 0)
+            if latest < version:
+                known = f"executes rules up to {latest}" if latest else "has not said which rules it can execute"
+                raise UsageError(f"node {node_id} {known}: rules {version} are switched on when every voter can")
+        index = self.replica.switch_rules(version)
+        self.note_appended()
+        return index
 
     def transfer_leadership(self, node_id: int = 0) -> int:
         """Begin to hand over to a voter, or to the one that is best for it (0). Returns which.

@@ -170,9 +170,13 @@ def first_timestamp_ns(node: NodeFile) -> int:
     return _milliseconds(uuid.UUID(node.cluster_id)) * _NS_PER_MS
 
 
-def log_id_of(node: NodeFile, shard: int) -> int:
-    """The number of the log of a shard: 63 bits, above zero, different for groups that begin differently."""
-    material = uuid.UUID(node.cluster_id).bytes + shard.to_bytes(2, "little") + encode_message(first_entry(node))
+def log_id_of(node: NodeFile, shard: int, first_body: bytes | memoryview | None = None) -> int:
+    """The number of the log of a shard: 63 bits, above zero, different for groups that begin differently.
+
+    `first_body`: the body of the first entry of a log that is there. A later version would begin another one.
+    """
+    body = encode_message(first_entry(node)) if first_body is None else bytes(first_body)
+    material = uuid.UUID(node.cluster_id).bytes + shard.to_bytes(2, "little") + body
     return _positive(material, _LOG_ID_CONTEXT)
 
 

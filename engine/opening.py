@@ -17,8 +17,10 @@ from bezant.engine.log.vote import VoteFile, open_vote_file
 from bezant.engine.member import ALONE, Identity, Member
 from bezant.engine.node_file import NodeFile, first_entry, first_timestamp_ns, log_id_of
 from bezant.engine.raft.interface import Chance, CoreSettings
-from bezant.engine.replica import FirstEntry, ReplicaSettings, open_replica, shard_directory
-from bezant.protocol.errors import CorruptLog, UsageError
+from bezant.engine.replica import FirstEntry, Replica, ReplicaSettings, open_replica, shard_directory
+from bezant.engine.skimming import split_span
+from bezant.protocol.errors import CorruptLog, StorageError, UsageError
+from bezant.protocol.records import ENTRY_INDEX_FIRST
 
 REPAIR_ADVICE: Final = (
     "If the other nodes of its group are well, this one can get from them what it has lost: "
@@ -48,10 +50,9 @@ def open_member(
     if node is not None:
         identity = Identity(node.node_id, node.incarnation)
         directory = shard_directory(data_directory, shard)
-        is_blank = must_ask_for_group(data_directory, node, shard)
-        if is_blank and not log_id:
+        if must_ask_for_group(data_directory, node, shard) and not log_id:
             raise UsageError(f"node {node.node_id} joins a group, and was not told which log it has")
-        first = first_entry_of(node, shard, log_id if is_blank else 0)
+        first = first_entry_of(node, directory, shard, log_id)
         vote_file = open_vote(directory, shard)
     with ExitStack() as undoing:
         if vote_file is not None:
@@ -60,6 +61,8 @@ def open_member(
             data_directory, shard=shard, settings=settings, clock_ns=clock_ns, on_progress=on_progress, first=first
         )
         undoing.callback(replica.close)
+        if node is not None:
+            check_group(replica, node)
         member = Member(replica, vote_file, identity=identity, settings=core_settings, chance=chance or random.Random())
         undoing.pop_all()
     return member
@@ -84,8 +87,22 @@ def open_vote(directory: Directory, shard: int) -> VoteFile:
     return vote_file
 
 
-def first_entry_of(node: NodeFile, shard: int, log_id: int) -> FirstEntry:
-    """What the log of a member begins with; `log_id` counts for a blank disk that joins."""
+def first_entry_of(node: NodeFile, directory: Directory, shard: int, log_id: int = 0) -> FirstEntry:
+    """What the log of a member begins with; `log_id` is that of the group which a blank disk joins.
+
+    The number of a log that is there is not asked for: this may be a later version, which would begin another one.
+    """
+    is_there = bool(segment_numbers(directory))
     if node.members:
-        return FirstEntry(first_entry(node), first_timestamp_ns(node), log_id_of(node, shard))
-    return FirstEntry(None, 0, log_id)
+        log_id = log_id_of(node, shard)
+        return FirstEntry(first_entry(node), first_timestamp_ns(node), 0 if is_there else log_id)
+    return FirstEntry(None, 0, 0 if is_there else log_id)
+
+
+def check_group(replica: Replica, node: NodeFile) -> None:
+    """Raise `StorageError` if the log of a first member is not the one that its node file says."""
+    log = replica.log
+    if node.members:
+        (entry,) = split_span(log.read_encoded(ENTRY_INDEX_FIRST, ENTRY_INDEX_FIRST))
+        if log_id_of(node, replica.shard, entry.body) != log.log_id:
+            raise StorageError("the log in this folder is of another group than its node file says")

@@ -142,6 +142,11 @@ class GroupOperations:
         self._waiting.append(_Waiting(respond, change, member.term, index))
         self.on_step()
 
+    def switch_rules(self, version: int) -> int:
+        """Switch to later rules once every voter can execute them; see `Member.switch_rules`."""
+        hellos = [peer.hello for peer in self._peers()]
+        return self._member.switch_rules(version, {said.node_id: said.rules_version_max for said in hellos if said})
+
     def on_step(self) -> None:
         """Answer those whose change is done, or can no more be done here."""
         waiting, self._waiting = self._waiting, []

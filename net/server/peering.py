@@ -94,15 +94,19 @@ class Peering:
     async def hand_over(self) -> None:
         """Give the leadership to another member, if this node has it and another can take it within HAND_OVER_S_MAX."""
         member = self._member
-        if not member.is_leader or member.is_alone:
-            return
-        try:
-            member.transfer_leadership()
-        except UsageError:
-            return  # There is no other voter.
         until_s = self._loop.time() + HAND_OVER_S_MAX
-        while member.is_leader and self._loop.time() < until_s:
+        while member.is_leader and self._has_successor() and self._loop.time() < until_s:
+            if not member.is_handing_over:
+                try:
+                    member.transfer_leadership()
+                except UsageError:
+                    return  # There is no other voter that could lead.
             await asyncio.sleep(TICK_S)
+
+    def _has_successor(self) -> bool:
+        """Whether another voter is connected: the last node of a group that is stopped waits for nobody."""
+        voters = self._member.configuration.voters
+        return any(node_id != self._node_id and self.transport.is_up(node_id) for node_id in voters)
 
     async def stop(self) -> None:
         """Say and hear nothing more."""
