@@ -144,10 +144,10 @@ def _add_number(parser: argparse.ArgumentParser, name: str, default: int, meanin
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print the report, and fail if the books contradict the answers."""
     if arguments.kind == "failover":
-        from bezant.cli.bench_failover import run_failover
+        from bezant.cli.bench_failover import run_arguments
 
         with _stopping_on_sigterm():
-            return run_failover(arguments)
+            return run_arguments(arguments)
     settings = _settings(arguments)
     with _stopping_on_sigterm():
         # Earlier ids may take minutes, which nobody should wait for without a sign of life; it goes to stderr.

@@ -12,15 +12,22 @@ from bezant.cli.session import run_async
 
 if TYPE_CHECKING:
     from bezant.perf.failover.rig import FailoverReport
+    from bezant.perf.failover.settings import FailoverSettings
 
 
-def run_failover(arguments: argparse.Namespace) -> int:
-    """Run the trials, print the report, and fail if the logs contradict the answers; then the folder is kept."""
-    from bezant.perf.failover.rig import FailoverRig
-    from bezant.perf.failover.settings import FailoverSettings, check_settings
+def run_arguments(arguments: argparse.Namespace) -> int:
+    """Run what a command line asks for."""
+    from bezant.perf.failover.settings import FailoverSettings
 
     given = {name: value for name, value in vars(arguments).items() if name in FailoverSettings.__struct_fields__}
-    settings = FailoverSettings(**given)
+    return run_failover(FailoverSettings(**given), as_json=arguments.json)
+
+
+def run_failover(settings: "FailoverSettings", *, as_json: bool) -> int:
+    """Run the trials, print the report, and fail if the logs contradict the answers; then the folder is kept."""
+    from bezant.perf.failover.rig import FailoverRig
+    from bezant.perf.failover.settings import check_settings
+
     check_settings(settings)
     folder = Path(tempfile.mkdtemp(prefix="bezant-failover-", dir=settings.directory))
     keep = False
@@ -31,7 +38,7 @@ def run_failover(arguments: argparse.Namespace) -> int:
     finally:
         if not keep:
             shutil.rmtree(folder)
-    return tell_failover(report, as_json=arguments.json)
+    return tell_failover(report, as_json=as_json)
 
 
 def tell_failover(report: "FailoverReport", *, as_json: bool) -> int:

@@ -167,10 +167,16 @@ class LocalCluster:
     async def __aexit__(self, *_: object) -> None:
         self.end()
 
-    async def start(self) -> None:
-        """Start all nodes and return when they listen. Raises `ProcessFailed` if one does not."""
+    async def start(self, *, one_first: bool = False) -> None:
+        """Start all nodes and return when they listen. Raises `ProcessFailed` if one does not.
+
+        With `one_first` the others are started when the first listens, and find the kernels that it has compiled.
+        """
         for node in self.nodes.values():
             node.start()
+            if one_first:
+                await node.ready()
+                one_first = False
         for number, node in self.nodes.items():
             await node.ready()
             data = node_folder(self._folder, number)

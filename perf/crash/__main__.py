@@ -5,20 +5,29 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
+from bezant.cli.bench_failover import run_failover
 from bezant.cli.errors import STATUS_FAILED, describe
 from bezant.cli.output import write_json, write_line, write_remark
 from bezant.cli.progress import progress
 from bezant.cli.session import add_json_argument, positive_count, run_async
 from bezant.perf.crash.rig import Rig, RigSettings, Summary
+from bezant.perf.failover.settings import FailoverSettings
 from bezant.protocol.errors import BezantError
+
+FAULT_S_MAX: Final = 2.0
+"""Seconds that a node of a group is away, at most, before it may go on; some less than an election, some more."""
+SETTLE_S: Final = 0.2
 
 
 def main() -> int:
     """Run one command line and return its exit status."""
     arguments = _parse()
+    if arguments.replicas > 1:
+        return _hit_groups(arguments)
     directory = Path(tempfile.mkdtemp(prefix="bezant-crash-", dir=arguments.directory))
     settings = RigSettings(directory=directory, kills=arguments.kills, seed=arguments.seed)
     try:
@@ -37,6 +46,24 @@ def main() -> int:
     return 0 if summary.ok else STATUS_FAILED
 
 
+def _hit_groups(arguments: argparse.Namespace) -> int:
+    """Hit the nodes of a group instead: any of them, in any way, several at once or all."""
+    settings = FailoverSettings(
+        trials=arguments.kills,
+        fault="random",
+        replicas=arguments.replicas,
+        fault_s=FAULT_S_MAX,
+        settle_s=SETTLE_S,
+        seed=arguments.seed,
+        directory=arguments.directory,
+    )
+    try:
+        return run_failover(settings, as_json=arguments.json)
+    except BezantError as error:
+        write_remark(f"the rig failed with seed {settings.seed}: {describe(error)}")
+        return STATUS_FAILED
+
+
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bezant.perf.crash",
@@ -45,6 +72,9 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--kills", metavar="N", type=positive_count, default=30, help="default: %(default)s")
     parser.add_argument("--seed", metavar="S", type=positive_count, default=1, help="default: %(default)s")
+    parser.add_argument(
+        "--replicas", metavar="N", type=positive_count, default=1, help="nodes of a group (default: %(default)s)"
+    )
     parser.add_argument("--directory", metavar="DIR", type=Path, help="where the data goes (default: the system's)")
     add_json_argument(parser)
     return parser.parse_args()

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from bezant.cli.local_cluster import HOST, LocalCluster, init_cluster, node_files, node_folder, warm_kernels_once
+from bezant.cli.local_cluster import HOST, LocalCluster, init_cluster, node_files, node_folder
 from bezant.cli.node_process import NODE_COMMAND, NodeProcess, ProcessFailed
 from bezant.engine.node_file import new_cluster_id, new_group_node, write_node_file
 from bezant.net.client.members import ask_node
@@ -39,6 +39,7 @@ class Target:
     def __init__(self, folder: Path, count: int, fault: FaultName, arguments: Sequence[str] = ()) -> None:
         self._folder = folder
         self._network = Network() if fault in NETWORKED else None
+        self._isolated: frozenset[int] = frozenset()
         self._fronts: list[tuple[int, socket.socket, str, bool]] = []
         if self._network is None:
             init_cluster(folder, count, 0)
@@ -80,12 +81,11 @@ class Target:
 
     async def start(self) -> int:
         """Start all nodes; returns the leader's id. Raises `ProcessFailed`."""
-        warm_kernels_once()
         if self._network is not None:
             for number, bound, backend, for_peers in self._fronts:
                 host, _, port = backend.rpartition(":")
                 await self._network.add(number, bound, (host, int(port)), for_peers=for_peers)
-        await self.cluster.start()
+        await self.cluster.start(one_first=True)
         return (await self.await_level()).leader
 
     async def stop(self) -> None:
@@ -143,7 +143,7 @@ class Target:
         elif fault == "stop":
             process.pause()
         elif fault == "blackhole":
-            self._required_network.cut(self._cables_of(node))
+            self._isolate(self._isolated | {node})
         elif fault == "disk":
             stalled_file(self.data(node)).touch()
         else:
@@ -159,15 +159,16 @@ class Target:
         elif fault == "stop":
             process.resume()
         elif fault == "blackhole":
-            self._required_network.heal()
+            self._isolate(self._isolated - {node})
         else:
             stalled_file(self.data(node)).unlink()
 
-    @property
-    def _required_network(self) -> Network:
+    def _isolate(self, nodes: frozenset[int]) -> None:
+        """Cut these nodes off from everybody, and nobody else."""
         if self._network is None:
             raise ProcessFailed("this group has no cables that can be cut")
-        return self._network
+        self._isolated = nodes
+        self._network.cut(cable for node in nodes for cable in self._cables_of(node))
 
     def _cables_of(self, node: int) -> list[Cable]:
         return [frozenset((node, other)) for other in (CLIENTS, *self.nodes) if other != node]

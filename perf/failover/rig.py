@@ -10,12 +10,13 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 import bezant
 from bezant.cli.node_process import ProcessFailed
+from bezant.engine.verify import verify
 from bezant.perf.crash.faults import FaultKind, Faults
 from bezant.perf.failover.book import Book
 from bezant.perf.failover.check import Checked, check
@@ -31,19 +32,30 @@ from bezant.perf.failover.outage import (
 )
 from bezant.perf.failover.settings import FailoverSettings, FaultName, check_settings
 from bezant.perf.load.books import CURRENCY
-from bezant.perf.load.replicas import verify_folder
+from bezant.protocol.errors import BezantError
 
 OPENING_TIMEOUT_S: Final = 60.0
 OPENINGS_AT_ONCE: Final = 500
 RANDOM_FAULTS: Final[tuple[FaultName, ...]] = ("kill", "stop", "blackhole", "disk", "restart")
-RANDOM_LEADER_SHARE: Final = 0.6
+LEADER_SHARE: Final = 0.6
 """Of random faults: those that hit the leader."""
+TWO_SHARE: Final = 0.2
+"""Of random faults: those that hit a second node at once, so that there is no majority until they are over."""
+ALL_KILLED_SHARE: Final = 0.1
+"""Of random faults: those that kill all nodes at once."""
 ARRIVE_S: Final = 0.05
 """What is answered so soon after a trial belongs to it."""
 
 
+class Hit(NamedTuple):
+    """A fault at a node."""
+
+    fault: FaultName
+    node: int
+
+
 class Trial(msgspec.Struct, kw_only=True):
-    """One fault. Times in ms after it began; what was not seen is None.
+    """One fault, or several at once. Times in ms after the first began; what was not seen is None.
 
     ``outage_ms``: the longest time between two answers; ``first_answer_ms``: until something was answered that was
     asked after the fault; ``healed_ms`` and ``level_ms``: until the node was let go on, and all nodes were level;
@@ -51,8 +63,8 @@ class Trial(msgspec.Struct, kw_only=True):
     """
 
     number: int
-    fault: FaultName
-    node: int
+    fault: str
+    nodes: list[int]
     was_leader: bool
     begin_ns: int = 0
     end_ns: int = 0
@@ -114,12 +126,18 @@ class FailoverRig:
     """See the module; `run` is the whole of it."""
 
     def __init__(
-        self, settings: FailoverSettings, folder: Path, on_progress: Callable[[int], None] = lambda _done: None
+        self,
+        settings: FailoverSettings,
+        folder: Path,
+        on_progress: Callable[[int], None] = lambda _done: None,
+        before_check: Callable[[Book, dict[int, Path]], None] = lambda _book, _folders: None,
     ) -> None:
+        """`before_check` gets the book and the folders, by node id, of the nodes when they have stopped."""
         check_settings(settings)
         self._settings = settings
         self._folder = folder
         self._on_progress = on_progress
+        self._before_check = before_check
         self._random = random.Random(settings.seed)
         self._book = Book(settings.accounts, settings.seed)
         self._faults = Faults()
@@ -185,42 +203,58 @@ class FailoverRig:
                 due_s = started_s + (settings.every_s or 60.0) * number
                 await asyncio.sleep(max(0.0, due_s - settings.fault_s - time.monotonic()))
             status = await target.leader_status() or status
-            for fault, node in self._choose(target, number, status.leader):
-                await self._run_trial(target, number, fault, node, node == status.leader)
+            for hits in self._choose(target, status.leader):
+                await self._run_trial(target, number, hits, status.leader)
             self._on_progress(1)
         await target.await_level()
         await asyncio.sleep(settings.settle_s)
 
-    def _choose(self, target: Target, number: int, leader: int) -> list[tuple[FaultName, int]]:
-        """What is done in a trial, one after the other; a rolling restart is one of every node."""
-        fault = self._settings.fault
+    def _choose(self, target: Target, leader: int) -> list[list[Hit]]:
+        """What is done in a trial: lists of hits, one after the other; a rolling restart has one for each node."""
+        fault, chance = self._settings.fault, self._random
         if fault == "restart":
-            return [(fault, node) for node in target.nodes]
+            return [[Hit(fault, node)] for node in target.nodes]
         if fault != "random":
-            return [(fault, leader)]
+            return [[Hit(fault, leader)]]
+        if chance.random() < ALL_KILLED_SHARE:
+            return [[Hit("kill", node) for node in target.nodes]]
         others = [node for node in target.nodes if node != leader]
-        is_leader = self._random.random() < RANDOM_LEADER_SHARE
-        return [(self._random.choice(RANDOM_FAULTS), leader if is_leader else self._random.choice(others))]
+        chosen = [leader if chance.random() < LEADER_SHARE else chance.choice(others)]
+        if chance.random() < TWO_SHARE:
+            chosen.append(chance.choice([node for node in target.nodes if node not in chosen]))
+        return [[Hit(chance.choice(RANDOM_FAULTS), node) for node in chosen]]
 
-    async def _run_trial(self, target: Target, number: int, fault: FaultName, node: int, was_leader: bool) -> None:
-        settings = self._settings
-        trial = Trial(number=number, fault=fault, node=node, was_leader=was_leader, begin_ns=time.monotonic_ns())
+    async def _run_trial(self, target: Target, number: int, hits: list[Hit], leader: int) -> None:
+        trial = Trial(
+            number=number,
+            fault="+".join(hit.fault for hit in hits),
+            nodes=[hit.node for hit in hits],
+            was_leader=any(hit.node == leader for hit in hits),
+            begin_ns=time.monotonic_ns(),
+        )
         self._trials.append(trial)
-        await target.inflict(fault, node)
-        if fault != "restart":
-            await asyncio.sleep(settings.fault_s * (self._random.random() if settings.fault == "random" else 1))
-        await target.heal(fault, node)
+        for hit in hits:
+            await target.inflict(hit.fault, hit.node)
+        if trial.fault != "restart":
+            await asyncio.sleep(self._settings.fault_s * (self._random.random() if self._is_random else 1))
+        for hit in hits:
+            await target.heal(hit.fault, hit.node)
         trial.healed_ms = _since_ms(trial.begin_ns)
         await target.await_level()
         trial.level_ms = _since_ms(trial.begin_ns)
         await asyncio.sleep(ARRIVE_S)
         trial.end_ns = time.monotonic_ns()
 
+    @property
+    def _is_random(self) -> bool:
+        return self._settings.fault == "random"
+
     # ---- what came of it ----
 
     def _report(self, target: Target, load: OpenLoad) -> FailoverReport:
         settings, book = self._settings, self._book
         folders = {node: target.data(node) for node in target.nodes}
+        self._before_check(book, folders)
         history = read_history(folders, self._faults)
         checked = check(book, history, self._faults)
         digest = self._compare_states(folders)
@@ -269,15 +303,15 @@ class FailoverRig:
         reports = {}
         for node, folder in folders.items():
             try:
-                reports[node] = verify_folder(folder)
-            except ProcessFailed as error:
-                self._faults.add(FaultKind.REFUSED, str(error))
+                reports[node] = verify(folder)
+            except BezantError as error:
+                self._faults.add(FaultKind.REFUSED, f"{folder} does not verify: {error}")
         for name in ("entries", "chain_hash", "state_digest", "log_id"):
-            if len({found[name] for found in reports.values()}) > 1:
-                told = {node: found[name] for node, found in reports.items()}
+            if len({getattr(found, name) for found in reports.values()}) > 1:
+                told = {node: getattr(found, name) for node, found in reports.items()}
                 self._faults.add(FaultKind.CHANGED, f"the nodes stopped level, and {name} differs: {told}")
                 return ""
-        return str(next(iter(reports.values()))["state_digest"]) if len(reports) == len(folders) else ""
+        return next(iter(reports.values())).state_digest if len(reports) == len(folders) else ""
 
     def _measure_trials(self) -> None:
         answers = self._book.answers

@@ -1,18 +1,16 @@
 """A group of nodes on this machine for a load: started, loaded at its leader, compared when it has stopped."""
 
 import asyncio
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from bezant.cli.local_cluster import LocalCluster, init_cluster, node_folder, warm_kernels_once
+from bezant.cli.local_cluster import LocalCluster, init_cluster, node_folder
 from bezant.cli.node_process import LISTEN_ANYWHERE, NODE_COMMAND, NodeProcess, ProcessFailed
 from bezant.cli.session import run_async
+from bezant.engine.verify import VerifyReport, verify
 from bezant.net.client.connection import TcpChannel
 from bezant.net.client.members import read_members
 from bezant.perf.load.plan import LoadOutcome
@@ -27,7 +25,6 @@ LEVEL_POLL_S: Final = 0.05
 STATUS_TIMEOUT_S: Final = 1.0
 REPLICA_EVENTS_MAX: Final = 20_000_000
 """Events of a history that is executed again on every replica; that of more would take minutes."""
-VERIFY_TIMEOUT_S: Final = 600.0
 
 
 async def find_leader(addresses: str) -> str:
@@ -65,16 +62,6 @@ async def await_level(
     raise ProcessFailed(f"the members were not level within {timeout_s:g} s: {told}")
 
 
-def verify_folder(data: Path) -> dict[str, Any]:
-    """Run `bezant verify` on the folder of a node that has stopped; its report. Raises `ProcessFailed`."""
-    command = (sys.executable, "-m", "bezant", "verify", "--data", str(data), "--json")
-    done = subprocess.run(command, capture_output=True, timeout=VERIFY_TIMEOUT_S, check=False)
-    if done.returncode != 0:
-        raise ProcessFailed(f"{data} does not verify: {done.stderr.decode(errors='replace').strip()}")
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
-
-
 class LocalReplicas:
     """See the module. A context manager that leaves nothing running; ``nodes`` are the processes by node id."""
 
@@ -85,8 +72,6 @@ class LocalReplicas:
         self._leader = 0
 
     def __enter__(self) -> Self:
-        # Nodes that start together would each compile the kernels.
-        warm_kernels_once()
         try:
             run_async(self._start())
         except BaseException:
@@ -95,7 +80,7 @@ class LocalReplicas:
         return self
 
     async def _start(self) -> None:
-        await self._cluster.start()
+        await self._cluster.start(one_first=True)
         self._leader = (await self._cluster.await_leader()).leader
 
     def __exit__(
@@ -129,17 +114,17 @@ class LocalReplicas:
         return "; ".join(ended) or f"the nodes run; node {self._leader} led at first, and perhaps does no more"
 
     def compare(self, outcome: LoadOutcome) -> list[ReplicaReport]:
-        """Have the followers take all there is, stop the nodes, and say what each ended with."""
+        """Have the followers take all there is, stop the nodes, say what each ended with. Raises as `verify` does."""
         run_async(self._settle())
-        found: dict[int, dict[str, Any]] = {}
+        found: dict[int, VerifyReport] = {}
         if outcome.statistics_after.durable_sequence <= REPLICA_EVENTS_MAX:
-            found = {number: verify_folder(node_folder(self._folder, number)) for number in self.nodes}
+            found = {number: verify(node_folder(self._folder, number)) for number in self.nodes}
         return [
             ReplicaReport(
                 node=number,
                 leader=number == self._leader,
                 cpu_s=None if cpu_s is None else round(cpu_s, 3),
-                **{name: found[number][name] for name in ("entries", "chain_hash", "state_digest") if found},
+                **{name: getattr(found[number], name) for name in ("entries", "chain_hash", "state_digest") if found},
             )
             for number, cpu_s in zip(self.nodes, outcome.replica_cpu_seconds, strict=True)
         ]
