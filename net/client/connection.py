@@ -96,7 +96,8 @@ class TcpChannel:
         self._is_searching = True
         self._silence = Silence()
         self._failure: BezantError | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_s = 0.0  # not asked of the handle: what uvloop gives for something due already has no time
         self._tick: asyncio.TimerHandle | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._probe: asyncio.Task[None] | None = None
@@ -394,10 +395,11 @@ class TcpChannel:
     def _arm_timer(self, deadline_s: float) -> None:
         """Have one timer for the earliest deadline."""
         if self._timer is not None:
-            if self._timer.when() <= deadline_s + _DEADLINE_GRAIN_S:
+            if self._timer_s <= deadline_s + _DEADLINE_GRAIN_S:
                 return
             self._timer.cancel()
-        self._timer = self._loop.call_at(deadline_s + _DEADLINE_GRAIN_S, self._on_timer)
+        self._timer_s = deadline_s + _DEADLINE_GRAIN_S
+        self._timer = self._loop.call_at(self._timer_s, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None

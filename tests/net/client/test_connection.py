@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 
 import msgspec
@@ -361,6 +362,31 @@ async def test_a_late_answer_is_dropped_and_the_connection_goes_on(server: Scrip
     assert await channel.request(Operation.PING, b"on") == b"on"
     assert channel.bytes_in_flight == 0
     assert len(server.peers) == 1
+
+
+async def test_a_deadline_that_passes_while_others_are_ended_disturbs_nobody(
+    server: ScriptedServer, channel: TcpChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With thousands of requests that takes a while; uvloop gives a handle without a time for what is due already."""
+    server.handlers[COMMANDS] = say_nothing
+    expire = channel._pipeline.expire
+
+    def expire_slowly(now_s: float) -> float | None:
+        next_s = expire(now_s)
+        time.sleep(0.1)
+        return next_s
+
+    async def submit_then_ask() -> None:
+        with pytest.raises(OutcomeUnknown):
+            await channel.submit(numbered(1), 0.05)
+        assert await channel.request(Operation.PING, b"there?") == b"there?"
+
+    monkeypatch.setattr(channel._pipeline, "expire", expire_slowly)
+    asking = asyncio.create_task(submit_then_ask())
+    await asyncio.sleep(0)
+    with pytest.raises(OutcomeUnknown):
+        await channel.submit(numbered(1, 2), 0.1)
+    await asking
 
 
 async def test_earlier_deadlines_do_not_wait_for_later_ones(server: ScriptedServer, channel: TcpChannel) -> None:
