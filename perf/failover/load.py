@@ -38,14 +38,15 @@ class OpenLoad:
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_flight_max = max(int(IN_FLIGHT_FACTOR * rate * deadline_s), 1)
         self._stopping = False
+        self._failure: BaseException | None = None
         self.not_made = 0
         self.late_ms_max = 0.0
         self.errors: Counter[str] = Counter()
 
     async def run(self) -> None:
-        """Ask until stopped, then wait for the answers. Raises what a request fails with that is no error of ours."""
+        """Ask until stopped, then wait for the answers. Raises what a request failed with that is no error of ours."""
         started_s, asked = time.monotonic(), 0
-        while not self._stopping:
+        while not self._stopping and self._failure is None:
             due = int((time.monotonic() - started_s) * self._rate) - asked
             for _ in range(due):
                 self._ask()
@@ -56,6 +57,8 @@ class OpenLoad:
         async with asyncio.timeout(self._deadline_s + DRAIN_S):
             while self._tasks:
                 await asyncio.wait(self._tasks)
+        if self._failure is not None:
+            raise self._failure
 
     def stop(self) -> None:
         """Ask for nothing more."""
@@ -68,7 +71,12 @@ class OpenLoad:
         row = self._book.begin(time.monotonic_ns())
         task = asyncio.create_task(self._transfer(row))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._on_done)
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            self._failure = self._failure or failure
 
     async def _transfer(self, row: int) -> None:
         book = self._book
