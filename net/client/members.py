@@ -86,17 +86,22 @@ def _refusal(body: memoryview) -> BezantError:
 
 
 async def read_members(addresses: Sequence[str], timeout_s: float) -> MembersStatus:
-    """How the group is, as its leader sees it or, if that does not answer, the first of these nodes that does.
+    """How the group is, as its leader sees it or, if that does not answer, the first of these nodes that knows of one.
 
-    Raises what the last one failed with if none answers.
+    If none knows of a leader, it is as the first sees it that answers. Raises what the last one failed with if none
+    does.
     """
     failure: BezantError = ConnectionFailed("no address was given")
+    leaderless: MembersStatus | None = None
     each_s = min(timeout_s, NODE_TIMEOUT_S) if len(addresses) > 1 else timeout_s
     for address in addresses:
         try:
             status = await _read_status(address, each_s)
         except (ConnectionFailed, RequestRefused) as error:
             failure = error
+            continue
+        if status.leader == 0:
+            leaderless = leaderless or status  # It may be cut off, or not belong to the group any more.
             continue
         leader = next((other.client_address for other in status.members if other.node_id == status.leader), "")
         if status.leader != status.node_id and leader:
@@ -105,6 +110,8 @@ async def read_members(addresses: Sequence[str], timeout_s: float) -> MembersSta
             except (ConnectionFailed, RequestRefused):
                 return status
         return status
+    if leaderless is not None:
+        return leaderless
     raise failure
 
 

@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple
 
 from bezant.engine.member import Member
 from bezant.engine.node_file import added_member, remark_on_voters
-from bezant.engine.raft.interface import NotLeader
+from bezant.engine.raft.interface import NotLeader, NotYet
 from bezant.engine.raft.membership import MembershipChange, is_joint, is_voter
 from bezant.engine.raft.roles import Role
 from bezant.net.peers.transport import PeerStatus
@@ -92,9 +92,20 @@ class GroupOperations:
                 commit_index=core.commit_index,
                 members=members,
                 joint=is_joint(core.configuration),
-                problem="this disk has lost entries, and votes again when it has caught up" if core.barred else "",
+                problem=self._problem(),
             )
         )
+
+    def _problem(self) -> str:
+        """Why this node does not vote, or should not be there; "" if it is as it should be."""
+        members = self._member.configuration.members
+        if members and all(record.node_id != self._member.identity.node_id for record in members):
+            return "this node is no member of its group any more: stop it"
+        if not self._member.core.is_barred:
+            return ""
+        if self._member.is_blank:
+            return "this disk is blank: it votes when all first members are up and blank, or when it has caught up"
+        return "this disk has lost entries, or never had them: it votes when it has caught up"
 
     def tell_member(self, body: bytes) -> bytes:
         """The body of the reply to JOIN. Raises `RemoteProtocolError`, and `UsageError` to who is no member."""
@@ -165,7 +176,7 @@ class GroupOperations:
             if member.is_leader and not is_done:
                 if member.is_handing_over:
                     return None
-                return UsageError(f"node {item.change.node_id} has not taken over within an election's time")
+                return NotYet(f"node {item.change.node_id} has not taken over within an election's time")
             if member.leader_id == 0:
                 return None
         elif not member.is_leader or member.term != item.term:

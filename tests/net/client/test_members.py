@@ -176,6 +176,15 @@ async def test_a_group_without_leader_answers_too(start: MakeNode) -> None:
     assert (await read_members([node.address], LONG_S)).leader == 0
 
 
+async def test_a_node_that_knows_of_no_leader_does_not_speak_for_those_that_do(start: MakeNode) -> None:
+    """It may have been put out of the group."""
+    outside, leader = await start(), await start()
+    outside.replies = [encode_message(status(3, 0, [leader.address]))]
+    leader.replies = [encode_message(status(1, 1, [leader.address]))]
+    assert (await read_members([outside.address, leader.address], LONG_S)).node_id == 1
+    assert (await read_members([outside.address, "127.0.0.1:1"], LONG_S)).node_id == 3
+
+
 async def test_a_silent_node_does_not_use_up_the_time_of_the_others(start: MakeNode, monkeypatch) -> None:
     monkeypatch.setattr(members, "NODE_TIMEOUT_S", 0.05)
     silent, node = await start(b""), await start()
@@ -205,6 +214,15 @@ async def test_a_change_is_asked_again_until_somebody_leads(start: MakeNode, mon
     node = await start(refusal(code), None, refusal(code), encode_message(CHANGED))
     assert await change_members(["127.0.0.1:1", node.address], CHANGE, LONG_S) == CHANGED
     assert len(node.asked) == 4
+
+
+async def test_what_cannot_be_done_yet_is_told_when_the_time_is_over(start: MakeNode, monkeypatch) -> None:
+    monkeypatch.setattr(members, "ROUND_PAUSE_S", 0.001)
+    leader = await start(refusal(FrameError.OVERLOADED))
+    follower = await start(refusal(FrameError.NOT_LEADER, leader.address))
+    with pytest.raises(RequestRefused, match="overloaded"):
+        await change_members([leader.address, follower.address], CHANGE, 0.2)
+    assert len(leader.asked) > 1
 
 
 async def test_nodes_that_name_each_other_are_asked_until_the_time_is_over(start: MakeNode, monkeypatch) -> None:

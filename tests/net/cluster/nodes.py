@@ -2,18 +2,24 @@
 
 import asyncio
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import bezant
-from bezant.cli.node_process import NodeProcess
+from bezant.cli.node_process import NODE_COMMAND, NodeProcess
 from bezant.engine.node_file import joining_node, new_cluster_id, new_group_node, write_node_file
 from bezant.net.client.members import change_members, read_members
 from bezant.protocol.errors import BezantError
 from bezant.protocol.messages import ChangeMembers, MembersChanged, MembersStatus, MemberStatus
 
+SERVE = """
+import sys
+from bezant.cli.main import main
+sys.exit(main())
+"""
 WAIT_S = 20.0
 LEADER_S = 1.0
 """Seconds that a group may take to have a leader once all its nodes are up."""
@@ -52,8 +58,8 @@ class Nodes:
         peer, client = self.places.setdefault(number, (free_address(), free_address()))
         write_node_file(self.data(number), joining_node(number, others, peer_address=peer, client_address=client))
 
-    def start(self, *numbers: int, arguments: tuple[str, ...] = ()) -> None:
-        """Start these nodes, or all first members."""
+    def start(self, *numbers: int, arguments: tuple[str, ...] = (), program: str = "") -> None:
+        """Start these nodes, or all first members; `program` is what a changed Bezant does first."""
         for number in numbers or self.places:
             node = NodeProcess(
                 self.data(number),
@@ -61,6 +67,7 @@ class Nodes:
                 listen=None,
                 name=f"node {number}",
                 arguments=("--segment-size-mib", "8", *arguments),
+                command=(sys.executable, "-c", program + SERVE, "serve") if program else NODE_COMMAND,
             )
             self._closing.callback(node.end)
             self.running[number] = node
@@ -114,8 +121,29 @@ class Nodes:
     def connect(self, timeout_s: float = 5.0) -> "bezant.Connecting":
         return bezant.connect(",".join(self.places[number][1] for number in self.running), timeout_s=timeout_s)
 
+    async def run_to_the_end(self, number: int) -> int:
+        """Start a node that does not get so far as to listen; returns its exit status."""
+        self.start(number)
+        node = self.running.pop(number)
+        deadline_s = time.monotonic() + WAIT_S
+        while not node.ended:
+            assert time.monotonic() < deadline_s
+            await asyncio.sleep(0.02)
+        return int(node.status or 0)
+
     def close(self) -> None:
         self._closing.close()
+
+
+async def open_books(wallet: "bezant.Wallet") -> None:
+    """Two accounts that `move` moves money between."""
+    await wallet.open_account("wallet:ann", "EUR", limit=bezant.UNLIMITED)
+    await wallet.open_account("wallet:bob", "EUR")
+
+
+async def move(wallet: "bezant.Wallet") -> None:
+    """A transfer that must be committed."""
+    assert (await wallet.transfer("wallet:ann", "wallet:bob", "1.00", "EUR")).committed
 
 
 def member_of(status: MembersStatus, number: int) -> MemberStatus | None:

@@ -3,9 +3,12 @@
 import shutil
 import time
 
-import bezant
+import pytest
 
-from .nodes import LEADER_S, Nodes, member_of
+from bezant.engine.node_file import read_node_file
+from bezant.protocol.errors import RequestRefused
+
+from .nodes import LEADER_S, Nodes, member_of, move, open_books
 
 
 async def test_a_node_joins_and_a_wiped_voter_comes_back(nodes: Nodes) -> None:
@@ -16,11 +19,19 @@ async def test_a_node_joins_and_a_wiped_voter_comes_back(nodes: Nodes) -> None:
     await nodes.leader()
     assert time.monotonic() - started_s < LEADER_S
     async with nodes.connect() as wallet:
-        await wallet.open_account("wallet:ann", "EUR", limit=bezant.UNLIMITED)
-        await wallet.open_account("wallet:bob", "EUR")
-        assert (await wallet.transfer("wallet:ann", "wallet:bob", "1.00", "EUR")).committed
+        await open_books(wallet)
+        await move(wallet)
 
         nodes.init_joining(4)
+        file = read_node_file(nodes.data(4))
+        assert file is not None
+        peer, client = nodes.places[4]
+        await nodes.change("add", 4, incarnation=file.incarnation, peer_address=peer, client_address=client)
+        asked_s = time.monotonic()
+        with pytest.raises(RequestRefused, match="has not caught up"):
+            await nodes.change("promote", 4, timeout_s=1.0)
+        assert time.monotonic() - asked_s < 2.0
+
         nodes.start(4)
         await nodes.ready(4)
         status = await nodes.await_status(
@@ -29,15 +40,24 @@ async def test_a_node_joins_and_a_wiped_voter_comes_back(nodes: Nodes) -> None:
         joined = member_of(status, 4)
         assert joined is not None
         assert joined.voting == "learner"
-        await nodes.change("promote", 4)
+
+        promoted = await nodes.change("promote", 4)
+        assert promoted.remark.startswith("4 voters survive the loss of 1, no more than 3 would")
+        assert (await nodes.change("promote", 4)).index == 0
 
         victim = next(number for number in (1, 2, 3) if number != status.leader)
         nodes.kill(victim)
         shutil.rmtree(nodes.data(victim))
         nodes.init_joining(victim)
         nodes.start(victim)
-        await nodes.await_log(victim, f"waits to be let into its group: member {victim} has another")
+        await nodes.await_log(victim, f"waits to be let into its group: member {victim} has another disk")
         await nodes.change("remove", victim)
         await nodes.ready(victim)
         await nodes.change("promote", victim)
-        assert (await wallet.transfer("wallet:ann", "wallet:bob", "1.00", "EUR")).committed
+
+        await nodes.change("remove", status.leader)
+        await nodes.leader()
+        await move(wallet)
+        status = await nodes.await_status(lambda seen: seen.leader not in {0, status.leader})
+        assert member_of(status, victim) is not None
+        assert len(status.members) == 3
