@@ -32,6 +32,7 @@ class MemberGroup:
         self.nodes: dict[int, NodeFile] = {node: new_group_node(cluster_id, node, addresses) for node in addresses}
         self.on_the_way: deque[tuple[RaftMessage, bytes]] = deque()
         self.cut_off: set[int] = set()
+        self.deaf: set[int] = set()
         self._folder = folder
         self._settings = settings
         self._clock = clock
@@ -98,7 +99,7 @@ class MemberGroup:
             return False
         message, payload = self.on_the_way.popleft()
         receiver = self.members.get(message.receiver)
-        if receiver is None or {message.sender, message.receiver} & self.cut_off:
+        if receiver is None or {message.sender, message.receiver} & self.cut_off or message.receiver in self.deaf:
             return True
         try:
             receiver.receive(message, memoryview(payload))

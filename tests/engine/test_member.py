@@ -361,3 +361,19 @@ def test_entries_sent_at_once_find_room_in_one_segment(tmp_path: Path, small: Re
     assert member.replica.log.has_room(append_bytes_max)
     assert append_bytes_max >= small.segment_size // 2
     member.close()
+
+
+def test_a_member_that_hears_nothing_and_is_heard_disrupts_nobody(led: MemberGroup) -> None:
+    """It asks for votes again and again; those who hear their leader do not listen."""
+    term = led.leader.term
+    led.deaf = {3}
+    for _ in range(200):
+        led.run(1)
+        assert led.members[1].is_leader
+    led.execute(transfers("ann", "bob", 1))
+    led.run(10)
+    assert led.leader.committed_index == led.leader.replica.log.last_index
+    led.deaf = set()
+    led.run(20)
+    assert (led.leader.identity.node_id, led.leader.term) == (1, term)
+    assert len(positions(led)) == 1
