@@ -21,6 +21,7 @@ from bezant.engine.examining_walk import ExaminingWalk, Sequel, Stop, holds_data
 from bezant.engine.log.control import CONTROL_NAME, ControlFile, Watermark
 from bezant.engine.log.entry import Entry, public_log_id
 from bezant.engine.log.log import FREE_SPACE_FLOOR_DEFAULT
+from bezant.engine.log.repairing import KIND as SET_ASIDE_KIND
 from bezant.engine.log.segment import (
     Segment,
     SegmentHeader,
@@ -45,12 +46,13 @@ from bezant.protocol.records import (
 
 SHARD: Final = 0
 TORN_PREFIX: Final = "torn-"
+ROT_PREFIX: Final = f"{SET_ASIDE_KIND}-"
 _CONTROL_SIZE: Final = 2 * CONTROL_PAGE_SIZE
 _CHECKSUM_SIZE: Final = 8
 
 _RESTORE: Final = (
     "start nothing on the folder; keep a copy of it as it is, then restore this file from a backup or a replica and "
-    "examine it again"
+    "examine it again; a node of a group gets it from the others: bezant serve --repair-from-group"
 )
 _OTHER: Final = "use the version of Bezant that wrote it; this one will not touch the folder"
 
@@ -356,9 +358,17 @@ class _Examination:
                     next_step="nothing: the next start removes it",
                 )
             elif name.startswith(TORN_PREFIX):
-                self._note_set_aside(name)
+                self._note_set_aside(
+                    name,
+                    "of a torn tail",
+                    "an earlier start set them aside after a crash: they were never acknowledged",
+                )
+            elif name.startswith(ROT_PREFIX):
+                self._note_set_aside(
+                    name, "of a damaged log", "a repair set them aside; what was in them came from the group again"
+                )
 
-    def _note_set_aside(self, name: str) -> None:
+    def _note_set_aside(self, name: str, what: str, meaning: str) -> None:
         file = self._directory.open(name, writable=False)
         try:
             size = file.size()
@@ -368,9 +378,9 @@ class _Examination:
             Severity.NOTE,
             FindingKind.SET_ASIDE,
             name,
-            found=f"{size:,} bytes of a torn tail",
+            found=f"{size:,} bytes {what}",
             expected="none",
-            meaning="an earlier start set them aside after a crash: they were never acknowledged",
+            meaning=meaning,
             next_step="nothing; the file can be removed once nobody wants to look at it",
         )
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bezant.engine.diagnosis import FindingKind, Severity
+from bezant.engine.doctor import examine
 from bezant.engine.log.control import CONTROL_NAME
 from bezant.engine.log.segment import segment_name
 from bezant.engine.log.vote import VOTE_NAME
@@ -142,6 +144,19 @@ def test_what_is_cut_off_is_set_aside(led: MemberGroup) -> None:
     kept = (folder / tail).read_bytes()
     assert len(kept) == len(original)
     assert sum(one != other for one, other in zip(kept, original, strict=True)) == 1
+
+
+def test_the_doctor_knows_what_was_set_aside_and_names_the_repair(led: MemberGroup) -> None:
+    middle_of_the_first_segment(led.shard_folder(VICTIM))
+    damage = next(finding for finding in examine(led.folder(VICTIM)).findings if finding.severity is Severity.DAMAGE)
+    assert "bezant serve --repair-from-group" in damage.next_step
+    repair(led)
+    led.open(VICTIM)
+    led.run(30)
+    led.close(VICTIM)
+    found = examine(led.folder(VICTIM)).findings
+    assert [finding.kind for finding in found if finding.severity is Severity.DAMAGE] == []
+    assert any(finding.kind is FindingKind.SET_ASIDE and "damaged log" in finding.found for finding in found)
 
 
 def test_a_member_that_gave_something_up_does_not_vote_for_who_has_not_got_it(led: MemberGroup) -> None:
