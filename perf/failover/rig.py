@@ -237,8 +237,7 @@ class FailoverRig:
             await target.inflict(hit.fault, hit.node)
         if trial.fault != "restart":
             await asyncio.sleep(self._settings.fault_s * (self._random.random() if self._is_random else 1))
-        for hit in hits:
-            await target.heal(hit.fault, hit.node)
+        await asyncio.gather(*(target.heal(hit.fault, hit.node) for hit in hits))
         trial.healed_ms = _since_ms(trial.begin_ns)
         await target.await_level()
         trial.level_ms = _since_ms(trial.begin_ns)
