@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: all demo test check lock clean
+.PHONY: all demo test simulate check lock clean
 
 all: $(VENV)/.installed
 
@@ -20,6 +20,13 @@ demo: all
 # Style, types and every test.
 test: all check
 	$(BIN)/python -m pytest
+
+# Groups of real members under drawn faults; leaves a line in the record of what was run.
+SEEDS ?= 1000
+FROM ?= 0
+PROFILE ?= all
+simulate: all
+	$(BIN)/python -m tests.simulator --seeds $(SEEDS) --from $(FROM) --profile $(PROFILE) --record tests/simulator/RECORD.jsonl
 
 check: all
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from bezant.engine.checkpoints.folder import CheckpointFolder, checkpoint_name
 from bezant.engine.log.log import open_log
 from bezant.engine.log.repairing import cut_damage, last_whole_entry
 from bezant.engine.log.segment import segment_numbers
-from bezant.engine.log.storage import Directory, FolderLock
+from bezant.engine.log.storage import Directory, as_directory
 from bezant.engine.log.vote import open_vote_file
 from bezant.engine.node_file import NodeFile
 from bezant.engine.replica import shard_directory
@@ -28,7 +28,7 @@ class RepairReport(NamedTuple):
     set_aside: list[str]
 
 
-def repair_from_group(data_directory: Path, node: NodeFile | None, shard: int = 0) -> RepairReport | None:
+def repair_from_group(data_directory: Path | Directory, node: NodeFile | None, shard: int = 0) -> RepairReport | None:
     """Cut a damaged log before the damage, so that a leader sends the rest again; None if nothing is damaged.
 
     Reads all of the log, from its beginning. Raises `UsageError` for a node that has nobody to get it from,
@@ -36,7 +36,7 @@ def repair_from_group(data_directory: Path, node: NodeFile | None, shard: int = 
     """
     if node is None or len(node.members) == 1:
         raise UsageError("this node is alone: there is nobody to get from what it has lost. Restore it from a copy")
-    lock = FolderLock(data_directory)
+    lock = as_directory(data_directory).lock()
     try:
         directory = shard_directory(data_directory, shard)
         damage = _find_damage(directory, shard)

@@ -258,7 +258,8 @@ class Ledger:
                 break
             stops += 1
             originals = self._fetch_originals(commands, originals, stops)
-        self._execute_batch = direct(execute_batch)
+        if self._execute_batch is execute_batch:
+            self._execute_batch = direct(execute_batch)  # Once: finding it takes tens of microseconds.
 
     def _make_room(self, count: int) -> None:
         """Make room in the indexes: a command may add an id, an account or a hold, and the fate of a hold."""

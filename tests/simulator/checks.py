@@ -17,7 +17,7 @@ from .schedule import Schedule, Violation
 if TYPE_CHECKING:
     from .node import Node
 
-DIGEST_EVERY = 8
+DIGEST_EVERY = 16
 """Entries between two comparisons of ledgers: a digest costs as much as executing some batches."""
 _VOTE_FIELDS = struct.Struct("<qq")
 _TERM_AT = (VOTE_SLOT.fields or {})["term"][1]
@@ -40,17 +40,23 @@ class Checks:
         self._counts = counts
         self.history: list[Committed] = []
         self._seen_commit: dict[int, tuple[int, int]] = {}
-        self._hard_states: dict[int, HardState] = {}
+        self.hard_states: dict[int, HardState] = {}
         self._leaders: dict[int, int] = {}
         self._votes: dict[tuple[int, int], int] = {}
         self._digests: dict[tuple[int, bytes], tuple[str, int]] = {}
         self._next_digest: dict[int, int] = {}
+        self._cuts: dict[int, tuple[int, int]] = {}
         self.looks = 0
 
     @property
     def commit_index(self) -> int:
         """Up to where anybody knows that entries are committed."""
         return len(self.history)
+
+    def forget(self, node: "Node") -> None:
+        """It has another disk now."""
+        self.hard_states.pop(node.node_id, None)
+        self._next_digest.pop(node.node_id, None)
 
     # ---- after each step ----
 
@@ -60,15 +66,16 @@ class Checks:
         self._check_hard_state(node)
         self.check_committed(node)
         self._check_leading(node)
+        self._count_cuts(node)
         self._compare_ledgers(node)
 
     def _check_hard_state(self, node: "Node") -> None:
-        now, before = node.hard_state, self._hard_states.get(node.node_id, HardState())
+        now, before = node.hard_state, self.hard_states.get(node.node_id, HardState())
         if now is before:
             return
         if now.term < before.term or (now.term == before.term and before.voted_for not in {0, now.voted_for}):
             raise Violation(f"node {node.node_id} went from {before} back to {now}")
-        self._hard_states[node.node_id] = now
+        self.hard_states[node.node_id] = now
 
     def check_committed(self, node: "Node") -> None:
         """One canonical history: what is committed anywhere is committed everywhere, to the byte, and for ever."""
@@ -130,6 +137,14 @@ class Checks:
         found = split_span(log.read_encoded(index, index))[0] if log.last_index >= index else None
         if found is None or entry_hash(found.encoded, found.body) != self.history[-1].digest:
             raise Violation(f"node {node.node_id} leads term {member.term} without the committed entry {index}")
+
+    def _count_cuts(self, node: "Node") -> None:
+        member = node.member
+        if member is not None:
+            boot, before = self._cuts.get(node.node_id, (0, 0))
+            now = member.core.truncation_count
+            self._counts["logs cut"] += now - (before if boot == node.boot else 0)
+            self._cuts[node.node_id] = (node.boot, now)
 
     def _compare_ledgers(self, node: "Node") -> None:
         """The same history gives the same state."""

@@ -11,14 +11,14 @@ from bezant.protocol.kinds import CommandFlag, CommandKind
 from bezant.protocol.names import account_id, currency_word
 from bezant.protocol.records import COMMAND, LIMIT_UNLIMITED, Records, Words, id_words
 
-from .frames import NO_COMMANDS, NO_KEYS, Answer, Frame, Outcome
+from .frames import NO_COMMANDS, NO_KEYS, Answer, Frame, Outcome, joined
 from .schedule import Schedule
 
 NAMES = ("world", "a", "b", "c", "d", "e")
 CURRENCIES = ("EUR", "JPY")
 COMMANDS_MAX = 6
-THINKING_US_MAX = 60_000
-TRY_US_MIN, TRY_US_MAX = 150_000, 500_000
+THINKING_US_MAX = 40_000
+TRY_US_MIN, TRY_US_MAX = 80_000, 300_000
 PATIENCE_US_MAX = 3_000_000
 BACK_OFF_US_MAX = 40_000
 RESEND_OLD = 0.08
@@ -106,9 +106,16 @@ class Client:
         self.history.append(operation)
         return operation
 
+    def look_up_one(self) -> Operation:
+        """Ask for two accounts, until there is an answer."""
+        return self._insist(NO_COMMANDS, self._some_keys())
+
     def transfer_one(self) -> Operation:
-        """Ask for one transfer, and until there is an answer."""
-        operation = self._new(np.concatenate([self._transfer("world", "a", "EUR", 1)]), NO_KEYS)
+        """Ask for one transfer, until there is an answer."""
+        return self._insist(self._transfer("world", "a", "EUR", 1), NO_KEYS)
+
+    def _insist(self, commands: Records, keys: Words) -> Operation:
+        operation = self._new(commands, keys)
         operation.patience_us = 1 << 62
         self._try(operation)
         return operation
@@ -175,13 +182,13 @@ class Client:
     def _some_commands(self) -> Records:
         chance = self._chance
         if len(self.history) == 1:
-            return np.concatenate([self._open(name, currency) for name in NAMES for currency in CURRENCIES])
+            return joined(self._open(name, currency) for name in NAMES for currency in CURRENCIES)
         makers = [self._some_transfer, self._some_transfer, self._some_hold, self._some_settling, self._some_other]
         commands = [chance.choice(makers)() for _ in range(chance.randrange(1, COMMANDS_MAX + 1))]
         if len(commands) > 1 and chance.random() < 0.3:
             for command in commands[:-1]:
                 command["flags"] |= int(CommandFlag.LINKED)
-        return np.concatenate(commands)
+        return joined(commands)
 
     def _command(self, kind: CommandKind, fields: Fields) -> Records:
         command = np.zeros(1, COMMAND)

@@ -14,6 +14,7 @@ from pathlib import Path
 from bezant.net.server.warm import warm_kernels
 
 from .profiles import PROFILES
+from .shrink import shrink
 from .simulation import Report, Simulation
 
 ROOT = Path(__file__).parents[2]
@@ -28,11 +29,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--from", type=int, default=0, dest="first", help="the first one")
     parser.add_argument("--profile", choices=[*PROFILES, "all"], default="all", help="all: each seed runs under one")
     parser.add_argument("--replay", type=int, help="run this seed alone, and print its last events")
+    parser.add_argument("--shrink", type=int, help="find out what a failing seed needs to fail, and how long")
     parser.add_argument("--record", type=Path, help="append what was run to this file, a line of JSON")
     chosen = parser.parse_args(arguments)
     warm_kernels()
     if chosen.replay is not None:
         return _replay(chosen.replay, profile_of(chosen.replay, chosen.profile))
+    if chosen.shrink is not None:
+        return _shrink(chosen.shrink, profile_of(chosen.shrink, chosen.profile))
     return _run(chosen.first, chosen.seeds, chosen.profile, chosen.record)
 
 
@@ -52,6 +56,31 @@ def _replay(seed: int, profile: str) -> int:
     _print_counts(report.counts)
     print(f"seed {seed}, {profile}: {report.entries} entries, trace {report.trace_hash}")
     return 0
+
+
+def _shrink(seed: int, profile: str) -> int:
+    def fails(without: frozenset[str], trouble_us: int) -> bool:
+        try:
+            Simulation(seed, profile, without=without, trouble_us=trouble_us).run()
+        except Exception:
+            return True
+        return False
+
+    trouble_us = Simulation(seed, profile).trouble_us
+    if not fails(frozenset(), trouble_us):
+        print(f"seed {seed}, {profile}, does not fail")
+        return 0
+    kinds = ["loss", "repeat", *PROFILES[profile].rates]
+    without, trouble_us = shrink(kinds, trouble_us, fails)
+    needed = [kind for kind in kinds if kind not in without]
+    simulation = Simulation(seed, profile, without=without, trouble_us=trouble_us)
+    try:
+        simulation.run()
+    except Exception as error:
+        print(*simulation.schedule.recent, sep="\n")
+        print(f"{type(error).__name__}: {error}")
+    print(f"seed {seed}, {profile}, fails within {trouble_us} us of {', '.join(needed) or 'nothing'}")
+    return 1
 
 
 def _run(first: int, seeds: int, profile: str, record: Path | None) -> int:

@@ -82,13 +82,22 @@ class Disk:
         for name in sorted(self.folders):
             self.folders[name].lose_power(chance)
 
-    def flip(self, folder: str, name: str, offset: int, bit: int) -> None:
-        """Rot: one bit of a file, for the page cache and the disk alike."""
+    def flip(self, folder: str, name: str, offset: int, bit: int) -> int:
+        """Rot: one bit of a file, for the page cache and the disk alike. Returns the byte as it was."""
         files = self.folders[folder]
+        before = files.durable[name][offset]
         files.current[name][offset] ^= 1 << bit
         rotten = bytearray(files.durable[name])
         rotten[offset] ^= 1 << bit
         files.durable[name] = bytes(rotten)
+        return before
+
+    def restore(self, folder: str, name: str, offset: int, byte: int) -> None:
+        """Bring a byte back from a copy."""
+        files = self.folders[folder]
+        restored = bytearray(files.durable[name])
+        restored[offset] = files.current[name][offset] = byte
+        files.durable[name] = bytes(restored)
 
 
 class Folder(MemoryDisk):
@@ -129,6 +138,11 @@ class Folder(MemoryDisk):
 
     def free_bytes(self) -> int:
         return self._disk.free_bytes
+
+    def rename(self, name: str, wanted: str) -> None:
+        """At once and durable, as a rename is when its folder has been synced."""
+        for files in (self.current, self.durable):
+            files[wanted] = files.pop(name)  # type: ignore[attr-defined]
 
     def takes_sync(self) -> bool:
         """Whether a sync works; after one that does not, the kernel takes for written what it has lost."""

@@ -3,7 +3,13 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from bezant.engine.log.control import ControlFile
+from bezant.engine.log.log import SEGMENT_SIZE_MIN
+from bezant.engine.log.segment import segment_name
 from bezant.engine.raft.membership import MembershipChange, node_ids
+from bezant.engine.raft.quorum import is_quorum
 from bezant.protocol.messages import Configuration
 from bezant.protocol.records import SEGMENT_HEADER_SIZE, VOTE_SLOT_SIZE
 
@@ -20,6 +26,8 @@ CLOCK_NS_MAX = 3_600_000_000_000
 SLOW_SYNC_US = 250_000
 SLOW_DISK_US_MAX = 1_000_000
 SHARD = "shard-0000"
+WIPED = 0.3
+"""Of the starts, those with a blank disk, where that is allowed."""
 
 
 class Faults:
@@ -30,8 +38,11 @@ class Faults:
         self._schedule = simulation.schedule
         self._counts = simulation.counts
         self.is_over = False
-        self.rotten: dict[int, list[tuple[str, int, int]]] = {}
-        """Of each node, the flips (file, offset, bit) that were not taken back."""
+        self._rotten: dict[int, tuple[str, int, int]] = {}
+        """Of each node, where its disk has rotted, and what was there."""
+        self._lossy = 0
+        """The one node whose disk has lost something that it may have acknowledged, until it has caught up."""
+        self._wipes = "wipe" in rates
         self._kinds: dict[str, Callable[[], bool]] = {
             "power": lambda: self._stop("power"),
             "kill": lambda: self._stop("kill"),
@@ -52,6 +63,8 @@ class Faults:
             "members": self._change_members,
         }
         for kind, rate in rates.items():
+            if kind == "wipe":
+                continue  # not by itself, but at a start
             chance = self._schedule.chance(kind)
             self._arm(kind, rate * chance.choice([0, 0.5, 1, 2]))
 
@@ -121,6 +134,9 @@ class Faults:
         if len(nodes) < 2:
             return False
         side = chance.sample(nodes, chance.randrange(1, len(nodes)))
+        leader = self._leader()
+        if leader is not None and chance.random() < 0.5:
+            side = [leader.node_id]  # which goes on for a while, and then finds what it did undone
         cut = {(a, b) for a in side for b in nodes if b not in side}
         self._simulation.network.cut |= cut | ({(b, a) for a, b in cut} if both_ways else set())
         return True
@@ -168,18 +184,81 @@ class Faults:
         return node is not None
 
     def _rot(self) -> bool:
-        """Flip a bit of the log of a node that is down: only if all others are sound, so that no last copy is lost."""
+        """Flip a bit of what is durable in the log of a node that is down."""
         chance = self._schedule.chance("rot")
         node = self._some("rot", up=False)
-        if node is None or self.rotten or len(self._simulation.nodes) < 3:
+        if node is None or not self._may_lose(node):
             return False
-        files = [name for name in node.directory.names() if name.startswith("segment-")]
-        name = chance.choice(files)
-        written = node.directory.durable[name].rstrip(b"\0")
-        if len(written) <= SEGMENT_HEADER_SIZE:
+        mark = ControlFile(node.directory, shard=0, log_id=self._simulation.log_id, writable=False).read()
+        number = chance.randrange(1, mark.durable_segment + 1) if mark.durable_segment else 0
+        end = mark.durable_offset if number == mark.durable_segment else SEGMENT_SIZE_MIN
+        if not number or mark.cutting or end == SEGMENT_HEADER_SIZE:
             return False
-        self._flip(node, name, chance.randrange(SEGMENT_HEADER_SIZE, len(written)), chance.randrange(8))
+        name, offset = segment_name(number), chance.randrange(SEGMENT_HEADER_SIZE, end)
+        if not any(node.directory.durable[name][offset:end]):
+            return False  # Behind the last entry of a segment that is full: nobody would miss it.
+        self._rotten[node.node_id] = (name, offset, node.disk.flip(SHARD, name, offset, chance.randrange(8)))
+        self._lossy = node.node_id
+        self._schedule.note("rots", node.node_id, name, offset)
         return True
+
+    def is_rotten(self, node: Node) -> bool:
+        """Whether what its disk says may be wrong."""
+        return node.node_id in self._rotten
+
+    def _may_lose(self, node: Node) -> bool:
+        """Never the last good copy: one disk at a time, and none without which nobody can be elected."""
+        if self._lossy and self._is_lossy_still():
+            return False
+        nodes = self._simulation.nodes
+        states = self._simulation.checks.hard_states
+        voting = {number for number in nodes if number in states and not states[number].barred} - {node.node_id}
+        known = [other.last_configuration for other in nodes.values() if other.last_configuration is not None]
+        return bool(known) and all(is_quorum(configuration, voting) for configuration in known if configuration.members)
+
+    def _is_lossy_still(self) -> bool:
+        """Whether the disk that lost something has not caught up."""
+        node = self._simulation.nodes[self._lossy]
+        if self._lossy in self._rotten or node.member is None or node.hard_state.barred:
+            return True
+        self._lossy = 0
+        return False
+
+    def before_start(self, node: Node) -> None:
+        """What an operator does to the disk of a node that is down: brings a file back or gives the rest up, if it was
+        found to be damaged; or puts a blank disk in."""
+        if node.is_rot_known:
+            node.is_rot_known = False
+            damage = self._rotten.pop(node.node_id)
+            if self._schedule.chance("repair").random() < 0.5:
+                self._counts["files brought back"] += 1
+                node.disk.restore(SHARD, *damage)
+                self._lossy = 0
+            else:
+                node.repair()
+        elif not self.is_over and self._wipes and self._schedule.chance("wipe").random() < WIPED and not node.is_up:
+            self._maybe_wipe(node)
+
+    def _maybe_wipe(self, node: Node) -> None:
+        if not self._may_lose(node):
+            return
+        everybody = self._simulation.nodes.values()
+        others = [other.last_configuration for other in everybody if other is not node]
+        if all(known is not None and node.node_id not in node_ids(known) for known in others):
+            # It has left, as far as anyone knows: another disk joins in its place.
+            incarnation = self._schedule.chance("wipe").randrange(1, 1 << 60)
+            address = self._simulation.nodes[1].file.client_address
+            file = msgspec.structs.replace(
+                node.file, incarnation=incarnation, cluster_id="", members=[], join=[address]
+            )
+            self._counts["other disks joined"] += 1
+        else:
+            file = node.file
+            self._lossy = node.node_id
+            self._counts["disks wiped"] += 1
+        self._schedule.note("wiped", node.node_id, file.incarnation)
+        self._simulation.checks.forget(node)
+        node.wipe(file)
 
     def _rot_vote(self) -> bool:
         """One slot of two: nothing is lost, and it is written again at the start."""
@@ -193,17 +272,6 @@ class Faults:
         node.disk.flip(SHARD, "vote", chance.randrange(2) * VOTE_SLOT_SIZE + chance.randrange(64), chance.randrange(8))
         return True
 
-    def _flip(self, node: Node, name: str, offset: int, bit: int) -> None:
-        self._schedule.note("flips", node.node_id, name, offset, bit)
-        node.disk.flip(SHARD, name, offset, bit)
-        self.rotten.setdefault(node.node_id, []).append((name, offset, bit))
-
-    def repair(self, node: Node) -> None:
-        """An operator brings the file back from a copy."""
-        for name, offset, bit in self.rotten.pop(node.node_id, ()):
-            node.disk.flip(SHARD, name, offset, bit)
-            self._counts["files brought back"] += 1
-
     # ---- operators ----
 
     def _transfer(self) -> bool:
@@ -215,9 +283,11 @@ class Faults:
 
     def _change_members(self) -> bool:
         leader = self._leader()
-        if leader is not None:
+        if leader is not None and not (self._lossy and self._is_lossy_still()):
+            # A disk that fails within an election's time of a change could be one too many, and not yet known.
             leader.operate("changes of members", self._some_change(leader.configuration))
-        return leader is not None
+            return True
+        return False
 
     def _some_change(self, now: Configuration) -> MembershipChange:
         chance, simulation = self._schedule.chance("members"), self._simulation

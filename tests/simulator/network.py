@@ -69,6 +69,10 @@ class Network:
         """Nothing arrives for a while, and then all of it."""
         self._clogged_until_us[link] = self._schedule.now_us + duration_us
 
+    def is_fine(self, link: Link) -> bool:
+        """Whether a connection could be made."""
+        return link not in self.cut and link[::-1] not in self.cut
+
     def reset(self, link: Link) -> None:
         """What is on its way is lost."""
         self._resets[link] += 1

@@ -19,16 +19,17 @@ from bezant.engine.opening import open_member
 from bezant.engine.raft.hard_state import HardState
 from bezant.engine.raft.interface import NotLeader
 from bezant.engine.raft.membership import MembershipChange
+from bezant.engine.repair import repair_from_group
 from bezant.engine.replica import shard_directory
 from bezant.protocol.errors import CorruptLog, UsageError
 from bezant.protocol.messages import Configuration
 from bezant.protocol.raft_messages import RaftMessage
-from bezant.protocol.records import COMMAND, Records
+from bezant.protocol.records import Records
 
 from ..engine.log.memory_disk import PowerCut
 from .checkpoints import InlineCheckpoints
 from .disk import STEPS_UNBOUNDED, Disk
-from .frames import Answer, Frame, Outcome
+from .frames import Answer, Frame, Outcome, joined
 from .schedule import Violation
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ EXECUTE_EARLY_FRAMES_MIN = 3
 """Frames that make it worth executing while a sync is under way: many times fewer than commands in the reactor."""
 STEPS_TO_STOP_MAX = 12
 CLOCK_START_NS = 1_800_000_000_000_000_000
-_NO_COMMANDS = np.zeros(0, COMMAND)
 
 
 class Batch:
@@ -70,6 +70,9 @@ class Node:
         self.tick_us = TICK_US
         self.sync_us_max = simulation.sync_us_max
         self.stops_with_power = True
+        self.is_rot_known = False
+        self.last_configuration: Configuration | None = None
+        """The configuration in force here, as of its last step."""
         self.synced_index = 0
         """The last entry that a sync has made durable, as far as this node's disk knows."""
         self._reset()
@@ -96,6 +99,29 @@ class Node:
     def clock_ns(self) -> int:
         return CLOCK_START_NS + 1_000 * self._schedule.now_us + self.clock_offset_ns
 
+    def repair(self) -> None:
+        """Give up what lies behind the damage in its log, and get it from the others."""
+        self._guard(self._repair)
+
+    def _repair(self) -> None:
+        report = repair_from_group(self.disk.root, self.file)
+        self.counts["logs repaired from the group"] += report is not None
+        self._schedule.note("repaired", self.node_id, report and report.last_index)
+
+    def wipe(self, file: NodeFile) -> None:
+        """Begin with a blank disk, as the node that this file names."""
+        self.disk = Disk()
+        self.file = file
+        self.is_rot_known = False
+        self.synced_index = 0
+
+    def knows(self, other: "Node") -> bool:
+        """Whether it would talk to that disk: not if its group has another one by that number."""
+        if self.member is None:
+            return False
+        members = {member.node_id: member.incarnation for member in self.member.configuration.members}
+        return members.get(other.node_id, other.file.incarnation) == other.file.incarnation
+
     def start(self) -> None:
         """Open the disk."""
         if self.is_up:
@@ -105,7 +131,7 @@ class Node:
         self._guard(self._open)
         if self.member is not None:
             self._after(self._schedule.chance("tick").randrange(self.tick_us), self._on_tick)
-            self._step_done()
+            self._guard(self._step_done)
 
     def _open(self) -> None:
         simulation = self._simulation
@@ -113,6 +139,7 @@ class Node:
         member = open_member(
             self.disk.root,
             self.file,
+            log_id=simulation.log_id,
             settings=simulation.replica_settings,
             core_settings=simulation.core_settings,
             clock_ns=self.clock_ns,
@@ -131,7 +158,8 @@ class Node:
     def stop(self, kind: str) -> None:
         """End at once. `kind`: "power" goes, or the process is killed ("kill") and its page cache stays."""
         chance = self._schedule.chance(f"disk of {self.node_id}")
-        self._simulation.checks.check_committed(self)  # It may have stopped in the middle of a step.
+        if not self._simulation.faults.is_rotten(self):
+            self._simulation.checks.check_committed(self)  # It may have stopped in the middle of a step.
         group, self._group = self._group, None
         if group is not None and self.disk.steps_left > 0:
             self.disk.steps_left = chance.randrange(4)
@@ -189,8 +217,9 @@ class Node:
             self._schedule.note("failed", self.node_id, error.errno)
             self.stop("kill")
         except CorruptLog as error:
-            if not self._simulation.is_rotten(self.node_id):
+            if not self._simulation.faults.is_rotten(self):
                 raise
+            self.is_rot_known = True
             self.counts["rot found"] += 1
             self._schedule.note("rot", self.node_id, type(error).__name__)
             self.stop("kill")
@@ -207,10 +236,11 @@ class Node:
             self._schedule.after(paused_us, self._wake, boot, action, arguments)
             return
         self._guard(action, *arguments)
-        self._step_done()
+        self._guard(self._step_done)
 
     def _step_done(self) -> None:
         if self.member is not None:
+            self.last_configuration = self.member.configuration
             self._simulation.checks.look(self)
 
     # ---- what comes in ----
@@ -350,7 +380,7 @@ class Node:
         index = member.replica.log.last_index
         commands = [frame.commands for frame in batch.frames if frame.is_write]
         if commands or self._is_expiry_due:
-            executed = member.execute(np.concatenate([_NO_COMMANDS, *commands]), np.zeros(0, np.int64))
+            executed = member.execute(joined(commands), np.zeros(0, np.int64))
             self._keep_results(batch, executed.results)
         reads = [frame for frame in batch.frames if not frame.is_write]
         batch.answers += [(frame, member.replica.ledger.lookup_accounts(frame.keys).tobytes()) for frame in reads]

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 
 class Profile(NamedTuple):
-    """`rates`: how often a second, in the mean, each kind of trouble begins; each seed draws a part of it."""
+    """`rates`: how often a second, in the mean, each kind of trouble begins; each seed draws a part of it. "wipe" is
+    not a kind by itself: it allows that a node starts with a blank disk."""
 
     groups: tuple[int, ...]
     loss: tuple[float, ...]
@@ -27,23 +28,24 @@ PROFILES = {
         groups=(3, 3, 3, 4, 5),
         loss=(0.0, 0.02, 0.1, 0.3),
         repeat=(0.0, 0.1, 0.5),
-        delay_us_max=(1_000, 20_000, 100_000),
-        sync_us_max=(0, 2_000, 30_000),
+        delay_us_max=(1_000, 5_000, 20_000, 100_000),
+        sync_us_max=(0, 2_000, 30_000, 80_000),
         rates={
             "power": 0.4,
             "kill": 0.3,
             "stop at a write": 0.4,
             "power of all": 0.1,
             "pause": 0.4,
-            "partition": 0.5,
+            "partition": 0.8,
             "one way": 0.4,
-            "heal": 0.5,
-            "clog": 0.5,
+            "heal": 1.0,
+            "clog": 0.8,
             "reset": 0.5,
             "clock": 0.3,
             "slow disk": 0.3,
             "transfer": 0.3,
             "members": 0.8,
+            "wipe": 1,
         },
     ),
     "disk": Profile(
@@ -61,8 +63,9 @@ PROFILES = {
             "slow disk": 0.6,
             "rot": 0.4,
             "vote rot": 0.3,
-            "partition": 0.3,
-            "heal": 0.4,
+            "wipe": 1,
+            "partition": 0.5,
+            "heal": 0.8,
         },
     ),
 }

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from bezant.engine.log.log import SEGMENT_SIZE_MIN
-from bezant.engine.node_file import new_group_node
+from bezant.engine.node_file import log_id_of, new_group_node
 from bezant.engine.raft.interface import CoreSettings
 from bezant.engine.raft.membership import node_ids
 from bezant.engine.replica import IDS_MEMORY_BYTES_MIN, ReplicaSettings
@@ -23,11 +23,11 @@ from .profiles import PROFILES
 from .schedule import Schedule, Violation
 
 CLUSTER_ID = "01890a5d-ac96-774b-bcce-b302099a8057"
-TROUBLE_US_MIN, TROUBLE_US_MAX = 2_000_000, 5_000_000
+TROUBLE_US_MIN, TROUBLE_US_MAX = 1_500_000, 4_500_000
 HEALING_US_MAX = 20_000_000
 HEALING_STEP_US = 50_000
 CONNECT_US = 50_000
-CLIENTS = 3
+CLIENTS = 4
 CLIENT_DELAY_US_MAX = 5_000
 ACCOUNTS_MAX, HOLDS_MAX = 64, 40
 NEVER = 1 << 40
@@ -48,7 +48,15 @@ class Report:
 class Simulation:
     """See the module."""
 
-    def __init__(self, seed: int, profile: str = "stormy") -> None:
+    def __init__(
+        self,
+        seed: int,
+        profile: str = "stormy",
+        *,
+        without: frozenset[str] = frozenset(),
+        trouble_us: int | None = None,
+    ) -> None:
+        """`without`: kinds of trouble to leave out; `trouble_us`: how long to let it last, if not as drawn."""
         self.seed = seed
         self.profile = profile
         self.schedule = Schedule(seed)
@@ -56,9 +64,13 @@ class Simulation:
         chance, drawn = self.schedule.chance("group"), PROFILES[profile]
         size = chance.choice(drawn.groups)
         self.sync_us_max = chance.choice(drawn.sync_us_max)
+        heartbeat, election_min, election_max = chance.choice([(2, 10, 20), (3, 15, 30), (5, 30, 60)])
         self.core_settings = CoreSettings(
-            messages_in_flight_max=chance.choice([2, 64]),
-            append_bytes_max=chance.choice([400, 4_000, 4 << 20]),
+            heartbeat_ticks=heartbeat,
+            election_ticks_min=election_min,
+            election_ticks_max=election_max,
+            messages_in_flight_max=chance.choice([2, 8]),
+            append_bytes_max=chance.choice([600, 4_000, 4 << 20]),
             bytes_in_flight_max=chance.choice([4_000, 16 << 20]),
             pre_vote=chance.random() < 0.85,
             check_quorum=chance.random() < 0.85,
@@ -73,9 +85,11 @@ class Simulation:
         )
         self.checks = Checks(self.schedule, self.counts)
         weather = Weather(chance.choice(drawn.loss), chance.choice(drawn.repeat), chance.choice(drawn.delay_us_max))
+        weather = weather._replace(**{kind: 0.0 for kind in ("loss", "repeat") if kind in without})
         self.network = Network(self.schedule, self.counts, weather, self._deliver)
         addresses = {number: (f"node{number}:1", f"node{number}:2") for number in range(1, size + 1)}
         files = {number: new_group_node(CLUSTER_ID, number, addresses) for number in addresses}
+        self.log_id = log_id_of(files[1], 0)
         self.nodes = {number: Node(self, file) for number, file in files.items()}
         self.clients = [
             Client(
@@ -88,8 +102,8 @@ class Simulation:
             )
             for number in range(CLIENTS)
         ]
-        self.trouble_us = chance.randrange(TROUBLE_US_MIN, TROUBLE_US_MAX)
-        self.faults = Faults(self, drawn.rates)
+        self.trouble_us = trouble_us or chance.randrange(TROUBLE_US_MIN, TROUBLE_US_MAX)
+        self.faults = Faults(self, {kind: rate for kind, rate in drawn.rates.items() if kind not in without})
         self._connected: set[tuple[int, int]] = set()
         self.schedule.after(0, self._connect)
         for node in self.nodes.values():
@@ -123,32 +137,37 @@ class Simulation:
             node.disk.fails_next_sync = False
             if node.is_stopping and node.is_up:
                 node.stop("kill")
-            self.faults.repair(node)
+            self.faults.before_start(node)
             node.start()
         for client in self.clients:
             client.is_quiet = True
-        last = self.clients[0].transfer_one()
+        # First what needs no command: a leader that knows what is committed.
+        self._wait_for(self.clients[0].look_up_one())
+        self._wait_for(self.clients[0].transfer_one())
+
+    def _wait_for(self, operation: Operation) -> None:
         until_us = self.schedule.now_us + HEALING_US_MAX
         while self.schedule.now_us < until_us:
             self.schedule.run_until(self.schedule.now_us + HEALING_STEP_US)
-            if last.told and self._is_level():
+            if operation.told and self._is_level():
                 return
         states = {number: node.member and node.member.core.status() for number, node in self.nodes.items()}
         raise Violation(f"no progress {HEALING_US_MAX} us after all was well again: {states}")
 
     def _is_level(self) -> bool:
-        """Whether all members have, durably and in their ledgers, all that is committed."""
+        """Whether all members have, durably and in their ledgers, all that is committed, and would vote."""
         index = self.checks.commit_index
         leaders = [node for node in self.nodes.values() if node.member and node.member.is_leader]
         if not leaders:
             return False
         leader = max(leaders, key=lambda node: node.member.term if node.member else 0)
-        members = [self.nodes[number].member for number in node_ids(leader.configuration)]
-        return all(
-            member is not None
-            and member.committed_index == member.replica.applied_index == member.replica.durable_index == index
-            for member in members
-        )
+        return all(self._has_all(self.nodes[number], index) for number in node_ids(leader.configuration))
+
+    def _has_all(self, node: Node, index: int) -> bool:
+        member = node.member
+        if member is None or node.hard_state.barred:
+            return False
+        return member.committed_index == member.replica.applied_index == member.replica.durable_index == index
 
     def _finish(self) -> None:
         for node in self.nodes.values():
@@ -162,7 +181,8 @@ class Simulation:
     # ---- what connects them ----
 
     def _deliver(self, receiver: int, message: RaftMessage, payload: memoryview) -> None:
-        self.nodes[receiver].on_message(message, payload)
+        if self.nodes[receiver].knows(self.nodes[message.sender]):
+            self.nodes[receiver].on_message(message, payload)
 
     def _client_delay_us(self) -> int | None:
         """None: the message is lost."""
@@ -192,8 +212,9 @@ class Simulation:
         self.schedule.after(CONNECT_US, self._connect)
         for pair in itertools.combinations(self.nodes, 2):
             first, second = (self.nodes[number] for number in pair)
-            is_cut = pair in self.network.cut or pair[::-1] in self.network.cut
-            if pair in self._connected or is_cut or not first.is_reachable or not second.is_reachable:
+            if pair in self._connected or not self.network.is_fine((first.node_id, second.node_id)):
+                continue
+            if not first.is_reachable or not second.is_reachable or not first.knows(second) or not second.knows(first):
                 continue
             self._connected.add(pair)
             blank = [first.is_blank, second.is_blank]
@@ -222,10 +243,7 @@ class Simulation:
         node.on_link_down(other, is_reset=True)
 
     def _start(self, node: Node) -> None:
-        if self.is_rotten(node.node_id) and self.schedule.chance("repair").random() < 0.5:
-            self.faults.repair(node)
-        node.start()
-
-    def is_rotten(self, node_id: int) -> bool:
-        """Whether a bit of its log was flipped and not taken back."""
-        return node_id in self.faults.rotten
+        """Start a node again, perhaps with something done to its disk first."""
+        if not node.is_up:
+            self.faults.before_start(node)
+            node.start()
