@@ -84,6 +84,12 @@ class Client:
         self._holds: list[Fields] = []
         schedule.after(self._chance.randrange(THINKING_US_MAX), self._begin)
 
+    def fall_silent(self) -> None:
+        """Ask for nothing more by itself, and wait for nothing."""
+        self.is_quiet = True
+        for operation in self.history:
+            operation.is_done = True
+
     # ---- asking ----
 
     def _begin(self) -> None:

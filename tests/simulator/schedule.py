@@ -9,6 +9,8 @@ from typing import Any
 import xxhash
 
 TRACE_LINES_KEPT = 80
+STEPS_MAX = 300_000
+"""Steps of a seed, at most: the longest take some tens of thousands."""
 
 
 class Violation(AssertionError):
@@ -43,6 +45,8 @@ class Schedule:
         """Do what is due next."""
         self.now_us, _, action, arguments = heapq.heappop(self._queue)
         self.steps += 1
+        if self.steps > STEPS_MAX:
+            raise Violation(f"{STEPS_MAX} steps, and no end: something is done again and again")
         action(*arguments)
 
     def run_until(self, until_us: int) -> None:

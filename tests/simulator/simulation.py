@@ -130,17 +130,18 @@ class Simulation:
     def _heal(self) -> None:
         """End all faults; then there must be progress within HEALING_US_MAX, and all members must agree."""
         self.faults.is_over = True
+        begins_anew = self.schedule.chance("healing").random() < 0.5
         self.network.heal()
         for node in self.nodes.values():
             node.sync_us_max = min(node.sync_us_max, FINE.delay_us_max)
             node.paused_until_us = 0
             node.disk.fails_next_sync = False
-            if node.is_stopping and node.is_up:
+            if (node.is_stopping or begins_anew) and node.is_up:
                 node.stop("kill")
             self.faults.before_start(node)
             node.start()
         for client in self.clients:
-            client.is_quiet = True
+            client.fall_silent()
         # First what needs no command: a leader that knows what is committed.
         self._wait_for(self.clients[0].look_up_one())
         self._wait_for(self.clients[0].transfer_one())
