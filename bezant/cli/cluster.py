@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         for number in missing_nodes(node_files(arguments.data)):
             write_remark(
                 f"bezant: node {number} has no folder in {arguments.data} and is not started; if its disk is lost, run "
-                f"bezant members remove {number}, and bring it back with bezant init --join"
+                f"bezant init --join on a new folder, start it, and bezant members replace {number}"
             )
         return run_async(_run(arguments))
 
