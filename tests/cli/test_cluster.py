@@ -265,7 +265,7 @@ def test_as_json_it_tells_programs_and_what_was_there_is_used_again(tmp_path: Pa
     assert [fields["address"] for fields in told[:2]] == addresses
     assert told[2] == {"event": "ready", "addresses": addresses, "leader": 1}
     assert f"{tmp_path} is initialised already: --nodes and --base-port mean nothing now" in err
-    assert f"node 3 has no folder in {tmp_path} and is not started; if its disk is lost, run bezant members" in err
+    assert f"node 3 has no folder in {tmp_path} and is not started; if its disk is lost, run bezant init --join" in err
 
 
 def test_it_can_be_stopped_before_it_is_ready(tmp_path: Path) -> None:
