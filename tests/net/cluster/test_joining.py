@@ -1,10 +1,12 @@
 """Claim: a blank disk finds its group, gets all of the log, and counts from the moment at which it has it."""
 
+import asyncio
 import shutil
 import time
 
 import pytest
 
+from bezant.cli.main import main
 from bezant.engine.node_file import read_node_file
 from bezant.protocol.errors import RequestRefused
 
@@ -62,9 +64,9 @@ async def test_a_node_joins_and_a_wiped_voter_comes_back(nodes: Nodes) -> None:
         nodes.init_joining(victim)
         nodes.start(victim)
         await nodes.await_log(victim, f"waits to be let into its group: member {victim} has another disk")
-        await nodes.change("remove", victim)
+        words = ["members", "replace", str(victim), "--connect", ",".join(nodes.addresses)]
+        assert await asyncio.to_thread(main, words) == 0
         await nodes.ready(victim)
-        await nodes.change("promote", victim)
 
         await nodes.change("remove", status.leader)
         await nodes.leader()
