@@ -17,9 +17,15 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 demo: all
 	$(BIN)/bezant demo
 
-# Style, types and every test.
+# Style, types and every test; the simulator on one core, all others on the other one.
 test: all check
-	$(BIN)/python -m pytest
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-rooms test-simulator
+
+test-rooms: all
+	$(BIN)/python -m pytest --ignore tests/simulator
+
+test-simulator: all
+	$(BIN)/python -m pytest tests/simulator
 
 # Groups of real members under drawn faults; leaves a line in the record of what was run.
 SEEDS ?= 1000

@@ -68,7 +68,7 @@ class EntryKind(IntEnum):
     CONTROL = 2
     BLOB = 3  # reserved: metadata, erasable
     FILLER = 4
-    CONFIGURATION = 5  # reserved: Raft membership
+    CONFIGURATION = 5  # who belongs to the group
     PHASES = 6  # reserved: phase rows that need more than an event
 
 

@@ -58,7 +58,7 @@ def test_what_a_node_refuses_is_not_healthy(good: Good, settings: ReplicaSetting
     assert str(refused.value) == finding.found
 
 
-@pytest.mark.parametrize("kind", [EntryKind.BLOB, EntryKind.CONFIGURATION, EntryKind.PHASES])
+@pytest.mark.parametrize("kind", [EntryKind.BLOB, EntryKind.PHASES])
 def test_an_entry_of_a_reserved_kind_is_of_a_newer_version(good: Good, kind: EntryKind) -> None:
     forge(good.folder, in_header(4, kind=int(kind)))
     diagnosis = look(good.folder)
