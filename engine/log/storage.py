@@ -27,8 +27,9 @@ from bezant.protocol.records import Bytes
 
 IO_VECTORS_MAX: Final = 1024
 """Buffers that one `pwritev` takes (IOV_MAX)."""
-ZERO_CHUNK_SIZE: Final = 4 << 20
-"""Zeros written at a time when a file is made; small enough not to hold up syncs of other files."""
+ZERO_CHUNK_SIZE: Final = 1 << 20
+"""Zeros written at a time when a file is made; small enough not to hold up syncs of other files, and to be copied fast:
+64 MiB take 17 ms of processor time this way, and 50 ms by 4 MiB at a time."""
 SYNC_DISTANCE: Final = 4 << 20
 """Bytes written between two syncs of a file that is made of chunks, for the same reason."""
 READ_SIZE_MAX: Final = 64 << 20
