@@ -7,7 +7,8 @@ One group at a time: `begin_group` hands out everything appended so far as a `Gr
 `Group.write_and_sync`, on any thread, then `finish_group` on the log's own. A group that fails must end the process.
 """
 
-from itertools import chain
+from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Final
 
 import numpy as np
@@ -360,15 +361,22 @@ class Log(OpenedLog):
         Raises `LedgerError` for an entry that is not there, `CorruptLog` for what is damaged on the way.
         """
         self._check_there(first_index, first_index)
-        durable = self._spans.walk(first_index, self.durable_index)
-        waiting = map(_located, self._waiting.since(first_index))
         size_bytes, last_index = 0, first_index
-        for located in chain(durable, waiting):
+        for located in self._walk_from(first_index):
             size_bytes += located.size
             if size_bytes > size_bytes_max:
                 break
             last_index = located.header.index
         return last_index
+
+    def size_of_span(self, first_index: int, last_index: int) -> int:
+        """Bytes of the entries from one on up to another. Raises as `end_of_span`."""
+        self._check_there(first_index, last_index)
+        return sum(located.size for located in islice(self._walk_from(first_index), last_index - first_index + 1))
+
+    def _walk_from(self, first_index: int) -> Iterator[Located]:
+        durable = self._spans.walk(first_index, self.durable_index)
+        return chain(durable, map(_located, self._waiting.since(first_index)))
 
     def read_encoded(self, first_index: int, last_index: int) -> list[bytes | memoryview]:
         """Entries as they lie in the log, back to back, in as many pieces as it takes; nothing is copied.

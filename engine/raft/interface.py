@@ -36,6 +36,9 @@ class LogView(Protocol):
     def end_of_span(self, first_index: int, size_bytes_max: int) -> int:
         """The last entry of a span from `first_index` on that has an entry at least, and else at most so many bytes."""
 
+    def size_of_span(self, first_index: int, last_index: int) -> int:
+        """Bytes of the entries from one on up to another."""
+
 
 class Chance(Protocol):
     """Where random numbers come from: `random.Random`, or a test."""

@@ -181,24 +181,16 @@ class Leading:
             first = progress.next_index
             if self._needs_snapshot(progress):
                 return
-            last = self.last_index
-            if progress.mode is Mode.REPLICATE and progress.in_flight:
-                count = len(progress.in_flight)
-                if count >= settings.messages_in_flight_max:
-                    return
-                if count > 1:
-                    # A message may be one long entry, so bytes are counted from the first that is not acknowledged.
-                    start = max(progress.match_index + 1, log.first_index)
-                    last = log.end_of_span(start, settings.bytes_in_flight_max)
-                    if last < first:
-                        return
-            last = min(last, self.last_index, log.end_of_span(first, settings.append_bytes_max))
+            room = settings.bytes_in_flight_max - progress.bytes_in_flight
+            if len(progress.in_flight) >= settings.messages_in_flight_max or room <= 0:
+                return
+            # Only what is new is measured: the window of a follower that is far behind may have thousands of entries.
+            last = min(self.last_index, log.end_of_span(first, min(room, settings.append_bytes_max)))
             self._send_append(progress, last)
             if progress.mode is Mode.PROBE:
                 progress.is_paused = True
             else:
-                progress.in_flight.append(last)
-                progress.next_index = last + 1
+                progress.note_sent(last, log.size_of_span(first, last))
         if progress.mode is Mode.PROBE and not progress.is_paused and not self._needs_snapshot(progress):
             self._send_append(progress, progress.next_index - 1)
             progress.is_paused = True

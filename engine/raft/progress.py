@@ -21,6 +21,7 @@ class Progress:
     """One member as its leader sees it."""
 
     __slots__ = (
+        "bytes_in_flight",
         "heard_ticks",
         "in_flight",
         "is_barred",
@@ -41,7 +42,8 @@ class Progress:
         self.match_index = 0  # durable there, and the same as here; below next_index; never falls within a session
         self.next_index = next_index
         self.is_paused = False  # PROBE: an Append is on its way
-        self.in_flight: deque[int] = deque()  # REPLICATE: the last index of each Append that is not acknowledged
+        self.in_flight: deque[tuple[int, int]] = deque()  # REPLICATE: (last index, bytes) of each unacknowledged Append
+        self.bytes_in_flight = 0
         self.heard_ticks = now_ticks
         self.round = 0  # the last of the leader's questions that it answered
         self.told_commit_index = 0
@@ -52,28 +54,38 @@ class Progress:
         self.mode = Mode.PROBE
         self.next_index = max(next_index, self.match_index + 1)
         self.is_paused = False
-        self.in_flight.clear()
+        self._forget_in_flight()
 
     def become_replicate(self) -> None:
         """Send ahead, from behind what is acknowledged."""
         self.mode = Mode.REPLICATE
         self.next_index = self.match_index + 1
         self.is_paused = False
-        self.in_flight.clear()
+        self._forget_in_flight()
 
     def become_snapshot(self) -> None:
         """Send nothing."""
         self.mode = Mode.SNAPSHOT
         self.is_paused = False
+        self._forget_in_flight()
+
+    def note_sent(self, last_index: int, size_bytes: int) -> None:
+        """An Append that ends with `last_index` is on its way, ahead of what is acknowledged."""
+        self.in_flight.append((last_index, size_bytes))
+        self.bytes_in_flight += size_bytes
+        self.next_index = last_index + 1
+
+    def _forget_in_flight(self) -> None:
         self.in_flight.clear()
+        self.bytes_in_flight = 0
 
     def acknowledge(self, match_index: int, first_index: int) -> None:
         """The member has the log through `match_index`; what the leader can send begins at `first_index`."""
         if match_index < self.match_index:
             return
         in_flight = self.in_flight
-        while in_flight and in_flight[0] <= match_index:
-            in_flight.popleft()
+        while in_flight and in_flight[0][0] <= match_index:
+            self.bytes_in_flight -= in_flight.popleft()[1]
         self.match_index = match_index
         self.next_index = max(self.next_index, match_index + 1)
         if self.mode is Mode.PROBE or (self.mode is Mode.SNAPSHOT and match_index + 1 >= first_index):

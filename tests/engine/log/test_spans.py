@@ -116,6 +116,7 @@ def test_a_span_has_as_many_entries_as_fit(log: Log) -> None:
         for last in range(first, len(SIZES) + 1):
             total = sum(sizes[first - 1 : last])
             assert log.end_of_span(first, total) == last
+            assert log.size_of_span(first, last) == total
             assert log.end_of_span(first, total - 1) == max(last - 1, first)
         assert log.end_of_span(first, 0) == first
         assert log.end_of_span(first, 1 << 40) == len(SIZES)

@@ -54,6 +54,7 @@ class MemoryLog:
         self.offset = offset
         self.offset_term = offset_term
         self.archived_index = offset
+        self.measured_entries = 0  # whose sizes were asked for
 
     @property
     def last_index(self) -> int:
@@ -72,6 +73,10 @@ class MemoryLog:
 
     def end_of_span(self, first_index: int, size_bytes_max: int) -> int:
         return min(first_index + max(size_bytes_max // ENTRY_SIZE, 1) - 1, self.last_index)
+
+    def size_of_span(self, first_index: int, last_index: int) -> int:
+        self.measured_entries += last_index - first_index + 1
+        return ENTRY_SIZE * (last_index - first_index + 1)
 
     def entry(self, index: int) -> Entry:
         return self.entries[index - self.offset - 1]
