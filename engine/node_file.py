@@ -157,11 +157,16 @@ def first_entry(node: NodeFile) -> ControlEntry:
     """The first entry of the log of a group, the same on all its first members. Raises `UsageError` on other nodes."""
     if not node.members:
         raise UsageError(f"node {node.node_id} joins a group that exists, and does not begin its log")
+    return first_control(node.created_by, Configuration(node.members, [member.node_id for member in node.members]))
+
+
+def first_control(created_by: str, configuration: Configuration | None = None) -> ControlEntry:
+    """What the first entry of every log says; one without a configuration is that of a node alone."""
     return ControlEntry(
         currencies=[Currency(code, decimals) for code, decimals in ISO_4217.items()],
         rules_version=RULES_VERSION,
-        created_by=node.created_by,
-        configuration=Configuration(node.members, [member.node_id for member in node.members]),
+        created_by=created_by,
+        configuration=configuration,
     )
 
 

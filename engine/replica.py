@@ -27,9 +27,9 @@ from bezant.engine.log.entry import Entry
 from bezant.engine.log.group import Group
 from bezant.engine.log.log import FREE_SPACE_FLOOR_DEFAULT, SEGMENT_SIZE_DEFAULT, Log, open_log
 from bezant.engine.log.storage import Directory, FolderLock, as_directory
+from bezant.engine.node_file import first_control
 from bezant.engine.replay import read_configuration, replay_entry
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.currencies import ISO_4217
 from bezant.protocol.errors import LedgerError, StorageError
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.messages import Configuration, ControlEntry, Currency, encode_message
@@ -40,7 +40,6 @@ from bezant.protocol.records import (
     EVENT_ANSWER,
     EVENT_SIZE,
     RESULT,
-    RULES_VERSION,
     SEGMENT_HEADER_SIZE,
     Records,
     Words,
@@ -219,7 +218,9 @@ class Replica:
         self.ledger.replaying = False
         self.id_runs = checkpointer.runs
         if self.log.last_index == 0:
-            first = first or FirstEntry(_first_control(), self._next_timestamp_ns(), self.log.log_id)
+            first = first or FirstEntry(
+                first_control(f"bezant {version('bezant')}"), self._next_timestamp_ns(), self.log.log_id
+            )
             if first.control is not None:
                 self._begin_log(first.control, first.timestamp_ns)
         self.ledger.check_invariants()
@@ -481,12 +482,3 @@ def recover_replica(
     finally:
         checkpoints_lock.release()
     return replica
-
-
-def _first_control() -> ControlEntry:
-    """The first entry of a group of one."""
-    return ControlEntry(
-        currencies=[Currency(code, decimals) for code, decimals in ISO_4217.items()],
-        rules_version=RULES_VERSION,
-        created_by=f"bezant {version('bezant')}",
-    )
