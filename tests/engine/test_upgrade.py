@@ -8,7 +8,6 @@ import pytest
 from bezant.engine import member as member_module
 from bezant.engine import node_file as node_file_module
 from bezant.engine import replay as replay_module
-from bezant.engine import replica as replica_module
 from bezant.engine.ledger import ledger as ledger_module
 from bezant.engine.log import checking as checking_module
 from bezant.engine.raft.interface import NotLeader
@@ -37,9 +36,7 @@ def group(tmp_path: Path, small: ReplicaSettings, clock: Clock) -> Iterator[Memb
 @pytest.fixture
 def knows_rules_2(group: MemberGroup, monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on this is a later Bezant. Its rules 2 are no others than rules 1."""
-    for module in (
-        member_module, node_file_module, replay_module, replica_module, ledger_module, checking_module
-    ):  # fmt: skip
+    for module in (member_module, node_file_module, replay_module, ledger_module, checking_module):
         monkeypatch.setattr(module, "RULES_VERSION", 2)
 
 

@@ -9,15 +9,20 @@ from bezant.engine.compiled import COMPILED
 from bezant.engine.ids import kernels, times
 from bezant.engine.ids.run_set import open_runs
 from bezant.engine.ids.warm import warm_ids
+from bezant.engine.kernel_compiler import KernelCompiler
 from bezant.engine.log.storage import Directory
 
 from .model import IDENTITY, WITHOUT_END, find, merge, write
 
 
 def compiled_for() -> dict[str, list[Any]]:
-    """What each kernel has been compiled for."""
+    """What each kernel has been compiled for. A part of kernels is compiled with them, or not at all if they are there."""
     functions = [*vars(kernels).items(), *vars(times).items()]
-    return {name: list(function.signatures) for name, function in functions if hasattr(function, "signatures")}
+    return {
+        name: list(function.signatures)
+        for name, function in functions
+        if hasattr(function, "signatures") and function._compiler.pipeline_class is KernelCompiler
+    }
 
 
 @pytest.mark.skipif(not COMPILED, reason="nothing is compiled")

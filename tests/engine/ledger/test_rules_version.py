@@ -12,8 +12,8 @@ from typing import Any, Final
 import numba
 import pytest
 
+from bezant.engine import node_file as node_file_module
 from bezant.engine import replay as replay_module
-from bezant.engine import replica as replica_module
 from bezant.engine.ledger import command as command_module
 from bezant.engine.ledger import ledger as ledger_module
 from bezant.engine.ledger.ledger import Execution, Ledger
@@ -60,7 +60,7 @@ def knows_rules_2(monkeypatch: pytest.MonkeyPatch) -> None:
     if numba.config.DISABLE_JIT:
         monkeypatch.setattr(command_module, "execute_transfer", execute_transfer)
     monkeypatch.setattr(ledger_module, "RULES_VERSION", 2)
-    monkeypatch.setattr(replica_module, "RULES_VERSION", 2)
+    monkeypatch.setattr(node_file_module, "RULES_VERSION", 2)
     monkeypatch.setattr(checking_module, "RULES_VERSION", 2)
     monkeypatch.setattr(replay_module, "RULES_VERSION", 2)
 
@@ -228,7 +228,7 @@ def test_an_earlier_bezant_refuses_a_log_with_later_rules(
     replica = open_here()
     with monkeypatch.context() as later:
         later.setattr(ledger_module, "RULES_VERSION", 2)
-        later.setattr(replica_module, "RULES_VERSION", 2)
+        later.setattr(node_file_module, "RULES_VERSION", 2)
         replica.switch_rules(2)
         replica.write_group()
     replica.close()
