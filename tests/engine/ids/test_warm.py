@@ -16,7 +16,7 @@ from .model import IDENTITY, WITHOUT_END, find, merge, write
 
 
 def compiled_for() -> dict[str, list[Any]]:
-    """What each kernel has been compiled for. A part of kernels is compiled with them, or not at all if they are there."""
+    """What each kernel has been compiled for. A part of kernels is compiled with them, if they are compiled at all."""
     functions = [*vars(kernels).items(), *vars(times).items()]
     return {
         name: list(function.signatures)
