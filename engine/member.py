@@ -26,7 +26,7 @@ from bezant.engine.raft.hard_state import HardState
 from bezant.engine.raft.interface import Accepted, Chance, CoreSettings, NotLeader, Output
 from bezant.engine.raft.membership import NOBODY, MembershipChange
 from bezant.engine.raft.roles import Role
-from bezant.engine.replica import TERM_FIRST, Executed, Replica
+from bezant.engine.replica import Executed, Replica
 from bezant.engine.skimming import skim, split_span
 from bezant.protocol.errors import BezantError, LedgerError, RemoteProtocolError, UsageError
 from bezant.protocol.messages import Configuration
@@ -105,7 +105,7 @@ class Member:
         replica.ledger.replaying = True
         configurations = replica.configurations or [(0, _alone(identity) if log.last_index else NOBODY)]
         self.configuration = configurations[-1][1]
-        self._blank_nodes = {identity.node_id}
+        self._blank_terms: dict[int, int] = {}
         self.core = Core(
             node_id=identity.node_id,
             hard_state=hard_state,
@@ -116,7 +116,7 @@ class Member:
             settings=_with_room(settings or CoreSettings(), replica.settings.segment_size),
             random=chance,
         )
-        self.note_blank(identity.node_id)
+        self.note_blank(identity.node_id, self.core.term)
         if self.is_alone:
             self.core.campaign()
             self._absorb(b"")
@@ -142,19 +142,19 @@ class Member:
 
     @property
     def is_blank(self) -> bool:
-        """Whether this disk has never voted, and holds no more than what a group begins with."""
-        if self._vote_file is None or self.replica.log.last_index > ENTRY_INDEX_FIRST:
-            return False
-        hard_state = self._vote_file.read()
-        return hard_state.term <= TERM_FIRST and not hard_state.voted_for
+        """Whether this disk holds no more than what a group begins with."""
+        return self.replica.log.last_index <= ENTRY_INDEX_FIRST
 
-    def note_blank(self, node_id: int) -> None:
-        """A node has said that its disk is blank. If all first members have, none of them has ever forgotten anything:
-        neither a vote of this node nor what it has acknowledged could be anywhere."""
-        self._blank_nodes.add(node_id)
+    def note_blank(self, node_id: int, term: int) -> None:
+        """A node has said that its disk is blank, and its term.
+
+        If all first members have, since this one has started, then it has forgotten no entry: whoever led when it
+        acknowledged one would hold that one. A vote it may have forgotten: in a term that the candidate still knows,
+        and so not above all that were told."""
+        self._blank_terms[node_id] = term
         is_first_member = self.core.configuration_index == ENTRY_INDEX_FIRST
-        if is_first_member and self.is_blank and self._blank_nodes.issuperset(self.configuration.voters):
-            self.core.lift_bar()
+        if is_first_member and self.is_blank and self._blank_terms.keys() >= set(self.configuration.voters):
+            self.core.lift_bar(max(self._blank_terms.values()) + 1)
         self._absorb(b"")
 
     # ---- what comes in ----

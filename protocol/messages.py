@@ -51,7 +51,8 @@ class PeerHello(msgspec.Struct, frozen=True):
     """First frame of a node to another of its group, and the answer: who it is, and whom it takes the other for.
 
     A (node id, incarnation) names one disk: the incarnation is drawn when a data folder is made. ``run_id`` is drawn at
-    each start of the process. ``blank``: its disk has never voted, and holds nothing but what a group begins with.
+    each start of the process. ``blank``: its disk holds nothing but what a group begins with. ``term``: the latest that
+    it knows.
     """
 
     log_id: str
@@ -66,6 +67,7 @@ class PeerHello(msgspec.Struct, frozen=True):
     server: str
     run_id: int = 0
     blank: bool = False
+    term: int = 0
 
 
 class ErrorMessage(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ Into it, from one thread:
                                              ``truncation_count`` is what this attribute was when the sync BEGAN
     campaign()                               ask for votes now; a sole voter wins at once
     leader_lost()                            a hint that the leader is gone (its connection broke): ask soon
-    lift_bar()                               the driver knows that a barred disk has lost nothing
+    lift_bar(term_min)                       the driver knows that a barred disk has lost nothing
     step_down()                              give up the leadership, to the best successor (a disk that fails)
     request_read() -> ticket                 leader. Raises NotLeader
     transfer_leadership(to=0) -> node_id     leader; 0: to the best successor. Raises NotLeader, UsageError
@@ -252,10 +252,13 @@ class Core:
             self._election_ticks = 0
             self._timeout_ticks = self._random.randrange(1, 2 * self._settings.heartbeat_ticks)
 
-    def lift_bar(self) -> None:
-        """This disk has lost nothing after all: there never was anything on it, or on any other of the group."""
+    def lift_bar(self, term_min: int) -> None:
+        """This disk has lost no entry after all, and no vote of `term_min` or later: nobody else had any."""
         if self._state.hard_state.barred:
             self._state.lift_bar()
+            if self._state.term < term_min:
+                self._advance_term(term_min, voted_for=0)
+                self._become_follower(0)
 
     def step_down(self) -> None:
         """Lead no more, and let the best successor campaign at once. Nothing if this member does not lead."""

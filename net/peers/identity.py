@@ -30,6 +30,7 @@ class Identity:
     server: str
     run_id: int = 0
     is_blank: Callable[[], bool] = lambda: False
+    term: Callable[[], int] = lambda: 0
 
     def __post_init__(self) -> None:
         if not 0 < self.node_id <= NODE_ID_MAX:
@@ -54,6 +55,7 @@ class Identity:
             server=self.server,
             run_id=self.run_id,
             blank=self.is_blank(),
+            term=self.term(),
         )
 
 

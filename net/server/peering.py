@@ -70,6 +70,7 @@ class Peering:
                 rules_version_max=RULES_VERSION,
                 server=f"bezant {version('bezant')}",
                 is_blank=lambda: self._member.is_blank,
+                term=lambda: self._member.core.term,
             ),
             encode=encode_raft_message,
             decode=decode_raft_message,
@@ -202,7 +203,7 @@ class Peering:
     def _judge(self, hello: PeerHello) -> str | None:
         """Who is a member, and with which disk, the transport knows; nothing else is against anyone."""
         if hello.blank:
-            self._member.note_blank(hello.node_id)
+            self._member.note_blank(hello.node_id, hello.term)
         return None
 
 

@@ -61,12 +61,12 @@ class MemberGroup:
     def greet(self, node: int) -> None:
         """Have a node and the others connect: each tells whether its disk is blank."""
         member = self.members[node]
-        blank = {other: met.is_blank for other, met in self.members.items()}
+        terms = {other: met.core.term for other, met in self.members.items() if met.is_blank}
         for other, met in self.members.items():
-            if other != node and blank[other]:
-                member.note_blank(other)
-            if other != node and blank[node]:
-                met.note_blank(node)
+            if other != node and other in terms:
+                member.note_blank(other, terms[other])
+            if other != node and node in terms:
+                met.note_blank(node, terms[node])
 
     def wipe(self, node: int) -> None:
         """Lose the disk of a node that is not running."""

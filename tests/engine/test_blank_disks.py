@@ -98,8 +98,46 @@ def test_a_first_member_that_was_wiped_votes_when_it_has_caught_up(led: MemberGr
     assert wiped.replica.log.last_index == led.leader.replica.log.last_index
 
 
-def test_who_has_voted_is_not_blank(led: MemberGroup) -> None:
+def test_who_has_entries_is_not_blank(led: MemberGroup) -> None:
     assert not any(member.is_blank for member in led.members.values())
+
+
+def test_a_group_begins_although_its_first_election_was_lost(
+    tmp_path: Path, small: ReplicaSettings, clock: Clock
+) -> None:
+    """Node 1 has heard of both others, voted for itself, and stopped before they have heard of all."""
+    group = MemberGroup(tmp_path, small, clock)
+    group.close()
+    first, second = group.open(1), group.open(2)
+    first.note_blank(2, second.core.term)
+    first.note_blank(3, 1)
+    first.core.campaign()
+    first.tick()
+    group.close(1, 2)
+    for node in group.nodes:
+        group.open(node)
+        group.greet(node)
+    group.on_the_way.clear()
+    group.elect(2)
+    group.execute(opening_world("ann", "bob"))
+    assert not any(member.core.is_barred for member in group.members.values())
+    group.close()
+
+
+def test_a_vote_that_was_forgotten_is_not_given_again(group: MemberGroup) -> None:
+    """Node 3 votes for node 1, and forgets it: node 2 must not win with its vote in the same term."""
+    group.cut_off = {2}
+    group.members[1].core.campaign()
+    group.run(2)
+    term = group.members[1].core.term
+    assert group.members[3].core.term == term
+    group.close(3)
+    group.wipe(3)
+    wiped = group.open(3)
+    for node in (1, 2):
+        wiped.note_blank(node, group.members[node].core.term)
+    assert not wiped.core.is_barred
+    assert wiped.core.term > term
 
 
 # ---- joining ----

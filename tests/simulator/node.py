@@ -287,12 +287,16 @@ class Node:
     def is_blank(self) -> bool:
         return self._live.is_blank
 
-    def on_blank(self, node_id: int) -> None:
-        """A node that has connected says that its disk is blank."""
-        self._wake(self.boot, self._note_blank, (node_id,))
+    @property
+    def term(self) -> int:
+        return self._live.core.term
 
-    def _note_blank(self, node_id: int) -> None:
-        self._live.note_blank(node_id)
+    def on_blank(self, node_id: int, term: int) -> None:
+        """A node that has connected says that its disk is blank."""
+        self._wake(self.boot, self._note_blank, (node_id, term))
+
+    def _note_blank(self, node_id: int, term: int) -> None:
+        self._live.note_blank(node_id, term)
         self._after_member()
 
     def operate(self, action: str, change: MembershipChange | int) -> None:

@@ -218,11 +218,10 @@ class Simulation:
             if not first.is_reachable or not second.is_reachable or not first.knows(second) or not second.knows(first):
                 continue
             self._connected.add(pair)
-            blank = [first.is_blank, second.is_blank]
-            if blank[0]:
-                second.on_blank(first.node_id)
-            if blank[1]:
-                first.on_blank(second.node_id)
+            told = [(node, node.is_blank, node.term) for node in (first, second)]
+            for other, (node, is_blank, term) in zip((second, first), told, strict=True):
+                if is_blank:
+                    other.on_blank(node.node_id, term)
 
     def disconnect(self, first: int, second: int) -> None:
         """A connection has broken: what is on its way is lost."""
