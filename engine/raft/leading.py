@@ -298,6 +298,7 @@ class Leading:
             self._progress[node] = progress
         if self.transfer_to and not is_voter(state.configuration, self.transfer_to):
             self.transfer_to = 0
+        self._confirm_reads()  # Nobody may be left to answer what was asked.
 
     def change_members(self, change: MembershipChange) -> Configuration:
         """The configuration to append. Raises `UsageError` if it makes no sense, or not now."""

@@ -11,6 +11,7 @@ from bezant.protocol.messages import Configuration, Member
 from bezant.protocol.raft_messages import (
     Append,
     AppendReply,
+    HeartbeatReply,
     RaftMessage,
     TermRun,
     TimeoutNow,
@@ -349,3 +350,13 @@ def test_one_becomes_three() -> None:
     group.stopped.add(1)
     group.tick(150)
     assert len(group.leaders()) == 1
+
+
+def test_a_read_does_not_wait_for_those_who_left() -> None:
+    """Whoever was asked whether the leader still leads is no member any more when it could answer."""
+    group = with_learners()
+    change(group, MembershipChange(remove=[2, 3]))
+    ticket = group[1].core.request_read()
+    group.deliver(lose=lambda message: isinstance(message, HeartbeatReply))
+    assert group[1].core.is_alone
+    assert ticket in group[1].reads
