@@ -2,10 +2,14 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bezant.cli.output import write_json, write_line
 from bezant.cli.progress import progress
 from bezant.cli.session import add_json_argument, check_data_folder
+
+if TYPE_CHECKING:
+    from bezant.engine.verify import VerifyReport
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -18,6 +22,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--data", metavar="DIR", type=Path, required=True, help="the data folder")
     add_json_argument(parser)
+
+
+def _parts(report: "VerifyReport") -> str:
+    return f", {report.parts} parts, {report.processes} at a time" if report.parts > 1 else ""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -44,13 +52,18 @@ def run(arguments: argparse.Namespace) -> int:
                 "torn_bytes": report.torn_bytes,
                 "checkpoints": report.checkpoints,
                 "checkpoints_damaged": report.checkpoints_damaged,
+                "parts": report.parts,
+                "processes": report.processes,
+                "doubt": report.doubt,
             }
         )
         return 0
     write_line(
         f"verified: {report.events:,} events in {report.entries:,} entries, {report.accounts:,} accounts,"
-        f" in {report.seconds:.1f} s ({rate:,} events/s); every byte is as the rules make it"
+        f" in {report.seconds:.1f} s ({rate:,} events/s{_parts(report)}); every byte is as the rules make it"
     )
+    if report.doubt:
+        write_line(f"not in parts, from checkpoint to checkpoint, but in one go from the beginning: {report.doubt}")
     if report.torn_bytes:
         write_line(f"the last write before a crash was torn: {report.torn_bytes:,} bytes that were never acknowledged")
     for damage in report.checkpoints_damaged:

@@ -54,6 +54,11 @@ class CheckpointCheck:
                 self._manifests[index] = manifest
 
     @property
+    def manifests(self) -> dict[int, Manifest]:
+        """Those that are whole and have not been compared yet, by index."""
+        return dict(self._manifests)
+
+    @property
     def salts(self) -> tuple[int, int] | None:
         """What the ids of the newest checkpoint are hashed with, and a ledger's must be that they can be compared."""
         return self._manifests[max(self._manifests)].salts if self._manifests else None

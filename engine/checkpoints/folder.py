@@ -4,6 +4,13 @@ import re
 import time
 from typing import Final, NamedTuple
 
+from bezant.engine.checkpoints.cuts import (
+    CUTS_KEPT_MAX,
+    CUTS_SHARE_OF_LOG,
+    cut_name,
+    cuts_to_keep,
+    parse_cut_name,
+)
 from bezant.engine.checkpoints.file import Checkpoint, Manifest, read_checkpoint, read_manifest
 from bezant.engine.ids.run import RUN_NAME, run_name
 from bezant.engine.ids.run_set import RunSet, open_runs
@@ -114,7 +121,35 @@ class CheckpointFolder:
         kept = sorted(self._manifests)[-CHECKPOINTS_KEPT:]
         needed = set(spared_runs).union(*({info.number for info in self._manifests[index].runs} for index in kept))
         names = {checkpoint_name(index) for index in kept} | {run_name(number) for number in needed}
+        names |= self._keep_cuts(kept)
         for name in self.directory.names():
-            if name not in names and (_NAME.fullmatch(name) or RUN_NAME.fullmatch(name)):
+            if name not in names and (_NAME.fullmatch(name) or RUN_NAME.fullmatch(name) or parse_cut_name(name)):
                 self.directory.remove(name)
         self._manifests = {index: self._manifests[index] for index in kept}
+
+    def cuts(self) -> dict[int, str]:
+        """Names of the cuts, damaged ones too, by the sequence of the last event before each."""
+        try:
+            names = self.directory.names()
+        except FileNotFoundError:
+            return {}
+        return {cut[1]: name for name in names if (cut := parse_cut_name(name)) is not None}
+
+    def _keep_cuts(self, kept: list[int]) -> set[str]:
+        """Make cuts of checkpoints that are not kept, where they lie well; names of all cuts that are to stay."""
+        if not kept:
+            return set()
+        point = self._manifests[kept[-1]].point
+        file = self.directory.open(checkpoint_name(kept[-1]), writable=False)
+        try:
+            size_bytes = file.size()
+        finally:
+            file.close()
+        places = self.cuts()
+        leaving = {self._manifests[index].point.next_sequence - 1: index for index in self._manifests.keys() - kept}
+        count_max = min(CUTS_KEPT_MAX, point.bytes_count // CUTS_SHARE_OF_LOG // size_bytes)
+        chosen = cuts_to_keep({*places, *leaving}, point.next_sequence - 1, count_max)
+        for sequence in sorted(chosen - places.keys()):
+            places[sequence] = cut_name(leaving[sequence], sequence)
+            self.directory.rename(checkpoint_name(leaving[sequence]), places[sequence])
+        return {places[sequence] for sequence in chosen}

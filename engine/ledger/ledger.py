@@ -270,7 +270,7 @@ class Ledger:
 
     def _ids_at_most(self, commands: int) -> int:
         """Ids that so many commands may add to the index."""
-        recalled = KEYS_PER_COMMAND_MAX * commands if self._generations is not None else 0
+        recalled = KEYS_PER_COMMAND_MAX * commands if self._generations is not None or self.cold_ids is not None else 0
         return KEYS_PER_COMMAND * commands + EXPIRES_PER_ENTRY_MAX + recalled
 
     def _take_tables(self) -> None:
