@@ -16,7 +16,7 @@ import xxhash
 from typing_extensions import Buffer
 
 from bezant.protocol.errors import LocalProtocolError, RemoteProtocolError
-from bezant.protocol.records import ACCOUNT_SIZE, COMMAND_SIZE, EVENT_ANSWER_SIZE, RESULT_SIZE
+from bezant.protocol.records import ACCOUNT_SIZE, COMMAND_SIZE, EVENT_ANSWER_SIZE, PUSHED_EVENT_SIZE, RESULT_SIZE
 
 PROTOCOL_VERSION: Final = 1
 FRAME_HEADER_SIZE: Final = 32
@@ -27,6 +27,14 @@ ACCOUNT_COUNT_MAX: Final = (FRAME_SIZE_MAX - FRAME_HEADER_SIZE) // ACCOUNT_SIZE
 """Accounts in one reply, and so in one look-up, at most: 6553."""
 EVENT_COUNT_MAX: Final = (FRAME_SIZE_MAX - FRAME_HEADER_SIZE) // EVENT_ANSWER_SIZE
 """Events in one reply, and so in one look-up, at most: 5041."""
+PUSHED_COUNT_MAX: Final = (FRAME_SIZE_MAX - FRAME_HEADER_SIZE) // PUSHED_EVENT_SIZE
+"""Events in one EVENTS frame, at most: 5041."""
+FILTER_ACCOUNTS_MAX: Final = 100_000
+"""Accounts in the filter of one subscription, at most."""
+SUBSCRIPTIONS_MAX: Final = 1024
+"""Subscriptions on one connection, at most."""
+SUBSCRIPTION_NAME_SIZE_MAX: Final = 64
+"""Characters of the name of a subscription, printable ASCII without spaces, at most."""
 
 CHECKSUM_OFFSET_END: Final = 8
 _HEADER: Final = struct.Struct("<QIBBHQIHH")
@@ -57,6 +65,11 @@ class Operation(IntEnum):
     PEER_HELLO = 16
     PEER_MESSAGE = 17
     PEER_PING = 18
+    SUBSCRIBE = 40
+    EVENTS = 41
+    PROGRESS = 42
+    UNSUBSCRIBE = 43
+    ACKNOWLEDGE = 44
     ERROR = 255
 
 
@@ -81,6 +94,8 @@ class FrameError(IntEnum):
     OVERLOADED = 8
     NOT_LEADER = 9
     OUTCOME_UNKNOWN = 10
+    BEHIND = 11
+    TOO_SLOW = 12
 
 
 CLOSES_CONNECTION: Final = frozenset(
@@ -89,6 +104,7 @@ CLOSES_CONNECTION: Final = frozenset(
         FrameError.LENGTH_INVALID,
         FrameError.VERSION_UNSUPPORTED,
         FrameError.HELLO_EXPECTED,
+        FrameError.TOO_SLOW,
     }
 )
 

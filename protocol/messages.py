@@ -29,7 +29,8 @@ class Welcome(msgspec.Struct, frozen=True):
 
     ``leader`` is the client address, "host:port", of the node that executes commands: empty if none is known; on a
     node with ``node_id`` 0, which is alone, it says nothing. ``members`` are the client addresses of all nodes of the
-    group. A node leads if ``leader`` is its own client address.
+    group. A node leads if ``leader`` is its own client address. ``reader`` is where the node's reader listens, "" if it
+    has none; a host of zeros (0.0.0.0 or [::]) stands for the one at which the node was reached.
     """
 
     server: str
@@ -45,6 +46,7 @@ class Welcome(msgspec.Struct, frozen=True):
     node_id: int = 0
     leader: str = ""
     members: list[str] = []
+    reader: str = ""
 
 
 class PeerHello(msgspec.Struct, frozen=True):
@@ -100,6 +102,47 @@ class Currencies(msgspec.Struct, frozen=True):
     """The registry, in order of registration."""
 
     currencies: list[Currency]
+
+
+class Subscribe(msgspec.Struct, frozen=True):
+    """Asks a reader for committed events, those there are and those to come, that match all of what is given.
+
+    ``accounts``: ids of 16 bytes each, back to back; an event matches that touches one of them; none: all accounts.
+    ``kinds``: numbers of command kinds; none: all. ``refused``: also events of commands that were refused. ``after``:
+    the position to begin behind, 0 for the beginning; nil: behind what was acknowledged under ``name``, else from now
+    on. ``log_id``: the log that the position is of, "" if that is not known. ``more``: this frame has accounts alone,
+    and another frame with the same request id follows.
+    """
+
+    accounts: bytes = b""
+    currency: str = ""
+    kinds: list[int] = []
+    refused: bool = False
+    after: int | None = None
+    log_id: str = ""
+    name: str = ""
+    more: bool = False
+
+
+class Subscribed(msgspec.Struct, frozen=True):
+    """The reply to `Subscribe`: events behind ``after`` follow. ``last_position``: the last one that is committed."""
+
+    after: int
+    last_position: int
+
+
+class Unsubscribe(msgspec.Struct, frozen=True):
+    """Ends the subscription that was asked for on this connection under ``subscription``, a request id."""
+
+    subscription: int
+
+
+class Acknowledge(msgspec.Struct, frozen=True):
+    """Has a reader remember, under a name, that everything up to a position has been dealt with."""
+
+    name: str
+    position: int
+    log_id: str = ""
 
 
 class Statistics(msgspec.Struct, frozen=True):

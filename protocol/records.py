@@ -20,6 +20,8 @@ RESULT_SIZE: Final = 64
 ACCOUNT_SIZE: Final = 160
 EVENT_QUERY_SIZE: Final = 32
 EVENT_ANSWER_SIZE: Final = 208
+PUSHED_EVENT_SIZE: Final = 208
+PROGRESS_SIZE: Final = 32
 ENTRY_HEADER_SIZE: Final = 128
 SEGMENT_HEADER_SIZE: Final = 4096
 CONTROL_PAGE_SIZE: Final = 4096
@@ -156,6 +158,22 @@ EVENT_ANSWER: Final = _layout(
 )
 """An event as look-ups answer it: the bytes of `EVENT`. ``found`` is 0 where none matches, and all else is zero."""
 
+PUSHED_EVENT: Final = _layout(
+    PUSHED_EVENT_SIZE,
+    ("position", "<i8", 0),
+    ("currency", "<i8", 8),
+    ("event", f"V{EVENT_SIZE}", 16),
+)
+"""An event as subscriptions get it: the bytes of `EVENT`, and the currency of its accounts (0 if they do not exist)."""
+
+PROGRESS: Final = _layout(
+    PROGRESS_SIZE,
+    ("position", "<i8", 0),
+    ("timestamp_ns", "<i8", 8),
+    ("last_position", "<i8", 16),
+)
+"""How far a subscription is: every event up to ``position`` that it asks for has been sent."""
+
 ENTRY_HEADER: Final = _layout(
     ENTRY_HEADER_SIZE,
     ("header_checksum", "<u8", 0),
@@ -232,6 +250,8 @@ for _dtype, _size in (
     (ACCOUNT, 160),
     (EVENT_QUERY, 32),
     (EVENT_ANSWER, 208),
+    (PUSHED_EVENT, 208),
+    (PROGRESS, 32),
     (ENTRY_HEADER, 128),
     (SEGMENT_HEADER, 4096),
     (CONTROL_PAGE, 4096),

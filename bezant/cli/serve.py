@@ -47,6 +47,18 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         type=address,
         help="also answer every byte with itself there: the floor that `bezant bench` measures against",
     )
+    readers = parser.add_mutually_exclusive_group()
+    readers.add_argument(
+        "--reader-listen",
+        metavar="HOST:PORT",
+        type=address,
+        help="where the node's reader takes clients, who find it by themselves (default: a free port of the same host)",
+    )
+    readers.add_argument(
+        "--no-reader",
+        action="store_true",
+        help="start no reader beside the node: nobody is told of events, and nothing can be asked about the past",
+    )
     parser.add_argument(
         "--accounts-max",
         metavar="N",
@@ -120,4 +132,6 @@ def run(arguments: argparse.Namespace) -> int:
         echo=arguments.echo,
         settings=settings,
         repairs=arguments.repair_from_group,
+        reader=not arguments.no_reader,
+        reader_listen=arguments.reader_listen,
     )

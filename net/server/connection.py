@@ -17,7 +17,7 @@ from typing import Final, cast
 from typing_extensions import Buffer
 
 from bezant.net.server.batch import Request, Run
-from bezant.net.server.clients import GREETING_S_MAX, UNSENT_BYTES_MAX, Clients
+from bezant.net.server.clients import Clients
 from bezant.net.server.frame_kernels import (
     CURSOR_FRAMES,
     CURSOR_LENGTH,
@@ -34,6 +34,7 @@ from bezant.net.server.frame_kernels import (
     scan_frames,
 )
 from bezant.net.server.inbox import Inbox, SkippedFrame, Unread
+from bezant.net.server.open_connections import GREETING_S_MAX, UNSENT_BYTES_MAX
 from bezant.net.server.reactor import CONNECTION_BYTES_IN_FLIGHT_MAX
 from bezant.net.server.requests import AnsweredElsewhere, error_code, reply_size_max
 from bezant.protocol.errors import RemoteProtocolError, UsageError

@@ -15,17 +15,23 @@ next ones fill the memory before it is done, commands wait.
 
 Holds that fall due while nothing comes in expire in an entry of their own (`expiry.py`).
 
+What is committed and durable is published (`engine/publication.py`), so that other processes can read on in the log.
+
 An exception in the pipeline is a bug, and leaves requests that nobody would ever answer: the process ends.
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, ParamSpec, Protocol
 
 from bezant.engine.log.group import Group
 from bezant.engine.member import Member
+from bezant.engine.publication import Publisher
+from bezant.engine.replica import Replica
 from bezant.net.server.batch import Batch, Request
 from bezant.net.server.checkpointing import Checkpointing
 from bezant.net.server.expiry import ExpiryTimer
@@ -58,6 +64,8 @@ _WHY: Final = {
     FrameError.NOT_LEADER: "this node does not lead its group, and has not executed anything of this",
     FrameError.OUTCOME_UNKNOWN: "this node led its group until now, and does not know whether this will be committed",
 }
+
+_log = logging.getLogger("bezant")
 
 _Parameters = ParamSpec("_Parameters")
 
@@ -98,6 +106,8 @@ class Reactor:
         self._idle = asyncio.Event()
         self._idle.set()
         self._checkpointing = Checkpointing(replica, loop, self.schedule)
+        self.publisher = _make_publisher(replica)
+        self._publish()
         self._expiry = ExpiryTimer(loop, replica.ledger, self.schedule)
         self._expiry.arm()
 
@@ -282,6 +292,7 @@ class Reactor:
         self._inline_sync_s += INLINE_SYNC_WEIGHT * (seconds - self._inline_sync_s)
         self._group = None
         self.member.finish_group(group)
+        self._publish()
         self._reply()
         if not self._collecting.is_empty or self._has_unwritten or self._waiters:
             self.schedule()
@@ -289,6 +300,11 @@ class Reactor:
         self.replica.tidy()
         self._checkpointing.on_committed()
         self.counters.add("tidy", time.perf_counter() - started)
+
+    def _publish(self) -> None:
+        """Let other processes read what is both committed and durable here."""
+        if self.publisher is not None:
+            self.publisher.publish(min(self.member.committed_index, self.replica.durable_index))
 
     def _reply(self) -> None:
         """Tell the results of everything that has been committed."""
@@ -345,6 +361,7 @@ class Reactor:
 
     def _after_member(self, started: float) -> None:
         """Do what the member has made possible: at once what others wait for."""
+        self._publish()
         if self._group is None and self.replica.log.has_unwritten and not self._pump_scheduled:
             self._start_group()
         if self._waiting or self._executed:
@@ -398,7 +415,18 @@ class Reactor:
         self._settle_group()
         await self._checkpointing.stop()
         self._sync_thread.stop()
+        if self.publisher is not None:
+            self.publisher.close()
         self.member.close()
+
+
+def _make_publisher(replica: Replica) -> Publisher | None:
+    """What publishes the log; None if the folder does not let it be made, which is no reason not to serve."""
+    try:
+        return Publisher(Path(replica.checkpoints.directory.path).parent, replica.log.log_id)
+    except StorageError as error:
+        _log.warning("bezant: %s. Whoever follows the log of this node is late until that is seen to", error)
+        return None
 
 
 def _nothing_to_flush() -> None:

@@ -8,7 +8,6 @@ take the answers, mark the stop as clean.
 import asyncio
 import gc
 import logging
-import resource
 import signal
 import socket
 import sys
@@ -26,24 +25,22 @@ from bezant.engine.node_file import NodeFile, read_node_file
 from bezant.engine.opening import REPAIR_ADVICE, must_ask_for_group, open_member
 from bezant.engine.repair import repair_from_group
 from bezant.engine.replica import ReplicaSettings, shard_directory
-from bezant.net.server.clients import CONNECTIONS_MAX, Clients, make_welcome
+from bezant.net.server.clients import Clients, make_welcome
 from bezant.net.server.connection import Connection
 from bezant.net.server.echo import EchoProtocol
 from bezant.net.server.joining import join_group
+from bezant.net.server.listening import address_of, bind_address, listen_on
+from bezant.net.server.open_connections import files_for_connections
 from bezant.net.server.peering import Peering
 from bezant.net.server.reactor import Reactor
+from bezant.net.server.reading import Reading
 from bezant.net.server.starting import prepare_start, tell_findings
-from bezant.protocol.errors import CorruptLog, UsageError
+from bezant.protocol.errors import CorruptLog
 from bezant.protocol.messages import GroupFacts
 
 LISTEN_DEFAULT: Final = "127.0.0.1:7420"
-LISTEN_BACKLOG: Final = 1024
-"""Connections that may wait to be accepted."""
 SWITCH_INTERVAL_S: Final = 0.0005
 """How soon the sync thread gets the interpreter's lock back when the loop is busy."""
-FILES_RESERVED: Final = 256
-"""Open files that the log and the rest of the process may need; clients get what is left of the system's limit."""
-PORT_MAX: Final = 65_535
 
 _log = logging.getLogger("bezant")
 
@@ -56,23 +53,28 @@ def serve(
     echo: str | None = None,
     settings: ReplicaSettings | None = None,
     repairs: bool = False,
+    reader: bool = True,
+    reader_listen: str | None = None,
 ) -> int:
     """Run a node; returns the exit status. `say` gets a line when it listens, and one for the echo port if asked for.
 
     `repairs`: cut a damaged log before the damage first, and get the rest from the other members of the group.
-    Without `listen` clients connect where the node file says, if there is one, else at LISTEN_DEFAULT. Raises
-    `StorageError` and its kinds if the data folder does not let us, `UsageError` for an address in use.
+    Without `listen` clients connect where the node file says, if there is one, else at LISTEN_DEFAULT. A child
+    process is the node's `reader`, unless there is to be none, at `reader_listen` or any free port of the same host.
+    Raises `StorageError` and its kinds if the data folder does not let us, `UsageError` for an address in use.
     """
     node = read_node_file(data_directory)
     with ExitStack() as closing:
 
         def bind(address: str | None) -> list[socket.socket]:
-            return [closing.enter_context(bound) for bound in (_bind(address) if address is not None else ())]
+            return [closing.enter_context(bound) for bound in (bind_address(address) if address is not None else ())]
 
+        clients = _listen_address(node) if listen is None else listen
         sockets = _Sockets(
-            clients=bind(_listen_address(node) if listen is None else listen),
+            clients=bind(clients),
             peers=bind(None if node is None else node.peer_address),
             echo=bind(echo),
+            reader=bind((reader_listen or _any_port_beside(clients)) if reader else None),
         )
         prepare_start(data_directory)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -118,12 +120,17 @@ def _listen_address(node: NodeFile | None) -> str:
     return LISTEN_DEFAULT if node is None else node.client_address
 
 
+def _any_port_beside(address: str) -> str:
+    return f"{address.rpartition(':')[0]}:0"
+
+
 class _Sockets(NamedTuple):
-    """Bound sockets of a node: for clients, for the other members of its group, for the echo."""
+    """Bound sockets of a node: for clients, for the other members of its group, for the echo, for its reader."""
 
     clients: list[socket.socket]
     peers: list[socket.socket]
     echo: list[socket.socket]
+    reader: list[socket.socket]
 
     def copied(self) -> "_Sockets":
         """The same places for one run, which closes what it is given."""
@@ -168,15 +175,19 @@ async def _serve(
         loop.add_signal_handler(number, _settle, stopped, None)
     reactor = Reactor(member, loop)
     peering = None if node is None else Peering(reactor, node, loop, lambda error: _settle(stopped, error), found)
-    welcome = make_welcome(reactor, f"bezant {version('bezant')}", kernel_digest())
-    clients = Clients(reactor, welcome, _connections_max(), None if peering is None else peering.operations)
+    reader_address = address_of(sockets.reader[0]) if sockets.reader else ""
+    welcome = make_welcome(reactor, f"bezant {version('bezant')}", kernel_digest(), reader_address)
+    clients = Clients(reactor, welcome, files_for_connections(), None if peering is None else peering.operations)
     if peering is not None:
         await peering.start(sockets.peers)
-    servers = await _listen(loop, lambda: Connection(clients), sockets.clients)
-    say(f"listening on {_address(sockets.clients[0])}")
+    servers = await listen_on(loop, lambda: Connection(clients), sockets.clients)
+    say(f"listening on {address_of(sockets.clients[0])}")
     if sockets.echo:
-        servers += await _listen(loop, EchoProtocol, sockets.echo)
-        say(f"echo on {_address(sockets.echo[0])}")
+        servers += await listen_on(loop, EchoProtocol, sockets.echo)
+        say(f"echo on {address_of(sockets.echo[0])}")
+    reading = Reading(reactor, sockets.reader, reader_address) if sockets.reader else None
+    if reading is not None:
+        reading.start()
     abandoned = await stopped
     if peering is not None and abandoned is None:
         await peering.hand_over()
@@ -188,7 +199,11 @@ async def _serve(
         clients.abort()
     if peering is not None:
         await peering.stop()
+    if reading is not None:
+        await reading.stop()
     await reactor.stop(settled=abandoned is None)
+    for bound in sockets.reader:
+        bound.close()
     return abandoned
 
 
@@ -196,60 +211,3 @@ def _settle(stopped: "asyncio.Future[StateAbandoned | None]", error: StateAbando
     """Have the node stop, once, for the first reason."""
     if not stopped.done():
         stopped.set_result(error)
-
-
-def _connections_max() -> int:
-    """Raise this process's limit of open files as far as the system lets it; return what that leaves for clients."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS_MAX + FILES_RESERVED
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return CONNECTIONS_MAX
-    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    return max(limit - FILES_RESERVED, 1)
-
-
-def _bind(address: str) -> list[socket.socket]:
-    """Take an address, on which nobody can connect before `_listen`. Raises `UsageError`."""
-    host, separator, port = address.rpartition(":")
-    if not separator or not (port.isascii() and port.isdecimal()) or int(port) > PORT_MAX:
-        raise UsageError(f"an address is written HOST:PORT, not {address!r}")
-    sockets: list[socket.socket] = []
-    try:
-        found = socket.getaddrinfo(
-            host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        for family, kind, protocol, _, place in dict.fromkeys(found):
-            bound = socket.socket(family, kind, protocol)
-            sockets.append(bound)
-            bound.setblocking(False)
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            bound.bind(place)
-    except OSError as error:
-        for bound in sockets:
-            bound.close()
-        raise _taken(address, error) from error
-    return sockets
-
-
-async def _listen(
-    loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.BaseProtocol], sockets: list[socket.socket]
-) -> list[asyncio.Server]:
-    """Let clients connect. Raises `UsageError` if another process has begun to listen there meanwhile."""
-    try:
-        for bound in sockets:
-            bound.listen(LISTEN_BACKLOG)  # uvloop would not tell that somebody else listens there
-        return [await loop.create_server(factory, sock=bound, backlog=LISTEN_BACKLOG) for bound in sockets]
-    except OSError as error:
-        raise _taken(_address(sockets[0]), error) from error
-
-
-def _taken(address: str, error: OSError) -> UsageError:
-    return UsageError(f"cannot listen on {address}: {error.strerror or error}; choose another with --listen")
-
-
-def _address(bound: socket.socket) -> str:
-    host, port = bound.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -24,8 +24,11 @@ def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         echo: str | None = None,
         settings: ReplicaSettings | None = None,
         repairs: bool = False,
+        reader: bool = True,
+        reader_listen: str | None = None,
     ) -> int:
         calls.update(data=data, listen=listen, echo=echo, settings=settings, repairs=repairs)
+        calls.update(reader=reader, reader_listen=reader_listen)
         return 7
 
     monkeypatch.setattr(serve_module, "serve", fake)
@@ -40,15 +43,18 @@ def test_defaults_are_the_engine_s(served: dict[str, Any]) -> None:
         "echo": None,
         "settings": ReplicaSettings(),
         "repairs": False,
+        "reader": True,
+        "reader_listen": None,
     }
 
 
 def test_everything_that_can_be_said_arrives(served: dict[str, Any]) -> None:
     line = "serve --data d --listen [::1]:0 --echo 127.0.0.1:0 --accounts-max 10 --free-space-floor-mib 3"
     line += " --segment-size-mib 2 --holds-max 2000 --ids-memory-mib 65 --checkpoint-ids 7 --checkpoint-entries 8"
-    line += " --repair-from-group"
+    line += " --repair-from-group --reader-listen 127.0.0.1:0"
     assert main(line.split()) == 7
     assert (served["listen"], served["echo"], served["repairs"]) == ("[::1]:0", "127.0.0.1:0", True)
+    assert (served["reader"], served["reader_listen"]) == (True, "127.0.0.1:0")
     assert served["settings"] == ReplicaSettings(
         accounts_max=10,
         holds_max=2000,
@@ -58,6 +64,14 @@ def test_everything_that_can_be_said_arrives(served: dict[str, Any]) -> None:
         checkpoint_ids=7,
         checkpoint_entries=8,
     )
+
+
+def test_a_node_may_be_told_to_have_no_reader(served: dict[str, Any], capsys) -> None:
+    assert main(["serve", "--data", "d", "--no-reader"]) == 7
+    assert served["reader"] is False
+    with pytest.raises(SystemExit):
+        main(["serve", "--data", "d", "--no-reader", "--reader-listen", "127.0.0.1:0"])
+    assert "not allowed with" in capsys.readouterr().err
 
 
 def test_settings_that_cannot_be_are_a_wrong_command_line(served: dict[str, Any], capsys) -> None:

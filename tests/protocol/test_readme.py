@@ -78,6 +78,8 @@ LAYOUTS = [
     ("Account", records.ACCOUNT, 0),
     ("Event query", records.EVENT_QUERY, 0),
     ("Event answer", records.EVENT_ANSWER, 0),
+    ("Pushed event", records.PUSHED_EVENT, 0),
+    ("Progress", records.PROGRESS, 0),
     ("Entry header", records.ENTRY_HEADER, 0),
     ("Segment header", records.SEGMENT_HEADER, 0),
     ("Control page", records.CONTROL_PAGE, 0),
@@ -215,10 +217,11 @@ def test_limits_are_the_constants() -> None:
         (Operation.COMMANDS, frames.BATCH_COUNT_MAX),
         (Operation.LOOKUP_ACCOUNTS, frames.ACCOUNT_COUNT_MAX),
         (Operation.LOOKUP_EVENTS, frames.EVENT_COUNT_MAX),
+        (Operation.EVENTS, frames.PUSHED_COUNT_MAX),
     ],
 )
 def test_operations_take_as_many_records_as_the_constants_say(operation: Operation, count: int) -> None:
-    bodies = {row["operation"]: row["request body"] for row in table("Operations", "number")}
+    bodies = {row["operation"]: row["request body"] + row["reply body"] for row in table("Operations", "number")}
     assert re.search(rf"\bto {count} ", bodies[operation.name])
 
 

@@ -8,7 +8,7 @@ import pytest
 import uvloop
 
 from bezant.engine.replica import ReplicaSettings
-from bezant.net.server import clients, connection, inbox, reactor, syncing
+from bezant.net.server import connection, inbox, open_connections, reactor, syncing
 from bezant.net.server.warm import warm_kernels
 
 from .books import NAMES, opening
@@ -99,7 +99,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def set_limits(**values: float) -> None:
         for name, value in values.items():
-            modules = [module for module in (clients, connection, inbox, reactor) if hasattr(module, name)]
+            modules = [module for module in (connection, inbox, open_connections, reactor) if hasattr(module, name)]
             assert modules, name
             for module in modules:
                 monkeypatch.setattr(module, name, value)

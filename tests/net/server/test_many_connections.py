@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bezant.net.server.serve import FILES_RESERVED
+from bezant.net.server.open_connections import FILES_RESERVED
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.frames import FrameError, FrameReader, Operation
 from bezant.protocol.messages import ErrorMessage, decode_message

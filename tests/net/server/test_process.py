@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from bezant.engine.replica import open_replica
+from bezant.net.server import listening, open_connections
 from bezant.net.server import serve as serve_module
-from bezant.net.server.clients import CONNECTIONS_MAX
+from bezant.net.server.open_connections import CONNECTIONS_MAX
 from bezant.protocol.errors import UsageError
 from bezant.protocol.frames import Operation, encode_frame
 from bezant.protocol.kinds import ResultFlag
@@ -186,10 +187,10 @@ async def test_an_address_in_use_is_told_before_anything_is_done(
 ) -> None:
     """Compiling takes long, and the folder is not even made."""
     monkeypatch.setattr(serve_module, "prepare_start", pytest.fail)
-    sockets = serve_module._bind("127.0.0.1:0")
-    (server,) = await serve_module._listen(asyncio.get_running_loop(), asyncio.Protocol, sockets)
+    sockets = listening.bind_address("127.0.0.1:0")
+    (server,) = await listening.listen_on(asyncio.get_running_loop(), asyncio.Protocol, sockets)
     with pytest.raises(UsageError, match="cannot listen on"):
-        serve_module.serve(tmp_path / "data", serve_module._address(sockets[0]), say=pytest.fail)
+        serve_module.serve(tmp_path / "data", listening.address_of(sockets[0]), say=pytest.fail)
     assert not (tmp_path / "data").exists()
     server.close()
 
@@ -197,11 +198,11 @@ async def test_an_address_in_use_is_told_before_anything_is_done(
 async def test_of_two_that_took_an_address_one_listens() -> None:
     """An address can be taken by many as long as none listens."""
     loop = asyncio.get_running_loop()
-    first = serve_module._bind("127.0.0.1:0")
-    second = serve_module._bind(serve_module._address(first[0]))
-    (server,) = await serve_module._listen(loop, asyncio.Protocol, first)
+    first = listening.bind_address("127.0.0.1:0")
+    second = listening.bind_address(listening.address_of(first[0]))
+    (server,) = await listening.listen_on(loop, asyncio.Protocol, first)
     with pytest.raises(UsageError, match="cannot listen on"):
-        await serve_module._listen(loop, asyncio.Protocol, second)
+        await listening.listen_on(loop, asyncio.Protocol, second)
     server.close()
     for bound in second:
         bound.close()
@@ -223,5 +224,5 @@ def test_there_are_no_more_connections_than_the_system_has_files_for(
     set_to: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: set_to.append(limits))
-    assert serve_module._connections_max() == connections
+    assert open_connections.files_for_connections() == connections
     assert set_to == ([] if raised is None else [(raised, hard)])

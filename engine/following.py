@@ -1,0 +1,116 @@
+"""A log that another process writes, opened to read, and followed as far as that process has published.
+
+Works on the folder of a running node, whatever its role, and on a folder at rest. What is taken is verified: checksums
+and the chain of hashes, entry by entry. One thread takes; any one other may read events back meanwhile.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from bezant.engine.checkpoints.folder import CheckpointFolder
+from bezant.engine.log.control import ControlFile
+from bezant.engine.log.entry import Entry, public_log_id
+from bezant.engine.log.log import Log, open_log
+from bezant.engine.log.resume import ResumePoint
+from bezant.engine.log.segment import read_segment_header, segment_numbers
+from bezant.engine.log.storage import Directory
+from bezant.engine.publication import Publication
+from bezant.protocol.errors import StorageError
+from bezant.protocol.records import ENTRY_HEADER_SIZE
+
+BATCH_BYTES_MAX: Final = 2 << 20
+"""Bytes of entries after which a batch is full: verifying them takes some 2 ms."""
+BATCH_ENTRIES_MAX: Final = 256
+"""Entries in a batch: each costs some 20 us, however small it is."""
+
+
+class Follower:
+    """See the module. Made by `open_follower`."""
+
+    def __init__(self, directory: Directory, shard: int, log_id: int) -> None:
+        self.shard = shard
+        self.log_id = log_id
+        self.log: Log = open_log(directory, shard=shard, writable=False)
+        """Read events back from here, up to `last_sequence`; use nothing else of it but `resume_point`."""
+        self.publication = Publication(Path(directory.path), log_id)
+        self.applied_index = 0
+        """The last entry that was taken, or that the following began behind."""
+        self._directory = directory
+        self._published_index = self._index_at_rest()
+        self._is_open = False
+
+    @property
+    def public_id(self) -> str:
+        """Which log this is, for anyone to know."""
+        return public_log_id(self.log_id)
+
+    @property
+    def published_index(self) -> int:
+        """How far may be read now. Never less than before: what is committed stays."""
+        self._published_index = max(self._published_index, self.publication.index)
+        return self._published_index
+
+    @property
+    def last_sequence(self) -> int:
+        """Sequence of the last event that was taken, or that the following began behind."""
+        return self.log.durable_sequence
+
+    def _index_at_rest(self) -> int:
+        """What the control page knows to be committed and durable: of a folder whose node stopped, everything."""
+        control = ControlFile(self._directory, shard=self.shard, log_id=self.log_id, writable=False)
+        try:
+            watermark = control.read()
+        finally:
+            control.close()
+        return min(watermark.durable_index, watermark.commit_index)
+
+    def begin(self, start: ResumePoint | None = None) -> None:
+        """Begin behind this entry, or at the first. To be called once, before all else. Raises `CorruptLog`."""
+        self._is_open = True
+        self.applied_index = 0 if start is None else start.index
+        for _ in self.log.open(start, self.applied_index):
+            raise StorageError("an entry came from before the place where the log was to be followed from")
+
+    def take(self, bytes_max: int = BATCH_BYTES_MAX) -> list[Entry]:
+        """The next entries that are published, in order; none if there is nothing new.
+
+        Bodies are parts of the mapped files. Raises `CorruptLog`, `UnsupportedFormat`, `StorageError`.
+        """
+        entries: list[Entry] = []
+        size_bytes, until_index = 0, self.published_index
+        for entry in self.log.follow(until_index):
+            entries.append(entry)
+            size_bytes += ENTRY_HEADER_SIZE + entry.header.body_size
+            if size_bytes >= bytes_max or len(entries) == BATCH_ENTRIES_MAX:
+                break
+        if entries:
+            self.applied_index = entries[-1].header.index
+            for _ in self.log.follow(self.applied_index):  # nothing; it makes the last entry one that can be read back
+                raise StorageError("an entry came that was taken before")
+        return entries
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self.publication.close()
+        self.log.close()
+
+
+def open_follower(directory: Directory, shard: int = 0) -> Follower | None:
+    """Follow the log in the folder of a shard; None if there is none yet. Raises `CorruptLog`, `StorageError`."""
+    if not directory.path.is_dir() or not segment_numbers(directory):
+        return None
+    return Follower(directory, shard, read_segment_header(directory, 1).log_id)
+
+
+def newest_start(directory: Directory, shard: int, log_id: int, until_index: int) -> ResumePoint | None:
+    """Where the newest checkpoint lets a follower begin that needs nothing from before; None: at the first entry.
+
+    Which checkpoint that is may change while this looks; one that is gone or damaged is passed over.
+    """
+    folder = CheckpointFolder(directory)
+    try:
+        manifest = folder.newest_manifest()
+    except (StorageError, OSError):
+        return None
+    is_ours = manifest.shard == shard and manifest.point.log_id == log_id
+    return manifest.point if is_ours and manifest.point.index <= until_index else None

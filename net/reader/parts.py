@@ -1,0 +1,28 @@
+"""What a reader keeps of the log and what it answers beside subscriptions: the one list to add to.
+
+See the package for what a projection and a query are.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from bezant.net.reader.projecting import Projection
+
+Query = Callable[[bytes], bytes]
+"""From the body of a request to that of its reply; on any of a few threads."""
+
+
+class Parts(NamedTuple):
+    """Projections, and queries by their operation."""
+
+    projections: list[Projection]
+    queries: dict[int, Query]
+
+
+def make_parts(folder: Path, shard: int, log_id: int) -> Parts:
+    """The parts of the reader of a shard, whose own files are in this folder, `reader` beside the log's.
+
+    The folder need not be there; to lose it costs no more than the time to make it again.
+    """
+    return Parts([], {})

@@ -1,0 +1,78 @@
+"""The process of a reader: a child of its node, or one that an operator starts on a data folder.
+
+A child gets its set-up as a line of JSON on its standard input, and ends when that ends, because the node has ended
+however it did. It reads the log and its own folder, and never asks the node for anything.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import Final
+
+import msgspec
+import uvloop
+
+from bezant.net.reader.server import ReaderServer
+from bezant.net.reader.setup import Setup
+from bezant.protocol.errors import BezantError
+
+SWITCH_INTERVAL_S: Final = 0.0005
+"""How soon the loop gets the interpreter's lock back from a thread that computes."""
+_STANDARD_INPUT: Final = 0
+_STANDARD_OUTPUT: Final = 1
+_STANDARD_ERROR: Final = 2
+_READ_SIZE: Final = 4096
+
+_log = logging.getLogger("bezant")
+
+
+def run_reader(setup: Setup, sockets: list[socket.socket], *, ends_with_input: bool) -> None:
+    """Serve until SIGTERM, or SIGINT, or the end of the standard input. Raises `StorageError` and its kinds."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.freeze()
+    uvloop.run(_run(setup, sockets, ends_with_input=ends_with_input))
+
+
+async def _run(setup: Setup, sockets: list[socket.socket], *, ends_with_input: bool) -> None:
+    loop = asyncio.get_running_loop()
+    server = ReaderServer(setup, sockets)
+    loop.add_signal_handler(signal.SIGTERM, server.stop)
+    if ends_with_input:
+        loop.add_reader(_STANDARD_INPUT, _read_on, loop, server)
+    else:
+        loop.add_signal_handler(signal.SIGINT, server.stop)
+    await server.run()
+
+
+def _read_on(loop: asyncio.AbstractEventLoop, server: ReaderServer) -> None:
+    """The node says nothing more; its end is the end of this."""
+    if not os.read(_STANDARD_INPUT, _READ_SIZE):
+        loop.remove_reader(_STANDARD_INPUT)
+        server.stop()
+
+
+def main() -> int:
+    """Serve as a node's child; the exit status is 1 after an error, which is told."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # A Ctrl-C at the terminal is for the node, which then ends this.
+    os.dup2(_STANDARD_ERROR, _STANDARD_OUTPUT)
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        part = os.read(_STANDARD_INPUT, _READ_SIZE)
+        if not part:
+            return 0
+        line += part
+    setup = msgspec.json.decode(line, type=Setup)
+    try:
+        run_reader(setup, [socket.socket(fileno=number) for number in setup.listening], ends_with_input=True)
+    except (BezantError, OSError) as error:
+        _log.error("bezant: the reader ends: %s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

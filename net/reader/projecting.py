@@ -1,0 +1,147 @@
+"""Hands the log to projections, in a thread of its own, so that nothing they do holds up a subscriber or a query."""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from bezant.engine.following import Follower
+from bezant.engine.log.entry import Entry
+from bezant.engine.log.resume import ResumePoint
+from bezant.protocol.errors import BezantError
+
+POLL_S: Final = 0.1
+"""Seconds after which the thread looks for new entries although nobody has told it of any."""
+STOP_S_MAX: Final = 2.0
+"""Seconds that the thread has to end when the reader stops; what it has not saved is made again from the log."""
+
+_log = logging.getLogger("bezant")
+
+
+class AwaitsSequence(BezantError):  # noqa: N818 - it says what happened
+    """A query cannot be answered before the projections have taken this event in. Asked again when they have."""
+
+    def __init__(self, sequence: int) -> None:
+        super().__init__(f"event {sequence} is awaited")
+        self.sequence = sequence
+
+
+class Projection(Protocol):
+    """Something that is kept of the log. All calls come from one thread, but for `close`, which comes behind them."""
+
+    def start(self) -> ResumePoint | None:
+        """The entry behind which this goes on, as `Follower.log.resume_point` gave it; None for the beginning."""
+        ...
+
+    def begin(self, follower: Follower) -> None:
+        """The log is open; it stands at `start`, or before it if another projection begins there."""
+        ...
+
+    def take_in(self, entries: Sequence[Entry]) -> None:
+        """Take the next entries in, all of them behind `start`. Their bodies are parts of mapped files."""
+        ...
+
+    def rest(self) -> None:
+        """Everything published has been taken in: a good moment to save."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything."""
+        ...
+
+
+class Projector:
+    """See the module."""
+
+    def __init__(
+        self, projections: Sequence[Projection], follower: Follower, on_failure: Callable[[Exception], None]
+    ) -> None:
+        """`follower` is this thread's own. `on_failure` is called on the loop when a projection or the log fails."""
+        self._projections = projections
+        self._follower = follower
+        self._on_failure = on_failure
+        self._loop = asyncio.get_running_loop()
+        self._woken = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="bezant-projector", daemon=True)
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self.applied_sequence = 0
+        """The last event that all projections have taken in."""
+
+    def start(self) -> None:
+        """Begin, in the thread."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """More has been published."""
+        self._woken.set()
+
+    async def wait(self, sequence: int, timeout_s: float) -> bool:
+        """Whether the projections have taken an event in, or have within the time. On the loop."""
+        if sequence <= self.applied_sequence:
+            return True
+        reached = self._loop.create_future()
+        waiter = (sequence, reached)
+        self._waiters.append(waiter)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await reached
+        except TimeoutError:
+            return False
+        finally:
+            with contextlib.suppress(ValueError):
+                self._waiters.remove(waiter)
+        return True
+
+    def stop(self) -> None:
+        """End the thread, after the batch that it is at."""
+        self._stopping = True
+        self._woken.set()
+        self._thread.join(STOP_S_MAX)
+        if self._thread.is_alive():
+            return  # The process is about to end, and its files can be read as they are.
+        for projection in self._projections:
+            projection.close()
+        self._follower.close()
+
+    # ---- in the thread ----
+
+    def _run(self) -> None:
+        try:
+            self._project()
+        except Exception as error:
+            self._loop.call_soon_threadsafe(self._on_failure, error)
+
+    def _project(self) -> None:
+        follower = self._follower
+        starts = [projection.start() for projection in self._projections]
+        indexes = [0 if start is None else start.index for start in starts]
+        follower.begin(min(starts, key=lambda start: 0 if start is None else start.index))
+        for projection in self._projections:
+            projection.begin(follower)
+        self._loop.call_soon_threadsafe(self._note_applied, follower.last_sequence)
+        while not self._stopping:
+            entries = follower.take()
+            if not entries:
+                self._woken.clear()
+                if follower.published_index > follower.applied_index:
+                    continue
+                for projection in self._projections:
+                    projection.rest()
+                self._woken.wait(POLL_S)
+                continue
+            first_index = entries[0].header.index
+            for projection, index in zip(self._projections, indexes, strict=True):
+                projection.take_in(entries[max(index + 1 - first_index, 0) :])
+            self._loop.call_soon_threadsafe(self._note_applied, follower.last_sequence)
+
+    # ---- on the loop ----
+
+    def _note_applied(self, sequence: int) -> None:
+        self.applied_sequence = sequence
+        for waiter in [waiter for waiter in self._waiters if waiter[0] <= sequence]:
+            self._waiters.remove(waiter)
+            if not waiter[1].done():
+                waiter[1].set_result(None)

@@ -1,0 +1,218 @@
+"""A running reader: its parts, made when the log is there, and what each request comes to."""
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from bezant.engine.compiled import kernel_digest
+from bezant.engine.following import Follower, newest_start, open_follower
+from bezant.engine.log.entry import Entry
+from bezant.engine.replica import shard_directory
+from bezant.net.reader.connection import REQUESTS_IN_FLIGHT_MAX, ReaderConnection
+from bezant.net.reader.feed import Feed
+from bezant.net.reader.parts import Parts, Query, make_parts
+from bezant.net.reader.projecting import AwaitsSequence, Projector
+from bezant.net.reader.setup import Setup
+from bezant.net.server.listening import listen_on
+from bezant.net.server.open_connections import OpenConnections, files_for_connections
+from bezant.protocol.errors import CorruptLog, RemoteProtocolError, StorageError, UsageError
+from bezant.protocol.frames import BATCH_COUNT_MAX, FRAME_SIZE_MAX, PROTOCOL_VERSION, FrameError, FrameHeader
+from bezant.protocol.messages import Welcome
+
+QUERY_THREADS: Final = 2
+QUERIES_MAX: Final = 1024
+"""Queries of all connections together that are not answered yet; more are refused as OVERLOADED."""
+WAIT_S_MAX: Final = 5.0
+"""Seconds that a query, or a subscription, waits for the reader to come as far as it asks."""
+LOG_POLL_S: Final = 0.1
+"""Seconds between two looks for a log, or for a first entry in it, where there is none yet."""
+READER_FOLDER: Final = "reader"
+
+_log = logging.getLogger("bezant")
+
+
+class ReaderServer:
+    """See the module. All methods on the loop."""
+
+    def __init__(self, setup: Setup, sockets: Sequence[socket.socket]) -> None:
+        self._setup = setup
+        self._sockets = list(sockets)
+        self._directory = shard_directory(Path(setup.data_directory), setup.shard)
+        self._loop = asyncio.get_running_loop()
+        self._stopped: asyncio.Future[None] = self._loop.create_future()
+        self._threads = ThreadPoolExecutor(QUERY_THREADS, thread_name_prefix="bezant-query")
+        self._queries_in_flight = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._queries: dict[int, Query] = {}
+        self._follower: Follower | None = None
+        self._feed: Feed | None = None
+        self._projector: Projector | None = None
+        self._welcome: Welcome | None = None
+        self.connections = OpenConnections(files_for_connections())
+
+    # ---- life ----
+
+    async def run(self) -> None:
+        """Serve until `stop`. Raises what the log or a projection failed with: `StorageError` and its kinds."""
+        servers: list[asyncio.Server] = []
+        try:
+            follower = await self._open()
+            if follower is None:
+                return
+            self._welcome = self._make_welcome(follower)
+            self._begin(follower)
+            servers = await listen_on(self._loop, lambda: ReaderConnection(self), self._sockets)
+            await self._stopped
+        finally:
+            for server in servers:
+                server.close()
+            await self._close()
+
+    def stop(self) -> None:
+        """End in order."""
+        if not self._stopped.done():
+            self._stopped.set_result(None)
+
+    def _fail(self, error: Exception) -> None:
+        if not self._stopped.done():
+            self._stopped.set_exception(error)
+
+    async def _open(self) -> Follower | None:
+        """The log, once it is there and has an entry; None if this is to stop before."""
+        follower: Follower | None = None
+        while not self._stopped.done():
+            follower = follower or open_follower(self._directory, self._setup.shard)
+            if follower is not None:
+                follower.publication.refresh()
+                if follower.published_index:
+                    return follower
+            await asyncio.wait([self._stopped], timeout=LOG_POLL_S)
+        return None
+
+    def _begin(self, follower: Follower) -> None:
+        self._follower = follower
+        parts = make_parts(self._directory.path / READER_FOLDER, self._setup.shard, follower.log_id)
+        follower.begin(newest_start(self._directory, self._setup.shard, follower.log_id, follower.published_index))
+        self._feed = Feed(
+            follower,
+            self._on_entries,
+            wake=self._setup.wake,
+            is_awaited=lambda: False,
+            on_failure=self._fail,
+        )
+        self._feed.start()
+        self._start_parts(parts)
+
+    def _start_parts(self, parts: Parts) -> None:
+        self._queries = parts.queries
+        if parts.projections:
+            follower = open_follower(self._directory, self._setup.shard)
+            if follower is None:
+                raise StorageError(f"{self._directory.path}: the log has gone")
+            self._projector = Projector(parts.projections, follower, self._fail)
+            self._projector.start()
+
+    def _on_entries(self, entries: Sequence[Entry]) -> None:
+        """More of the log, in order."""
+        if self._projector is not None:
+            self._projector.wake()
+
+    async def _close(self) -> None:
+        for task in tuple(self._tasks):
+            task.cancel()
+        await self.connections.end_all(self._wait_idle)
+        if self._feed is not None:
+            self._feed.stop()
+        if self._projector is not None:
+            await self._loop.run_in_executor(None, self._projector.stop)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._follower is not None:
+            self._follower.close()
+
+    async def _wait_idle(self) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    # ---- what connections ask ----
+
+    def _make_welcome(self, follower: Follower) -> Welcome:
+        return Welcome(
+            server=f"bezant {version('bezant')} reader",
+            protocol_version=PROTOCOL_VERSION,
+            log_id=follower.public_id,
+            shard=follower.shard,
+            rules_version=0,
+            kernel_digest=kernel_digest(),
+            frame_size_max=FRAME_SIZE_MAX,
+            batch_count_max=BATCH_COUNT_MAX,
+            connection_bytes_in_flight_max=REQUESTS_IN_FLIGHT_MAX * FRAME_SIZE_MAX,
+            clock_ns=time.time_ns(),
+            reader=self._setup.address,
+        )
+
+    def welcome(self) -> Welcome:
+        """What a client is told now."""
+        if self._welcome is None:
+            raise UsageError("the reader has no log yet")
+        return self._welcome
+
+    def handle(self, connection: ReaderConnection, header: FrameHeader, body: bytes) -> None:
+        """Answer a request, now or later. Raises `RemoteProtocolError`."""
+        query = self._queries.get(header.operation)
+        if query is None:
+            message = f"operation {header.operation} is not one that a reader can be asked for"
+            connection.refuse(header.request_id, FrameError.OPERATION_UNKNOWN, message)
+            connection.settle()
+        elif self._queries_in_flight >= QUERIES_MAX:
+            connection.refuse(header.request_id, FrameError.OVERLOADED, "the reader has too many queries at a time")
+            connection.settle()
+        else:
+            self._queries_in_flight += 1
+            task = self._loop.create_task(self._answer(connection, header, body, query))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, connection: ReaderConnection, header: FrameHeader, body: bytes, query: Query) -> None:
+        try:
+            connection.reply(header, await self._run_query(query, body))
+        except AwaitsSequence:
+            last = 0 if self._projector is None else self._projector.applied_sequence
+            message = f"this reader is at event {last}, and has not come further within {WAIT_S_MAX:g} s"
+            connection.refuse(header.request_id, FrameError.BEHIND, message)
+        except RemoteProtocolError as error:
+            connection.refuse(header.request_id, FrameError.BODY_MALFORMED, str(error))
+        except UsageError as error:
+            connection.refuse(header.request_id, FrameError.REQUEST_REFUSED, str(error))
+        except CorruptLog as error:
+            self._fail(error)
+        except StorageError as error:
+            connection.refuse(header.request_id, FrameError.OVERLOADED, str(error))
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self._queries_in_flight -= 1
+            connection.settle()
+
+    async def _run_query(self, query: Query, body: bytes) -> bytes:
+        """Run a query, and once more if it has to wait for the projections. Raises what it raises."""
+        try:
+            return await self._loop.run_in_executor(self._threads, query, body)
+        except AwaitsSequence as awaited:
+            if self._projector is None or not await self._projector.wait(awaited.sequence, WAIT_S_MAX):
+                raise
+        return await self._loop.run_in_executor(self._threads, query, body)
+
+    def on_congested(self, connection: ReaderConnection) -> None:
+        """A client does not read."""
+
+    def on_writable(self, connection: ReaderConnection) -> None:
+        """A client reads again."""
+
+    def on_gone(self, connection: ReaderConnection) -> None:
+        """A connection takes nothing any more."""

@@ -1,0 +1,19 @@
+"""What a reader is told when it is started."""
+
+import msgspec
+
+from bezant.engine.publication import NO_DESCRIPTOR
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """Whose log is read, and where clients are taken.
+
+    ``address``, "host:port", is what clients are told; ``listening`` are descriptors of bound sockets, ``wake`` is the
+    eventfd of the node that publishes, if this is its own reader.
+    """
+
+    data_directory: str
+    shard: int
+    address: str
+    listening: list[int] = []
+    wake: int = NO_DESCRIPTOR
