@@ -406,15 +406,16 @@ class Log(OpenedLog):
             return _located(placed)
         return next(self._spans.walk(index, index))
 
-    def read_events(self, sequences: Words) -> Records:
+    def read_events(self, sequences: Words, check_bodies: bool = True) -> Records:
         """EVENT records with these sequences (ascending), wherever they are; verified, if they come from the disk.
 
-        Raises `LedgerError` for unknown ones, `CorruptLog` for damaged ones.
+        Without `check_bodies` only the headers on the way are verified. Raises `LedgerError` for unknown ones,
+        `CorruptLog` for damaged ones.
         """
         durable = int(np.searchsorted(sequences, self.durable_sequence, side="right"))
         if durable == len(sequences):
-            return self._history.read_events(sequences)
-        parts = [self._history.read_events(sequences[:durable])]
+            return self._history.read_events(sequences, check_bodies)
+        parts = [self._history.read_events(sequences[:durable], check_bodies)]
         for placed in self._waiting:
             header = placed.entry.header
             end = int(np.searchsorted(sequences, header.first_sequence + header.count))
