@@ -1,15 +1,18 @@
 """Entries on their way to the disk: those that wait, and the group that one sync makes durable."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
-
-from typing_extensions import Buffer
+from itertools import groupby
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 from bezant.engine.log.entry import Entry, with_durable_before
 from bezant.engine.log.segment import Segment
-from bezant.engine.log.storage import LogFile
+from bezant.engine.log.storage import PAGE_SIZE
 from bezant.protocol.errors import LedgerError
 from bezant.protocol.records import ENTRY_HEADER_SIZE
+
+_ZEROS: Final = memoryview(bytes(PAGE_SIZE))
+_segment_of: Final = attrgetter("segment")
 
 
 class Placed(NamedTuple):
@@ -35,19 +38,19 @@ class Group:
 
         Raises OSError; the process must then end, because what the page cache says can no longer be believed.
         """
-        file: LogFile | None = None
-        buffers: list[Buffer] = []
-        start = 0
-        for segment, offset, entry in self._placed:
+        for segment, items in groupby(self._placed, key=_segment_of):
+            placed = list(items)
             if segment.file is None:
                 raise LedgerError(f"{segment.name} is closed and has an entry to write")
-            if file is not segment.file:
-                if file is not None:
-                    file.write_durably(buffers, start)
-                file, buffers, start = segment.file, [], offset
-            buffers += (entry.encoded, entry.body)
-        if file is not None:
-            file.write_durably(buffers, start)
+            buffers = [part for item in placed for part in (item.entry.encoded, item.entry.body)]
+            segment.file.write_durably([*buffers, _rest_of_page(placed[-1])], placed[0].offset)
+
+
+def _rest_of_page(last: Placed) -> memoryview:
+    """The zeros that lie behind an entry in its last page: one that is not in the page cache, and is not written whole,
+    would be read from the disk first."""
+    end = last.offset + ENTRY_HEADER_SIZE + last.entry.header.body_size
+    return _ZEROS[: min(-end % PAGE_SIZE, last.segment.size - end)]
 
 
 class Waiting:

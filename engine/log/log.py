@@ -46,6 +46,10 @@ from bezant.protocol.records import (
 
 SEGMENT_SIZE_DEFAULT: Final = 64 << 20
 SEGMENT_SIZE_MIN: Final = 64 << 10
+SEGMENTS_CACHED: Final = 1
+"""Full segments that are left in the page cache; older ones are read from the disk again by who needs them. A log that
+goes through all of a machine's memory pays for pages that nobody has used before: with three nodes on two cores of a
+virtual machine, system time fell from 460 to 240 ns an event and node by this and by zeros that pass by the cache."""
 FREE_SPACE_FLOOR_DEFAULT: Final = 256 << 20
 """Bytes that must stay free on the file system; no segment is made that would go below."""
 
@@ -275,6 +279,8 @@ class Log(OpenedLog):
                 return
             if segment not in waiting:
                 segment.close()
+                if number >= SEGMENTS_CACHED:
+                    self._preparing.leave_cache(segments[number - SEGMENTS_CACHED])
 
     def _rotate(self, size: int) -> None:
         """Go on in the next segment."""

@@ -88,6 +88,10 @@ class PreparedSegments:
         elif not isinstance(error, StorageError):
             raise error
 
+    def leave_cache(self, segment: Segment) -> None:
+        """Have the page cache forget a segment, when there is time for that."""
+        self._maker.submit(segment.leave_cache)
+
     def close(self) -> None:
         """Wait for the helper thread, and close all files."""
         self._maker.shutdown(wait=True)

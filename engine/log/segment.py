@@ -208,6 +208,14 @@ class Segment:
             self.file = self._directory.open(self.name, writable=True)
         return self.file
 
+    def leave_cache(self) -> None:
+        """Have the page cache forget it, but for what is mapped; whoever reads it reads it from the disk."""
+        file = self._directory.open(self.name, writable=False)
+        try:
+            file.leave_cache()
+        finally:
+            file.close()
+
     def close(self) -> None:
         """Close the file."""
         if self.file is not None:

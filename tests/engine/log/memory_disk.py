@@ -137,6 +137,9 @@ class MemoryFile(LogFile):
         view[: len(data)] = data
         return len(data)
 
+    def leave_cache(self) -> None:
+        pass
+
     def size(self) -> int:
         return len(self._disk.current[self._name])
 

@@ -336,3 +336,46 @@ def test_an_error_that_is_not_for_want_of_room_is_not_taken_for_it(tmp_path: Pat
     with pytest.raises(PermissionError):
         fill(writer)
     writer.close()
+
+
+def is_cached(path: Path, offset: int) -> bool:
+    """Whether a page of a file is in the page cache."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def test_full_segments_leave_the_page_cache(tmp_path: Path) -> None:
+    writer = Writer(tmp_path)
+    for _ in range(5):
+        writer.write(EVENTS_OF_SEGMENT)
+    until_s = time.monotonic() + WAIT_S
+    while any(is_cached(segment_path(tmp_path, number), SEGMENT_HEADER_SIZE) for number in (1, 2, 3)):
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
+    assert is_cached(segment_path(tmp_path, 4), SEGMENT_HEADER_SIZE)
+    assert is_cached(segment_path(tmp_path, 5), SEGMENT_HEADER_SIZE)
+    writer.close()
+    assert read_facts(tmp_path) == writer.facts
+
+
+def bytes_read_from_disks() -> int:
+    """By this process, since it began."""
+    counts = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(counts["read_bytes"])
+
+
+def test_no_page_is_read_to_be_written_to(tmp_path: Path) -> None:
+    """A new segment is not in the page cache, and a group ends in the middle of a page."""
+    writer = Writer(tmp_path)
+    writer.write(1)
+    before = bytes_read_from_disks()
+    for count in (1, 30, 2, 200, 7, EVENTS_OF_SEGMENT, 1, 40):
+        writer.write(count)
+    assert bytes_read_from_disks() == before
+    writer.close()

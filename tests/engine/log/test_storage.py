@@ -1,6 +1,7 @@
 """Claim: files are written whole or not at all, and one process at a time holds a folder."""
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -11,7 +12,14 @@ import numpy as np
 import pytest
 
 from bezant.engine.log import file_system, storage
-from bezant.engine.log.storage import IO_VECTORS_MAX, ZERO_CHUNK_SIZE, Directory, FolderLock, LookingLock
+from bezant.engine.log.storage import (
+    IO_VECTORS_MAX,
+    PAGE_SIZE,
+    ZERO_CHUNK_SIZE,
+    Directory,
+    FolderLock,
+    LookingLock,
+)
 from bezant.protocol.errors import DataFolderInUse, StorageError
 
 TIMEOUT_S = 60
@@ -29,6 +37,30 @@ def test_a_file_is_made_of_a_head_and_zeros(tmp_path: Path) -> None:
     directory.create_file("large", ZERO_CHUNK_SIZE + 5, np.ones(3, np.int64))
     assert (tmp_path / "large").read_bytes() == np.ones(3, np.int64).tobytes() + bytes(ZERO_CHUNK_SIZE + 5 - 24)
     assert directory.names() == ["empty", "large", "made", "small"]
+
+
+@pytest.mark.parametrize("when", ["open", "write"])
+def test_zeros_go_through_the_cache_where_nothing_else_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    open_file, write, refused = os.open, os.pwrite, []
+
+    def open_as_others(path: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_DIRECT and when == "open":
+            raise OSError(errno.EINVAL, "no such thing here")
+        return open_file(path, flags, mode)
+
+    def write_as_others(descriptor: int, data: memoryview, offset: int) -> int:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+            refused.append(offset)
+            raise OSError(errno.EINVAL, "pages are larger here")
+        return write(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "open", open_as_others)
+    monkeypatch.setattr(os, "pwrite", write_as_others)
+    Directory(tmp_path).create_file("made", 3 * PAGE_SIZE, b"head")
+    assert (tmp_path / "made").read_bytes() == b"head" + bytes(3 * PAGE_SIZE - 4)
+    assert (len(refused) == 1) == (when == "write")
 
 
 def test_a_file_is_real_zeros_and_not_a_hole(tmp_path: Path) -> None:
