@@ -29,6 +29,10 @@ EVENT_COUNT_MAX: Final = (FRAME_SIZE_MAX - FRAME_HEADER_SIZE) // EVENT_ANSWER_SI
 """Events in one reply, and so in one look-up, at most: 5041."""
 PUSHED_COUNT_MAX: Final = (FRAME_SIZE_MAX - FRAME_HEADER_SIZE) // PUSHED_EVENT_SIZE
 """Events in one EVENTS frame, at most: 5041."""
+HISTORY_ACCOUNTS_MAX: Final = 4096
+"""Accounts in one question to the history, at most."""
+HISTORY_LINES_MAX: Final = 4096
+"""Lines in one page of an answer, at most."""
 FILTER_ACCOUNTS_MAX: Final = 100_000
 """Accounts in the filter of one subscription, at most."""
 SUBSCRIPTIONS_MAX: Final = 1024
@@ -65,6 +69,11 @@ class Operation(IntEnum):
     PEER_HELLO = 16
     PEER_MESSAGE = 17
     PEER_PING = 18
+    QUERY_ACCOUNTS = 32
+    STATEMENT = 33
+    FIND_TRANSFERS = 34
+    OPEN_HOLDS = 35
+    TOTALS = 36
     SUBSCRIBE = 40
     EVENTS = 41
     PROGRESS = 42

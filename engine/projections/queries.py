@@ -179,7 +179,7 @@ class Questions:
 
     def _numbers(self, view: View, ids: Words) -> Words:
         numbers = np.empty(len(ids), np.int64)
-        find_accounts(view.tables, np.ascontiguousarray(ids, np.int64), numbers)
+        find_accounts(view.tables, np.array(ids, np.int64), numbers)  # a copy, so that kernels know one type
         return numbers
 
     def account_number(self, view: View, identifier: tuple[int, int]) -> int:

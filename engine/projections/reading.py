@@ -11,7 +11,7 @@ from bezant.engine.projections.layout import LIST_BITS
 from bezant.engine.projections.lists import find_differing, find_last, find_range
 from bezant.engine.projections.projections import View
 from bezant.engine.projections.span import Span
-from bezant.protocol.errors import StorageError, UsageError
+from bezant.protocol.errors import CorruptLog, UsageError
 from bezant.protocol.records import Records, Words
 
 EVENTS_AT_A_TIME: Final = 1 << 14
@@ -46,7 +46,7 @@ class EventReader:
         self._lock = threading.Lock()
 
     def read(self, view: View, sequences: Words) -> Records:
-        """Events of a view (ascending). Raises `CorruptLog` for damage in the log, `StorageError` in an index."""
+        """Events of a view (ascending). Raises `CorruptLog` for damage in the log, or in an index."""
         with self._lock:
             events = self._read_events(sequences, check_bodies=False)
         start = 0
@@ -63,10 +63,10 @@ class EventReader:
             start = end
         return events
 
-    def damaged(self, span: Span, what: str) -> StorageError:
+    def damaged(self, span: Span, what: str) -> CorruptLog:
         """The error for an index that says what is not so; the index is made again at the next start."""
         self._condemn(span)
-        return StorageError(
+        return CorruptLog(
             f"index {span.number} of the events from {span.first_sequence} on is damaged: {what}; it is made again "
             "from the log when the reader is started again"
         )

@@ -21,7 +21,9 @@ from bezant.net.client.commands import (
     check_id,
     encode_transfer,
 )
+from bezant.net.client.history import History
 from bezant.net.client.prepared import Command, CommandMaker
+from bezant.net.client.readers import ReaderChannel
 from bezant.net.client.results import UNKNOWN_ROW, Account, Event, Result, Unlimited, result_of
 from bezant.protocol.errors import InvalidAmountOrName, UsageError
 from bezant.protocol.frames import Operation
@@ -58,6 +60,12 @@ class Wallet:
         self._command = CommandMaker(self._make_id)
         self._decimals: dict[str, int] = {}
         self._refreshing: asyncio.Task[dict[str, int]] | None = None
+        self._history = History(
+            ReaderChannel(channel),
+            lambda: channel.welcome.log_id,
+            lambda currency: self._decimals_of(currency, None),
+            self._timeout_s,
+        )
 
     @classmethod
     async def open_over(cls, channel: Channel, timeout_s: float = TIMEOUT_S_DEFAULT) -> Self:
@@ -402,8 +410,14 @@ class Wallet:
         await self._channel.request(Operation.PING, b"", self._seconds(timeout_s))
         return time.perf_counter() - start_s
 
+    @property
+    def history(self) -> History:
+        """What was: accounts, statements, transfers, holds and sums as of any time or position."""
+        return self._history
+
     async def close(self) -> None:
         """Let go of the ledger. Commands still unanswered end unknown. May be called again."""
+        await self._history.close()
         self._coalescer.close()
         await self._channel.close()
         await self._coalescer.wait_settled()

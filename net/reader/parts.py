@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from bezant.net.reader.history import HistoryProjection
 from bezant.net.reader.projecting import Projection
+from bezant.net.reader.queries import HistoryQueries
 
 Query = Callable[[bytes], bytes]
 """From the body of a request to that of its reply; on any of a few threads."""
@@ -25,4 +27,5 @@ def make_parts(folder: Path, shard: int, log_id: int) -> Parts:
 
     The folder need not be there; to lose it costs no more than the time to make it again.
     """
-    return Parts([], {})
+    history = HistoryProjection(folder, shard, log_id)
+    return Parts([history], {**HistoryQueries(history).by_operation()})

@@ -1,0 +1,199 @@
+"""Questions to the history as they travel: from the body of a request to that of its reply."""
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import numpy as np
+
+from bezant.engine.projections.answers import Filter, Page, Range
+from bezant.engine.projections.kernels import find_accounts
+from bezant.engine.projections.layout import ACCOUNT_CURRENCY
+from bezant.engine.projections.projections import View
+from bezant.engine.projections.queries import AsOf, Questions
+from bezant.engine.projections.reading import Moment
+from bezant.engine.projections.searching import find_transfers
+from bezant.net.reader.history import HistoryProjection
+from bezant.net.reader.projecting import AwaitsSequence
+from bezant.protocol.errors import RemoteProtocolError, UsageError
+from bezant.protocol.frames import HISTORY_ACCOUNTS_MAX, Operation
+from bezant.protocol.history_messages import (
+    AccountsAsOf,
+    CurrencyTotals,
+    HistoryPage,
+    HoldsPage,
+    QueryAccounts,
+    QueryHolds,
+    QueryStatement,
+    QueryTotals,
+    QueryTransfers,
+    TotalsAsOf,
+)
+from bezant.protocol.kinds import CommandKind
+from bezant.protocol.messages import decode_message, encode_message
+from bezant.protocol.names import currency_word
+from bezant.protocol.records import POSITION_NONE, PUSHED_EVENT, Records, Words, id_words, position_of, split_position
+
+_ID_SIZE: Final = 16
+
+
+class _Question(Protocol):
+    """What every question says."""
+
+    @property
+    def as_of_position(self) -> int | None: ...
+
+    @property
+    def as_of_time_ns(self) -> int | None: ...
+
+    @property
+    def wait_for(self) -> int: ...
+
+    @property
+    def log_id(self) -> str: ...
+
+
+class HistoryQueries:
+    """Answers; all methods may be called by any of a few threads.
+
+    They raise `RemoteProtocolError` for a body that is none, `UsageError` for what cannot be asked, `AwaitsSequence`
+    for what is to be waited for, `StorageError` for what can be asked later.
+    """
+
+    def __init__(self, history: HistoryProjection) -> None:
+        self._history = history
+        self._shard = history.shard
+
+    def by_operation(self) -> dict[int, Callable[[bytes], bytes]]:
+        """The queries, as a reader lists them."""
+        return {
+            Operation.QUERY_ACCOUNTS: self.accounts,
+            Operation.STATEMENT: self.statement,
+            Operation.FIND_TRANSFERS: self.transfers,
+            Operation.OPEN_HOLDS: self.holds,
+            Operation.TOTALS: self.totals,
+        }
+
+    def accounts(self, body: bytes) -> bytes:
+        """Answer QUERY_ACCOUNTS."""
+        asked = decode_message(body, QueryAccounts)
+        if len(asked.accounts) % _ID_SIZE:
+            raise RemoteProtocolError(f"{len(asked.accounts)} bytes are no whole number of account ids")
+        ids = np.frombuffer(asked.accounts, np.int64).reshape(-1, 2)
+        if len(ids) > HISTORY_ACCOUNTS_MAX:
+            raise UsageError(f"{len(ids)} accounts in one question: it has {HISTORY_ACCOUNTS_MAX} at most")
+        questions, view, moment = self._begin(asked)
+        answer = questions.accounts(view, ids, moment)
+        return encode_message(AccountsAsOf(*self._told(moment), answer.records.tobytes()))
+
+    def statement(self, body: bytes) -> bytes:
+        """Answer STATEMENT."""
+        asked = decode_message(body, QueryStatement)
+        account = _id_of(asked.account, "account")
+        questions, view, moment = self._begin(asked)
+        return self._page(view, questions.statement(view, account, moment, self._range(questions, view, asked)))
+
+    def transfers(self, body: bytes) -> bytes:
+        """Answer FIND_TRANSFERS."""
+        asked = decode_message(body, QueryTransfers)
+        if asked.id and (asked.account or asked.currency or asked.code is not None or asked.kinds or asked.refused):
+            raise UsageError("a question that names an id can have a range besides, and nothing else")
+        identifier = _id_of(asked.id, "id") if asked.id else None
+        wanted = Filter(
+            account=_id_of(asked.account, "account") if asked.account else None,
+            currency=asked.currency,
+            code=asked.code,
+            kinds=_kinds_of(asked.kinds),
+            refused=asked.refused,
+        )
+        questions, view, moment = self._begin(asked)
+        part = self._range(questions, view, asked)
+        if identifier is not None:
+            return self._page(view, questions.transfer(view, identifier, moment, part))
+        return self._page(view, find_transfers(questions, view, wanted, moment, part))
+
+    def holds(self, body: bytes) -> bytes:
+        """Answer OPEN_HOLDS."""
+        asked = decode_message(body, QueryHolds)
+        account = _id_of(asked.account, "account") if asked.account else None
+        questions, view, _ = self._begin(asked)
+        after = self._sequence(questions, view, asked.after)
+        page = questions.open_holds(_as_of(asked), account, after, asked.limit)
+        events = self._pushed(questions.view(), page.sequences, page.events)
+        remaining = page.remaining.tobytes()
+        return encode_message(HoldsPage(*self._told(page.moment), events, remaining, self._position(page.next_after)))
+
+    def totals(self, body: bytes) -> bytes:
+        """Answer TOTALS."""
+        asked = decode_message(body, QueryTotals)
+        questions, view, moment = self._begin(asked)
+        told = [
+            CurrencyTotals(*total[:5], str(total.moved), str(total.positive), str(total.held))
+            for total in questions.totals(view, moment)
+        ]
+        return encode_message(TotalsAsOf(*self._told(moment), told))
+
+    # ---- what they share ----
+
+    def _begin(self, asked: _Question) -> tuple[Questions, View, Moment]:
+        """What is known now, and the moment that a question is as of."""
+        if asked.log_id and asked.log_id != self._history.public_id:
+            raise UsageError(f"the positions are of log {asked.log_id}; this is log {self._history.public_id}")
+        questions = self._history.questions
+        view = questions.view()
+        if asked.wait_for != POSITION_NONE:
+            shard, sequence = split_position(asked.wait_for)
+            if shard != self._shard:
+                raise UsageError(f"position {asked.wait_for} is none of this log: it belongs to another shard")
+            if sequence > view.sequence:
+                raise AwaitsSequence(sequence)
+        as_of = _as_of(asked)
+        if as_of == AsOf() or (as_of.time_ns or 0) > view.timestamp_ns:
+            self._history.check_level()
+        return questions, view, questions.moment(view, as_of)
+
+    def _range(self, questions: Questions, view: View, asked: QueryStatement | QueryTransfers) -> Range:
+        after = self._sequence(questions, view, asked.after)
+        return Range(asked.from_ns, asked.to_ns, after, asked.limit, asked.reverse)
+
+    def _sequence(self, questions: Questions, view: View, position: int) -> int:
+        return 0 if position == POSITION_NONE else questions.sequence_of(view, position)
+
+    def _position(self, sequence: int) -> int:
+        return position_of(self._shard, sequence) if sequence else POSITION_NONE
+
+    def _told(self, moment: Moment) -> tuple[int, int]:
+        return self._position(moment.sequence), moment.timestamp_ns
+
+    def _page(self, view: View, page: Page) -> bytes:
+        events = self._pushed(view, page.sequences, page.events)
+        return encode_message(HistoryPage(*self._told(page.moment), events, self._position(page.next_after)))
+
+    def _pushed(self, view: View, sequences: Words, events: Records) -> bytes:
+        """Events as PUSHED_EVENT records, with the currencies of their debit accounts."""
+        pushed = np.zeros(len(events), PUSHED_EVENT)
+        ids = np.ascontiguousarray(np.stack([events["debit_head"], events["debit_tail"]], axis=1))
+        numbers = np.empty(len(ids), np.int64)
+        find_accounts(view.tables, ids, numbers)
+        words = np.array([*(currency_word(code) for code, _ in view.currencies), 0], np.int64)
+        currencies = view.tables.accounts[np.maximum(numbers, 0), ACCOUNT_CURRENCY]
+        pushed["position"] = position_of(self._shard, 0) + sequences
+        pushed["currency"] = np.where(numbers >= 0, words[currencies], 0)
+        pushed["event"] = np.ascontiguousarray(events).view(PUSHED_EVENT["event"])
+        return pushed.tobytes()
+
+
+def _as_of(asked: _Question) -> AsOf:
+    return AsOf(asked.as_of_position, asked.as_of_time_ns)
+
+
+def _id_of(identifier: bytes, what: str) -> tuple[int, int]:
+    if len(identifier) != _ID_SIZE:
+        raise RemoteProtocolError(f"an {what} has {_ID_SIZE} bytes, not {len(identifier)}")
+    return id_words(identifier)
+
+
+def _kinds_of(numbers: list[int]) -> tuple[CommandKind, ...]:
+    try:
+        return tuple(CommandKind(number) for number in numbers)
+    except ValueError as error:
+        raise RemoteProtocolError(f"{error}: no command is of this kind") from error
