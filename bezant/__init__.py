@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         LedgerError,
         LocalProtocolError,
         ProtocolError,
+        ReceiptInvalid,
         RemoteProtocolError,
         RequestRefused,
         RequestTimedOut,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from bezant.protocol.messages import Currency
+    from bezant.protocol.receipts import Receipt, check_receipt
 
 __all__ = [
     "UNLIMITED",
@@ -53,6 +55,8 @@ __all__ = [
     "Outcome",
     "OutcomeUnknown",
     "ProtocolError",
+    "Receipt",
+    "ReceiptInvalid",
     "RemoteProtocolError",
     "RequestRefused",
     "RequestTimedOut",
@@ -62,6 +66,7 @@ __all__ = [
     "UnsupportedFormat",
     "UsageError",
     "Wallet",
+    "check_receipt",
     "connect",
     "connect_blocking",
     "open",
@@ -76,6 +81,7 @@ _HOMES = {
     "bezant.net.client.wallet": ("Wallet",),
     "bezant.protocol.codes": ("ResultCode",),
     "bezant.protocol.messages": ("Currency",),
+    "bezant.protocol.receipts": ("Receipt", "check_receipt"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -9,6 +9,7 @@ BezantError
 ├── ConnectionFailed          the network or the node is gone: try again or elsewhere
 │   └── RequestTimedOut       no answer came in time; for look-ups, where nothing is at stake
 ├── RequestRefused            the node answered a request with an error message
+├── ReceiptInvalid            a receipt does not prove what it should
 ├── StorageError              the data folder or the disk
 │   ├── DataFolderInUse       another process holds it
 │   ├── UnsupportedFormat     written by another version
@@ -60,6 +61,10 @@ class RequestRefused(BezantError):
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class ReceiptInvalid(BezantError):
+    """A receipt does not prove that its event is in the history of its log; the message says why not."""
 
 
 class StorageError(BezantError):

@@ -79,6 +79,9 @@ class Operation(IntEnum):
     PROGRESS = 42
     UNSUBSCRIBE = 43
     ACKNOWLEDGE = 44
+    TREE_HEAD = 48
+    RECEIPT = 49
+    CONSISTENCY = 50
     ERROR = 255
 
 

@@ -5,6 +5,7 @@ walk the history before it. So every header that is passed and the body of every
 checksum; entries that were verified lately are not hashed again.
 """
 
+import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from typing import Final
@@ -34,11 +35,13 @@ class History:
         self.last_sequence = 0
         self._mapped: OrderedDict[int, Segment] = OrderedDict()
         self._verified: OrderedDict[tuple[int, int, int], None] = OrderedDict()
+        self._lock = threading.Lock()
 
     def read_events(self, sequences: Words, check_bodies: bool = True) -> Records:
         """EVENT records with these sequences (ascending).
 
         Without `check_bodies` it is for the caller to check the events: a whole entry is hashed to check one of them.
+        Of several threads one at a time is served.
         Raises `LedgerError` for those that are not there, `CorruptLog` for what is damaged.
         """
         events = np.zeros(len(sequences), EVENT)
@@ -53,7 +56,10 @@ class History:
             end = len(sequences)
             if behind < len(self.segments):
                 end = int(np.searchsorted(sequences, self.segments[behind].first_sequence))
-            self._read_from(self.segments[max(behind - 1, 0)], sequences[start:end], events[start:end], check_bodies)
+            with self._lock:
+                self._read_from(
+                    self.segments[max(behind - 1, 0)], sequences[start:end], events[start:end], check_bodies
+                )
             start = end
         return events
 

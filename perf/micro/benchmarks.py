@@ -13,6 +13,8 @@ from typing import Final, NamedTuple
 
 import blake3
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from bezant.engine.compiled import kernel
 from bezant.engine.hashing import xxh3_64
@@ -25,6 +27,16 @@ from bezant.perf.load.frames import SHORT_FRAME_SIZE, build_commands
 from bezant.perf.load.ring import seed_word
 from bezant.protocol.frames import BATCH_COUNT_MAX, FRAME_HEADER_SIZE, frame_checksum
 from bezant.protocol.kinds import EntryKind
+from bezant.protocol.receipts import (
+    Receipt,
+    TreeHead,
+    check_receipt,
+    encode_receipt,
+    hash_leaf,
+    head_bytes,
+    path_length,
+    root_of_path,
+)
 from bezant.protocol.records import COMMAND, COMMAND_SIZE, EVENT_SIZE, Bytes, Records
 
 BATCH: Final = 8189
@@ -196,6 +208,27 @@ def _append_and_sync(count: int) -> Callable[[int], float]:
 
 
 @cache
+@cache
+def _receipt() -> bytes:
+    """A receipt over a hundred million events."""
+    number, size = 12_345_678, 100_000_000
+    path = tuple(blake3.blake3(bytes([step])).digest() for step in range(path_length(number, size)))
+    salt, event = bytes(16), bytes(EVENT_SIZE)
+    root = root_of_path(number, size, hash_leaf(salt, event, number + 1), path)
+    private = Ed25519PrivateKey.generate()
+    key = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    signature = private.sign(head_bytes(bytes(8), size, 1, root))
+    return encode_receipt(Receipt(TreeHead(bytes(8), size, 1, root, key, signature), number + 1, event, salt, path))
+
+
+def _check_receipt(loops: int) -> float:
+    receipt = _receipt()
+    started = time.perf_counter()
+    for _ in range(loops):
+        check_receipt(receipt)
+    return time.perf_counter() - started
+
+
 def _random_bytes(size: int) -> Bytes:
     return np.random.default_rng(1).integers(0, 256, size, np.uint8)
 
@@ -207,6 +240,7 @@ BENCHMARKS: Final[tuple[Benchmark, ...]] = (
     Benchmark("xxh3: a frame of one transfer, in a kernel", FRAME_RUN, _checksum_short_frames),
     Benchmark("xxh3: a frame of 8189 transfers", 1, _checksum_long_frame),
     Benchmark("blake3: the events of a batch of 8189", 1, _chain_hash),
+    Benchmark("receipt: check one over 100 M events", 1, _check_receipt),
     Benchmark("log: append and sync, 1 event", 1, _append_and_sync(1)),
     Benchmark("log: append and sync, 8189 events", 1, _append_and_sync(BATCH)),
     Benchmark("load: build, a transfer of a frame of 8189", BATCH, _build_frames(BATCH)),
