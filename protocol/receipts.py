@@ -116,7 +116,7 @@ class AskReceipt(msgspec.Struct, frozen=True):
 
 
 class AskConsistency(msgspec.Struct, frozen=True):
-    """Asks for the proof that the history over ``size`` events has that over the first ``old_size`` as its beginning."""
+    """Asks for the proof that the history over ``size`` events begins with that over the first ``old_size``."""
 
     old_size: int
     size: int
