@@ -172,11 +172,11 @@ ROWS = (
     Row(retries_get_new_ids, "stormy", 5),
     Row(abandoned_states_are_kept, "stormy", 30),
     Row(the_hint_of_the_commit_is_too_high, "disk", 10),
-    Row(checkpoints_are_not_synced, "disk", 30),
+    Row(checkpoints_are_not_synced, "disk", 200),
     Row(blank_disks_vote, "disk", 20),
     Row(raft.acknowledges_before_the_sync, "disk", 10),
     Row(raft.leader_counts_what_it_has_not_synced, "disk", 5),
-    Row(raft.every_append_cuts_the_log, "stormy", 5),
+    Row(raft.every_append_cuts_the_log, "stormy", 40),
     Row(raft.a_full_window_waits_for_ever, "stormy", 30),
     Row(raft.lost_disks_vote, "disk", 30),
 )

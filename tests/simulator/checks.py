@@ -30,6 +30,8 @@ class Committed(NamedTuple):
     digest: bytes
     at_us: int
     """When the first node knew."""
+    term: int
+    """Of that node: the entry was committed in this term or before."""
 
 
 class Checks:
@@ -116,10 +118,12 @@ class Checks:
         if index != len(self.history) + 1:
             raise Violation(f"node {node.node_id} commits entry {index}, and {len(self.history)} are known")
         kept = Entry(entry.header, entry.encoded, bytes(entry.body))
-        self.history.append(Committed(kept, digest, self._schedule.now_us))
+        term = node.member.core.term if node.member is not None else 0
+        self.history.append(Committed(kept, digest, self._schedule.now_us, term))
 
     def _check_leading(self, node: "Node") -> None:
-        """At most one leader a term, and it has all that is committed."""
+        """At most one leader a term, and it has all that was committed in earlier terms: one that hears late of having
+        won need not have what a later one has committed meanwhile."""
         member = node.member
         if member is None or member.role is not Role.LEADER:
             return
@@ -132,10 +136,12 @@ class Checks:
         self._counts["elections won"] += 1
         self._schedule.note("leads", node.node_id, member.term)
         index, log = self.commit_index, member.replica.log
+        while index and self.history[index - 1].term >= member.term:
+            index -= 1
         if not index:
             return
         found = split_span(log.read_encoded(index, index))[0] if log.last_index >= index else None
-        if found is None or entry_hash(found.encoded, found.body) != self.history[-1].digest:
+        if found is None or entry_hash(found.encoded, found.body) != self.history[index - 1].digest:
             raise Violation(f"node {node.node_id} leads term {member.term} without the committed entry {index}")
 
     def _count_cuts(self, node: "Node") -> None:
