@@ -307,6 +307,9 @@ class Node:
         member = self._live
         try:
             if isinstance(change, MembershipChange):
+                nodes = self._simulation.nodes
+                if any(nodes[added.node_id].file.member != added for added in change.add):
+                    return  # It has another disk by now, and the operator sees it.
                 member.change_membership(change)
             else:
                 member.transfer_leadership(change)
