@@ -40,6 +40,8 @@ COMMANDS: Final[dict[str, _Command]] = {
     "unfreeze": _Command("unfreeze", "let a frozen account take part again"),
     "close": _Command("close_account", "close an empty account, for ever"),
     "resolve": _Command("resolve", "settle what became of a command when no answer came"),
+    "receipt": _Command("receipt", "write a proof that a transfer is in the history"),
+    "check-receipt": _Command("check_receipt", "check such a proof, without asking anyone"),
     "currencies": _Command("currencies", "list the currencies, or register one"),
     "verify": _Command("verify", "re-execute the whole history of a data folder and compare every byte"),
     "doctor": _Command("doctor", "explain a data folder, damaged or not, without changing it"),

@@ -6,6 +6,6 @@ of the events beside it to those who guess.
 
 `hashing.py` has the hash of many short inputs at a time, `leaves.py` what a leaf is made of, `tree.py` the tree, and
 `store.py` what is kept of it on disk: the hash of every 256 events. What is not there, or damaged, is made again from
-the log. `keys.py` has the key that a node signs with, `issuing.py` puts a receipt together. May import ``engine.log``,
-``engine.compiled`` and ``protocol``.
+the log. `keys.py` has the key that a node signs with, `issuing.py` puts a receipt together, `offline.py` does so out of
+a data folder. May import ``engine.log``, ``engine.following``, ``engine.compiled`` and ``protocol``.
 """

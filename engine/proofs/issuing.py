@@ -7,6 +7,7 @@ as soon as it is committed and durable and its batch has been hashed: some milli
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -37,16 +38,19 @@ class Issuer:
     def __init__(
         self,
         read_events: ReadEvents,
-        key: SigningKey,
+        open_key: Callable[[], SigningKey],
         *,
         shard: int,
         log_id: int,
         stored: StoredTree | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """`read_events` gives events that were taken in, ascending by sequence; `stored` is what to go on with."""
+        """`read_events` gives events that were taken in, ascending by sequence; `stored` is what to go on with.
+
+        `open_key` is called once there is something to sign, and again if it raises.
+        """
         self._read_events = read_events
-        self._key = key
+        self._open_key = open_key
         self._shard = shard
         self._log_id = bytes.fromhex(public_log_id(log_id))
         self._secret = secret_of(log_id)
@@ -61,6 +65,10 @@ class Issuer:
     def size(self) -> int:
         """Events that receipts can be given for: those with sequences up to this one."""
         return self._tree.size
+
+    @cached_property
+    def _key(self) -> SigningKey:
+        return self._open_key()
 
     @property
     def public_key(self) -> bytes:
@@ -96,7 +104,7 @@ class Issuer:
             raise StorageError(f"a tree over {tree.size} events does not end at event {point.next_sequence - 1}")
         return tree
 
-    # ---- what is given ----
+    # ---- what is given; raises `StorageError` if the key cannot be read or made ----
 
     def head(self) -> TreeHead:
         """The signed head over all events that were taken in; the same one until there are more."""
@@ -171,11 +179,12 @@ class TreeFolder:
             on_notice(f"{error}; it is made again from the log")
         self._saved_size = self.loaded.size if self.loaded is not None else 0
 
-    def maybe_save(self, issuer: Issuer, point: ResumePoint | None, events_min: int = SAVE_EVENTS_MIN) -> bool:
-        """Save the tree, which ends with this entry, if it has grown enough; says whether. Raises `StorageError`."""
-        grown = issuer.size - self._saved_size
-        if point is None or grown < max(events_min, issuer.size // SAVE_SHARE):
-            return False
-        save_tree(self._directory, self._shard, issuer.stored(point))
-        self._saved_size = issuer.size
-        return True
+    def is_due(self, issuer: Issuer, events_min: int = SAVE_EVENTS_MIN) -> bool:
+        """Whether the tree has grown enough to be saved."""
+        return issuer.size - self._saved_size >= max(events_min, issuer.size // SAVE_SHARE)
+
+    def save(self, issuer: Issuer, point: ResumePoint | None) -> None:
+        """Save the tree, which ends with this entry. Raises `StorageError`."""
+        if point is not None:
+            save_tree(self._directory, self._shard, issuer.stored(point))
+            self._saved_size = issuer.size

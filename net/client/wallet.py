@@ -24,6 +24,7 @@ from bezant.net.client.commands import (
 from bezant.net.client.history import History
 from bezant.net.client.prepared import Command, CommandMaker
 from bezant.net.client.readers import ReaderChannel
+from bezant.net.client.receipts import Receipts
 from bezant.net.client.results import UNKNOWN_ROW, Account, Event, Result, Unlimited, result_of
 from bezant.protocol.errors import InvalidAmountOrName, UsageError
 from bezant.protocol.frames import Operation
@@ -60,8 +61,10 @@ class Wallet:
         self._command = CommandMaker(self._make_id)
         self._decimals: dict[str, int] = {}
         self._refreshing: asyncio.Task[dict[str, int]] | None = None
+        reader = ReaderChannel(channel)
+        self._receipts = Receipts(reader, lambda: channel.welcome.log_id, self._timeout_s)
         self._history = History(
-            ReaderChannel(channel),
+            reader,
             lambda: channel.welcome.log_id,
             lambda currency: self._decimals_of(currency, None),
             self._timeout_s,
@@ -414,6 +417,11 @@ class Wallet:
     def history(self) -> History:
         """What was: accounts, statements, transfers, holds and sums as of any time or position."""
         return self._history
+
+    @property
+    def receipts(self) -> Receipts:
+        """Proofs that a client checks alone: receipts for events, and signed heads of the history."""
+        return self._receipts
 
     async def close(self) -> None:
         """Let go of the ledger. Commands still unanswered end unknown. May be called again."""

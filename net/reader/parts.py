@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from bezant.net.reader.history import HistoryProjection
 from bezant.net.reader.projecting import Projection
+from bezant.net.reader.proving import ProofProjection, ProofQueries
 from bezant.net.reader.queries import HistoryQueries
 
 Query = Callable[[bytes], bytes]
@@ -28,4 +29,8 @@ def make_parts(folder: Path, shard: int, log_id: int) -> Parts:
     The folder need not be there; to lose it costs no more than the time to make it again.
     """
     history = HistoryProjection(folder, shard, log_id)
-    return Parts([history], {**HistoryQueries(history).by_operation()})
+    proofs = ProofProjection(folder, shard, log_id)
+    return Parts(
+        [history, proofs],
+        {**HistoryQueries(history).by_operation(), **ProofQueries(proofs).by_operation()},
+    )

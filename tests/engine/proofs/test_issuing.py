@@ -45,7 +45,7 @@ def follow(replica: Replica, path: Path) -> Follower:
 
 
 def issuer_of(follower: Follower, path: Path, clock: Clock) -> Issuer:
-    return Issuer(follower.log.read_events, open_key(path), shard=0, log_id=follower.log_id, clock_ns=clock)
+    return Issuer(follower.log.read_events, lambda: open_key(path), shard=0, log_id=follower.log_id, clock_ns=clock)
 
 
 def take_all(issuer: Issuer, follower: Follower) -> None:
@@ -135,10 +135,12 @@ def test_a_tree_goes_on_where_it_was_saved_and_is_made_again_when_it_is_gone(
     issuer = issuer_of(follower, tmp_path, clock)
     take_all(issuer, follower)
     point = follower.log.resume_point()
-    assert not folder.maybe_save(issuer, point)
-    assert not folder.maybe_save(issuer, None, 1)
-    assert folder.maybe_save(issuer, point, 1)
-    assert not folder.maybe_save(issuer, point, 1)
+    assert not folder.is_due(issuer)
+    assert folder.is_due(issuer, 1)
+    folder.save(issuer, None)
+    assert folder.is_due(issuer, 1)
+    folder.save(issuer, point)
+    assert not folder.is_due(issuer, 1)
     follower.close()
 
     replica.execute(transfers("world", "ann", 280))
@@ -148,7 +150,7 @@ def test_a_tree_goes_on_where_it_was_saved_and_is_made_again_when_it_is_gone(
     assert stored is not None
     assert stored.size == issuer.size
     going_on = Issuer(
-        late.log.read_events, open_key(tmp_path), shard=0, log_id=late.log_id, stored=stored, clock_ns=clock
+        late.log.read_events, lambda: open_key(tmp_path), shard=0, log_id=late.log_id, stored=stored, clock_ns=clock
     )
     take_all(going_on, late)  # from the beginning: what is known is passed over
     anew = issuer_of(late, tmp_path, clock)
