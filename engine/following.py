@@ -7,7 +7,6 @@ and the chain of hashes, entry by entry. One thread takes; any one other may rea
 from pathlib import Path
 from typing import Final
 
-from bezant.engine.checkpoints.folder import CheckpointFolder
 from bezant.engine.log.control import ControlFile
 from bezant.engine.log.entry import Entry, public_log_id
 from bezant.engine.log.log import Log, open_log
@@ -100,17 +99,3 @@ def open_follower(directory: Directory, shard: int = 0) -> Follower | None:
     if not directory.path.is_dir() or not segment_numbers(directory):
         return None
     return Follower(directory, shard, read_segment_header(directory, 1).log_id)
-
-
-def newest_start(directory: Directory, shard: int, log_id: int, until_index: int) -> ResumePoint | None:
-    """Where the newest checkpoint lets a follower begin that needs nothing from before; None: at the first entry.
-
-    Which checkpoint that is may change while this looks; one that is gone or damaged is passed over.
-    """
-    folder = CheckpointFolder(directory)
-    try:
-        manifest = folder.newest_manifest()
-    except (StorageError, OSError):
-        return None
-    is_ours = manifest.shard == shard and manifest.point.log_id == log_id
-    return manifest.point if is_ours and manifest.point.index <= until_index else None

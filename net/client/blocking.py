@@ -5,7 +5,8 @@ Any number of threads may share one; their concurrent commands share frames as c
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Coroutine, Iterator, Sequence
+from collections import deque
+from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from decimal import Decimal
 from types import TracebackType
@@ -16,8 +17,11 @@ import uvloop
 from bezant.net.client import lookups
 from bezant.net.client.prepared import Command, CommandMaker
 from bezant.net.client.results import Account, Event, Result, Unlimited
+from bezant.net.client.subscribing import AccountReference
+from bezant.net.client.subscription import LOST_S_MAX, Subscription
 from bezant.net.client.wallet import Wallet
 from bezant.protocol.errors import UsageError
+from bezant.protocol.kinds import CommandKind
 from bezant.protocol.messages import Statistics, Welcome
 from bezant.protocol.names import IdMaker
 from bezant.protocol.records import Records
@@ -373,6 +377,34 @@ class BlockingWallet:
         """Ask for a sign of life; return the seconds that it took."""
         return self._call(self._wallet.ping(timeout_s=timeout_s))
 
+    def subscribe(
+        self,
+        *,
+        accounts: Iterable[AccountReference] = (),
+        currency: str = "",
+        kinds: Iterable[CommandKind | str] = (),
+        refused: bool = False,
+        after: int | None = None,
+        name: str = "",
+        lost_s_max: float = LOST_S_MAX,
+    ) -> "BlockingSubscription":
+        """Be told of committed events; see `Wallet.subscribe`. It begins before this returns."""
+
+        async def begin() -> Subscription:
+            subscription = self._wallet.subscribe(
+                accounts=accounts,
+                currency=currency,
+                kinds=kinds,
+                refused=refused,
+                after=after,
+                name=name,
+                lost_s_max=lost_s_max,
+            )
+            await subscription.begin()
+            return subscription
+
+        return BlockingSubscription(self._call(begin()), self._thread)
+
     def close(self) -> None:
         """Let go of the ledger and of the thread. Commands still unanswered end unknown. May be called again."""
         with self._lock:
@@ -390,3 +422,48 @@ class BlockingWallet:
 
     def _call(self, work: Coroutine[Any, Any, _Value]) -> _Value:
         return self._thread.call(work)
+
+
+class BlockingSubscription:
+    """A `Subscription` without await: an iterator that waits for the next event. Made by `BlockingWallet.subscribe`.
+
+    One thread iterates; any other may `close` it, which ends the iterating.
+    """
+
+    def __init__(self, subscription: Subscription, thread: _LoopThread) -> None:
+        self._subscription = subscription
+        self._thread = thread
+        self._events: deque[Event] = deque()
+        self.position = subscription.position
+        """Behind which event the iterating stands; see `Subscription`."""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        """The next event."""
+        if not self._events:
+            # All that there are at a time, because a change of threads for every event would cost more than the event.
+            self._events.extend(self._thread.call(self._subscription.next_events()))
+        if not self._events:
+            raise StopIteration
+        event = self._events.popleft()
+        self.position = event.position
+        return event
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def acknowledge(self, position: int | None = None) -> None:
+        """Have the reader remember a position, or that of the event iterated over last; see `Subscription`."""
+        position = self.position if position is None else position
+        self._thread.call(self._subscription.acknowledge(position))
+
+    def close(self) -> None:
+        """End it. May be called again."""
+        self._thread.call(self._subscription.close())

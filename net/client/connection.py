@@ -133,6 +133,11 @@ class TcpChannel:
         return self._address
 
     @property
+    def node_addresses(self) -> list[str]:
+        """Where the nodes are that are known, "host:port", the one that the channel is connected to first."""
+        return list(dict.fromkeys([self._address, *self._route.known])) if self._address else self._route.known
+
+    @property
     def bytes_in_flight(self) -> int:
         """Bytes of requests that the node has, or is being sent, and has not answered."""
         return self._pipeline.bytes_in_flight

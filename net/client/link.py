@@ -85,6 +85,16 @@ class Link(asyncio.Protocol):
         if self._transport is not None and not self._ended:
             self._transport.write(frame)
 
+    def pause_reading(self) -> None:
+        """Take no more bytes for now; the other end waits."""
+        if self._transport is not None and not self._ended:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take bytes again."""
+        if self._transport is not None and not self._ended:
+            self._transport.resume_reading()
+
     def end(self, error: BezantError) -> None:
         """Drop the connection now, for this reason; nothing happens if it has ended."""
         if self._ended:

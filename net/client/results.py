@@ -232,7 +232,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     hold that was captured or released. ``name`` is that of the account that an OPEN opened, and None for other kinds.
     ``debit_previous`` and ``credit_previous`` are the positions of the events before this one that touched the same
     accounts, None if there is none or this one touched nothing. ``linked`` says that the next command stood and fell
-    with this one.
+    with this one. ``currency`` is that of its accounts, where the event came by a subscription.
     """
 
     kind: CommandKind
@@ -259,6 +259,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     hold_timeout_ms: int = 0
     keep_open: bool = False
     linked: bool = False
+    currency: str = ""
 
     @property
     def committed(self) -> bool:
@@ -305,8 +306,14 @@ def event_of(answers: Records, decimals: int) -> Event | None:
     Raises `RemoteProtocolError` on a kind or a result that this version does not know.
     """
     position, found, record = answers[0].tolist()
-    if not found:
-        return None
+    return pushed_event_of(position, record, "", decimals) if found else None
+
+
+def pushed_event_of(position: int, record: bytes, currency: str, decimals: int) -> Event:
+    """Make an `Event` of the bytes of an EVENT record.
+
+    Raises `RemoteProtocolError` on a kind or a result that this version does not know.
+    """
     fields = dict(zip(_EVENT_NAMES, np.frombuffer(record, EVENT)[0].tolist(), strict=True))
     try:
         kind, result = CommandKind(fields["kind"]), ResultCode(fields["result"])
@@ -348,4 +355,5 @@ def event_of(answers: Records, decimals: int) -> Event | None:
         hold_timeout_ms=fields["timeout_ms"],
         keep_open=bool(fields["flags"] & CommandFlag.KEEP_OPEN),
         linked=bool(fields["flags"] & CommandFlag.LINKED),
+        currency=currency,
     )

@@ -6,10 +6,13 @@ and so is not knowing; exceptions are for calls that could not be asked, and for
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from decimal import Decimal
 from types import TracebackType
 from typing import Final, Self
+from weakref import WeakSet
+
+import msgspec
 
 from bezant.net.client import lookups
 from bezant.net.client.batches import submit_array
@@ -21,15 +24,18 @@ from bezant.net.client.commands import (
     check_id,
     encode_transfer,
 )
+from bezant.net.client.connection import TcpChannel
 from bezant.net.client.history import History
 from bezant.net.client.prepared import Command, CommandMaker
 from bezant.net.client.readers import ReaderChannel
 from bezant.net.client.receipts import Receipts
 from bezant.net.client.results import UNKNOWN_ROW, Account, Event, Result, Unlimited, result_of
+from bezant.net.client.subscribing import AccountReference, account_ids, check_subscription_name, kind_numbers
+from bezant.net.client.subscription import LOST_S_MAX, Subscription
 from bezant.protocol.errors import InvalidAmountOrName, UsageError
 from bezant.protocol.frames import Operation
 from bezant.protocol.kinds import CHAIN_COMMANDS_MAX, CommandKind
-from bezant.protocol.messages import Statistics, Welcome
+from bezant.protocol.messages import Statistics, Subscribe, Welcome
 from bezant.protocol.names import IdMaker
 from bezant.protocol.records import Records
 
@@ -69,6 +75,7 @@ class Wallet:
             lambda currency: self._decimals_of(currency, None),
             self._timeout_s,
         )
+        self._subscriptions: WeakSet[Subscription] = WeakSet()
 
     @classmethod
     async def open_over(cls, channel: Channel, timeout_s: float = TIMEOUT_S_DEFAULT) -> Self:
@@ -423,8 +430,59 @@ class Wallet:
         """Proofs that a client checks alone: receipts for events, and signed heads of the history."""
         return self._receipts
 
+    def subscribe(
+        self,
+        *,
+        accounts: Iterable[AccountReference] = (),
+        currency: str = "",
+        kinds: Iterable[CommandKind | str] = (),
+        refused: bool = False,
+        after: int | None = None,
+        name: str = "",
+        lost_s_max: float = LOST_S_MAX,
+    ) -> Subscription:
+        """Be told of committed events, in order, those there are and those to come:
+
+            async for event in wallet.subscribe(accounts=["wallet:ann"], currency="EUR", after=position):
+                ...
+
+        An event is told that touches one of the `accounts`, if there are any: names in the `currency` (or in any, if
+        that is not given), pairs of name and currency, or ids. `kinds` are such as "transfer"; `refused` has events of
+        commands that were refused told as well. It begins behind `after`, a position (0: the beginning), else behind
+        what was acknowledged under `name`, else with what is committed from now on; "now" is when the iterating, or
+        ``async with``, begins. It finds another reader by itself, for up to `lost_s_max` seconds at a time.
+
+        Raises `UsageError` if it cannot be asked; see `Subscription` for the rest.
+        """
+        channel = self._channel
+        if not isinstance(channel, TcpChannel):
+            raise UsageError("a ledger in this process tells nobody of events: run a node, and connect to it")
+        references = tuple(accounts)
+        check_subscription_name(name)
+        wanted = Subscribe(currency=currency, kinds=kind_numbers(kinds), refused=refused, after=after, name=name)
+
+        async def prepare() -> Subscribe:
+            codes = [currency] if currency else []
+            if currency:
+                await self._decimals_of(currency, None)
+            elif any(isinstance(reference, str) for reference in references):
+                codes = list(await self.currencies())
+            return msgspec.structs.replace(wanted, accounts=account_ids(references, codes))
+
+        subscription = Subscription(
+            prepare,
+            lambda: channel.node_addresses,
+            lambda code: self._decimals_of(code, None),
+            log_id=channel.welcome.log_id,
+            lost_s_max=check_timeout(lost_s_max),
+        )
+        self._subscriptions.add(subscription)
+        return subscription
+
     async def close(self) -> None:
-        """Let go of the ledger. Commands still unanswered end unknown. May be called again."""
+        """Let go of the ledger. Commands still unanswered end unknown; subscriptions end. May be called again."""
+        for subscription in tuple(self._subscriptions):
+            await subscription.close()
         await self._history.close()
         self._coalescer.close()
         await self._channel.close()

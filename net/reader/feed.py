@@ -66,6 +66,14 @@ class Feed:
             self._loop.add_reader(self._wake, self._on_wake)
         self._step()
 
+    async def catch_up(self) -> None:
+        """Return when what is published now has been taken."""
+        await self.is_level.wait()
+        until_index = self._follower.published_index
+        while self._follower.applied_index < until_index and not self._failed:
+            self._step()
+            await asyncio.sleep(0)
+
     def stop(self) -> None:
         """Take nothing more."""
         self._failed = True

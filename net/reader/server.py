@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import Final
 
 from bezant.engine.compiled import kernel_digest
-from bezant.engine.following import Follower, newest_start, open_follower
+from bezant.engine.following import Follower, open_follower
 from bezant.engine.log.entry import Entry
 from bezant.engine.replica import shard_directory
 from bezant.net.reader.connection import REQUESTS_IN_FLIGHT_MAX, ReaderConnection
 from bezant.net.reader.feed import Feed
+from bezant.net.reader.hub import Hub
+from bezant.net.reader.names import NamedPositions
 from bezant.net.reader.parts import Parts, Query, make_parts
 from bezant.net.reader.projecting import AwaitsSequence, Projector
 from bezant.net.reader.setup import Setup
+from bezant.net.reader.starting import find_start
+from bezant.net.reader.subscriptions import Subscriptions
+from bezant.net.reader.warm import warm_subscriptions
 from bezant.net.server.listening import listen_on
 from bezant.net.server.open_connections import OpenConnections, files_for_connections
 from bezant.protocol.errors import CorruptLog, RemoteProtocolError, StorageError, UsageError
@@ -33,6 +38,7 @@ WAIT_S_MAX: Final = 5.0
 LOG_POLL_S: Final = 0.1
 """Seconds between two looks for a log, or for a first entry in it, where there is none yet."""
 READER_FOLDER: Final = "reader"
+SUBSCRIPTIONS_FOLDER: Final = "subscriptions"
 
 _log = logging.getLogger("bezant")
 
@@ -52,6 +58,8 @@ class ReaderServer:
         self._queries: dict[int, Query] = {}
         self._follower: Follower | None = None
         self._feed: Feed | None = None
+        self._hub: Hub | None = None
+        self._subscriptions: Subscriptions | None = None
         self._projector: Projector | None = None
         self._welcome: Welcome | None = None
         self.connections = OpenConnections(files_for_connections())
@@ -66,7 +74,7 @@ class ReaderServer:
             if follower is None:
                 return
             self._welcome = self._make_welcome(follower)
-            self._begin(follower)
+            await self._begin(follower)
             servers = await listen_on(self._loop, lambda: ReaderConnection(self), self._sockets)
             await self._stopped
         finally:
@@ -95,18 +103,32 @@ class ReaderServer:
             await asyncio.wait([self._stopped], timeout=LOG_POLL_S)
         return None
 
-    def _begin(self, follower: Follower) -> None:
+    async def _begin(self, follower: Follower) -> None:
+        """Open the log, at the newest checkpoint, and follow it."""
         self._follower = follower
-        parts = make_parts(self._directory.path / READER_FOLDER, self._setup.shard, follower.log_id)
-        follower.begin(newest_start(self._directory, self._setup.shard, follower.log_id, follower.published_index))
-        self._feed = Feed(
+        folder = self._directory.subdirectory(READER_FOLDER)
+        parts = make_parts(folder.path, self._setup.shard, follower.log_id)
+        await self._loop.run_in_executor(None, warm_subscriptions)
+        start = await self._loop.run_in_executor(None, find_start, self._directory, follower)
+        follower.begin(start.point)
+        hub = self._hub = Hub(follower, self._fail)
+        hub.currencies.add(start.ids, start.currencies)
+        feed = self._feed = Feed(
             follower,
             self._on_entries,
             wake=self._setup.wake,
-            is_awaited=lambda: False,
+            is_awaited=lambda: hub.is_awaited,
             on_failure=self._fail,
         )
-        self._feed.start()
+        self._subscriptions = Subscriptions(
+            hub,
+            NamedPositions(folder.subdirectory(SUBSCRIPTIONS_FOLDER), follower.log_id),
+            shard=self._setup.shard,
+            public_log_id=follower.public_id,
+            catch_up=feed.catch_up,
+            on_failure=self._fail,
+        )
+        feed.start()
         self._start_parts(parts)
 
     def _start_parts(self, parts: Parts) -> None:
@@ -119,7 +141,10 @@ class ReaderServer:
             self._projector.start()
 
     def _on_entries(self, entries: Sequence[Entry]) -> None:
-        """More of the log, in order."""
+        """More of the log, in order: first to those who wait for it."""
+        if self._hub is not None and self._subscriptions is not None:
+            self._hub.take_in(entries)
+            self._subscriptions.on_position()
         if self._projector is not None:
             self._projector.wake()
 
@@ -129,6 +154,10 @@ class ReaderServer:
         await self.connections.end_all(self._wait_idle)
         if self._feed is not None:
             self._feed.stop()
+        if self._subscriptions is not None:
+            await self._subscriptions.stop()
+        if self._hub is not None:
+            self._hub.stop()
         if self._projector is not None:
             await self._loop.run_in_executor(None, self._projector.stop)
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -165,7 +194,10 @@ class ReaderServer:
     def handle(self, connection: ReaderConnection, header: FrameHeader, body: bytes) -> None:
         """Answer a request, now or later. Raises `RemoteProtocolError`."""
         query = self._queries.get(header.operation)
-        if query is None:
+        subscriptions = self._subscriptions
+        if subscriptions is not None and header.operation in subscriptions.operations:
+            subscriptions.operations[header.operation](connection, header, body)
+        elif query is None:
             message = f"operation {header.operation} is not one that a reader can be asked for"
             connection.refuse(header.request_id, FrameError.OPERATION_UNKNOWN, message)
             connection.settle()
@@ -210,9 +242,15 @@ class ReaderServer:
 
     def on_congested(self, connection: ReaderConnection) -> None:
         """A client does not read."""
+        if self._hub is not None:
+            self._hub.on_congested(connection)
 
     def on_writable(self, connection: ReaderConnection) -> None:
         """A client reads again."""
+        if self._hub is not None:
+            self._hub.on_writable(connection)
 
     def on_gone(self, connection: ReaderConnection) -> None:
         """A connection takes nothing any more."""
+        if self._subscriptions is not None:
+            self._subscriptions.on_gone(connection)

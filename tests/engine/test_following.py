@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bezant.engine.following import BATCH_ENTRIES_MAX, Follower, newest_start, open_follower
+from bezant.engine.following import BATCH_ENTRIES_MAX, Follower, open_follower
 from bezant.engine.log.log import Log, open_log
 from bezant.engine.log.storage import Directory
 from bezant.engine.publication import Publisher
@@ -140,10 +140,6 @@ def test_it_begins_behind_a_point_and_reads_what_lies_before(directory: Director
     reader = Writer.__new__(Writer)
     reader.log = second.log
     assert reader.read(1, 11, 12) == [1, 11, 12]
-
-
-def test_without_a_checkpoint_a_start_is_at_the_beginning(directory: Directory, writer: Writer) -> None:
-    assert newest_start(directory, 0, writer.log.log_id, 5) is None
 
 
 def test_damage_is_told_and_nothing_behind_it_taken(directory: Directory, writer: Writer) -> None:

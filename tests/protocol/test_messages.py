@@ -11,6 +11,7 @@ from bezant.protocol.messages import (
     INCARNATION_MAX,
     MEMBERS_MAX,
     NODE_ID_MAX,
+    Acknowledge,
     ChangeMembers,
     Configuration,
     ControlEntry,
@@ -28,6 +29,9 @@ from bezant.protocol.messages import (
     Statistics,
     StrictConfiguration,
     StrictControlEntry,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
     Welcome,
     decode_configuration,
     decode_control_entry,
@@ -50,18 +54,31 @@ MESSAGES: list[tuple[msgspec.Struct, str]] = [
         WELCOME,
         '{"server":"bezant 0.1.0","protocol_version":1,"log_id":"00000000000000ff","shard":0,"rules_version":1,'
         '"kernel_digest":"d1","frame_size_max":1048576,"batch_count_max":8191,'
-        '"connection_bytes_in_flight_max":8388608,"clock_ns":1700000000000000000,"node_id":0,"leader":"","members":[]}',
+        '"connection_bytes_in_flight_max":8388608,"clock_ns":1700000000000000000,"node_id":0,"leader":"","members":[],'
+        '"reader":""}',
     ),
     (
-        msgspec.structs.replace(WELCOME, node_id=2, leader="b:1", members=["a:1", "b:1"]),
+        msgspec.structs.replace(WELCOME, node_id=2, leader="b:1", members=["a:1", "b:1"], reader="b:3"),
         '{"server":"bezant 0.1.0","protocol_version":1,"log_id":"00000000000000ff","shard":0,"rules_version":1,'
         '"kernel_digest":"d1","frame_size_max":1048576,"batch_count_max":8191,'
         '"connection_bytes_in_flight_max":8388608,"clock_ns":1700000000000000000,"node_id":2,"leader":"b:1",'
-        '"members":["a:1","b:1"]}',
+        '"members":["a:1","b:1"],"reader":"b:3"}',
     ),
     (ErrorMessage(4, "no such operation"), '{"code":4,"message":"no such operation","leader":""}'),
     (ErrorMessage(9, "b leads", "b:1"), '{"code":9,"message":"b leads","leader":"b:1"}'),
     (ListAccounts(0, 1000), '{"cursor":0,"count":1000}'),
+    (
+        Subscribe(bytes(range(16)), "EUR", [2, 4], True, -5, "00000000000000ff", "mail", True),
+        '{"accounts":"AAECAwQFBgcICQoLDA0ODw==","currency":"EUR","kinds":[2,4],"refused":true,"after":-5,'
+        '"log_id":"00000000000000ff","name":"mail","more":true}',
+    ),
+    (
+        Subscribe(),
+        '{"accounts":"","currency":"","kinds":[],"refused":false,"after":null,"log_id":"","name":"","more":false}',
+    ),
+    (Subscribed(0, 7), '{"after":0,"last_position":7}'),
+    (Unsubscribe(2**63), '{"subscription":9223372036854775808}'),
+    (Acknowledge("mail", 7, "00000000000000ff"), '{"name":"mail","position":7,"log_id":"00000000000000ff"}'),
     (EUR, '{"code":"EUR","decimals":2}'),
     (Currencies([EUR]), '{"currencies":[{"code":"EUR","decimals":2}]}'),
     (Currencies([]), '{"currencies":[]}'),
