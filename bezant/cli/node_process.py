@@ -25,6 +25,8 @@ from typing import IO, Any, Final, Self
 from bezant.cli.errors import CommandFailed
 
 NODE_COMMAND: Final = (sys.executable, "-m", "bezant", "serve")
+WRITE_SIDE_COMMAND: Final = (*NODE_COMMAND, "--no-reader")
+"""A node whose processor time is all for those who write: nothing follows its log."""
 LISTEN_ANYWHERE: Final = "127.0.0.1:0"
 START_TIMEOUT_S: Final = 300.0
 """The first start on a machine compiles the kernels, which takes a slow machine minutes."""

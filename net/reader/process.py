@@ -22,6 +22,9 @@ from bezant.protocol.errors import BezantError
 
 SWITCH_INTERVAL_S: Final = 0.0005
 """How soon the loop gets the interpreter's lock back from a thread that computes."""
+NICENESS: Final = 5
+"""A child gives way to its node when there is not processor time for both, and comes before the one that makes
+checkpoints."""
 _STANDARD_INPUT: Final = 0
 _STANDARD_OUTPUT: Final = 1
 _STANDARD_ERROR: Final = 2
@@ -58,6 +61,7 @@ def _read_on(loop: asyncio.AbstractEventLoop, server: ReaderServer) -> None:
 def main() -> int:
     """Serve as a node's child; the exit status is 1 after an error, which is told."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # A Ctrl-C at the terminal is for the node, which then ends this.
+    os.nice(NICENESS)
     os.dup2(_STANDARD_ERROR, _STANDARD_OUTPUT)
     line = bytearray()
     while not line.endswith(b"\n"):

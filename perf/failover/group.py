@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from bezant.cli.local_cluster import HOST, LocalCluster, init_cluster, node_files, node_folder
-from bezant.cli.node_process import NODE_COMMAND, NodeProcess, ProcessFailed
+from bezant.cli.node_process import WRITE_SIDE_COMMAND, NodeProcess, ProcessFailed
 from bezant.engine.node_file import new_cluster_id, new_group_node, write_node_file
 from bezant.net.client.members import ask_node
 from bezant.perf.failover.network import CLIENTS, Cable, Network
@@ -27,7 +27,7 @@ POLL_S: Final = 0.05
 LEVEL_TIMEOUT_S: Final = 120.0
 LAG_ENTRIES_MAX: Final = 64
 """Entries that a follower may lack under load and count as level: they are on their way."""
-STALLING_COMMAND: Final = (sys.executable, "-m", "bezant.perf.failover.stalling_node", "serve")
+STALLING_COMMAND: Final = (sys.executable, "-m", "bezant.perf.failover.stalling_node", "serve", "--no-reader")
 NETWORKED: Final = frozenset({"blackhole", "random"})
 """Faults for which everything goes through cables that can be cut."""
 STALLED: Final = frozenset({"disk", "random"})
@@ -49,7 +49,7 @@ class Target:
             folder,
             _say_nothing,
             arguments=arguments,
-            command=STALLING_COMMAND if fault in STALLED else NODE_COMMAND,
+            command=STALLING_COMMAND if fault in STALLED else WRITE_SIDE_COMMAND,
         )
         members = next(iter(node_files(folder).values())).members
         self.addresses = {member.node_id: member.client_address for member in members}

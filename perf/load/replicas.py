@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from bezant.cli.local_cluster import LocalCluster, init_cluster, node_folder
-from bezant.cli.node_process import LISTEN_ANYWHERE, NODE_COMMAND, NodeProcess, ProcessFailed
+from bezant.cli.node_process import LISTEN_ANYWHERE, WRITE_SIDE_COMMAND, NodeProcess, ProcessFailed
 from bezant.cli.session import run_async
 from bezant.engine.verify import VerifyReport, verify
 from bezant.net.client.connection import TcpChannel
@@ -65,7 +65,7 @@ async def await_level(
 class LocalReplicas:
     """See the module. A context manager that leaves nothing running; ``nodes`` are the processes by node id."""
 
-    def __init__(self, folder: Path, count: int, command: Sequence[str] = NODE_COMMAND) -> None:
+    def __init__(self, folder: Path, count: int, command: Sequence[str] = WRITE_SIDE_COMMAND) -> None:
         self._folder = folder / "group"
         init_cluster(self._folder, count, 0)
         self._cluster = LocalCluster(self._folder, _say_nothing, echo=LISTEN_ANYWHERE, command=command)

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from bezant.cli.node_process import LISTEN_ANYWHERE, NODE_COMMAND, NodeProcess, ProcessFailed
+from bezant.cli.node_process import LISTEN_ANYWHERE, WRITE_SIDE_COMMAND, NodeProcess, ProcessFailed
 from bezant.cli.session import run_async
 from bezant.engine.log.file_system import file_system_type, is_memory
 from bezant.perf.load.floor import SyncFloor
@@ -81,7 +81,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     connect: str | None = None
     echo: str | None = None
     directory: Path | None = None
-    node_command: Sequence[str] = NODE_COMMAND
+    node_command: Sequence[str] = WRITE_SIDE_COMMAND
 
 
 def check_settings(settings: Settings) -> None:
