@@ -43,6 +43,7 @@ COMMANDS: Final[dict[str, _Command]] = {
     "receipt": _Command("receipt", "write a proof that a transfer is in the history"),
     "check-receipt": _Command("check_receipt", "check such a proof, without asking anyone"),
     "currencies": _Command("currencies", "list the currencies, or register one"),
+    "reconcile": _Command("reconcile", "compare a statement from outside with the books"),
     "verify": _Command("verify", "re-execute the whole history of a data folder and compare every byte"),
     "doctor": _Command("doctor", "explain a data folder, damaged or not, without changing it"),
     "bench": _Command("bench", "measure a node under load"),
