@@ -6,6 +6,7 @@ engine, ends the whole process here (`bezant.net.server.failure`). One process a
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,8 @@ from bezant.engine.member import Member
 from bezant.engine.opening import open_member
 from bezant.engine.replica import ReplicaSettings
 from bezant.net.client.channel import OutcomeUnknown, check_timeout, unknown_results
+from bezant.net.reader.local import OPERATIONS as HISTORY_OPERATIONS
+from bezant.net.reader.local import LocalHistory
 from bezant.net.server.batch import Request
 from bezant.net.server.clients import make_welcome
 from bezant.net.server.reactor import Reactor
@@ -32,8 +35,9 @@ TIMEOUT_S_DEFAULT: Final = 30.0
 class EngineChannel:
     """A channel (`bezant.net.client.channel.Channel`) to a reactor on the same loop."""
 
-    def __init__(self, reactor: Reactor) -> None:
+    def __init__(self, reactor: Reactor, path: Path) -> None:
         self._reactor = reactor
+        self._history = LocalHistory(path, reactor.replica.shard)
         self._welcome = make_welcome(reactor, f"bezant {version('bezant')}", kernel_digest())
         # Submissions that found no room, in order. They are their callers' arrays, and leave with their deadlines.
         self._waiting: deque[tuple[Records, asyncio.Future[Records]]] = deque()
@@ -78,6 +82,12 @@ class EngineChannel:
         seconds = self._check_call(timeout_s)
         if operation is Operation.PING:
             return body
+        if operation in HISTORY_OPERATIONS:
+            try:
+                async with asyncio.timeout(seconds):
+                    return await self._history.request(operation, body)
+            except TimeoutError as error:
+                raise RequestTimedOut(f"no answer to {operation.name} in time") from error
         if operation is Operation.STATISTICS:
             return encode_message(self._reactor.counters.snapshot(self._reactor.bytes_in_flight, 1))
         answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -97,6 +107,10 @@ class EngineChannel:
         except TimeoutError as error:
             raise RequestTimedOut(f"no answer to {operation.name} in time") from error
 
+    async def prepare_history(self, on_progress: Callable[[int, int], None]) -> None:
+        """Make ready to answer questions about the past at once; `on_progress` is told (events read, in all)."""
+        await self._history.prepare(on_progress)
+
     def _check_call(self, timeout_s: float | None) -> float:
         """Return the deadline of a call in seconds. Raises `UsageError` if it cannot be made."""
         if self._stopping is not None:
@@ -106,9 +120,15 @@ class EngineChannel:
     async def close(self) -> None:
         """Finish what was submitted and close the data folder. May be called again; returns when it is closed."""
         if self._stopping is None:
-            self._stopping = asyncio.ensure_future(self._reactor.stop())
+            self._stopping = asyncio.ensure_future(self._stop())
         # Shielded, so that a caller who stops waiting does not leave the folder locked.
         await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
+        try:
+            await self._history.close()
+        finally:
+            await self._reactor.stop()
 
 
 async def open_channel(path: Path, settings: ReplicaSettings | None = None) -> EngineChannel:
@@ -120,7 +140,7 @@ async def open_channel(path: Path, settings: ReplicaSettings | None = None) -> E
     except asyncio.CancelledError:
         opening.add_done_callback(_close_unwanted)
         raise
-    return EngineChannel(Reactor(member, loop))
+    return EngineChannel(Reactor(member, loop), path)
 
 
 def _open_warm(path: Path, settings: ReplicaSettings | None) -> Member:

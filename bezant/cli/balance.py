@@ -1,11 +1,12 @@
-"""`bezant balance`: shows one account."""
+"""`bezant balance`: shows one account, as it is or as it was."""
 
 import argparse
 import shlex
 
 from bezant.cli.errors import InputWrong
 from bezant.cli.output import write_json, write_line
-from bezant.cli.session import add_json_argument, add_ledger_arguments, open_wallet, run_async
+from bezant.cli.session import add_json_argument, add_ledger_arguments, open_history, open_wallet, run_async
+from bezant.cli.times import add_moment_arguments, as_of_fields, as_of_text, moment_of
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -16,6 +17,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("name", metavar="NAME", help="the account's name")
     parser.add_argument("currency", metavar="CURRENCY", help="as in EUR")
+    add_moment_arguments(parser)
     add_ledger_arguments(parser)
     add_json_argument(parser)
 
@@ -30,9 +32,16 @@ async def _run(arguments: argparse.Namespace) -> int:
     from bezant.cli.outcomes import check_currency
 
     name, currency = arguments.name, arguments.currency
-    async with open_wallet(arguments) as wallet:
+    is_past = arguments.at is not None or arguments.position is not None
+    async with open_history(arguments) if is_past else open_wallet(arguments) as wallet:
         await check_currency(wallet, currency)
-        account = await wallet.account(name, currency)
+        as_of = None
+        if not is_past:
+            account = await wallet.account(name, currency)
+        else:
+            as_of, account = await wallet.history.account(name, currency, **moment_of(arguments))
+    if account is None and as_of is not None:
+        raise InputWrong(f"there was no account {name!r} in {currency}, {as_of_text(as_of)}", "ask for a later time")
     if account is None:
         raise InputWrong(
             f"there is no account {name!r} in {currency}", f"open it: {shlex.join(('bezant', 'open', name, currency))}"
@@ -40,8 +49,10 @@ async def _run(arguments: argparse.Namespace) -> int:
     fields = account_fields(account)
     states = {"frozen": account.frozen, "closed": account.closed}
     if arguments.json:
-        write_json({**fields, **states})
+        write_json({**fields, **states, **({} if as_of is None else as_of_fields(as_of))})
     else:
         words = "".join(f"  {state}" for state, is_so in states.items() if is_so)
         write_line(f"{fields['balance']} {currency}  held {fields['held']}  limit {fields['limit']}{words}")
+        if as_of is not None:
+            write_line(as_of_text(as_of))
     return 0

@@ -102,6 +102,21 @@ async def open_wallet(arguments: argparse.Namespace) -> "AsyncIterator[bezant.Wa
 
 
 @asynccontextmanager
+async def open_history(arguments: argparse.Namespace) -> "AsyncIterator[bezant.Wallet]":
+    """The same, for questions about the past: for a folder what answers them is made ready first, in sight."""
+    from bezant.cli.progress import progress
+
+    async with open_wallet(arguments) as wallet:
+        if arguments.data is not None:
+            from bezant.net.embedded import EngineChannel
+
+            if isinstance(wallet.channel, EngineChannel):
+                with progress("reading history", total=1, unit="events") as bar:
+                    await wallet.channel.prepare_history(bar.update)
+        yield wallet
+
+
+@asynccontextmanager
 async def _opened(data: Path) -> "AsyncIterator[bezant.Wallet]":
     """The wallet in a folder. Raises `LedgerInUse`, which can say what `bezant.open` does not know."""
     import bezant

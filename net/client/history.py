@@ -213,10 +213,21 @@ class History:
         wait_for: int = 0,
     ) -> list[Event]:
         """The events with an id, whoever paid; and those that captured, released or expired the hold of that name."""
+        return [event async for event in self.by_id(id, at=at, position=position, wait_for=wait_for)]
+
+    def by_id(
+        self,
+        id: bytes,  # noqa: A002
+        *,
+        at: Time | None = None,
+        position: int | None = None,
+        wait_for: int = 0,
+    ) -> Statement:
+        """The same, as they are iterated over."""
         asked = QueryTransfers(
             check_id(id), as_of_position=position, as_of_time_ns=_time_ns(at), wait_for=wait_for, log_id=self._log_id()
         )
-        return [event async for event in Statement(self._lines(Operation.FIND_TRANSFERS, asked, None))]
+        return Statement(self._lines(Operation.FIND_TRANSFERS, asked, None))
 
     async def holds(
         self,

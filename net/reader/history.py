@@ -11,6 +11,7 @@ from bezant.engine.log.resume import ResumePoint
 from bezant.engine.log.storage import Directory
 from bezant.engine.projections.projections import Projections, ProjectionSettings, open_projections
 from bezant.engine.projections.queries import Questions
+from bezant.engine.projections.warm import warm_projections
 from bezant.protocol.errors import LedgerError, StorageError
 
 FOLDER: Final = "projections"
@@ -51,6 +52,7 @@ class HistoryProjection:
 
     def begin(self, follower: Follower) -> None:
         """The log is open: from now on there is what to ask."""
+        warm_projections()
         self._follower = follower
         self._questions = Questions(self._opened, follower.log.read_events, self.shard)
 
