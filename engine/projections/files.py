@@ -22,7 +22,7 @@ from bezant.engine.projections.merging import merge_spans, plan_merge
 from bezant.engine.projections.span import Span, SpanInfo, open_span, span_name, write_span
 from bezant.engine.projections.store import FORMAT_VERSION, Identity, Manifest, Store, remove_store
 from bezant.engine.projections.tables import ACCOUNTS_PER_BLOCK, Tables
-from bezant.protocol.errors import CorruptLog, StorageError
+from bezant.protocol.errors import CorruptLog, LedgerError, StorageError
 from bezant.protocol.records import Words
 
 STORE_NAME: Final = "store"
@@ -81,6 +81,7 @@ class Files:
 
     def load(self, on_notice: Callable[[str], None]) -> None:
         """Open everything that counts; what is behind damage is given up. Raises `StorageError` if nothing is left."""
+        _check_manifest(self.manifest)
         self.runs = open_runs(self._directory, self._run_identity, self.manifest.runs, self._filter_bytes_max)
         spans: list[Span] = []
         for info in self.manifest.spans:
@@ -134,6 +135,11 @@ class Files:
 
     def seal(self, sealing: Sealing, swap: Swap) -> None:
         """Make blocks durable: as files first, then all together in the database."""
+        if sealing.spans[0].first_sequence != self.manifest.sequence + 1:
+            raise LedgerError(
+                f"a seal that begins at {sealing.spans[0].first_sequence} follows one that ends at "
+                f"{self.manifest.sequence}"
+            )
         number = self.manifest.number_next
         info = write_span(self._directory, self._identity.log_id, number, merge_spans(sealing.spans))
         runs, number = self.manifest.runs, number + 1
@@ -283,6 +289,17 @@ def open_files(
     except BaseException:
         lock.release()
         raise
+
+
+def _check_manifest(manifest: Manifest) -> None:
+    """Raise `StorageError` unless the files that count follow one another and end where the manifest says."""
+    last = 0
+    for info in manifest.spans:
+        if info.first_sequence != last + 1:
+            raise StorageError(f"the index {info.number} begins at event {info.first_sequence}, behind event {last}")
+        last = info.last_sequence
+    if last != manifest.sequence:
+        raise StorageError(f"the indexes end at event {last}, and not at {manifest.sequence}")
 
 
 def _describe_other(found: Identity, expected: Identity) -> str:

@@ -41,7 +41,7 @@ from bezant.engine.projections.layout import (
 from bezant.engine.projections.lists import add_counts, make_lists
 from bezant.engine.projections.span import Lists, Span, span_name
 from bezant.engine.projections.tables import Tables
-from bezant.protocol.errors import CorruptLog, LedgerError, RemoteProtocolError
+from bezant.protocol.errors import CorruptLog, LedgerError, RemoteProtocolError, StorageError
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.messages import decode_control_entry
 from bezant.protocol.records import EVENT, EVENT_SIZE, Records, Words
@@ -108,6 +108,7 @@ class Projections:
         self._accounts_sealed = files.manifest.account_count
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bezant-seal")
         self._seals: deque[Future[None]] = deque()
+        self._has_failed = False
         self._resume_point: ResumePoint | None = None
         self._latest: Span | None = None
         self._begin_block()
@@ -268,9 +269,15 @@ class Projections:
         self._seals.append(self._thread.submit(self._seal, sealing))
 
     def _seal(self, sealing: Sealing) -> None:
-        """In the thread: make a seal durable, and merge what is due."""
-        self._files.seal(sealing, self._swap_sealed)
-        self._files.merge(self._swap)
+        """In the thread: make a seal durable, and merge what is due. Behind a failure nothing is written any more."""
+        if self._has_failed:
+            raise StorageError("what came before could not be written")
+        try:
+            self._files.seal(sealing, self._swap_sealed)
+            self._files.merge(self._swap)
+        except BaseException:
+            self._has_failed = True
+            raise
 
     def _swap_sealed(self, change: Callable[[], None]) -> None:
         with self.lock:
