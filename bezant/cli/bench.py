@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from bezant.cli import bench_history
 from bezant.cli.output import write_json, write_remark
 from bezant.cli.progress import Bar, progress
 from bezant.cli.session import add_json_argument, address, addresses, positive_seconds
@@ -31,6 +32,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_transfers(kinds)
     _add_sdk(kinds)
     _add_failover(kinds)
+    bench_history.add_parser(kinds)
 
 
 def _add_transfers(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -148,6 +150,9 @@ def run(arguments: argparse.Namespace) -> int:
 
         with _stopping_on_sigterm():
             return run_arguments(arguments)
+    if arguments.kind == "history":
+        with _stopping_on_sigterm():
+            return bench_history.run_arguments(arguments)
     settings = _settings(arguments)
     with _stopping_on_sigterm():
         # Earlier ids may take minutes, which nobody should wait for without a sign of life; it goes to stderr.
