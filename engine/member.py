@@ -33,6 +33,7 @@ from bezant.protocol.messages import Configuration
 from bezant.protocol.messages import Member as MemberRecord
 from bezant.protocol.raft_messages import Append, RaftMessage
 from bezant.protocol.records import ENTRY_INDEX_FIRST, RULES_VERSION, Records, Words
+from bezant.protocol.transfer_messages import PeerMessage
 
 TICK_S: Final = 0.01
 """Seconds between two calls of `tick`; the times in `CoreSettings` are counted in these."""
@@ -45,7 +46,10 @@ APPLY_EVENTS_MAX: Final = 8192
 APPLY_EVENTS_MIN: Final = 128
 """Events that an entry counts for at least: each costs some 30 us."""
 
-Send = Callable[[RaftMessage, Sequence[Buffer]], None]
+LEADERLESS_ELECTIONS: Final = 5
+"""Elections' times without a leader after which even a member stands that lacks a part of the history."""
+
+Send = Callable[[PeerMessage, Sequence[Buffer]], None]
 
 
 class StateAbandoned(BezantError):  # noqa: N818 - it says what happened, as the other errors do
@@ -91,8 +95,12 @@ class Member:
         self._offsets: list[int] = []
         self._first_received = 0
         self._is_preparing = False
-        self.is_leader = False
-        """Whether commands can be executed here; false also of a leader that has not applied all of its log yet."""
+        self._has_begun = False
+        self._disk_hangs = False
+        self._leaderless_ticks = 0
+        self._leaderless_ticks_max = 0
+        self.snapshot_needed: list[int] = []
+        """Members that should get the state of this leader; whoever sends it empties the list."""
         self.role = Role.FOLLOWER
         self.leader_id = 0
         self.term = 0
@@ -106,6 +114,8 @@ class Member:
         configurations = replica.configurations or [(0, _alone(identity) if log.last_index else NOBODY)]
         self.configuration = configurations[-1][1]
         self._blank_terms: dict[int, int] = {}
+        settings = _with_room(settings or CoreSettings(), replica.settings.segment_size)
+        self._leaderless_ticks_max = LEADERLESS_ELECTIONS * settings.election_ticks_max
         self.core = Core(
             node_id=identity.node_id,
             hard_state=hard_state,
@@ -113,7 +123,7 @@ class Member:
             durable_index=log.durable_index,
             configurations=configurations,
             commit_index=replica.applied_index,
-            settings=_with_room(settings or CoreSettings(), replica.settings.segment_size),
+            settings=settings,
             random=chance,
         )
         self.note_blank(identity.node_id, self.core.term)
@@ -157,10 +167,44 @@ class Member:
             self.core.lift_bar(max(self._blank_terms.values()) + 1)
         self._absorb(b"")
 
+    # ---- a log without its beginning ----
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether commands can be executed here.
+
+        False also of a leader that has not applied all of its log yet, and of one that lacks a part of the history:
+        that one replicates what there is, and hands over.
+        """
+        return self._has_begun and self.replica.log.is_complete
+
+    def _consider_campaigning(self) -> None:
+        """Who cannot write should not lead, nor who could not look up what was long ago, unless nobody else does."""
+        self._leaderless_ticks = 0 if self.leader_id else self._leaderless_ticks + 1
+        is_patient = self._leaderless_ticks < self._leaderless_ticks_max and self.role is not Role.LEADER
+        self.core.may_campaign = not self._disk_hangs and (self.replica.log.is_complete or not is_patient)
+
+    def begin_snapshot(self, node_id: int, index: int) -> None:
+        """Send a member no entries until it has the state behind one, or `snapshot_done`."""
+        self.core.begin_snapshot(node_id, index)
+        self._absorb(b"")
+
+    def snapshot_done(self, node_id: int, index: int | None) -> None:
+        """A member has the state behind an entry; None: it does not get it now."""
+        self.core.snapshot_done(node_id, index)
+        self._absorb(b"")
+
+    def wants_snapshot(self, index: int, term: int) -> bool:
+        """Whether the state behind an entry of that term would be of use here."""
+        wants = self.core.wants_snapshot(index, term)
+        self._absorb(b"")
+        return wants
+
     # ---- what comes in ----
 
     def tick(self) -> None:
         """Let TICK_S pass."""
+        self._consider_campaigning()
         self.core.tick()
         self._absorb(b"")
 
@@ -260,9 +304,10 @@ class Member:
 
     def note_disk(self, *, hangs: bool) -> None:
         """Take notice that the disk takes too long, or no longer: who cannot write should not lead."""
-        if hangs == (not self.core.may_campaign):
+        if hangs == self._disk_hangs:
             return
-        self.core.may_campaign = not hangs
+        self._disk_hangs = hangs
+        self._consider_campaigning()
         if hangs and not self.is_alone:
             self.core.step_down()
             self._absorb(b"")
@@ -276,6 +321,8 @@ class Member:
     @property
     def has_work(self) -> bool:
         """Whether `work` would do something."""
+        if self.replica.stalled_index:
+            return False
         return self._is_preparing or self.replica.applied_index < self.committed_index
 
     def work(self) -> bool:
@@ -287,11 +334,18 @@ class Member:
                 return True
             entry = self._next_entry()
             if not self.replica.apply(entry):
+                self._maybe_step_down()
                 return False  # There is room again when a checkpoint has been made.
             events += max(entry.header.count, APPLY_EVENTS_MIN)
         if self._is_preparing:
             self._begin_to_lead()
         return False
+
+    def _maybe_step_down(self) -> None:
+        """Do not hold a leadership that can begin only when more of the history has come."""
+        if self.replica.stalled_index and self._is_preparing:
+            self.core.step_down()
+            self._absorb(b"")
 
     def _next_entry(self) -> Entry:
         """The entry to be applied next: as it came, or read from the log if this member is further behind."""
@@ -323,7 +377,7 @@ class Member:
 
     def _begin_to_lead(self) -> None:
         """All of the log is applied: append the first entry of the term, with which all before it is committed."""
-        self._is_preparing, self.is_leader = False, True
+        self._is_preparing, self._has_begun = False, True
         self._forget_entries()
         self.replica.ledger.replaying = False
         if not self.is_alone:
@@ -361,14 +415,15 @@ class Member:
                 self.send(message, ())
         self.reads_confirmed += output.reads
         self.reads_lost += output.reads_lost
+        self.snapshot_needed += output.snapshot_needed
         if output.configuration_to_append is not None:
             self._append_configuration(output.configuration_to_append)
         self._note_configuration()
 
     def _note_role(self, output: Output) -> None:
         self.role, self.term, self.leader_id = output.role, output.term, output.leader_id
-        if output.role is not Role.LEADER and (self.is_leader or self._is_preparing):
-            self.is_leader = self._is_preparing = False
+        if output.role is not Role.LEADER and (self._has_begun or self._is_preparing):
+            self._has_begun = self._is_preparing = False
             self.replica.ledger.replaying = True
         if output.became_leader:
             self._is_preparing = True
@@ -423,7 +478,7 @@ def _no_group() -> None:
     """Without anybody who writes groups in the background there is never one to wait for."""
 
 
-def _nobody_listens(message: RaftMessage, buffers: Sequence[Buffer]) -> None:
+def _nobody_listens(message: PeerMessage, buffers: Sequence[Buffer]) -> None:
     """There is nobody to send to yet; what is lost is sent again."""
 
 

@@ -19,6 +19,7 @@ from bezant.engine.node_file import NodeFile, first_entry, first_timestamp_ns, l
 from bezant.engine.raft.interface import Chance, CoreSettings
 from bezant.engine.replica import FirstEntry, Replica, ReplicaSettings, open_replica, shard_directory
 from bezant.engine.skimming import split_span
+from bezant.engine.snapshots.installing import finish_install
 from bezant.protocol.errors import CorruptLog, StorageError, UsageError
 from bezant.protocol.records import ENTRY_INDEX_FIRST
 
@@ -47,6 +48,7 @@ def open_member(
     """
     first = vote_file = None
     identity = ALONE
+    finish_install(data_directory, shard_directory(data_directory, shard), shard)
     if node is not None:
         identity = Identity(node.node_id, node.incarnation)
         directory = shard_directory(data_directory, shard)
@@ -102,7 +104,7 @@ def first_entry_of(node: NodeFile, directory: Directory, shard: int, log_id: int
 def check_group(replica: Replica, node: NodeFile) -> None:
     """Raise `StorageError` if the log of a first member is not the one that its node file says."""
     log = replica.log
-    if node.members:
+    if node.members and log.is_complete:
         (entry,) = split_span(log.read_encoded(ENTRY_INDEX_FIRST, ENTRY_INDEX_FIRST))
         if log_id_of(node, replica.shard, entry.body) != log.log_id:
             raise StorageError("the log in this folder is of another group than its node file says")

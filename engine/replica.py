@@ -30,7 +30,7 @@ from bezant.engine.log.storage import Directory, FolderLock, as_directory
 from bezant.engine.node_file import first_control
 from bezant.engine.replay import read_configuration, replay_entry
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.errors import LedgerError, StorageError
+from bezant.protocol.errors import HistoryIncomplete, LedgerError, StorageError
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.messages import Configuration, ControlEntry, Currency, encode_message
 from bezant.protocol.records import (
@@ -58,6 +58,9 @@ CHECKPOINT_IDS_DEFAULT: Final = 3 << 20
 CHECKPOINT_ENTRIES_DEFAULT: Final = 100_000
 """Entries after which a checkpoint is made, however few ids they have: each costs a start some 30 us."""
 
+SNAPSHOT_BEHIND_BYTES_DEFAULT: Final = 256 << 20
+"""Bytes of entries that a member of the group lacks, and a checkpoint has, at which a leader sends it that instead."""
+
 EVENTS_AHEAD_MAX: Final = CHUNKS_AHEAD_MAX * (CHUNK_EVENTS_MIN + BATCH_COMMANDS_MAX + EXPIRES_PER_ENTRY_MAX)
 """Events that a start has read, and whose ids must find room, when it decides to write a checkpoint."""
 
@@ -77,6 +80,7 @@ class ReplicaSettings(msgspec.Struct, frozen=True):
     ids_memory_bytes: int = IDS_MEMORY_BYTES_DEFAULT
     checkpoint_ids: int = CHECKPOINT_IDS_DEFAULT
     checkpoint_entries: int = CHECKPOINT_ENTRIES_DEFAULT
+    snapshot_behind_bytes: int = SNAPSHOT_BEHIND_BYTES_DEFAULT
 
     def __post_init__(self) -> None:
         """Raises ValueError for what no replica can work with."""
@@ -169,6 +173,11 @@ class Replica:
         """(index, configuration) of the entries that say who is in the group, as far as a start has come upon them."""
         if manifest is not None and manifest.configuration is not None:
             self.configurations.append(manifest.configuration)
+        self.stalled_index = 0
+        """Not 0: what comes next rests on events that are not here yet, as is any before the one with this index.
+
+        The ledger is half-way through an entry then. It is of no more use, and must be made anew when they are here.
+        """
         self.start_index = 0
         """The entry behind which the log was read at the start; 0 if all of it was."""
         self._closed = False
@@ -203,8 +212,8 @@ class Replica:
                     self.configurations.append((entry.header.index, configuration))
                 if first is not None and entry.header.index > max(self.log.commit_index, ENTRY_INDEX_FIRST):
                     continue
-                checkpointer.take_in(entry)
-                self.applied_index = entry.header.index
+                if self.stalled_index or not self._take_in(checkpointer, entry):
+                    continue
                 too_many = self.ledger.generations.key_count >= 2 * self.settings.freeze_at_ids
                 if too_many or not self.ledger.has_room_for_ids(EVENTS_AHEAD_MAX + BATCH_COMMANDS_MAX):
                     entries.pause()
@@ -223,7 +232,18 @@ class Replica:
             )
             if first.control is not None:
                 self._begin_log(first.control, first.timestamp_ns)
-        self.ledger.check_invariants()
+        if not self.stalled_index:
+            self.ledger.check_invariants()
+
+    def _take_in(self, checkpointer: Checkpointer, entry: Entry) -> bool:
+        """Execute an entry of the log again; False if that takes history which is not here yet."""
+        try:
+            checkpointer.take_in(entry)
+        except HistoryIncomplete as error:
+            self.stalled_index = error.first_index
+            return False
+        self.applied_index = entry.header.index
+        return True
 
     def _begin_log(self, control: ControlEntry, timestamp_ns: int) -> None:
         """Write the first entry, which is committed by definition: all members of a group begin with it."""
@@ -237,12 +257,19 @@ class Replica:
 
     def apply(self, entry: Entry) -> bool:
         """Execute the entry behind the last one applied again, and require the same events; False if its ids find no
-        room in memory until a checkpoint has been made. Raises `CorruptLog` if something else comes out."""
+        room in memory until a checkpoint has been made, or if `stalled_index` says why it cannot be.
+
+        Raises `CorruptLog` if something else comes out.
+        """
         if entry.header.index != self.applied_index + 1:
             raise LedgerError(f"entry {entry.header.index} is to be applied behind entry {self.applied_index}")
-        if not self.ledger.has_room_for_ids(entry.header.count):
+        if self.stalled_index or not self.ledger.has_room_for_ids(entry.header.count):
             return False
-        replay_entry(self.ledger, entry)
+        try:
+            replay_entry(self.ledger, entry)
+        except HistoryIncomplete as error:
+            self.stalled_index = error.first_index
+            return False
         self.applied_index = entry.header.index
         return True
 
@@ -262,10 +289,15 @@ class Replica:
     # ---- checkpoints ----
 
     @property
+    def checkpoint_index(self) -> int:
+        """The entry that the newest checkpoint stands behind; 0 if there is none."""
+        return self._checkpoint_index
+
+    @property
     def checkpoint_is_due(self) -> bool:
         """Whether the ids in memory are to be frozen, and a checkpoint to be made of what there is."""
         ids = self.ledger.generations
-        if ids.frozen:
+        if ids.frozen or self.stalled_index:
             return False
         if not self.ledger.has_room_for_ids(BATCH_COMMANDS_MAX):
             return True  # Whatever zeroing the rest of the spare table costs: nothing could be executed any more.

@@ -13,7 +13,8 @@ BezantError
 ├── StorageError              the data folder or the disk
 │   ├── DataFolderInUse       another process holds it
 │   ├── UnsupportedFormat     written by another version
-│   └── CorruptLog            bytes that were durable have changed, or history does not verify
+│   ├── CorruptLog            bytes that were durable have changed, or history does not verify
+│   └── HistoryIncomplete     a part of the history has not come from the group yet
 └── LedgerError               the engine's own fault: a bug; it stops rather than go on
 """
 
@@ -81,6 +82,17 @@ class UnsupportedFormat(StorageError):
 
 class CorruptLog(StorageError):
     """Bytes of the log that were durable have changed, or the history does not verify."""
+
+
+class HistoryIncomplete(StorageError):
+    """A part of the history is not here yet: this node began with the state of its group, and fills the rest in.
+
+    What is asked for has come when the log begins with the entry `first_index`, or with one before it.
+    """
+
+    def __init__(self, message: str, first_index: int = 1) -> None:
+        super().__init__(message)
+        self.first_index = first_index
 
 
 class LedgerError(BezantError):

@@ -107,7 +107,8 @@ class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
 class HeartbeatReply(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False):
     """The answer; through `matched_index` the leader has shown the sender, in this term, that their logs agree.
 
-    ``is_barred``: the sender has yet to catch up before it votes.
+    ``is_barred``: the sender has yet to catch up before it votes. ``first_index``: its log has the entries from there
+    on; what lies before comes to it in its own time. ``may_lead``: it would campaign, were it asked to.
     """
 
     sender: NodeId
@@ -117,6 +118,8 @@ class HeartbeatReply(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=Fal
     session: Session
     matched_index: Index
     is_barred: bool = False
+    first_index: Annotated[int, msgspec.Meta(ge=1, le=INDEX_MAX)] = 1
+    may_lead: bool = True
 
 
 class TimeoutNow(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):
@@ -145,11 +148,11 @@ def decode_raft_message(body: Buffer) -> RaftMessage:
     except (msgspec.DecodeError, RecursionError) as error:
         raise RemoteProtocolError(f"the body is not a message between members: {error}") from error
     if type(message) is Append:
-        _check_append(message)
+        check_append(message)
     return message
 
 
-def _check_append(message: Append) -> None:
+def check_append(message: Append) -> None:
     """Terms never fall along a log and never exceed the leader's; runs leave nothing out. Entries of term 0 were
     written before there were elections."""
     index, term = message.prev_index, message.prev_term

@@ -17,6 +17,7 @@ _SETTINGS: Final = (
     ("ids_memory_mib", "ids_memory_bytes", MIB),
     ("checkpoint_ids", "checkpoint_ids", 1),
     ("checkpoint_entries", "checkpoint_entries", 1),
+    ("snapshot_behind_mib", "snapshot_behind_bytes", MIB),
 )
 """Options that are settings of a replica: as an argument, as a field of it, and how many of its units one is."""
 
@@ -102,6 +103,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="N",
         type=positive_count,
         help="entries of the log after which a checkpoint is made, however few ids they have (default: 100,000)",
+    )
+    parser.add_argument(
+        "--snapshot-behind-mib",
+        metavar="MIB",
+        type=positive_count,
+        help="how much of the log a node of the group must lack that the leader sends it its state first, and the"
+        " history behind that afterwards (default: 256)",
     )
     parser.add_argument(
         "--repair-from-group",

@@ -14,10 +14,11 @@ from bezant.engine.checkpoints.file import Manifest, read_checkpoint
 from bezant.engine.checkpoints.folder import CheckpointFolder, checkpoint_name
 from bezant.engine.ids.kernels import unpack_blocks
 from bezant.engine.ids.merge import Merge
-from bezant.engine.ids.run import ENTRIES_PER_BLOCK, ENTRIES_PER_CHUNK, RUN_IDS_MAX, RunInfo
+from bezant.engine.ids.run import ENTRIES_PER_BLOCK, ENTRIES_PER_CHUNK, RUN_IDS_MAX, RunIdentity, RunInfo
 from bezant.engine.ids.run_set import Run
 from bezant.engine.ledger.ledger import Ledger
 from bezant.engine.log.entry import Entry, entry_hash
+from bezant.engine.log.storage import Directory
 from bezant.protocol.errors import CorruptLog, StorageError
 from bezant.protocol.records import Words
 
@@ -46,7 +47,7 @@ class CheckpointCheck:
                     raise CorruptLog(f"{checkpoint_name(index)} stands behind another entry, or is of another shard")
                 for info in manifest.runs:
                     if info not in checked:
-                        self._check_run(manifest, info)
+                        check_run(folder.directory, manifest.identity, info)
                         checked.add(info)
             except (StorageError, OSError) as error:
                 self.damaged.append(str(error))
@@ -62,16 +63,6 @@ class CheckpointCheck:
     def salts(self) -> tuple[int, int] | None:
         """What the ids of the newest checkpoint are hashed with, and a ledger's must be that they can be compared."""
         return self._manifests[max(self._manifests)].salts if self._manifests else None
-
-    def _check_run(self, manifest: Manifest, info: RunInfo) -> None:
-        """Check every byte of a run of ids. Raises `StorageError`."""
-        run = Run.open(self._folder.directory, manifest.identity, info, load_filter=True, at_random=False)
-        entries = np.empty((ENTRIES_PER_CHUNK, 2), np.int64)
-        for start in range(0, info.count, ENTRIES_PER_CHUNK):
-            part = entries[: min(info.count - start, ENTRIES_PER_CHUNK)]
-            damaged = unpack_blocks(run.data, run.words, info.number, start // ENTRIES_PER_BLOCK, part)
-            if damaged >= 0:
-                raise run.damaged(damaged)
 
     def note(self, ledger: Ledger, entry: Entry) -> None:
         """Compare the checkpoint behind an entry that has just been executed. Raises `CorruptLog`."""
@@ -111,6 +102,17 @@ class CheckpointCheck:
     def _differs(self, index: int, how: str) -> CorruptLog:
         path = self._folder.directory.path / checkpoint_name(index)
         return CorruptLog(f"{path} {how}: the checkpoint is wrong, not the history; {HOW_TO_REPAIR}")
+
+
+def check_run(directory: Directory, identity: RunIdentity, info: RunInfo) -> None:
+    """Check every byte of a run of ids. Raises `StorageError`."""
+    run = Run.open(directory, identity, info, load_filter=True, at_random=False)
+    entries = np.empty((ENTRIES_PER_CHUNK, 2), np.int64)
+    for start in range(0, info.count, ENTRIES_PER_CHUNK):
+        part = entries[: min(info.count - start, ENTRIES_PER_CHUNK)]
+        damaged = unpack_blocks(run.data, run.words, info.number, start // ENTRIES_PER_BLOCK, part)
+        if damaged >= 0:
+            raise run.damaged(damaged)
 
 
 def _fingerprint(parts: Iterable[tuple[Words, Words]], multipliers: np.ndarray) -> tuple[int, int]:

@@ -23,7 +23,7 @@ CHECKPOINTS_KEPT: Final = 2
 LOCK_WAIT_S: Final = 10.0
 """Seconds that a start waits for the child of a node that has just died to notice it."""
 _LOCK_POLL_S: Final = 0.05
-_NAME: Final = re.compile(r"checkpoint-(\d{10,})", re.ASCII)
+CHECKPOINT_NAME: Final = re.compile(r"checkpoint-(\d{10,})", re.ASCII)
 
 
 def checkpoint_name(index: int) -> str:
@@ -64,7 +64,7 @@ class CheckpointFolder:
             names = self.directory.names()
         except FileNotFoundError:
             return []
-        return sorted(int(match[1]) for match in map(_NAME.fullmatch, names) if match is not None)
+        return sorted(int(match[1]) for match in map(CHECKPOINT_NAME.fullmatch, names) if match is not None)
 
     def find_newest(self, shard: int, filter_bytes_max: int, salts: tuple[int, int] | None = None) -> Found | None:
         """The newest checkpoint that is whole, with its runs; what is wrong with newer ones is added to `damaged`.
@@ -123,7 +123,8 @@ class CheckpointFolder:
         names = {checkpoint_name(index) for index in kept} | {run_name(number) for number in needed}
         names |= self._keep_cuts(kept)
         for name in self.directory.names():
-            if name not in names and (_NAME.fullmatch(name) or RUN_NAME.fullmatch(name) or parse_cut_name(name)):
+            is_ours = CHECKPOINT_NAME.fullmatch(name) or RUN_NAME.fullmatch(name) or parse_cut_name(name)
+            if name not in names and is_ours:
                 self.directory.remove(name)
         self._manifests = {index: self._manifests[index] for index in kept}
 

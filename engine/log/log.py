@@ -45,7 +45,7 @@ from bezant.protocol.records import (
 )
 
 SEGMENT_SIZE_DEFAULT: Final = 64 << 20
-SEGMENT_SIZE_MIN: Final = 64 << 10
+SEGMENT_SIZE_MIN: Final = 16 << 10
 SEGMENTS_CACHED: Final = 1
 """Full segments that are left in the page cache; older ones are read from the disk again by who needs them. A log that
 goes through all of a machine's memory pays for pages that nobody has used before: with three nodes on two cores of a
@@ -279,7 +279,7 @@ class Log(OpenedLog):
                 return
             if segment not in waiting:
                 segment.close()
-                if number >= SEGMENTS_CACHED:
+                if number >= SEGMENTS_CACHED and not segments[number - SEGMENTS_CACHED].is_missing:
                     self._preparing.leave_cache(segments[number - SEGMENTS_CACHED])
 
     def _rotate(self, size: int) -> None:

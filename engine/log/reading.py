@@ -1,7 +1,8 @@
 """A log as it is opened, walked, followed and asked about; `Log` in ``log.py`` also writes to it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 
 from bezant.engine.log.control import ControlFile, Watermark
 from bezant.engine.log.entry import HASH_NONE, Entry, EntryHeader, public_log_id
@@ -14,7 +15,7 @@ from bezant.engine.log.spans import Spans
 from bezant.engine.log.storage import Directory
 from bezant.engine.log.terms import TermRuns
 from bezant.protocol.errors import LedgerError, StorageError
-from bezant.protocol.records import ENTRY_INDEX_FIRST, EVENT_SIZE
+from bezant.protocol.records import ENTRY_INDEX_FIRST, EVENT_SIZE, SEGMENT_HEADER_SIZE
 
 
 class OpenedLog(ABC):
@@ -137,8 +138,18 @@ class OpenedLog(ABC):
                 raise StorageError(f"{self._directory.path} holds no log")
             self._folder.create_log(self._segment_size, self.log_id)
         if all_of_them:
-            return self._folder.open_all()
-        return self._folder.open_first(start.segment_number if start is not None else 1)
+            return self._folder.open_all(start)
+        return self._folder.open_first(start.segment_number if start is not None else 1, start)
+
+    @property
+    def directory(self) -> Directory:
+        """The folder that the log is in."""
+        return self._directory
+
+    @property
+    def segments(self) -> Sequence[Segment]:
+        """All segments, by number from 1 on."""
+        return self._history.segments
 
     def _note_walked(self, walk: Walk) -> None:
         header = walk.last_header
@@ -160,9 +171,30 @@ class OpenedLog(ABC):
         """Set a torn tail aside, and let the log be written to. All entries of `walk` must have been taken."""
 
     @property
+    def is_complete(self) -> bool:
+        """Whether the log has its beginning: not yet, where the state of a group was installed before it."""
+        segments = self._history.segments
+        return not segments or not segments[0].is_missing
+
+    @property
     def first_index(self) -> int:
-        """Index of the first entry that is here, or will be."""
-        return ENTRY_INDEX_FIRST
+        """Index of the first entry of those that are here without a gap up to the last; the first of all once the
+        history is complete, and of a log that is empty."""
+        if self.is_complete:
+            return ENTRY_INDEX_FIRST
+        return next(segment.first_index for segment in self._history.segments if not segment.is_missing)
+
+    def bytes_between(self, index: int, later_index: int) -> int:
+        """Bytes of the entries between two, give or take 64 KiB and an entry; the later one must be there."""
+        return max(self._bytes_before(later_index) - self._bytes_before(index), 0)
+
+    def _bytes_before(self, index: int) -> int:
+        segments = self._history.segments
+        number = bisect_right(segments, index, key=lambda segment: segment.first_index)
+        if number == 0:
+            return 0
+        before = sum(segment.end - SEGMENT_HEADER_SIZE for segment in segments[: number - 1])
+        return before + segments[number - 1].start_of(index)[1] - SEGMENT_HEADER_SIZE
 
     def term_at(self, index: int) -> int | None:
         """The term of an entry; 0 for index 0, before the first one; None where there is no entry."""

@@ -13,7 +13,7 @@ from bezant.engine.log.checking import check_format
 from bezant.engine.log.entry import EntryHeader
 from bezant.engine.log.resume import SegmentSummary
 from bezant.engine.log.storage import Directory, LogFile
-from bezant.protocol.errors import CorruptLog
+from bezant.protocol.errors import CorruptLog, HistoryIncomplete
 from bezant.protocol.records import (
     ENTRY_HEADER_SIZE,
     LOG_FORMAT_VERSION,
@@ -58,6 +58,11 @@ def segment_numbers(directory: Directory) -> list[int]:
 
 def create_segment(directory: Directory, header: SegmentHeader) -> None:
     """Make a segment file of zeros, durably."""
+    directory.create_file(segment_name(header.segment_number), header.segment_size, encode_segment_header(header))
+
+
+def encode_segment_header(header: SegmentHeader) -> bytes:
+    """The page that a segment file begins with."""
     page = bytearray(SEGMENT_HEADER_SIZE)
     _HEADER.pack_into(
         page,
@@ -71,7 +76,7 @@ def create_segment(directory: Directory, header: SegmentHeader) -> None:
         header.segment_size,
     )
     _CHECKSUM.pack_into(page, 0, xxhash.xxh3_64_intdigest(memoryview(page)[_CHECKSUM.size :]))
-    directory.create_file(segment_name(header.segment_number), header.segment_size, page)
+    return bytes(page)
 
 
 def read_segment_header(directory: Directory, number: int) -> SegmentHeader:
@@ -119,6 +124,8 @@ class Segment:
         self.first_index = _INDEX_NEVER
         self.first_sequence = _SEQUENCE_NEVER
         self.file: LogFile | None = None
+        self.is_missing = False
+        """Whether its file has not come yet (``incomplete.py``), as far as is known: a reader looks for it."""
         self._directory = directory
         self.mapped_count = 0
         """How often it was mapped. What was checked in one mapping may come from the disk anew in the next."""
@@ -142,13 +149,28 @@ class Segment:
         """The file's bytes, read-only; mapped at the first use."""
         mapping = self._mapping
         if mapping is None:
-            file = self._directory.open(self.name, writable=False)
+            file = self._open_to_read()
             try:
                 mapping = self._mapping = file.map()
                 self.mapped_count += 1
             finally:
                 file.close()
         return mapping
+
+    def _open_to_read(self) -> LogFile:
+        """Open the file. Raises `HistoryIncomplete` if it has not come yet."""
+        if not self.is_missing:
+            return self._directory.open(self.name, writable=False)
+        try:
+            file = self._directory.open(self.name, writable=False)
+        except FileNotFoundError as error:
+            raise HistoryIncomplete(
+                f"entries from {self.first_index} on, in {self.name}, are not here yet: this node began with the state "
+                "of its group and gets the history behind it from the others; see: bezant members status",
+                self.first_index,
+            ) from error
+        self.is_missing, self.size = False, file.size()
+        return file
 
     def view(self) -> memoryview:
         """The same bytes for the interpreter, which takes parts of these sooner."""

@@ -4,7 +4,8 @@ import secrets
 from collections.abc import Iterable
 
 from bezant.engine.log.control import CONTROL_NAME, ControlFile
-from bezant.engine.log.resume import ResumePoint
+from bezant.engine.log.incomplete import count_missing, first_segment_required
+from bezant.engine.log.resume import ResumePoint, SegmentSummary
 from bezant.engine.log.segment import (
     Segment,
     SegmentHeader,
@@ -14,7 +15,7 @@ from bezant.engine.log.segment import (
     segment_numbers,
 )
 from bezant.engine.log.storage import Directory
-from bezant.protocol.errors import CorruptLog
+from bezant.protocol.errors import CorruptLog, HistoryIncomplete
 
 
 class SegmentFolder:
@@ -34,17 +35,43 @@ class SegmentFolder:
         ControlFile.create(self._directory)
         create_segment(self._directory, SegmentHeader(self._shard, log_id or secrets.randbits(62) | 1, 1, segment_size))
 
-    def open_all(self) -> list[Segment]:
-        """All segments. Raises `CorruptLog`, `UnsupportedFormat`."""
-        numbers = segment_numbers(self._directory)
-        if numbers != list(range(1, len(numbers) + 1)):
-            raise CorruptLog(f"{self._directory.path}: segments {numbers} are not numbered from 1 without a gap")
-        return self._open(numbers)
+    def open_all(self, start: ResumePoint | None = None) -> list[Segment]:
+        """All segments; those that are not there yet as the start describes them.
 
-    def open_first(self, count: int) -> list[Segment]:
-        """The first segments, whatever is behind them. Raises `CorruptLog`, `UnsupportedFormat`."""
+        Raises `CorruptLog`, `UnsupportedFormat`; `HistoryIncomplete` if some are not there yet, and there is no start.
+        """
+        first_required = first_segment_required(self._directory, self._shard)
+        numbers = segment_numbers(self._directory)
+        missing = count_missing(numbers, first_required)
+        if missing < 0:
+            whole = "1" if first_required == 1 else f"{first_required} or less"
+            raise CorruptLog(f"{self._directory.path}: segments {numbers} are not numbered from {whole} without a gap")
+        return self._open_known(numbers, missing, start)
+
+    def open_first(self, count: int, start: ResumePoint | None) -> list[Segment]:
+        """The first segments, whatever is behind them. Raises as `open_all`."""
         self.check_present(count, f"the segments up to {segment_name(count)} were expected")
-        return self._open(range(1, count + 1))
+        numbers = [number for number in segment_numbers(self._directory) if number <= count]
+        return self._open_known(numbers, numbers[0] - 1, start)
+
+    def _open_known(self, numbers: list[int], missing: int, start: ResumePoint | None) -> list[Segment]:
+        if not missing:
+            return self._open(numbers)
+        if start is None or start.segment_number <= missing:
+            raise HistoryIncomplete(
+                f"{self._directory.path}: the segments before {segment_name(missing + 1)} have not come from the group "
+                "yet, and there is no checkpoint to begin behind. Only its group can help this node, from the "
+                "beginning: bezant serve --repair-from-group"
+            )
+        summaries = start.segments[:missing]
+        return [self._expect(summary, start.log_id) for summary in summaries] + self._open(numbers, start.log_id)
+
+    def _expect(self, summary: SegmentSummary, log_id: int) -> Segment:
+        """A segment whose file will come."""
+        segment = Segment(self._directory, SegmentHeader(self._shard, log_id, summary.number, summary.end))
+        segment.restore(summary)
+        segment.is_missing = True
+        return segment
 
     def open_next(self, segments: list[Segment]) -> bool:
         """Add the segment behind these to them, if it is there by now, and say whether it is. Raises as `open_all`."""
@@ -56,7 +83,9 @@ class SegmentFolder:
 
     def check_present(self, count: int, why: str) -> None:
         """Raise `CorruptLog` unless the first segments are there."""
-        missing = set(range(1, count + 1)).difference(segment_numbers(self._directory))
+        first_required = first_segment_required(self._directory, self._shard)
+        numbers = segment_numbers(self._directory)
+        missing = set(range(min([first_required, *numbers]), count + 1)).difference(numbers)
         if missing:
             name = segment_name(min(missing))
             raise CorruptLog(f"{self._directory.path}: {name} is not there; {why}. Restore the file from a copy")

@@ -214,11 +214,19 @@ class Directory:
 
     def rename(self, name: str, wanted: str) -> None:
         """Give a file another name, durably. Raises `StorageError`."""
+        self.move(name, self, wanted)
+
+    def move(self, name: str, folder: "Directory", wanted: str) -> None:
+        """Move a file to a folder on the same file system, under a name, durably. Raises `StorageError`."""
         try:
-            (self.path / name).rename(self.path / wanted)
-            _sync_directory(self.path)
+            (self.path / name).rename(folder.path / wanted)
+            _sync_directory(folder.path)
+            if folder.path != self.path:
+                _sync_directory(self.path)
         except OSError as error:
-            raise StorageError(f"{self.path / name}: cannot be renamed to {wanted}: {error.strerror}") from error
+            raise StorageError(
+                f"{self.path / name}: cannot be moved to {folder.path / wanted}: {error.strerror}"
+            ) from error
 
     def remove(self, name: str) -> None:
         """Remove a file, durably; what maps it keeps it. Raises `StorageError`."""

@@ -22,7 +22,7 @@ Into it, from one thread:
     transfer_leadership(to=0) -> node_id     leader; 0: to the best successor. Raises NotLeader, UsageError
     change_membership(change) -> Configuration   leader; the driver appends it and says so with `appended`.
                                              Raises NotLeader, UsageError
-    unreachable(node_id), begin_snapshot(node_id), snapshot_done(node_id, index | None)      leader
+    unreachable(node_id), begin_snapshot(node_id, index), snapshot_done(node_id, index | None)      leader
     wants_snapshot(index, term) -> bool, then installed(index, term, configuration)          follower
     status() -> CoreStatus;  role, term, commit_index, configuration, is_alone
     may_campaign = False                     while this member should not lead (a disk that hangs); it still votes
@@ -99,7 +99,6 @@ class Core:
         self._state.durable_index = durable_index
         self._settings = settings
         self._random = random
-        self.may_campaign = True
         self._role = Role.FOLLOWER
         self._leader_id = 0
         self._election: Election | None = None
@@ -123,6 +122,15 @@ class Core:
         }
 
     # What the driver may look at.
+
+    @property
+    def may_campaign(self) -> bool:
+        """Whether this member should lead, if it is elected. The others are told, so that none hands over to it."""
+        return self._state.may_lead
+
+    @may_campaign.setter
+    def may_campaign(self, may: bool) -> None:
+        self._state.may_lead = may
 
     @property
     def role(self) -> Role:
@@ -294,10 +302,11 @@ class Core:
         if self._leading is not None:
             self._leading.on_unreachable(node_id)
 
-    def begin_snapshot(self, node_id: int) -> None:
-        """The driver would rather send its state than so many entries; `Output.snapshot_needed` will name the node."""
+    def begin_snapshot(self, node_id: int, index: int = 0) -> None:
+        """The driver would rather send its state, behind an entry, than so many entries: no more are sent until that is
+        done, or the node has the entry; `Output.snapshot_needed` will name the node."""
         if self._leading is not None:
-            self._leading.begin_snapshot(node_id)
+            self._leading.begin_snapshot(node_id, index)
 
     def snapshot_done(self, node_id: int, index: int | None) -> None:
         """A member has installed the state through `index`; None if it has not."""

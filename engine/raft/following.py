@@ -61,6 +61,8 @@ class Following:
                 message.session,
                 self._matched_index,
                 state.hard_state.barred,
+                state.log.first_index,
+                state.may_lead,
             )
         )
 

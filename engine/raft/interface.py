@@ -108,6 +108,8 @@ class MemberStatus(msgspec.Struct, frozen=True):
     recent_active: bool
     barred: bool
     """It would not vote, as far as the leader knows: it has lost or never had what it needs to."""
+    first_index: int = 1
+    """Its log has the entries from there on, as far as the leader knows."""
 
 
 class CoreStatus(msgspec.Struct, frozen=True):

@@ -247,7 +247,8 @@ class Leading:
         progress = self._progress_of(message)
         if progress is None:
             return
-        progress.is_barred = message.is_barred
+        progress.is_barred, progress.may_lead = message.is_barred, message.may_lead
+        progress.first_index = message.first_index
         if message.round > progress.round:
             progress.round = message.round
             self._confirm_reads()
@@ -343,11 +344,11 @@ class Leading:
             progress.become_probe(progress.match_index + 1)
             progress.is_paused = True  # until it is heard again
 
-    def begin_snapshot(self, node_id: int) -> None:
-        """Send the state to a member rather than entries."""
+    def begin_snapshot(self, node_id: int, index: int) -> None:
+        """Send the state behind an entry to a member rather than entries."""
         progress = self._progress.get(node_id)
         if progress is not None and node_id != self._state.node_id and progress.mode is not Mode.SNAPSHOT:
-            progress.become_snapshot()
+            progress.become_snapshot(index)
             self.snapshot_needed.append(node_id)
 
     def on_snapshot_done(self, node_id: int, index: int | None) -> None:
@@ -405,14 +406,17 @@ class Leading:
                 self.transfer_to = 0
 
     def best_successor(self) -> int:
-        """The voter heard lately that has most of the log; 0 if there is none."""
+        """The voter heard lately that has most of the log and may lead; 0 if there is none."""
         state = self._state
         found = [
             (item.match_index, -item.node_id)
             for item in self._others()
-            if item.node_id in state.configuration.voters and self._is_active(item) and not item.is_barred
+            if item.node_id in state.configuration.voters and self._is_active(item) and self._may_lead(item)
         ]
         return -max(found)[1] if found else 0
+
+    def _may_lead(self, progress: Progress) -> bool:
+        return progress.may_lead and not progress.is_barred
 
     def _maybe_hand_over(self) -> None:
         progress = self._progress.get(self.transfer_to)
@@ -431,6 +435,7 @@ class Leading:
                 len(item.in_flight),
                 item.node_id == state.node_id or self._is_active(item),
                 item.node_id != state.node_id and item.is_barred,
+                state.log.first_index if item.node_id == state.node_id else item.first_index,
             )
             for item in self._progress.values()
         ]

@@ -22,16 +22,19 @@ class Progress:
 
     __slots__ = (
         "bytes_in_flight",
+        "first_index",
         "heard_ticks",
         "in_flight",
         "is_barred",
         "is_paused",
         "match_index",
+        "may_lead",
         "mode",
         "next_index",
         "node_id",
         "round",
         "session",
+        "snapshot_index",
         "told_commit_index",
     )
 
@@ -48,6 +51,9 @@ class Progress:
         self.round = 0  # the last of the leader's questions that it answered
         self.told_commit_index = 0
         self.is_barred = True  # as far as known: it would not vote
+        self.may_lead = True  # as far as known; and what it has begins there:
+        self.first_index = 1
+        self.snapshot_index = 0  # SNAPSHOT: what it should get is of no use once it has this
 
     def become_probe(self, next_index: int) -> None:
         """Look for the place where the logs part, from before `next_index`."""
@@ -63,9 +69,10 @@ class Progress:
         self.is_paused = False
         self._forget_in_flight()
 
-    def become_snapshot(self) -> None:
-        """Send nothing."""
+    def become_snapshot(self, snapshot_index: int = 0) -> None:
+        """Send nothing, unless the member turns out to have `snapshot_index`, and what can be sent behind it."""
         self.mode = Mode.SNAPSHOT
+        self.snapshot_index = snapshot_index
         self.is_paused = False
         self._forget_in_flight()
 
@@ -88,7 +95,8 @@ class Progress:
             self.bytes_in_flight -= in_flight.popleft()[1]
         self.match_index = match_index
         self.next_index = max(self.next_index, match_index + 1)
-        if self.mode is Mode.PROBE or (self.mode is Mode.SNAPSHOT and match_index + 1 >= first_index):
+        is_beyond = match_index + 1 >= first_index and match_index >= self.snapshot_index
+        if self.mode is Mode.PROBE or (self.mode is Mode.SNAPSHOT and is_beyond):
             self.become_replicate()
 
     def reject(self, prev_index: int, next_index: int) -> bool:

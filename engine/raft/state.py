@@ -32,6 +32,7 @@ class State:
             0  # how often the log was cut or replaced: a sync begun before says nothing of what is now
         )
         self.configurations = list(configurations)  # (index, configuration), rising; the last is in force
+        self.may_lead = True
         self.now_ticks = 0
         self.messages: list[RaftMessage] = []
         self.accepted: Accepted | None = None

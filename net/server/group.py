@@ -9,7 +9,8 @@ from typing import Final, Literal, NamedTuple
 
 from bezant.engine.member import Member
 from bezant.engine.node_file import added_member, remark_on_voters
-from bezant.engine.raft.interface import NotLeader, NotYet
+from bezant.engine.raft.interface import CoreStatus, NotLeader, NotYet
+from bezant.engine.raft.interface import MemberStatus as CoreMemberStatus
 from bezant.engine.raft.membership import MembershipChange, is_joint, is_voter
 from bezant.engine.raft.roles import Role
 from bezant.net.peers.transport import PeerStatus
@@ -79,7 +80,7 @@ class GroupOperations:
                     commit_index=core.commit_index if own else 0,
                     active=own or (known is not None and known.recent_active) or (peer is not None and peer.is_up),
                     lag_entries=max(core.last_index - match_index, 0) if own or known is not None else None,
-                    history_percent=100.0 * match_index / max(core.last_index, 1) if own or known is not None else None,
+                    history_percent=self._history_percent(core, match_index, own, known),
                     clock_offset_ns=0 if own else None if peer is None else peer.clock_offset_ns,
                     problem="" if peer is None else peer.reason,
                 )
@@ -95,6 +96,15 @@ class GroupOperations:
                 problem=self._problem(),
             )
         )
+
+    def _history_percent(
+        self, core: CoreStatus, match_index: int, own: bool, known: CoreMemberStatus | None
+    ) -> float | None:
+        """How many of the entries there are a member has on its disk; None if that is not known."""
+        if not own and known is None:
+            return None
+        first_index = self._member.replica.log.first_index if own or known is None else known.first_index
+        return 100.0 * max(match_index - first_index + 1, 0) / max(core.last_index, 1)
 
     def _problem(self) -> str:
         """Why this node does not vote, or should not be there; "" if it is as it should be."""

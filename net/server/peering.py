@@ -8,12 +8,13 @@ import logging
 import socket
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Final
+from typing import Final, ParamSpec
 
 from typing_extensions import Buffer
 
 from bezant.engine.member import TICK_S, StateAbandoned
 from bezant.engine.node_file import NodeFile
+from bezant.engine.snapshots.transfer import StateTransfer
 from bezant.net.peers.identity import Identity
 from bezant.net.peers.transport import PeerTransport
 from bezant.net.server.failure import end_after_bug, end_after_failed_sync
@@ -22,8 +23,13 @@ from bezant.net.server.joining import GroupFinder
 from bezant.net.server.reactor import Reactor
 from bezant.protocol.errors import RemoteProtocolError, UsageError
 from bezant.protocol.messages import Configuration, GroupFacts, PeerHello
-from bezant.protocol.raft_messages import RaftMessage, decode_raft_message, encode_raft_message
 from bezant.protocol.records import LOG_FORMAT_VERSION, RULES_VERSION
+from bezant.protocol.transfer_messages import (
+    PeerMessage,
+    TransferMessage,
+    decode_peer_message,
+    encode_peer_message,
+)
 
 TICKS_LOST_MAX: Final = 2
 """Ticks that are made up for after the loop was held up: a node that did not run has not waited in vain either."""
@@ -32,6 +38,8 @@ HAND_OVER_S_MAX: Final = 2.0
 CLOCK_CHECK_S: Final = 1.0
 CLOCK_OFFSET_NS_MAX: Final = 500_000_000
 """A leader whose clock is further than this from the median of its group's hands over."""
+
+_Parameters = ParamSpec("_Parameters")
 
 _log = logging.getLogger("bezant")
 
@@ -61,7 +69,7 @@ class Peering:
         self._timer: asyncio.TimerHandle | None = None
         self._next_tick_s = loop.time()
         self._next_clock_check_s = 0.0
-        self.transport: PeerTransport[RaftMessage] = PeerTransport(
+        self.transport: PeerTransport[PeerMessage] = PeerTransport(
             Identity(
                 log_id=reactor.replica.log.public_id,
                 node_id=node.node_id,
@@ -72,8 +80,8 @@ class Peering:
                 is_blank=lambda: self._member.is_blank,
                 term=lambda: self._member.core.term,
             ),
-            encode=encode_raft_message,
-            decode=decode_raft_message,
+            encode=encode_peer_message,
+            decode=decode_peer_message,
             judge=self._judge,
             on_message=self._on_message,
             on_link=self._on_link,
@@ -84,6 +92,7 @@ class Peering:
         self._member.send = self._send
         self._member.on_configuration = self._on_configuration
         reactor.flush_messages = self.transport.flush
+        self._transfer = StateTransfer(self._member, lambda problem: _log.warning("bezant: %s", problem))
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Talk to the other members, and let time pass."""
@@ -115,6 +124,7 @@ class Peering:
             self._timer.cancel()
             self._timer = None
         self._member.send = _say_nothing
+        self._transfer.close()
         await self._finder.stop()
         await self.transport.stop()
 
@@ -127,6 +137,7 @@ class Peering:
             self._next_tick_s += TICK_S
             if not self._is_abandoned:
                 self._reactor.on_tick()
+                self._guard(self._transfer.on_tick)
         self.operations.on_step()
         if now_s >= self._next_clock_check_s:
             self._next_clock_check_s = now_s + CLOCK_CHECK_S
@@ -154,16 +165,23 @@ class Peering:
 
     # ---- messages ----
 
-    def _send(self, message: RaftMessage, buffers: Sequence[Buffer]) -> None:
+    def _send(self, message: PeerMessage, buffers: Sequence[Buffer]) -> None:
         self.transport.send(message.receiver, message, buffers)
 
-    def _on_message(self, sender: int, message: RaftMessage, payload: memoryview) -> None:
+    def _on_message(self, sender: int, message: PeerMessage, payload: memoryview) -> None:
         if message.sender != sender:
             raise RemoteProtocolError(f"node {sender} sent a message of node {message.sender}")
         if self._is_abandoned:
             return
+        if isinstance(message, TransferMessage):
+            self._guard(self._transfer.on_message, message, payload)
+        else:
+            self._guard(self._reactor.on_message, message, payload)
+
+    def _guard(self, step: Callable[_Parameters, None], *args: _Parameters.args, **kwargs: _Parameters.kwargs) -> None:
+        """Do something, and what its failure leads to."""
         try:
-            self._reactor.on_message(message, payload)
+            step(*args, **kwargs)
         except RemoteProtocolError:
             raise
         except StateAbandoned as abandoned:
@@ -207,5 +225,5 @@ class Peering:
         return None
 
 
-def _say_nothing(message: RaftMessage, buffers: Sequence[Buffer]) -> None:
+def _say_nothing(message: PeerMessage, buffers: Sequence[Buffer]) -> None:
     """A node that stops says nothing any more."""

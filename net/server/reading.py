@@ -25,6 +25,8 @@ BACKOFF_S_MAX: Final = 10.0
 """Seconds between the end of a child and the start of the next: doubled each time."""
 LIVED_S_MIN: Final = 30.0
 """Seconds after which a child that ended has not failed at its start."""
+HISTORY_WAIT_S: Final = 1.0
+"""Seconds between two looks at whether the history has come that a node lacks which began with a state."""
 STOP_S_MAX: Final = 3.0
 """Seconds that the child has to end when it is told to; then it is killed."""
 
@@ -37,6 +39,7 @@ class Reading:
     def __init__(self, reactor: Reactor, sockets: Sequence[socket.socket], address: str) -> None:
         """`sockets` are bound and stay the caller's; `address` is what clients are told."""
         self._publisher = reactor.publisher
+        self._log = reactor.replica.log
         self._sockets = sockets
         replica = reactor.replica
         data_directory = Path(replica.checkpoints.directory.path).parent.parent
@@ -64,6 +67,8 @@ class Reading:
         loop = asyncio.get_running_loop()
         backoff_s = BACKOFF_S_MIN
         while True:
+            while not self._log.is_complete:
+                await asyncio.sleep(HISTORY_WAIT_S)  # It reads from the first entry on.
             started_s = loop.time()
             try:
                 ended = f"has ended with status {await self._run()}"

@@ -5,7 +5,6 @@ from typing import Final
 import pytest
 from hypothesis import settings
 
-from bezant.engine.log.log import SEGMENT_SIZE_MIN
 from bezant.engine.replica import IDS_MEMORY_BYTES_MIN, ReplicaSettings
 
 # No time limit for one example: a busy machine is not a defect.
@@ -34,7 +33,7 @@ def clock() -> Clock:
 def small() -> ReplicaSettings:
     """Settings with which a replica opens in milliseconds and fills a segment with 300 events."""
     return ReplicaSettings(
-        segment_size=SEGMENT_SIZE_MIN,
+        segment_size=64 << 10,
         free_space_floor=0,
         accounts_max=1024,
         holds_max=200,

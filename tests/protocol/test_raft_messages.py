@@ -35,8 +35,8 @@ MESSAGES: list[tuple[RaftMessage, str]] = [
     (AppendReply(2, 1, 5, False, 12, 0, 0, 1), "[4,2,1,5,false,12,0,0,1,0]"),
     (AppendReply(2, 1, 5, True, 12, 9, 4, 1, 77), "[4,2,1,5,true,12,9,4,1,77]"),
     (Heartbeat(1, 2, 5, 9, 3, 1), "[5,1,2,5,9,3,1]"),
-    (HeartbeatReply(2, 1, 5, 3, 1, 12), "[6,2,1,5,3,1,12,false]"),
-    (HeartbeatReply(2, 1, 5, 3, 1, 12, True), "[6,2,1,5,3,1,12,true]"),
+    (HeartbeatReply(2, 1, 5, 3, 1, 12), "[6,2,1,5,3,1,12,false,1,true]"),
+    (HeartbeatReply(2, 1, 5, 3, 1, 12, True, 7, False), "[6,2,1,5,3,1,12,true,7,false]"),
     (TimeoutNow(1, 2, 5), "[7,1,2,5]"),
 ]
 

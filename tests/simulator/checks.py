@@ -9,8 +9,9 @@ from bezant.engine.raft.hard_state import HardState
 from bezant.engine.raft.membership import is_joint
 from bezant.engine.raft.roles import Role
 from bezant.engine.skimming import split_span
-from bezant.protocol.raft_messages import AppendReply, RaftMessage, VoteReply
+from bezant.protocol.raft_messages import AppendReply, VoteReply
 from bezant.protocol.records import ENTRY_INDEX_FIRST, VOTE_SLOT, VOTE_SLOT_SIZE
+from bezant.protocol.transfer_messages import PeerMessage
 
 from .schedule import Schedule, Violation
 
@@ -92,10 +93,17 @@ class Checks:
         if index < seen:
             raise Violation(f"node {node.node_id} takes back the commit of {index + 1} to {seen}")
         if index > seen:
-            for entry in split_span(member.replica.log.read_encoded(seen + 1, index)):
+            first = max(seen + 1, member.replica.log.first_index)
+            for entry in split_span(member.replica.log.read_encoded(first, index)):
                 self._note_committed(node, entry)
             self._schedule.note("committed", node.node_id, index, self.history[index - 1].digest.hex()[:16])
         self._seen_commit[node.node_id] = (node.boot, index)
+
+    def check_history(self, node: "Node") -> None:
+        """All of the history of a node is the canonical one, whichever way it has come."""
+        if node.member is not None:
+            for entry in split_span(node.member.replica.log.read_encoded(ENTRY_INDEX_FIRST, len(self.history))):
+                self._note_committed(node, entry)
 
     def _check_start(self, node: "Node", index: int) -> None:
         """What a start takes for committed is a hint from the disk: perhaps old, never too high. A sole voter needs
@@ -179,7 +187,7 @@ class Checks:
 
     # ---- what is sent ----
 
-    def sent(self, node: "Node", message: RaftMessage) -> None:
+    def sent(self, node: "Node", message: PeerMessage) -> None:
         """Check what a node promises others: it must be on its disk."""
         if isinstance(message, AppendReply) and not message.rejected and message.match_index > node.synced_index:
             raise Violation(
@@ -200,6 +208,6 @@ class Checks:
                 raise Violation(f"node {node.node_id} tells of a vote in term {message.term}; its disk says {found}")
 
 
-def _words(message: RaftMessage) -> list[object]:
+def _words(message: PeerMessage) -> list[object]:
     name = type(message).__name__
     return [name, *(getattr(message, field) for field in message.__struct_fields__)]

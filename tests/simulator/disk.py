@@ -139,11 +139,6 @@ class Folder(MemoryDisk):
     def free_bytes(self) -> int:
         return self._disk.free_bytes
 
-    def rename(self, name: str, wanted: str) -> None:
-        """At once and durable, as a rename is when its folder has been synced."""
-        for files in (self.current, self.durable):
-            files[wanted] = files.pop(name)  # type: ignore[attr-defined]
-
     def takes_sync(self) -> bool:
         """Whether a sync works; after one that does not, the kernel takes for written what it has lost."""
         fails, self._disk.fails_next_sync = self._disk.fails_next_sync, False

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from typing_extensions import Buffer
 
-from bezant.protocol.raft_messages import RaftMessage, decode_raft_message, encode_raft_message
+from bezant.protocol.transfer_messages import PeerMessage, decode_peer_message, encode_peer_message
 
 from .schedule import Schedule
 
 Link = tuple[int, int]
-Deliver = Callable[[int, RaftMessage, memoryview], None]
+Deliver = Callable[[int, PeerMessage, memoryview], None]
 
 
 class Weather(NamedTuple):
@@ -38,7 +38,7 @@ class Network:
         self._clogged_until_us: dict[Link, int] = {}
         self._resets: Counter[Link] = Counter()
 
-    def send(self, message: RaftMessage, buffers: Sequence[Buffer]) -> None:
+    def send(self, message: PeerMessage, buffers: Sequence[Buffer]) -> None:
         """Take a message; the bytes beside it are copied now."""
         link = (message.sender, message.receiver)
         weather, chance = self.weather, self._schedule.chance
@@ -48,7 +48,7 @@ class Network:
         if weather.loss and chance("loss").random() < weather.loss:
             self._counts["messages lost"] += 1
             return
-        body, payload = encode_raft_message(message), b"".join(bytes(buffer) for buffer in buffers)
+        body, payload = encode_peer_message(message), b"".join(bytes(buffer) for buffer in buffers)
         copies = 1
         if weather.repeat and chance("repeat").random() < weather.repeat:
             copies = 2
@@ -63,7 +63,7 @@ class Network:
 
     def _arrive(self, link: Link, resets: int, body: bytes, payload: bytes) -> None:
         if link not in self.cut and resets == self._resets[link]:
-            self._deliver(link[1], decode_raft_message(body), memoryview(payload))
+            self._deliver(link[1], decode_peer_message(body), memoryview(payload))
 
     def clog(self, link: Link, duration_us: int) -> None:
         """Nothing arrives for a while, and then all of it."""

@@ -21,10 +21,11 @@ from bezant.engine.raft.interface import NotLeader
 from bezant.engine.raft.membership import MembershipChange
 from bezant.engine.repair import repair_from_group
 from bezant.engine.replica import shard_directory
+from bezant.engine.snapshots.transfer import StateTransfer
 from bezant.protocol.errors import CorruptLog, UsageError
 from bezant.protocol.messages import Configuration
-from bezant.protocol.raft_messages import RaftMessage
 from bezant.protocol.records import Records
+from bezant.protocol.transfer_messages import PeerMessage, TransferMessage
 
 from ..engine.log.memory_disk import PowerCut
 from .checkpoints import InlineCheckpoints
@@ -85,6 +86,7 @@ class Node:
         self._confirmed_ticket = 0
         self._is_pump_scheduled = False
         self._checkpoints: InlineCheckpoints | None = None
+        self._transfer: StateTransfer | None = None
 
     # ---- life and death ----
 
@@ -150,6 +152,12 @@ class Node:
         self.member = member
         self.synced_index = member.replica.log.durable_index
         self._checkpoints = InlineCheckpoints(self.disk, member.replica, self.counts)
+        self._transfer = StateTransfer(
+            member, lambda problem: self._schedule.note("warns", self.node_id, problem), consider_ticks=1
+        )
+        self._transfer.counts = self.counts
+        self.counts["starts without the history"] += not member.replica.log.is_complete
+        self.counts["starts that wait for history"] += bool(member.replica.stalled_index)
         report = member.replica.log.recovery
         self.counts["torn tails set aside"] += bool(report.torn_bytes)
         self.counts["starts behind a checkpoint"] += bool(member.replica.start_index)
@@ -199,6 +207,7 @@ class Node:
             raise Violation("a state was abandoned by a node that is not up")
         member.send = _say_nothing
         self._settle_group()
+        self._moving.close()
         member.close()
         self._forget()
         self._schedule.after(1_000, self.start)
@@ -245,17 +254,22 @@ class Node:
 
     # ---- what comes in ----
 
-    def on_message(self, message: RaftMessage, payload: memoryview) -> None:
+    def on_message(self, message: PeerMessage, payload: memoryview) -> None:
         """A message of another member has arrived."""
         self._wake(self.boot, self._receive, (message, payload))
 
-    def _receive(self, message: RaftMessage, payload: memoryview) -> None:
-        self._live.receive(message, payload)
+    def _receive(self, message: PeerMessage, payload: memoryview) -> None:
+        if isinstance(message, TransferMessage):
+            self._moving.on_message(message, payload)
+        else:
+            self._live.receive(message, payload)
         self._after_member()
 
     def _on_tick(self) -> None:
         self._after(self.tick_us, self._on_tick)
         self._live.tick()
+        self._after_member()
+        self._moving.on_tick()
         self._after_member()
 
     def on_frame(self, frame: Frame) -> None:
@@ -325,6 +339,12 @@ class Node:
         if self.member is None:
             raise Violation(f"node {self.node_id} is driven and not up")
         return self.member
+
+    @property
+    def _moving(self) -> StateTransfer:
+        if self._transfer is None:
+            raise Violation(f"node {self.node_id} is driven and not up")
+        return self._transfer
 
     @property
     def hard_state(self) -> HardState:
@@ -497,7 +517,7 @@ class Node:
 
     # ---- what goes out ----
 
-    def _send(self, message: RaftMessage, buffers: Any) -> None:
+    def _send(self, message: PeerMessage, buffers: Any) -> None:
         self._simulation.checks.sent(self, message)
         self._simulation.network.send(message, buffers)
 
@@ -507,7 +527,7 @@ class Node:
         return self.disk.steps_left < STEPS_UNBOUNDED // 2
 
 
-def _say_nothing(message: RaftMessage, buffers: Any) -> None:
+def _say_nothing(message: PeerMessage, buffers: Any) -> None:
     """A node that has stopped sends nothing."""
 
 

@@ -10,7 +10,8 @@ from bezant.engine.node_file import log_id_of, new_group_node
 from bezant.engine.raft.interface import CoreSettings
 from bezant.engine.raft.membership import node_ids
 from bezant.engine.replica import IDS_MEMORY_BYTES_MIN, ReplicaSettings
-from bezant.protocol.raft_messages import RaftMessage
+from bezant.engine.snapshots.backfill import is_incomplete
+from bezant.protocol.transfer_messages import PeerMessage
 
 from .audit import Audit
 from .checks import Checks
@@ -81,7 +82,8 @@ class Simulation:
             accounts_max=ACCOUNTS_MAX,
             holds_max=HOLDS_MAX,
             ids_memory_bytes=IDS_MEMORY_BYTES_MIN,
-            checkpoint_entries=chance.choice([NEVER, NEVER, 25]),
+            checkpoint_entries=chance.choice([NEVER, 8, 25]),
+            snapshot_behind_bytes=self.schedule.chance("snapshots").choice([0, 4_000, NEVER]),
         )
         self.checks = Checks(self.schedule, self.counts)
         weather = Weather(chance.choice(drawn.loss), chance.choice(drawn.repeat), chance.choice(drawn.delay_us_max))
@@ -164,9 +166,15 @@ class Simulation:
         leader = max(leaders, key=lambda node: node.member.term if node.member else 0)
         return all(self._has_all(self.nodes[number], index) for number in node_ids(leader.configuration))
 
+    def _members(self) -> list[int]:
+        """Those that belong to the group at the end."""
+        leaders = [node for node in self.nodes.values() if node.member and node.member.is_leader]
+        leader = max(leaders, key=lambda node: node.member.term if node.member else 0)
+        return sorted(node_ids(leader.configuration))
+
     def _has_all(self, node: Node, index: int) -> bool:
         member = node.member
-        if member is None or node.hard_state.barred:
+        if member is None or node.hard_state.barred or is_incomplete(member.replica.log):
             return False
         return member.committed_index == member.replica.applied_index == member.replica.durable_index == index
 
@@ -175,13 +183,15 @@ class Simulation:
             if node.member is not None:
                 node.member.replica.ledger.check_invariants()
                 self.checks.compare_ledger(node)
+        for number in self._members():
+            self.checks.check_history(self.nodes[number])
         operations: list[Operation] = [operation for client in self.clients for operation in client.history]
         audit = Audit(self.checks.history, self.counts, (ACCOUNTS_MAX, HOLDS_MAX))
         self.schedule.note("state", audit.run(operations))
 
     # ---- what connects them ----
 
-    def _deliver(self, receiver: int, message: RaftMessage, payload: memoryview) -> None:
+    def _deliver(self, receiver: int, message: PeerMessage, payload: memoryview) -> None:
         if self.nodes[receiver].knows(self.nodes[message.sender]):
             self.nodes[receiver].on_message(message, payload)
 

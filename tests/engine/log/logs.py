@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from bezant.engine.log.entry import Entry
-from bezant.engine.log.log import SEGMENT_SIZE_MIN, Log, open_log
+from bezant.engine.log.log import Log, open_log
 from bezant.engine.log.resume import ResumePoint
 from bezant.engine.log.segment import segment_name
 from bezant.engine.log.storage import UNFINISHED_SUFFIX, Directory
@@ -27,7 +27,7 @@ from bezant.protocol.records import (
     Records,
 )
 
-SEGMENT_SIZE: Final = SEGMENT_SIZE_MIN
+SEGMENT_SIZE: Final = 64 << 10
 ROOM: Final = SEGMENT_SIZE - SEGMENT_HEADER_SIZE
 """Bytes for entries in a segment."""
 

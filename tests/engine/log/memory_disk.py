@@ -4,6 +4,7 @@ A killed process keeps its page cache, so a log that never synced would pass eve
 not synced when the power went is, sector by sector, old, new or garbage.
 """
 
+import errno
 import random
 from collections.abc import Generator, Iterable
 from pathlib import Path
@@ -79,6 +80,17 @@ class MemoryDisk(Directory):
         self.current[name], self.durable[name] = self.current.pop(made), self.durable.pop(made)
         yield len(data)
 
+    def rename(self, name: str, wanted: str) -> None:
+        """At once and durable, as a rename is when its folder has been synced."""
+        self.move(name, self, wanted)
+
+    def move(self, name: str, folder: Directory, wanted: str) -> None:
+        if self.is_dead:
+            raise StorageError("the power has gone")
+        if name not in self.current or not isinstance(folder, MemoryDisk):
+            raise StorageError(f"{name} cannot be moved")
+        folder.current[wanted], folder.durable[wanted] = self.current.pop(name), self.durable.pop(name)
+
     def remove(self, name: str) -> None:
         if name not in self.current:
             raise StorageError(f"{name} cannot be removed")
@@ -110,6 +122,10 @@ class MemoryFile(LogFile):
         self._disk = disk
         self._name = name
         self._writable = writable
+        if name not in disk.current:
+            raise FileNotFoundError(errno.ENOENT, "there is no such file", str(self.path))
+        self._file = disk.current[name]
+        """What is read stays there when the name is given to another file, or removed."""
 
     def write(self, buffers: list[Buffer], offset: int) -> None:
         if self._disk.is_dead:
@@ -129,7 +145,7 @@ class MemoryFile(LogFile):
         self._disk.durable[self._name] = bytes(self._disk.current[self._name])
 
     def read(self, size: int, offset: int) -> bytes:
-        return bytes(self._disk.current[self._name][offset : offset + size])
+        return bytes(self._file[offset : offset + size])
 
     def read_into(self, buffer: Buffer, offset: int) -> int:
         view = memoryview(buffer).cast("B")
@@ -141,10 +157,10 @@ class MemoryFile(LogFile):
         pass
 
     def size(self) -> int:
-        return len(self._disk.current[self._name])
+        return len(self._file)
 
     def map(self, *, at_random: bool = False) -> Bytes:
-        mapping = np.frombuffer(self._disk.current[self._name], np.uint8)
+        mapping = np.frombuffer(self._file, np.uint8)
         mapping.flags.writeable = False
         return mapping
 

@@ -164,7 +164,7 @@ def create_sparse(folder: Path, header: SegmentHeader) -> None:
 
 
 def test_a_segment_is_not_larger_than_it_may_be(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=f"a segment of {SEGMENT_SIZE_MAX + 4096} bytes: it has 65536 to 4294967296"):
+    with pytest.raises(StorageError, match=f"a segment of {SEGMENT_SIZE_MAX + 4096} bytes: it has 16384 to 4294967296"):
         Writer(tmp_path / "new", segment_size=SEGMENT_SIZE_MAX + 4096)
     folder = tmp_path / "log"
     Writer(folder).close()
