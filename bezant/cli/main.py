@@ -49,6 +49,7 @@ COMMANDS: Final[dict[str, _Command]] = {
     "currencies": _Command("currencies", "list the currencies, or register one"),
     "reconcile": _Command("reconcile", "compare a statement from outside with the books"),
     "verify": _Command("verify", "re-execute the whole history of a data folder and compare every byte"),
+    "diff": _Command("diff", "execute a history with two versions of Bezant, and show where they part"),
     "doctor": _Command("doctor", "explain a data folder, damaged or not, without changing it"),
     "bench": _Command("bench", "measure a node under load"),
     "demo": _Command("demo", "a bank's books, a million transfers, a crash and a proof, in less than a minute"),

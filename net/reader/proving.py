@@ -36,6 +36,7 @@ class ProofProjection:
         self._tree_folder: TreeFolder | None = None
         self._follower: Follower | None = None
         self._issuer: Issuer | None = None
+        self._is_level = False
 
     # ---- the thread that feeds ----
 
@@ -67,6 +68,7 @@ class ProofProjection:
 
     def rest(self) -> None:
         """Everything published has been taken in."""
+        self._is_level = True
         self._maybe_save(SAVE_EVENTS_MIN)
 
     def close(self) -> None:
@@ -87,6 +89,14 @@ class ProofProjection:
         if self._issuer is None:
             raise StorageError("the history is being opened; try again later")
         return self._issuer
+
+    def await_event(self, sequence: int) -> None:
+        """Raise `AwaitsSequence` if an event has not come yet, `StorageError` while those before are being read."""
+        size = self.issuer.size
+        if sequence > size:
+            if not self._is_level:
+                raise StorageError(f"the history is being read, up to event {size} so far; try again later")
+            raise AwaitsSequence(sequence)
 
 
 class ProofQueries:
@@ -113,7 +123,7 @@ class ProofQueries:
         issuer = self._proofs.issuer
         shard, sequence = split_position(asked.position)
         if shard == self._proofs.shard and sequence >= SEQUENCE_FIRST:
-            self._await(max(sequence, asked.extends_size))
+            self._proofs.await_event(max(sequence, asked.extends_size))
         return issuer.receipt(asked.position, asked.extends_size)
 
     def consistency(self, body: bytes) -> bytes:
@@ -121,9 +131,5 @@ class ProofQueries:
         asked = decode_message(body, AskConsistency)
         if asked.old_size > asked.size:
             raise UsageError(f"a history of {asked.size} events does not extend one of {asked.old_size}")
-        self._await(asked.size)
+        self._proofs.await_event(asked.size)
         return encode_message(ConsistencyProof(self._proofs.issuer.consistency(asked.old_size, asked.size)))
-
-    def _await(self, sequence: int) -> None:
-        if sequence > self._proofs.issuer.size:
-            raise AwaitsSequence(sequence)
