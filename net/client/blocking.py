@@ -15,6 +15,7 @@ from typing import Any, Final, Self, TypeVar
 import uvloop
 
 from bezant.net.client import lookups
+from bezant.net.client.blocking_history import BlockingHistory
 from bezant.net.client.prepared import Command, CommandMaker
 from bezant.net.client.results import Account, Event, Result, Unlimited
 from bezant.net.client.subscribing import AccountReference
@@ -404,6 +405,11 @@ class BlockingWallet:
             return subscription
 
         return BlockingSubscription(self._call(begin()), self._thread)
+
+    @property
+    def history(self) -> BlockingHistory:
+        """What was: accounts, statements, transfers, holds and sums as of any time or position."""
+        return BlockingHistory(self._wallet.history, self._call)
 
     def close(self) -> None:
         """Let go of the ledger and of the thread. Commands still unanswered end unknown. May be called again."""

@@ -1,5 +1,6 @@
 """Claim: what was is answered over the wire as it was, by the reader of a running node, to whoever asks the wallet."""
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -107,6 +108,26 @@ async def test_everything_as_it_was(wallet: Wallet) -> None:
     (sums,) = (await history.totals(position=done["part"].position)).currencies
     assert (sums.currency, sums.accounts_opened, sums.moves) == ("EUR", 2, 2)
     assert (sums.moved, sums.positive, sums.held) == (1150, 850, 250)
+
+
+async def test_the_same_without_await(wallet: Wallet, node: NodeProcess) -> None:
+    done = await positions_of(wallet)
+    last = done["released"].position or 0
+
+    def ask() -> None:
+        with bezant.connect_blocking("{}:{}".format(*node.address), timeout_s=WAIT_S) as blocking:
+            history = blocking.history
+            as_of, account = history.account("ann", "EUR", wait_for=last)
+            assert (as_of.position, account and account.balance_text) == (last, "8.50")
+            assert history.accounts([account_id("ann", "EUR")]).accounts == [account]
+            positions = [event.position for event in history.statement("ann", "EUR", reverse=True)]
+            assert positions[0] == last
+            assert [event.position for event in history.transfers(code=7)] == [done["paid"].position]
+            assert len(history.transfer(done["held"].id)) == 3
+            assert [hold.remaining for hold in history.holds(position=done["part"].position)] == [250]
+            assert [sums.currency for sums in history.totals().currencies] == ["EUR"]
+
+    await asyncio.get_running_loop().run_in_executor(None, ask)
 
 
 async def test_what_cannot_be_known_is_refused_in_words(wallet: Wallet, node: NodeProcess) -> None:
