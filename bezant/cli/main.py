@@ -35,6 +35,7 @@ COMMANDS: Final[dict[str, _Command]] = {
     "transfers": _Command("transfers", "find transfers by account, currency, code, time or id"),
     "holds": _Command("holds", "list the holds that are open, or were"),
     "totals": _Command("totals", "show the sums of each currency, as they are or as they were"),
+    "watch": _Command("watch", "print what happens to accounts as it is committed"),
     "transfer": _Command("transfer", "move an amount from one account to another"),
     "hold": _Command("hold", "set an amount of one account aside for another"),
     "capture": _Command("capture", "move what is held, or a part of it"),

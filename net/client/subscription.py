@@ -106,6 +106,9 @@ class Subscription:
         self._link_error: BezantError | None = None
         self._is_paused = False
         self._is_subscribed = False
+        self._is_told = False
+        self._lost_since_s = 0.0
+        self._refusal: RequestRefused | None = None
         self._acknowledging: dict[int, asyncio.Future[None]] = {}
         self._next_request_id = _FIRST_REQUEST_ID
         self._failure: BezantError | None = None
@@ -263,7 +266,7 @@ class Subscription:
         self._arrived.set()
 
     def _on_subscribed(self, subscribed: Subscribed) -> None:
-        self._is_subscribed = True
+        self._is_subscribed = self._is_told = True
         if self._received_position is None:
             self._received_position = self.position = subscribed.after
         self._begun.set()
@@ -274,11 +277,16 @@ class Subscription:
         if answered is not None:
             if not answered.done():
                 answered.set_exception(refusal)
-        elif error.code == FrameError.TOO_SLOW or error.code in _ELSEWHERE:
+        elif error.code == FrameError.TOO_SLOW or (error.code in _ELSEWHERE and not self._is_given_up()):
+            self._refusal = refusal
             self._end_link(ConnectionFailed(f"the reader will not go on: {error.message}"))
         else:
             self._fail(refusal)
             self._end_link(refusal)
+
+    def _is_given_up(self) -> bool:
+        """Whether no reader has told us anything for so long that none will."""
+        return not self._is_told and self._loop.time() > self._lost_since_s + self._lost_s_max
 
     def _fail(self, error: BezantError) -> None:
         self._failure = error
@@ -298,15 +306,20 @@ class Subscription:
         try:
             self._request = await self._prepare()
             self._received_position = self.position = self._request.after
+            self._lost_since_s = self._loop.time()
             while self._failure is None:
                 link = await self._connect()
                 await self._watch(link)
+                if not self._is_told:
+                    await asyncio.sleep(BACKOFF_S_MAX * random.uniform(0.5, 1.0))
+                    continue
+                self._lost_since_s, self._refusal = self._loop.time(), None
         except BezantError as error:
             self._fail(error)
 
     async def _connect(self) -> Link:
-        """Find a reader, and subscribe. Raises `ConnectionFailed` when there is none for too long."""
-        deadline_s = self._loop.time() + self._lost_s_max
+        """Find a reader, and subscribe. Raises `ConnectionFailed`, or the last refusal, if none has us for too long."""
+        deadline_s = self._lost_since_s + self._lost_s_max
         backoff_s, reason = BACKOFF_S_MIN, "no node of it has one"
         while True:
             for address in self._addresses():
@@ -315,7 +328,7 @@ class Subscription:
                 except (ConnectionFailed, RequestRefused, RemoteProtocolError) as error:
                     reason = str(error)
             if self._loop.time() + backoff_s > deadline_s:
-                raise ConnectionFailed(
+                raise self._refusal or ConnectionFailed(
                     f"no reader of the ledger was found within {self._lost_s_max:g} s; what was heard last: {reason}"
                 )
             await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))
@@ -329,7 +342,7 @@ class Subscription:
             raise ConnectionFailed(f"the node at {node_address} has no reader")
         link = Link(self._on_frame, lambda: None, self._on_end)
         self._link_lost.clear()
-        self._link, self._is_paused = link, False
+        self._link, self._is_paused, self._is_told = link, False, False
         try:
             reader = await dial(link, address, DIAL_S_MAX)
             if reader.log_id != self._log_id:

@@ -29,6 +29,8 @@ REST_RATIO: Final = 2.0
 REST_FROM_S: Final = 0.0005
 """Seconds that a batch must have taken for a rest after it."""
 REST_S_MAX: Final = 0.05
+CATCH_UP_STEPS_MAX: Final = 4
+"""Batches that are taken at a time for somebody who asks for what happens from now on."""
 
 
 class Feed:
@@ -66,13 +68,12 @@ class Feed:
             self._loop.add_reader(self._wake, self._on_wake)
         self._step()
 
-    async def catch_up(self) -> None:
-        """Return when what is published now has been taken."""
-        await self.is_level.wait()
-        until_index = self._follower.published_index
-        while self._follower.applied_index < until_index and not self._failed:
+    def catch_up(self) -> None:
+        """Take what is published, here and now, or at least some of it."""
+        steps = 0
+        while steps < CATCH_UP_STEPS_MAX and self._is_behind() and not self._failed:
             self._step()
-            await asyncio.sleep(0)
+            steps += 1
 
     def stop(self) -> None:
         """Take nothing more."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bezant.engine.compiled import kernel_digest
 from bezant.engine.following import Follower, open_follower
@@ -75,6 +75,7 @@ class ReaderServer:
                 return
             self._welcome = self._make_welcome(follower)
             await self._begin(follower)
+            await self._come_level()
             servers = await listen_on(self._loop, lambda: ReaderConnection(self), self._sockets)
             await self._stopped
         finally:
@@ -130,6 +131,13 @@ class ReaderServer:
         )
         feed.start()
         self._start_parts(parts)
+
+    async def _come_level(self) -> None:
+        """Return when all that was published has been taken in once, or when this is to stop."""
+        if self._feed is not None:
+            level: asyncio.Future[Any] = self._loop.create_task(self._feed.is_level.wait())
+            await asyncio.wait([level, self._stopped], return_when=asyncio.FIRST_COMPLETED)
+            level.cancel()
 
     def _start_parts(self, parts: Parts) -> None:
         self._queries = parts.queries

@@ -5,7 +5,7 @@ one that is late, and the client came from another.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -82,10 +82,10 @@ class Subscriptions:
         *,
         shard: int,
         public_log_id: str,
-        catch_up: Callable[[], Awaitable[None]],
+        catch_up: Callable[[], None],
         on_failure: Callable[[Exception], None],
     ) -> None:
-        """`catch_up` returns when what had been published when it was called has come to the hub."""
+        """`catch_up` brings what is published to the hub."""
         self._hub = hub
         self._names = names
         self._shard = shard
@@ -98,7 +98,6 @@ class Subscriptions:
         self._waiting: dict[tuple[ReaderConnection, int], _Waiting] = {}
         self._acknowledged: list[tuple[int, ReaderConnection, FrameHeader]] = []
         self._saving: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self.operations: dict[int, Callable[[ReaderConnection, FrameHeader, bytes], None]] = {
             Operation.SUBSCRIBE: self._on_subscribe,
             Operation.UNSUBSCRIBE: self._on_unsubscribe,
@@ -131,35 +130,24 @@ class Subscriptions:
             self._account_count += count
             connection.settle()
             return
-        task = self._loop.create_task(self._begin(connection, client, asked))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _begin(self, connection: ReaderConnection, client: _Client, asked: _Asked) -> None:
-        """Begin a subscription whose frames have all come."""
         try:
-            wanted = _filter_of(asked)
-            after = self._sequence_of(asked.first)
-            if after is None:
-                # So that what its client has seen committed is not told as if it came later.
-                await self._catch_up()
-                after = self._hub.position
-        except RemoteProtocolError as error:
-            self._refuse(connection, asked.header, FrameError.BODY_MALFORMED, str(error))
-            return
+            self._begin(connection, client, asked)
         except UsageError as error:
             self._refuse(connection, asked.header, FrameError.REQUEST_REFUSED, str(error))
-            return
-        if self._clients.get(connection) is not client:
-            connection.settle()  # It has gone.
-        elif client.has(asked.header.request_id):
-            self._refuse(connection, asked.header, FrameError.BODY_MALFORMED, "the request id is in use")
-        elif after > self._hub.position:
+
+    def _begin(self, connection: ReaderConnection, client: _Client, asked: _Asked) -> None:
+        """Begin a subscription whose frames have all come. Raises `RemoteProtocolError`, `UsageError`."""
+        wanted = _filter_of(asked)
+        after = self._sequence_of(asked.first)
+        if after is None:
+            # So that what its client has seen committed is not told as if it came later.
+            self._catch_up()
+            after = self._hub.position
+        if after > self._hub.position:
             self._wait(connection, client, asked.header, wanted, after)
-            connection.settle()  # so that it does not keep others from being read
         else:
             self._add(connection, client, asked.header, wanted, after)
-            connection.settle()
+        connection.settle()
 
     def _sequence_of(self, message: Subscribe) -> int | None:
         """Behind which event a subscription begins; None: from now on. Raises `UsageError`."""
@@ -307,12 +295,9 @@ class Subscriptions:
             self._saving = None
 
     async def stop(self) -> None:
-        """Begin nothing more, and finish what is being saved."""
-        for task in self._tasks:
-            task.cancel()
-        tasks = [*self._tasks, *([self._saving] if self._saving is not None else [])]
-        if tasks:
-            await asyncio.wait(tasks)
+        """Finish what is being saved."""
+        if self._saving is not None:
+            await asyncio.wait([self._saving])
         self._names.close()
 
 

@@ -30,6 +30,17 @@ async def main():
         await pay(wallet)
 asyncio.run(main())
 """
+FOLLOWING = """
+import asyncio, bezant
+{example}
+async def main():
+    async with bezant.connect({address!r}) as wallet:
+        try:
+            await asyncio.wait_for(follow(wallet, 0), 10)
+        except TimeoutError:
+            pass
+asyncio.run(main())
+"""
 
 
 ASK_NO_NODE = frozenset({"check-receipt"})
@@ -68,8 +79,8 @@ def test_the_command_line_section(start_node, tmp_path: Path) -> None:
 
 
 def test_the_sdk_section(start_node, tmp_path: Path) -> None:
-    """The first two examples talk to a node, the embedded one goes on in its folder once it has stopped."""
-    example, holding, embedded = blocks("python", "The SDK")
+    """The first three examples talk to a node, the embedded one goes on in its folder once it has stopped."""
+    example, holding, following, embedded = blocks("python", "The SDK")
     assert ADDRESS in example
     with start_node() as node:
         out = run([sys.executable, "-c", example.replace(ADDRESS, node.address)], tmp_path)
@@ -78,6 +89,12 @@ def test_the_sdk_section(start_node, tmp_path: Path) -> None:
         committed = bezant.Outcome.COMMITTED
         assert out.splitlines() == [f"{committed} 5.00", f"{committed} 4.00", f"{committed} 0.12"]
         assert f"# {committed} 5.00;" in holding
+        told = run([sys.executable, "-c", FOLLOWING.format(example=following, address=node.address)], tmp_path)
+        assert [line.split()[:2] for line in told.splitlines()][:3] == [
+            ["OPEN", "0.00"],
+            ["TRANSFER", "12.50"],
+            ["HOLD", "10.00"],
+        ]
         assert node.stop() == 0
     body = "".join(f"    {line}\n" for line in embedded.replace('"books"', repr(str(node.data))).splitlines())
     run([sys.executable, "-c", f"import asyncio, bezant\nasync def main():\n{body}asyncio.run(main())"], tmp_path)

@@ -1,0 +1,33 @@
+"""Fixtures of the reader's tests."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+
+import bezant
+from bezant.net.client.wallet import Wallet
+
+from ..server.process import NodeProcess, running
+
+WAIT_S = 60.0
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Names the event loop that pytest-asyncio runs the tests of this folder on."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[NodeProcess]:
+    """A node with a reader beside it."""
+    async with running(tmp_path / "data") as process:
+        yield process
+
+
+@pytest.fixture
+async def wallet(node: NodeProcess) -> AsyncIterator[Wallet]:
+    async with bezant.connect("{}:{}".format(*node.address), timeout_s=WAIT_S) as opened:
+        yield opened
