@@ -15,7 +15,7 @@ from bezant.protocol.errors import RemoteProtocolError
 NODE_ID_MAX: Final = (1 << 31) - 1
 INDEX_MAX: Final = (1 << 62) - 1
 SESSION_MAX: Final = (1 << 63) - 1
-TERM_RUNS_MAX: Final = 65_536
+TERM_RUNS_MAX: Final = 1024
 """Runs of entries of one term in one `Append`, at most."""
 
 NodeId: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=NODE_ID_MAX)]

@@ -13,7 +13,7 @@ from bezant.engine.raft.searching import last_index_of_term, term_runs
 from bezant.engine.raft.state import State
 from bezant.protocol.errors import LedgerError, UsageError
 from bezant.protocol.messages import Configuration
-from bezant.protocol.raft_messages import Append, AppendReply, Heartbeat, HeartbeatReply, TimeoutNow
+from bezant.protocol.raft_messages import TERM_RUNS_MAX, Append, AppendReply, Heartbeat, HeartbeatReply, TimeoutNow
 
 
 class Leading:
@@ -186,7 +186,7 @@ class Leading:
                 return
             # Only what is new is measured: the window of a follower that is far behind may have thousands of entries.
             last = min(self.last_index, log.end_of_span(first, min(room, settings.append_bytes_max)))
-            self._send_append(progress, last)
+            last = self._send_append(progress, last)
             if progress.mode is Mode.PROBE:
                 progress.is_paused = True
             else:
@@ -203,14 +203,17 @@ class Leading:
         self.snapshot_needed.append(progress.node_id)
         return True
 
-    def _send_append(self, progress: Progress, last_index: int) -> None:
-        """The entries next_index..last_index; none if they end before they begin."""
+    def _send_append(self, progress: Progress, last_index: int) -> int:
+        """The entries next_index..last_index, or fewer if they are of too many terms for one message; none if they end
+        before they begin. Returns the last one that was sent."""
         state = self._state
         prev_index = progress.next_index - 1
         prev_term = state.log.term_at(prev_index)
         if prev_term is None:
             raise LedgerError(f"entry {prev_index} is to be sent behind, but its term is not known")
-        runs = term_runs(state.log, prev_index + 1, last_index) if last_index > prev_index else ()
+        runs = term_runs(state.log, prev_index + 1, last_index, TERM_RUNS_MAX + 1) if last_index > prev_index else ()
+        if len(runs) > TERM_RUNS_MAX:
+            last_index, runs = runs[-1].first_index - 1, runs[:-1]
         if runs and runs[-1].term > state.term:
             raise LedgerError(f"the log has entries of the term {runs[-1].term}, ahead of the leader's {state.term}")
         progress.told_commit_index = state.commit_index
@@ -227,6 +230,7 @@ class Leading:
                 progress.session,
             )
         )
+        return last_index
 
     def _send_heartbeats(self) -> None:
         self._heartbeat_ticks = 0

@@ -5,7 +5,16 @@ import pytest
 from bezant.engine.raft.interface import CoreSettings
 from bezant.engine.raft.roles import Role
 from bezant.protocol.errors import LedgerError, RemoteProtocolError
-from bezant.protocol.raft_messages import Append, AppendReply, Heartbeat, RaftMessage, TermRun
+from bezant.protocol.peer_frames import PEER_MESSAGE_SIZE_MAX
+from bezant.protocol.raft_messages import (
+    TERM_RUNS_MAX,
+    Append,
+    AppendReply,
+    Heartbeat,
+    RaftMessage,
+    TermRun,
+    encode_raft_message,
+)
 
 from .groups import Group
 from .peers import Entry, Letter, MemoryLog, Peer, configuration, memory_log
@@ -145,6 +154,23 @@ def test_hundreds_of_divergent_entries_are_repaired_in_a_few_steps(
     group.deliver(lose=count)
     assert group[2].log.entries == group[1].log.entries
     assert sent <= 8
+
+
+def test_entries_of_more_terms_than_a_message_has_room_for_are_sent_in_parts() -> None:
+    """After thousands of elections in which nothing else happened."""
+    terms = list(range(1, 3 * TERM_RUNS_MAX))
+    group = Group(logs={1: terms, 2: [1], 3: terms}, terms=dict.fromkeys((1, 2, 3), terms[-1]))
+    sizes = []
+
+    def measure(message: RaftMessage) -> bool:
+        sizes.append(len(encode_raft_message(message)))
+        return False
+
+    group[1].core.campaign()
+    group.deliver(lose=measure)
+    group.tick(12, lose=measure)
+    assert group[2].log.entries == group[1].log.entries
+    assert max(sizes) <= PEER_MESSAGE_SIZE_MAX
 
 
 def test_what_is_older_or_repeated_changes_nothing() -> None:

@@ -37,7 +37,8 @@ def test_runs_tell_every_term() -> None:
         terms = some_terms(chance)
         for first in range(1, len(terms) + 1):
             last = chance.randrange(first, len(terms) + 1)
-            assert term_runs(memory_log(terms), first, last) == runs_of(terms[first - 1 : last], first)
+            assert term_runs(memory_log(terms), first, last, 100) == runs_of(terms[first - 1 : last], first)
+            assert term_runs(memory_log(terms), first, last, 2) == runs_of(terms[first - 1 : last], first)[:2]
 
 
 def test_the_first_difference_of_two_logs() -> None:
