@@ -29,7 +29,7 @@ def last_index_of_term(log: LogView, floor: int, index: int, term: int) -> int:
 def term_runs(log: LogView, first_index: int, last_index: int, runs_max: int) -> tuple[TermRun, ...]:
     """The terms of the entries first_index..last_index, which must be there: the first `runs_max` that differ."""
     last_term = known_term(log, last_index)
-    runs = []
+    runs: list[TermRun] = []
     while first_index <= last_index and len(runs) < runs_max:
         term = known_term(log, first_index)
         runs.append(TermRun(first_index, term))
