@@ -1,0 +1,125 @@
+"""Claim: what a reader keeps of a history is gone on with at the next start, on a real log of many segments."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bezant.engine.following import Follower, open_follower
+from bezant.engine.projections.projections import ProjectionSettings
+from bezant.engine.projections.queries import AsOf
+from bezant.engine.projections.reading import NotKnownYet
+from bezant.engine.replica import Replica, ReplicaSettings, open_replica, shard_directory
+from bezant.net.reader import history as history_module
+from bezant.net.reader.history import HistoryProjection
+from bezant.protocol.errors import StorageError
+from bezant.protocol.names import account_id
+from bezant.protocol.records import id_words
+
+from ...engine.commands import opening_world, transfers
+
+TINY = ProjectionSettings(block_events=8, blocks_per_seal=2, fan_in=2)
+BATCH_BYTES = 10_000
+SMALL = ReplicaSettings(segment_size=64 << 10, free_space_floor=0, accounts_max=64, holds_max=16)
+IDS = np.array([id_words(account_id(name, "EUR")) for name in ("world", "ann", "bob")], np.int64)
+
+
+class Kept:
+    """A projection on a log, as the reader's thread drives it."""
+
+    def __init__(self, data: Path) -> None:
+        directory = shard_directory(data, 0)
+        follower = open_follower(directory)
+        assert follower is not None
+        self.follower: Follower = follower
+        self.projection = HistoryProjection(directory.path / "reader", 0, follower.log_id, TINY)
+        self.start = self.projection.start()
+        with pytest.raises(StorageError, match="being opened"):
+            _ = self.projection.questions
+        follower.begin(self.start)
+        self.projection.begin(follower)
+        with pytest.raises(StorageError, match="being read"):
+            self.projection.check_level()
+
+    def take_in(self) -> None:
+        while entries := self.follower.take(BATCH_BYTES):
+            self.projection.take_in(entries)
+        self.projection.rest()
+        self.projection.check_level()
+
+    def balances(self, as_of: AsOf) -> list[int]:
+        questions = self.projection.questions
+        view = questions.view()
+        return questions.accounts(view, IDS, questions.moment(view, as_of)).records["balance"].tolist()
+
+    def close(self) -> None:
+        self.projection.close()
+        self.follower.close()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def replica(data: Path) -> Iterator[Replica]:
+    opened = open_replica(data, settings=SMALL)
+    opened.execute(opening_world("ann", "bob"))
+    opened.write_group()
+    yield opened
+    opened.close()
+
+
+def pay(replica: Replica, entries: int, events: int) -> None:
+    """Entries of a few transfers of 1 each, committed."""
+    for _ in range(entries):
+        replica.execute(transfers("world", "ann", events))
+        replica.write_group()
+    replica.log.commit_index = replica.log.last_index
+
+
+def test_it_goes_on_where_it_was_on_a_log_of_many_segments(
+    data: Path, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_module, "RESUME_POINT_EVENTS", 20)
+    pay(replica, 150, 7)
+    replica.close()
+    first = Kept(data)
+    assert first.start is None
+    first.take_in()
+    last = 3 + 150 * 7
+    moments = [AsOf(position=position) for position in (0, 3, 4, 500, last)]
+    expected = [first.balances(as_of) for as_of in moments]
+    assert expected == [[0, 0, 0], [0, 0, 0], [-1, 1, 0], [-497, 497, 0], [-1050, 1050, 0]]
+    first.close()
+    second = Kept(data)
+    assert second.start is not None
+    assert 0 < second.start.next_sequence <= last
+    assert len(second.start.segments) > 1
+    second.take_in()
+    assert [second.balances(as_of) for as_of in moments] == expected
+    with pytest.raises(NotKnownYet):
+        second.balances(AsOf(position=last + 1))
+    second.close()
+
+
+def test_it_is_never_ahead_of_what_is_published_and_follows_while_the_log_is_written(
+    data: Path, replica: Replica
+) -> None:
+    pay(replica, 3, 5)
+    replica.close()
+    kept = Kept(data)
+    kept.take_in()
+    assert kept.balances(AsOf()) == [-15, 15, 0]
+    again = open_replica(data, settings=SMALL)
+    pay(again, 2, 4)
+    again.close()
+    kept.take_in()
+    assert kept.balances(AsOf()) == [-15, 15, 0]  # nobody has published more
+    kept.close()
+    later = Kept(data)
+    later.take_in()
+    assert later.balances(AsOf()) == [-23, 23, 0]
+    later.close()
