@@ -1,9 +1,10 @@
 """A log that another process writes, opened to read, and followed as far as that process has published.
 
 Works on the folder of a running node, whatever its role, and on a folder at rest. What is taken is verified: checksums
-and the chain of hashes, entry by entry. One thread takes; any one other may read events back meanwhile.
+and the chain of hashes, entry by entry. One thread takes; any others may read events back meanwhile.
 """
 
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,7 @@ from bezant.engine.log.segment import read_segment_header, segment_numbers
 from bezant.engine.log.storage import Directory
 from bezant.engine.publication import Publication
 from bezant.protocol.errors import StorageError
-from bezant.protocol.records import ENTRY_HEADER_SIZE
+from bezant.protocol.records import ENTRY_HEADER_SIZE, Records, Words
 
 BATCH_BYTES_MAX: Final = 2 << 20
 """Bytes of entries after which a batch is full: verifying them takes some 2 ms."""
@@ -30,10 +31,11 @@ class Follower:
         self.shard = shard
         self.log_id = log_id
         self.log: Log = open_log(directory, shard=shard, writable=False)
-        """Read events back from here, up to `last_sequence`; use nothing else of it but `resume_point`."""
+        """Use nothing of it but `resume_point`; events are read back with `read_events`."""
         self.publication = Publication(Path(directory.path), log_id)
         self.applied_index = 0
         """The last entry that was taken, or that the following began behind."""
+        self._reading = threading.Lock()
         self._directory = directory
         self._published_index = self._index_at_rest()
         self._is_open = False
@@ -87,6 +89,11 @@ class Follower:
             for _ in self.log.follow(self.applied_index):  # nothing; it makes the last entry one that can be read back
                 raise StorageError("an entry came that was taken before")
         return entries
+
+    def read_events(self, sequences: Words, check_bodies: bool = True) -> Records:
+        """Events up to `last_sequence`, as `Log.read_events` gives them. Of several threads one at a time is served."""
+        with self._reading:
+            return self.log.read_events(sequences, check_bodies)
 
     def close(self) -> None:
         """Let go of the files."""

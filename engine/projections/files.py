@@ -26,6 +26,10 @@ from bezant.protocol.errors import CorruptLog, LedgerError, StorageError
 from bezant.protocol.records import Words
 
 STORE_NAME: Final = "store"
+FREE_SPACE_FLOOR: Final = 512 << 20
+"""Bytes that stay free on the file system: twice of what a node's log leaves, so that the log never waits for this."""
+_ID_BYTES_MAX: Final = 20
+"""Bytes of a file of ids for each."""
 Swap = Callable[[Callable[[], None]], None]
 """Runs a function while nobody asks."""
 
@@ -140,8 +144,14 @@ class Files:
                 f"a seal that begins at {sealing.spans[0].first_sequence} follows one that ends at "
                 f"{self.manifest.sequence}"
             )
+        span = merge_spans(sealing.spans)
+        if not self._has_room(span.lists.size_bytes + _ID_BYTES_MAX * sum(len(pair[0]) for pair in sealing.ids)):
+            raise StorageError(
+                f"{self._directory.path}: less than {FREE_SPACE_FLOOR >> 20} MiB would be free on the disk; what can "
+                "be asked about the past stays behind until there is more room"
+            )
         number = self.manifest.number_next
-        info = write_span(self._directory, self._identity.log_id, number, merge_spans(sealing.spans))
+        info = write_span(self._directory, self._identity.log_id, number, span)
         runs, number = self.manifest.runs, number + 1
         hashes = np.concatenate([pair[0] for pair in sealing.ids])
         if len(hashes):
@@ -174,6 +184,8 @@ class Files:
         if not chosen:
             return False
         first, count = self.manifest.spans.index(chosen[0]), len(chosen)
+        if not self._has_room(sum(span.lists.size_bytes for span in self.spans[first : first + count])):
+            return False
         merged = merge_spans(self.spans[first : first + count])
         number = self.manifest.number_next
         info = write_span(self._directory, self._identity.log_id, number, merged)
@@ -187,7 +199,7 @@ class Files:
 
     def _merge_runs(self, swap: Swap) -> bool:
         chosen = plan_id_merge(self.manifest.runs)
-        if not chosen:
+        if not chosen or not self._has_room(sum(info.size_bytes for info in chosen)):
             return False
         number = self.manifest.number_next
         merge = Merge(self._directory, self._run_identity, chosen, number)
@@ -210,6 +222,10 @@ class Files:
         for old in chosen:
             self._directory.remove(run_name(old.number))
         return True
+
+    def _has_room(self, size_bytes: int) -> bool:
+        """Whether the disk has room for a file, and more than the log leaves free besides."""
+        return self._directory.free_bytes() - size_bytes >= FREE_SPACE_FLOOR
 
     def _open_runs(self) -> RunSet:
         return open_runs(self._directory, self._run_identity, self.manifest.runs, self._filter_bytes_max, self.runs)

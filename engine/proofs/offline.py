@@ -46,7 +46,7 @@ class FolderIssuer:
         if stored is not None and stored.point.index > follower.published_index:
             stored = None
         issuer = self.issuer = Issuer(
-            follower.log.read_events,
+            follower.read_events,
             lambda: open_key(self._data_directory),
             shard=self._shard,
             log_id=follower.log_id,

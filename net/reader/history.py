@@ -54,7 +54,7 @@ class HistoryProjection:
         """The log is open: from now on there is what to ask."""
         warm_projections()
         self._follower = follower
-        self._questions = Questions(self._opened, follower.log.read_events, self.shard)
+        self._questions = Questions(self._opened, follower.read_events, self.shard)
 
     def take_in(self, entries: Sequence[Entry]) -> None:
         """Take entries in. Raises `CorruptLog`, `StorageError`."""

@@ -286,7 +286,7 @@ class Hub:
 
     def _read(self, after: int, last: int) -> Words:
         """The events behind one sequence up to another; in the thread."""
-        events = self._follower.log.read_events(np.arange(after + 1, last + 1, dtype=np.int64))
+        events = self._follower.read_events(np.arange(after + 1, last + 1, dtype=np.int64))
         return events.view(np.int64).reshape(-1, _EVENT_WORDS)
 
     # ---- progress ----

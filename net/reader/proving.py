@@ -54,7 +54,7 @@ class ProofProjection:
         """The log is open."""
         self._follower = follower
         self._issuer = Issuer(
-            follower.log.read_events,
+            follower.read_events,
             lambda: open_key(self._data_directory),
             shard=self.shard,
             log_id=self._log_id,

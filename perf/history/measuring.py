@@ -84,7 +84,7 @@ def measure_history(
     try:
         follower.begin()
         _catch_up(follower, projections, lambda _: None)
-        asking = _Asking(Questions(projections, follower.log.read_events), accounts, np.random.default_rng(seed))
+        asking = _Asking(Questions(projections, follower.read_events), accounts, np.random.default_rng(seed))
         hot, cold = range(min(HOT_ACCOUNTS, accounts.count)), range(min(HOT_ACCOUNTS, accounts.count), accounts.count)
         cold = cold or hot
         figures = {

@@ -271,6 +271,31 @@ def test_a_full_disk_is_told_to_whoever_feeds(
     fed.close()
 
 
+def test_a_disk_that_is_nearly_full_is_left_to_the_log(
+    tmp_path: Path, history: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Directory, "free_bytes", lambda _: files.FREE_SPACE_FLOOR)
+    fed = Fed(tmp_path / "p", TINY, shard=SEED)
+    with pytest.raises(StorageError, match="512 MiB would be free"):
+        feed(fed, history)
+    fed.close()
+    assert not list((tmp_path / "p").glob("index-*"))
+
+
+def test_merges_wait_for_room(
+    tmp_path: Path, history: list[Any], expected: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without room nothing is merged; with room again the next seal merges it all."""
+    fed = Fed(tmp_path / "p", TINY, shard=SEED)
+    with monkeypatch.context() as patch:
+        patch.setattr(files.Files, "_merge_spans", lambda *_: False)
+        feed(fed, history)
+        fed.projections.settle()
+    assert len(list((tmp_path / "p").glob("index-*"))) > 10
+    assert answers_of(fed) == expected
+    fed.close()
+
+
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     fed = Fed(tmp_path / "p", TINY, shard=SEED)
     with pytest.raises(DataFolderInUse):
