@@ -26,9 +26,11 @@ WITHOUT_EVENT = frozenset(
         ResultCode.ACCOUNTS_FULL,
         ResultCode.CHAIN_REPEATED_IN_PART,
         ResultCode.CHAIN_MEMBER_NOT_EXECUTED,
+        ResultCode.STORAGE_FULL,
     }
 )
-"""What these clients may be told that leaves no trace in the history."""
+"""What these clients may be told that leaves no trace in the history. A batch and all holds that are due before it may
+be more than a segment has room for: these nodes have the smallest there are."""
 
 Key = tuple[int, int, int]
 
