@@ -31,6 +31,8 @@ class FindingKind(StrEnum):
     SEGMENT_HEADER = "segment_header"
     SEGMENT_FOREIGN = "segment_foreign"
     SEGMENT_MISSING = "segment_missing"
+    HISTORY_INCOMPLETE = "history_incomplete"
+    INSTALL_UNFINISHED = "install_unfinished"
     CONTROL_DAMAGED = "control_damaged"
     CONTROL_MISSING = "control_missing"
     LOG_MISSING = "log_missing"

@@ -17,6 +17,7 @@ import xxhash
 from bezant.engine.checkpoints.folder import FOLDER_NAME
 from bezant.engine.diagnosis import Diagnosis, Finding, FindingKind, Findings, Severity, Verdict
 from bezant.engine.examining_checkpoints import examine_checkpoints
+from bezant.engine.examining_incomplete import examine_incomplete
 from bezant.engine.examining_walk import ExaminingWalk, Sequel, Stop, holds_data
 from bezant.engine.log.control import CONTROL_NAME, ControlFile, Watermark
 from bezant.engine.log.entry import Entry, public_log_id
@@ -175,7 +176,7 @@ class _Examination:
     def _read_headers(self) -> list[SegmentHeader]:
         """Headers of the segments from the first on, up to one that is missing or cannot be used."""
         usable: list[SegmentHeader] = []
-        expected = 1
+        expected = examine_incomplete(self._directory, SHARD, self._findings)
         for number in segment_numbers(self._directory):
             if number < expected:
                 self._note_misnumbered(number)

@@ -18,7 +18,7 @@ from bezant.engine.opening import check_group, first_entry_of, open_vote
 from bezant.engine.raft.hard_state import HardState
 from bezant.engine.replica import Replica, ReplicaSettings, open_replica, shard_directory
 from bezant.engine.skimming import split_span
-from bezant.protocol.errors import StorageError, UsageError
+from bezant.protocol.errors import HistoryIncomplete, StorageError, UsageError
 from bezant.protocol.messages import Configuration, ControlEntry
 
 
@@ -45,6 +45,11 @@ def go_on_alone(data_directory: Path, node: NodeFile, settings: ReplicaSettings 
         replica = open_replica(data_directory, settings=settings, first=first_entry_of(node, directory, 0))
         try:
             check_group(replica, node)
+            if not replica.log.is_complete:
+                raise HistoryIncomplete(
+                    f"the history before entry {replica.log.first_index} has not come to node {node.node_id}, and "
+                    "nobody would be left to get it from: choose a node that has it, or bring one back from a copy"
+                )
             return _go_on_alone(replica, vote_file, node)
         finally:
             replica.close()

@@ -5,11 +5,12 @@ among what it gives up. So it is barred first.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from bezant.engine.checkpoints.folder import CheckpointFolder, checkpoint_name
+from bezant.engine.log.incomplete import INCOMPLETE_NAME
 from bezant.engine.log.log import open_log
 from bezant.engine.log.repairing import cut_damage, last_whole_entry
 from bezant.engine.log.segment import segment_numbers
@@ -17,7 +18,10 @@ from bezant.engine.log.storage import Directory, as_directory
 from bezant.engine.log.vote import open_vote_file
 from bezant.engine.node_file import NodeFile
 from bezant.engine.replica import shard_directory
-from bezant.protocol.errors import CorruptLog, UsageError
+from bezant.protocol.errors import CorruptLog, HistoryIncomplete, UsageError
+
+SPAN_BYTES: Final = 1 << 20
+"""Bytes of entries that are checked at a time."""
 
 
 class RepairReport(NamedTuple):
@@ -46,6 +50,8 @@ def repair_from_group(data_directory: Path | Directory, node: NodeFile | None, s
         walk = last_whole_entry(directory, shard)
         _remove_checkpoints(directory, 0 if walk is None else walk.next_index - 1)
         repaired = cut_damage(directory, shard, walk)
+        if walk is None and INCOMPLETE_NAME in directory.names():
+            directory.remove(INCOMPLETE_NAME)  # It begins anew, and nothing of it may be missing.
         return RepairReport(damage, repaired.last_index, repaired.set_aside)
     finally:
         lock.release()
@@ -62,7 +68,29 @@ def _find_damage(directory: Directory, shard: int) -> str:
                 pass
         finally:
             log.close()
+    except HistoryIncomplete:
+        return _find_damage_behind(directory, shard)
     except CorruptLog as error:
+        return str(error)
+    return ""
+
+
+def _find_damage_behind(directory: Directory, shard: int) -> str:
+    """The same of a log whose beginning has not come yet; a part of it cannot be kept, for want of what is before."""
+    found = CheckpointFolder(directory).find_newest(shard, 0)
+    try:
+        log = open_log(directory, shard=shard, writable=False)
+        try:
+            for _ in log.open(None if found is None else found.checkpoint.manifest.point):
+                pass
+            index = log.first_index
+            while index <= log.last_index:
+                end = log.end_of_span(index, SPAN_BYTES)
+                log.read_encoded(index, end)
+                index = end + 1
+        finally:
+            log.close()
+    except (CorruptLog, HistoryIncomplete) as error:
         return str(error)
     return ""
 

@@ -60,8 +60,8 @@ class SegmentFolder:
         if start is None or start.segment_number <= missing:
             raise HistoryIncomplete(
                 f"{self._directory.path}: the segments before {segment_name(missing + 1)} have not come from the group "
-                "yet, and there is no checkpoint to begin behind. Only its group can help this node, from the "
-                "beginning: bezant serve --repair-from-group"
+                "yet: start the node, and see how far it is: bezant members status. A node that has no checkpoint to "
+                "begin behind gets all of it from the group again: bezant serve --repair-from-group"
             )
         summaries = start.segments[:missing]
         return [self._expect(summary, start.log_id) for summary in summaries] + self._open(numbers, start.log_id)

@@ -207,6 +207,8 @@ class Core:
         self._election_ticks += 1
         if self._election_ticks >= self._timeout_ticks:
             self._reset_election_timer()
+            if not self._may_campaign():
+                self._leader_id = 0  # It is not heard any more, even if this member does nothing about that.
             self.campaign()
 
     def step(self, message: RaftMessage, configurations: Configurations = ()) -> None:

@@ -82,7 +82,7 @@ class Simulation:
             accounts_max=ACCOUNTS_MAX,
             holds_max=HOLDS_MAX,
             ids_memory_bytes=IDS_MEMORY_BYTES_MIN,
-            checkpoint_entries=chance.choice([NEVER, 8, 25]),
+            checkpoint_entries=chance.choice([NEVER, NEVER, 8]),
             snapshot_behind_bytes=self.schedule.chance("snapshots").choice([0, 4_000, NEVER]),
         )
         self.checks = Checks(self.schedule, self.counts)

@@ -7,7 +7,7 @@ import pytest
 
 from bezant.engine.log.entry import BODY_SIZE_MAX, HASH_NONE
 from bezant.engine.log.group import Group
-from bezant.engine.log.log import open_log
+from bezant.engine.log.log import SEGMENT_SIZE_MIN, open_log
 from bezant.engine.log.storage import Directory
 from bezant.protocol.errors import CorruptLog, LedgerError, StorageError
 from bezant.protocol.kinds import EntryKind
@@ -377,7 +377,7 @@ def test_an_entry_that_no_segment_can_hold_has_no_room(tmp_path: Path) -> None:
     writer.close()
 
 
-@pytest.mark.parametrize("size", [0, 4096, SEGMENT_SIZE - 4096, SEGMENT_SIZE + 1])
+@pytest.mark.parametrize("size", [0, 4096, SEGMENT_SIZE_MIN - 4096, SEGMENT_SIZE + 1])
 def test_segment_sizes_are_checked(tmp_path: Path, size: int) -> None:
     with pytest.raises(StorageError, match="multiple of 4096"):
         open_log(Directory(tmp_path), segment_size=size)
