@@ -4,6 +4,7 @@ import numpy as np
 
 from bezant.engine.ledger.cold import latest_time_ms_of_events
 from bezant.engine.ledger.ledger import Ledger
+from bezant.engine.ledger.rebuilding import copy_commands, find_different
 from bezant.protocol.kinds import CommandKind
 from bezant.protocol.records import COMMAND, EVENT, Records, Words
 
@@ -39,3 +40,12 @@ def _warm_cold_ids(known: Ledger, command: Records) -> None:
     ledger.cold_ids = _NothingCold()
     ledger.execute(command, known.last_timestamp_ns + 1)
     latest_time_ms_of_events(np.zeros(1, EVENT))
+    _warm_rebuilding(np.zeros(1, EVENT))
+
+
+def _warm_rebuilding(events: Records) -> None:
+    """The steps of replay, whose events are read-only on the side of the log."""
+    recorded = events.view(np.uint8).copy()
+    recorded.flags.writeable = False
+    copy_commands(recorded, np.zeros(1, COMMAND).view(np.uint8))
+    find_different(events.view(np.uint8), recorded)

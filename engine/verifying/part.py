@@ -22,6 +22,8 @@ from bezant.protocol.records import Words
 
 RECALLED_MAX: Final = 1 << 20
 """Ids of earlier parts that a part may ask for: holds closed before it that are captured again, for example."""
+IDS_CAPACITY_INITIAL: Final = 1 << 16
+"""Slots of a part's table of ids at least; its pages are all touched first."""
 FILTER_BYTES_MAX: Final = 0
 """Such ids are so rare that reading the filters would take longer than searching the files without."""
 
@@ -137,7 +139,7 @@ def execute_part(order: Order, take_hashes: Callable[[int], Words], on_progress:
         shard=order.shard,
         accounts_max=order.rows_max,
         holds_max=order.rows_max,
-        ids_capacity_initial=ids_capacity_for(order.events_max),
+        ids_capacity_initial=ids_capacity_for(order.events_max, IDS_CAPACITY_INITIAL),
         salts=order.salts,
         fetch_events=log.read_events,
     )
