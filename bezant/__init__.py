@@ -11,11 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bezant.net.client.blocking import BlockingWallet
+    from bezant.net.client.blocking import BlockingSubscription, BlockingWallet
     from bezant.net.client.channel import OutcomeUnknown
     from bezant.net.client.opening import connect, connect_blocking, open  # noqa: A004 - bezant.open is meant
     from bezant.net.client.prepared import Command
     from bezant.net.client.results import UNLIMITED, Account, Event, Outcome, Result
+    from bezant.net.client.subscription import Subscription
     from bezant.net.client.wallet import Wallet
     from bezant.protocol.codes import ResultCode
     from bezant.protocol.errors import (
@@ -42,6 +43,7 @@ __all__ = [
     "UNLIMITED",
     "Account",
     "BezantError",
+    "BlockingSubscription",
     "BlockingWallet",
     "Command",
     "ConnectionFailed",
@@ -63,6 +65,7 @@ __all__ = [
     "Result",
     "ResultCode",
     "StorageError",
+    "Subscription",
     "UnsupportedFormat",
     "UsageError",
     "Wallet",
@@ -73,11 +76,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "bezant.net.client.blocking": ("BlockingWallet",),
+    "bezant.net.client.blocking": ("BlockingSubscription", "BlockingWallet"),
     "bezant.net.client.channel": ("OutcomeUnknown",),
     "bezant.net.client.opening": ("connect", "connect_blocking", "open"),
     "bezant.net.client.prepared": ("Command",),
     "bezant.net.client.results": ("UNLIMITED", "Account", "Event", "Outcome", "Result"),
+    "bezant.net.client.subscription": ("Subscription",),
     "bezant.net.client.wallet": ("Wallet",),
     "bezant.protocol.codes": ("ResultCode",),
     "bezant.protocol.messages": ("Currency",),
