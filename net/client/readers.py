@@ -11,6 +11,8 @@ from bezant.protocol.frames import FrameError, Operation
 
 _ANY_HOSTS: Final = frozenset({"0.0.0.0", "[::]", "::", ""})
 
+_NOT_YET: Final = frozenset({FrameError.OVERLOADED, FrameError.BEHIND})
+"""Refusals of what can be answered a little later."""
 BACKOFF_S_MIN: Final = 0.02
 BACKOFF_S_MAX: Final = 0.5
 """Seconds between two attempts at a reader that is being started, doubled each time."""
@@ -53,7 +55,7 @@ class ReaderChannel:
             except (ConnectionFailed, RequestRefused) as error:
                 if isinstance(error, ConnectionFailed):
                     await self._drop()
-                is_final = isinstance(error, RequestRefused) and error.code != FrameError.OVERLOADED
+                is_final = isinstance(error, RequestRefused) and error.code not in _NOT_YET
                 if is_final or left_s < 2 * backoff_s:
                     raise
             await asyncio.sleep(backoff_s)

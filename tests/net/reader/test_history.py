@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 import bezant
+from bezant.engine.projections.warm import warm_projections
 from bezant.net.client.history import AsOf
 from bezant.net.client.members import ask_node
 from bezant.net.client.wallet import Wallet
+from bezant.net.server.warm import warm_kernels
 from bezant.protocol.errors import RequestRefused
 from bezant.protocol.frames import FrameError, Operation
 from bezant.protocol.history_messages import QueryAccounts, QueryStatement, QueryTransfers
@@ -23,7 +25,14 @@ from bezant.protocol.records import position_of
 
 from ..server.process import NodeProcess, running
 
-WAIT_S = 60.0
+WAIT_S = 120.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled() -> None:
+    """Has the kernels of both processes compiled before anything waits for them."""
+    warm_kernels()
+    warm_projections()
 
 
 @pytest.fixture
