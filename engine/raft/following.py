@@ -155,7 +155,9 @@ class Following:
 
     # A disk that lost what it had acknowledged: the leader may have counted that for a commit. So the leader must first
     # forget it, which shows in a session of the number that this member drew; and an index is caught up with only if
-    # that leader has committed in its own term, or it could itself not know of all that was committed before it.
+    # that leader has committed in its own term, or it could itself not know of all that was committed before it. It may
+    # also have forgotten that it elected a later leader: so this one asks the others first, and tells of no commit (0)
+    # before a quorum has answered (``leading.py``).
 
     def _must_rejoin(self, session: int) -> bool:
         return self._state.hard_state.barred and session != self._rejoin_session

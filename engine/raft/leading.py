@@ -117,12 +117,18 @@ class Leading:
         return last_index_of_term(log, floor, message.hint_index, message.hint_term) + 1
 
     def _start_over(self, progress: Progress, message: AppendReply) -> None:
-        """What a member had acknowledged is not there any more: it begins a session of its own (``following.py``)."""
+        """What a member had acknowledged is not there any more: it begins a session of its own (``following.py``).
+
+        It may also have forgotten a vote, and all that it did for a later leader whom this one has not heard of. So the
+        others are asked first: until a quorum of them has answered, it is told of no commit and counted for none."""
         started = Progress(message.sender, message.lost, 1, self._state.now_ticks)
         started.round = progress.round
+        started.rejoin_round = self._reads.ask()
         started.become_probe(self._next_after(message))
         self._progress[message.sender] = started
         self._has_news = True
+        self._send_heartbeats()
+        self._on_answers()
 
     def _may_commit(self, index: int) -> bool:
         """An entry of an earlier term is only committed by one of this term behind it (the paper, figure 8)."""
@@ -130,7 +136,8 @@ class Leading:
 
     def _maybe_commit(self) -> None:
         state = self._state
-        index = quorum_value(state.configuration, {node: item.match_index for node, item in self._progress.items()})
+        matches = {node: item.match_index for node, item in self._progress.items() if not item.rejoin_round}
+        index = quorum_value(state.configuration, matches)
         if index <= state.commit_index or not self._may_commit(index):
             if state.commit_index >= self.settled_index:
                 self._after_commit()
@@ -168,7 +175,7 @@ class Leading:
         if self._reads.wants_round and self.is_settled:
             self._reads.begin_round(state.commit_index)
             self._send_heartbeats()
-            self._confirm_reads()
+            self._on_answers()
         if self._has_news:
             self._has_news = False
             for progress in self._others():
@@ -216,7 +223,7 @@ class Leading:
             last_index, runs = runs[-1].first_index - 1, runs[:-1]
         if runs and runs[-1].term > state.term:
             raise LedgerError(f"the log has entries of the term {runs[-1].term}, ahead of the leader's {state.term}")
-        progress.told_commit_index = state.commit_index
+        commit_index = self._tell_commit_index(progress)
         state.messages.append(
             Append(
                 state.node_id,
@@ -226,11 +233,16 @@ class Leading:
                 prev_term,
                 runs,
                 last_index,
-                state.commit_index,
+                commit_index,
                 progress.session,
             )
         )
         return last_index
+
+    def _tell_commit_index(self, progress: Progress) -> int:
+        """What a message to the member says of it; 0 to one that would take itself for caught up with it."""
+        progress.told_commit_index = self._state.commit_index
+        return 0 if progress.rejoin_round else self._state.commit_index
 
     def _send_heartbeats(self) -> None:
         self._heartbeat_ticks = 0
@@ -239,11 +251,9 @@ class Leading:
 
     def _send_heartbeat(self, progress: Progress) -> None:
         state = self._state
-        progress.told_commit_index = state.commit_index
+        commit_index = self._tell_commit_index(progress)
         state.messages.append(
-            Heartbeat(
-                state.node_id, progress.node_id, state.term, state.commit_index, self._reads.round, progress.session
-            )
+            Heartbeat(state.node_id, progress.node_id, state.term, commit_index, self._reads.round, progress.session)
         )
 
     def on_heartbeat_reply(self, message: HeartbeatReply) -> None:
@@ -253,9 +263,10 @@ class Leading:
             return
         progress.is_barred, progress.may_lead = message.is_barred, message.may_lead
         progress.first_index = message.first_index
-        if message.round > progress.round:
+        if message.round > progress.round and not message.is_barred:
+            # Who may have forgotten a vote cannot tell that there is no later leader.
             progress.round = message.round
-            self._confirm_reads()
+            self._on_answers()
         is_behind = progress.match_index < self.last_index or message.matched_index < progress.match_index
         if is_behind and progress.mode is not Mode.SNAPSHOT:
             self._ask(progress)
@@ -303,7 +314,7 @@ class Leading:
             self._progress[node] = progress
         if self.transfer_to and not is_voter(state.configuration, self.transfer_to):
             self.transfer_to = 0
-        self._confirm_reads()  # Nobody may be left to answer what was asked.
+        self._on_answers()  # Nobody may be left to answer what was asked.
 
     def change_members(self, change: MembershipChange) -> Configuration:
         """The configuration to append. Raises `UsageError` if it makes no sense, or not now."""
@@ -380,11 +391,19 @@ class Leading:
         """The reads that this leader will not answer."""
         return self._reads.lost()
 
-    def _confirm_reads(self) -> None:
-        if len(self._reads):
-            rounds = {node: item.round for node, item in self._progress.items()}
-            rounds[self._state.node_id] = self._reads.round
-            self.reads_ready += self._reads.confirmed(quorum_value(self._state.configuration, rounds))
+    def _on_answers(self) -> None:
+        """What a quorum has answered is settled: there was no later leader when it was asked."""
+        rejoining = [item for item in self._progress.values() if item.rejoin_round]
+        if not rejoining and not len(self._reads):
+            return
+        rounds = {node: item.round for node, item in self._progress.items()}
+        rounds[self._state.node_id] = self._reads.round
+        answered_round = quorum_value(self._state.configuration, rounds)
+        self.reads_ready += self._reads.confirmed(answered_round)
+        for progress in rejoining:
+            if progress.rejoin_round <= answered_round:
+                progress.rejoin_round = progress.told_commit_index = 0
+                self._maybe_commit()
 
     # Handing over.
 

@@ -32,6 +32,7 @@ class Progress:
         "mode",
         "next_index",
         "node_id",
+        "rejoin_round",
         "round",
         "session",
         "snapshot_index",
@@ -48,7 +49,8 @@ class Progress:
         self.in_flight: deque[tuple[int, int]] = deque()  # REPLICATE: (last index, bytes) of each unacknowledged Append
         self.bytes_in_flight = 0
         self.heard_ticks = now_ticks
-        self.round = 0  # the last of the leader's questions that it answered
+        self.round = 0  # the last of the leader's questions that it answered, not being barred
+        self.rejoin_round = 0  # it has lost what it knew, and does not count before a quorum has answered this question
         self.told_commit_index = 0
         self.is_barred = True  # as far as known: it would not vote
         self.may_lead = True  # as far as known; and what it has begins there:

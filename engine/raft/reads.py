@@ -29,9 +29,14 @@ class Reads:
         self._unasked.append(ticket)
         self._waiting_count += 1
 
+    def ask(self) -> int:
+        """The next question goes out, for no read; which one it is."""
+        self.round += 1
+        return self.round
+
     def begin_round(self, commit_index: int) -> None:
         """The next question goes out, for all reads that have come; they will see at least `commit_index`."""
-        self.round += 1
+        self.ask()
         self._asked.append((self.round, commit_index, self._unasked))
         self._unasked = []
 

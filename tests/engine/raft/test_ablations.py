@@ -6,6 +6,7 @@ Each row takes one method away, or what it protects against out of its hands, an
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from bezant.engine.raft import core as core_module
@@ -231,6 +232,19 @@ def changes_may_leave_too_few(patch: Patch) -> None:
     patch.setattr(Leading, "_check_can_elect", nothing)
 
 
+def who_forgot_counts_at_once(patch: Patch) -> None:
+    patch.setattr(Reads, "ask", lambda _: 0)
+
+
+def who_forgot_confirms_a_leader(patch: Patch) -> None:
+    whole = Leading.on_heartbeat_reply
+
+    def on_heartbeat_reply(self: Any, message: Any) -> None:
+        whole(self, msgspec.structs.replace(message, is_barred=False))
+
+    patch.setattr(Leading, "on_heartbeat_reply", on_heartbeat_reply)
+
+
 def reads_do_not_wait_for_the_term(patch: Patch) -> None:
     patch.setattr(Leading, "is_settled", property(always))
 
@@ -388,6 +402,17 @@ ROWS: list[tuple[Callable[[Patch], None], list[Callable[[], None]]]] = [
     (
         lost_disks_trust_a_leader_that_does_not_know_yet,
         [lost_disks.test_what_a_leader_tells_that_has_not_committed_in_its_term_does_not_do],
+    ),
+    (
+        who_forgot_counts_at_once,
+        [lost_disks.test_a_leader_of_the_past_commits_nothing_with_a_disk_that_forgot_its_successor],
+    ),
+    (
+        who_forgot_confirms_a_leader,
+        [
+            lost_disks.test_a_leader_of_the_past_commits_nothing_with_a_disk_that_forgot_its_successor,
+            lost_disks.test_a_leader_of_the_past_answers_no_read_with_a_disk_that_forgot_its_successor,
+        ],
     ),
     (reads_do_not_wait_for_the_term, [reads.test_a_read_waits_until_the_leader_has_committed_in_its_term]),
     (

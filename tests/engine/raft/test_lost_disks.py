@@ -5,7 +5,16 @@ import itertools
 from bezant.engine.raft.hard_state import HardState
 from bezant.engine.raft.membership import NOBODY
 from bezant.engine.raft.roles import Role
-from bezant.protocol.raft_messages import Append, AppendReply, Heartbeat, TermRun, TimeoutNow, VoteReply, VoteRequest
+from bezant.protocol.raft_messages import (
+    Append,
+    AppendReply,
+    Heartbeat,
+    HeartbeatReply,
+    TermRun,
+    TimeoutNow,
+    VoteReply,
+    VoteRequest,
+)
 
 from .groups import Group
 from .peers import Entry, Letter, Peer, configuration, memory_log
@@ -99,6 +108,7 @@ def test_what_was_told_before_the_leader_knew_of_the_loss_does_not_do() -> None:
     assert is_barred(peer)
     leader.sync()
     assert leader.core.commit_index == index
+    group.heal()
     group.tick(12)
     assert peer.log.entry(index) == leader.log.entry(index)
     assert not is_barred(peer)
@@ -142,8 +152,57 @@ def test_an_acknowledgement_from_before_the_loss_does_not_count_after_it() -> No
     leader.tick(5)
     group.hand(group.take(Heartbeat, 2))
     group.hand(group.take(AppendReply, 1))
+    group.heal()
+    group.hand(group.take(Heartbeat, 3))
+    group.hand(group.take(HeartbeatReply, 1))
     group.take(Append)
     committed = leader.core.commit_index
     group.hand(late)
     assert leader.core.commit_index == committed
     assert is_barred(peer)
+
+
+def forgotten_election() -> tuple[Group, Peer, int]:
+    """Node 1 led and has not noticed since that node 3 elected node 2, which has committed an entry with it. Node 3 has
+    lost its disk and knows nothing of that; node 2 is away. Returns node 1, and the index of the entry."""
+    group = Group()
+    leader = group.elect(1)
+    leader.propose()
+    group.tick(2)
+    group.isolate(1)
+    later = group.elect(2)
+    index = later.propose()
+    group.tick(2)
+    assert later.core.commit_index == group[3].core.commit_index == index
+    assert leader.is_leader and leader.core.commit_index < index
+    group.stopped.add(2)
+    group.crash(3)
+    wiped = group[3]
+    wiped.log.truncate(0)
+    wiped.durable_index = wiped.commit_hint = 0
+    wiped.hard_state = HardState(barred=True)
+    group.restart(3)
+    group.heal()
+    return group, leader, index
+
+
+def test_a_leader_of_the_past_commits_nothing_with_a_disk_that_forgot_its_successor() -> None:
+    group, leader, index = forgotten_election()
+    leader.propose(3)
+    group.tick(15)
+    assert leader.core.commit_index < index
+    assert is_barred(group[3])
+    group.stopped.discard(2)
+    group.tick(300)
+    assert len(group.leaders()) == 1
+    assert {peer.log.entry(index) for peer in group.peers.values()} == {group[2].log.entry(index)}
+    assert not is_barred(group[3])
+
+
+def test_a_leader_of_the_past_answers_no_read_with_a_disk_that_forgot_its_successor() -> None:
+    group, leader, _ = forgotten_election()
+    ticket = leader.core.request_read()
+    group.tick(15, lose=lambda message: isinstance(message, AppendReply))
+    assert ticket not in leader.reads
+    group.tick(10)
+    assert ticket not in leader.reads
