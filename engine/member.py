@@ -160,11 +160,11 @@ class Member:
 
         If all first members have, since this one has started, then it has forgotten no entry: whoever led when it
         acknowledged one would hold that one. A vote it may have forgotten: in a term that the candidate still knows,
-        and so not above all that were told."""
+        or that others have told since; so not above all that were heard of."""
         self._blank_terms[node_id] = term
         is_first_member = self.core.configuration_index == ENTRY_INDEX_FIRST
         if is_first_member and self.is_blank and self._blank_terms.keys() >= set(self.configuration.voters):
-            self.core.lift_bar(max(self._blank_terms.values()) + 1)
+            self.core.lift_bar(max(self.core.term, *self._blank_terms.values()) + 1)
         self._absorb(b"")
 
     # ---- a log without its beginning ----

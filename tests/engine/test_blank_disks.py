@@ -14,6 +14,7 @@ from bezant.engine.opening import must_ask_for_group, open_member
 from bezant.engine.raft.membership import MembershipChange
 from bezant.engine.replica import ReplicaSettings
 from bezant.protocol.errors import CorruptLog, UsageError
+from bezant.protocol.raft_messages import Heartbeat
 
 from .commands import opening_world, transfers
 from .conftest import Clock
@@ -138,6 +139,23 @@ def test_a_vote_that_was_forgotten_is_not_given_again(group: MemberGroup) -> Non
         wiped.note_blank(node, group.members[node].core.term)
     assert not wiped.core.is_barred
     assert wiped.core.term > term
+
+
+def test_no_vote_is_given_in_a_term_that_was_heard_of_while_it_was_barred(
+    tmp_path: Path, small: ReplicaSettings, clock: Clock
+) -> None:
+    """Whoever led in it may have been elected with the vote that this disk forgot, and be blank again as well."""
+    group = MemberGroup(tmp_path, small, clock)
+    group.close()
+    group.wipe(3)
+    wiped = group.open(3)
+    wiped.receive(Heartbeat(2, 3, 9, 1, 0, 1), memoryview(b""))
+    assert (wiped.core.term, wiped.core.is_barred) == (9, True)
+    for node in (1, 2):
+        wiped.note_blank(node, 2)
+    assert not wiped.core.is_barred
+    assert wiped.core.term > 9
+    group.close()
 
 
 # ---- joining ----
