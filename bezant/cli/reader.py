@@ -13,8 +13,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the arguments of `bezant reader`."""
     parser = subparsers.add_parser(
         "reader",
-        description="Tell clients what has happened, from a data folder, until SIGTERM or Ctrl-C; a node may run on the"
-        " folder, which has a reader of its own unless it was told otherwise. Prints `listening on HOST:PORT`.",
+        description="Tell clients what has happened, from a data folder, until SIGTERM or Ctrl-C. Prints `listening on"
+        " HOST:PORT`. A node may run on the folder if it was started with --no-reader; else it has a reader already.",
     )
     parser.add_argument("data", metavar="DIR", type=Path, help="the data folder")
     parser.add_argument(
