@@ -49,6 +49,8 @@ COMMANDS: Final[dict[str, _Command]] = {
     "check-receipt": _Command("check_receipt", "check such a proof, without asking anyone"),
     "currencies": _Command("currencies", "list the currencies, or register one"),
     "reconcile": _Command("reconcile", "compare a statement from outside with the books"),
+    "sql": _Command("sql", "answer a SQL query over the history and the balances"),
+    "export": _Command("export", "write the history and the balances to Parquet files"),
     "verify": _Command("verify", "re-execute the whole history of a data folder and compare every byte"),
     "diff": _Command("diff", "execute a history with two versions of Bezant, and show where they part"),
     "doctor": _Command("doctor", "explain a data folder, damaged or not, without changing it"),

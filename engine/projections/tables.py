@@ -114,6 +114,10 @@ class Tables:
         find_accounts(self.arrays, np.ascontiguousarray(ids, np.int64), numbers)
         return numbers
 
+    def opened_sequences(self, numbers: Words) -> Words:
+        """Sequences of the events that opened accounts, by their numbers; for -1 that of any other one."""
+        return np.asarray(self._accounts[numbers, ACCOUNT_OPENED])
+
     def totals_rows(self, sequence: int) -> Words:
         """The sums of the currencies that are in use, as rows of the end of a block (`TOTAL_WORDS`)."""
         rows = self._totals[self._totals[:, TOTAL_OPENED] > 0].copy()
