@@ -68,7 +68,7 @@ def test_the_command_line_section(start_node, tmp_path: Path) -> None:
         for line in lines[1:-1]:
             command, _, comment = line.partition("#")
             words = shlex.split(command)[1:]
-            where = [] if words[0] in ASK_NO_NODE else ["--connect", node.address]
+            where = [] if words[0] in ASK_NO_NODE else ["--connect", node.address, "--timeout", "60"]
             out = run([sys.executable, "-m", "bezant", *words, *where], tmp_path)
             if comment.strip() in PRINTED:
                 assert out.splitlines()[0] == comment.strip()

@@ -42,7 +42,9 @@ def books(node: Node) -> Iterator[tuple[Node, list[bezant.Result]]]:
 def test_a_receipt_of_a_running_node(books: tuple[Node, list[bezant.Result]], run: Run, tmp_path: Path) -> None:
     node, results = books
     file, key_file = tmp_path / "receipt", tmp_path / "key"
-    status, out, _ = run("receipt", results[2].id.hex(), "--out", file, "--connect", node.address, "--json")
+    status, out, _ = run(
+        "receipt", results[2].id.hex(), "--out", file, "--connect", node.address, "--timeout", "60", "--json"
+    )
     assert status == 0
     told = json.loads(out)
     assert (told["id"], told["position"], told["result"]) == (results[2].id.hex(), results[2].position, "COMMITTED")
@@ -55,7 +57,19 @@ def test_a_receipt_of_a_running_node(books: tuple[Node, list[bezant.Result]], ru
     assert "whose key that is was not checked" in err
 
     older, file = file, tmp_path / "later"
-    words = ("receipt", "--position", results[5].position, "--out", file, "--extends", older, "--connect", node.address)
+    words = (
+        "receipt",
+        "--position",
+        results[5].position,
+        "--out",
+        file,
+        "--extends",
+        older,
+        "--connect",
+        node.address,
+        "--timeout",
+        "60",
+    )
     status, out, _ = run(*words)
     assert status == 0
     assert "refused: INSUFFICIENT_FUNDS" in out
@@ -71,7 +85,7 @@ def test_the_folder_of_a_node_gives_the_same_receipts_running_or_not(
             wallet.open_account("ann", "EUR")
             sent = [wallet.transfer("world", "ann", "1.00", "EUR") for _ in range(3)]
         first = tmp_path / "first"
-        by_node = ("--out", first, "--connect", node.address)
+        by_node = ("--out", first, "--connect", node.address, "--timeout", "60")
         assert run("receipt", sent[0].id.hex(), *by_node)[0] == 0
         from_running = tmp_path / "running"
         status, _, err = run(
@@ -96,12 +110,14 @@ def test_what_is_not_there_is_told(books: tuple[Node, list[bezant.Result]], run:
         (("--position", "0"), "is none of this log"),
         (("--position", str(1 << 55)), "is none of this log"),
     ):
-        status, _, err = run("receipt", *which, "--out", out, "--connect", node.address, "--timeout", "20")
+        status, _, err = run("receipt", *which, "--out", out, "--connect", node.address, "--timeout", "60")
         assert status == 1
         assert words in err
         assert not out.exists()
-    assert run("receipt", "xyz", "--out", out, "--connect", node.address)[0] == 1
-    status, _, err = run("receipt", results[0].id.hex(), "--out", tmp_path / "no" / "where", "--connect", node.address)
+    assert run("receipt", "xyz", "--out", out, "--connect", node.address, "--timeout", "60")[0] == 1
+    status, _, err = run(
+        "receipt", results[0].id.hex(), "--out", tmp_path / "no" / "where", "--connect", node.address, "--timeout", "60"
+    )
     assert status == 1
     assert "cannot be written" in err
 
@@ -111,7 +127,7 @@ def test_receipts_that_do_not_hold_are_refused(
 ) -> None:
     node, results = books
     file = tmp_path / "receipt"
-    assert run("receipt", results[0].id.hex(), "--out", file, "--connect", node.address)[0] == 0
+    assert run("receipt", results[0].id.hex(), "--out", file, "--connect", node.address, "--timeout", "60")[0] == 0
     data = bytearray(file.read_bytes())
     data[200] ^= 1
     file.write_bytes(data)
