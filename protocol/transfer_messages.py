@@ -124,7 +124,7 @@ def decode_peer_message(body: Buffer) -> PeerMessage:
     """Decode a message. Raises `RemoteProtocolError` with what does not fit."""
     try:
         message = _decoder.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RemoteProtocolError(f"the body is not a message between members: {error}") from error
     if type(message) is Append:
         check_append(message)

@@ -105,7 +105,7 @@ def _read_ready(snapshot: Directory) -> Ready:
     file = snapshot.open(READY_NAME, writable=False)
     try:
         return msgspec.msgpack.decode(file.read(file.size(), 0), type=Ready)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptLog(f"{file.path}: it does not say what the state of the group consists of: {error}") from error
     finally:
         file.close()

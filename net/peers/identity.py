@@ -8,6 +8,7 @@ from typing import Final
 from bezant.protocol.errors import UsageError
 from bezant.protocol.frames import PROTOCOL_VERSION, FrameError
 from bezant.protocol.messages import NODE_ID_MAX, PeerHello
+from bezant.protocol.raft_messages import INDEX_MAX
 
 SERVER_SIZE_MAX: Final = 200
 """Characters of the name and version of a node; a greeting must fit into PEER_CONTROL_SIZE_MAX."""
@@ -94,6 +95,11 @@ class Gate:
                 hello.receiver_incarnation not in (0, own.incarnation),
                 refused,
                 f"this disk is not the one that the group knows as {us}",
+            ),
+            (
+                not 0 <= hello.term < INDEX_MAX,
+                refused,
+                f"{them} says that it is in term {hello.term}, which no node ever is",
             ),
             (known is None, refused, f"{them} is no member that {us} knows of"),
             (

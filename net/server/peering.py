@@ -220,8 +220,8 @@ class Peering:
 
     def _judge(self, hello: PeerHello) -> str | None:
         """Who is a member, and with which disk, the transport knows; nothing else is against anyone."""
-        if hello.blank:
-            self._member.note_blank(hello.node_id, hello.term)
+        if hello.blank and not self._is_abandoned:
+            self._guard(self._member.note_blank, hello.node_id, hello.term)
         return None
 
 

@@ -89,3 +89,9 @@ def test_messages_of_raft_pass_and_are_checked_as_ever() -> None:
 def test_checksums_are_signed_numbers() -> None:
     assert 0 <= checksum_of(b"") <= CHECKSUM_MAX
     assert checksum_of(b"a") != checksum_of(b"b")
+
+
+def test_a_problem_that_is_no_text_is_refused() -> None:
+    body = encode_peer_message(SnapshotReply(2, 1, 5, 77, FAILED, "no room")).replace(b"room", b"r\xff\xffm")
+    with pytest.raises(RemoteProtocolError, match="not a message"):
+        decode_peer_message(body)

@@ -28,6 +28,8 @@ async def refusal(stranger: Stranger) -> ErrorMessage:
 HELLO_CHANGES: list[tuple[dict[str, Any], FrameError, str]] = [
     ({"log_id": "feed"}, FrameError.REQUEST_REFUSED, "node 2 is of the group feed"),
     ({"node_id": 7}, FrameError.REQUEST_REFUSED, "node 7 is no member"),
+    ({"term": -1}, FrameError.REQUEST_REFUSED, "in term -1, which no node ever is"),
+    ({"term": (1 << 63) - 1}, FrameError.REQUEST_REFUSED, "which no node ever is"),
     ({"node_id": 1}, FrameError.REQUEST_REFUSED, "two nodes have the id 1"),
     ({"incarnation": 5}, FrameError.REQUEST_REFUSED, "the disk of node 2 is not the one that the group knows"),
     ({"receiver": 3}, FrameError.REQUEST_REFUSED, "this is node 1, not node 3"),
