@@ -201,7 +201,7 @@ class Receiver:
             return
         if not len(part):
             raise StorageError("the leader does not have this state any more")
-        if self._file is None or self._offset == self._size or self._offset == self._asked:
+        if self._file is None or self._offset in {self._size, self._asked}:
             return  # It was not asked for: whoever sends it does not keep to the pace that this node can hold.
         if checksum_of(part) != message.checksum or len(part) > self._size - self._offset:
             self._note_corrupt()
