@@ -103,6 +103,7 @@ class Follower:
 
 def open_follower(directory: Directory, shard: int = 0) -> Follower | None:
     """Follow the log in the folder of a shard; None if there is none yet. Raises `CorruptLog`, `StorageError`."""
-    if not directory.path.is_dir() or not segment_numbers(directory):
+    numbers = segment_numbers(directory) if directory.path.is_dir() else []
+    if not numbers:
         return None
-    return Follower(directory, shard, read_segment_header(directory, 1).log_id)
+    return Follower(directory, shard, read_segment_header(directory, numbers[0]).log_id)

@@ -19,6 +19,7 @@ from bezant.engine.checkpoints.folder import CHECKPOINT_NAME, CheckpointFolder, 
 from bezant.engine.ids.run import RUN_NAME, run_name
 from bezant.engine.log.control import ControlFile, Watermark
 from bezant.engine.log.incomplete import INCOMPLETE_NAME, mark_incomplete
+from bezant.engine.log.resume import ResumePoint
 from bezant.engine.log.segment import segment_name, segment_numbers
 from bezant.engine.log.storage import Directory, as_directory
 from bezant.protocol.errors import CorruptLog
@@ -89,7 +90,7 @@ def _install(directory: Directory, snapshot: Directory, shard: int) -> int:
             place = snapshot if ready.checkpoint in snapshot.names() else checkpoints.directory
             manifest = read_manifest(place, ready.checkpoint)
             _set_log_aside(directory)
-            _begin_log(directory, shard, manifest)
+            begin_log(directory, shard, manifest.point, manifest.point.segment_number)
             _replace_checkpoints(checkpoints.directory, snapshot, ready)
             snapshot.move(ready.segment, directory, ready.segment)
         else:
@@ -116,11 +117,10 @@ def _set_log_aside(directory: Directory) -> None:
         directory.rename(segment_name(number), BEFORE_PREFIX + segment_name(number))
 
 
-def _begin_log(directory: Directory, shard: int, manifest: Manifest) -> None:
-    """Leave what a log says of itself that ends with the entry of the checkpoint, and has no segment yet."""
-    point = manifest.point
-    if point.segment_number > 1:
-        mark_incomplete(directory, shard, point.segment_number)
+def begin_log(directory: Directory, shard: int, point: ResumePoint, first_segment: int) -> None:
+    """Leave what a log says of itself that ends with this entry, and may lack the segments before the first one."""
+    if first_segment > 1:
+        mark_incomplete(directory, shard, first_segment)
     elif INCOMPLETE_NAME in directory.names():
         directory.remove(INCOMPLETE_NAME)
     ControlFile.create(directory)
