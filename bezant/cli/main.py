@@ -54,6 +54,7 @@ COMMANDS: Final[dict[str, _Command]] = {
     "verify": _Command("verify", "re-execute the whole history of a data folder and compare every byte"),
     "diff": _Command("diff", "execute a history with two versions of Bezant, and show where they part"),
     "snapshot": _Command("snapshot", "make, list and restore snapshots, in a folder or at any URL"),
+    "archive": _Command("archive", "keep sealed segments elsewhere, and bring back what a folder lacks"),
     "doctor": _Command("doctor", "explain a data folder, damaged or not, without changing it"),
     "bench": _Command("bench", "measure a node under load"),
     "demo": _Command("demo", "a bank's books, a million transfers, a crash and a proof, in less than a minute"),

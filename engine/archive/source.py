@@ -112,7 +112,7 @@ def open_source(directory: Directory, shard: int, *, with_history: bool) -> Sour
 
     With history, all segments before those that a start needs must be there.
     """
-    until_index = _published_index(directory, shard)
+    until_index = published_index(directory, shard)
     folder = CheckpointFolder(directory)
     problem: Exception | None = None
     for _ in range(ATTEMPTS_MAX):
@@ -146,7 +146,8 @@ def _open_state(folder: CheckpointFolder, manifest: Manifest) -> OpenState:
     return opened
 
 
-def _published_index(directory: Directory, shard: int) -> int:
+def published_index(directory: Directory, shard: int) -> int:
+    """Index of the last entry that is known to be committed and durable. Raises `StorageError` if there is none."""
     follower = open_follower(directory, shard)
     if follower is None:
         raise StorageError(f"{directory.path} holds no log")
