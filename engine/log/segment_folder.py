@@ -60,8 +60,9 @@ class SegmentFolder:
         if start is None or start.segment_number <= missing:
             raise HistoryIncomplete(
                 f"{self._directory.path}: the segments before {segment_name(missing + 1)} have not come from the group "
-                "yet: start the node, and see how far it is: bezant members status. A node that has no checkpoint to "
-                "begin behind gets all of it from the group again: bezant serve --repair-from-group"
+                "yet: start the node, and see how far it is: bezant members status. If they were archived: bezant "
+                "archive fetch. A node that has no checkpoint to begin behind gets all of it from the group again: "
+                "bezant serve --repair-from-group"
             )
         summaries = start.segments[:missing]
         return [self._expect(summary, start.log_id) for summary in summaries] + self._open(numbers, start.log_id)
@@ -88,7 +89,10 @@ class SegmentFolder:
         missing = set(range(min([first_required, *numbers]), count + 1)).difference(numbers)
         if missing:
             name = segment_name(min(missing))
-            raise CorruptLog(f"{self._directory.path}: {name} is not there; {why}. Restore the file from a copy")
+            raise CorruptLog(
+                f"{self._directory.path}: {name} is not there; {why}. Restore the file from a copy, such as "
+                "that of an archive: bezant archive fetch"
+            )
 
     def size_behind(self, start: ResumePoint | None) -> int:
         """Bytes of the segments behind a start. Raises `CorruptLog`, `UnsupportedFormat`."""

@@ -1,0 +1,62 @@
+"""Claim: snapshots and archives are made, listed and brought back from the command line, in words and in JSON."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bezant.cli.main import main
+from bezant.engine.log.segment import segment_name
+from bezant.engine.replica import shard_directory
+from bezant.engine.verify import verify
+
+from ..net.archive.conftest import Folder, write_history
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return write_history(tmp_path / "data", 8)
+
+
+def test_a_snapshot_there_and_back(folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept, restored = str(tmp_path / "kept"), tmp_path / "restored"
+    assert main(["snapshot", "create", kept, "--data", str(folder.path), "--json"]) == 0
+    created = json.loads(capsys.readouterr().out)
+    assert created["state_digest"] == folder.state_digest
+    assert created["written_bytes"] == created["size_bytes"]
+    assert main(["snapshot", "list", kept]) == 0
+    assert created["snapshot"] in capsys.readouterr().out
+    words = ["snapshot", "restore", kept, "--data", str(restored), "--free-space-floor-mib", "1"]
+    assert main(words) == 0
+    assert f"start it: bezant serve --data {restored}" in capsys.readouterr().out
+    assert verify(restored).state_digest == folder.state_digest
+    assert main(words) == 1
+    assert "is not empty" in capsys.readouterr().err
+
+
+def test_a_damaged_manifest_is_listed_as_such(
+    folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept"
+    assert main(["snapshot", "create", str(kept), "--data", str(folder.path)]) == 0
+    (manifest,) = (kept / "snapshots").iterdir()
+    manifest.write_bytes(manifest.read_bytes()[:-9])
+    assert main(["snapshot", "list", str(kept)]) == 1
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_segments_there_and_back(folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept, data = str(tmp_path / "kept"), ["--data", str(folder.path)]
+    assert main(["archive", "push", kept, *data, "--json"]) == 0
+    pushed = json.loads(capsys.readouterr().out)
+    assert pushed["written"] >= 2
+    assert main(["archive", "list", kept, *data, "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["segments"]
+    assert [one["number"] for one in listed] == list(range(1, pushed["written"] + 1))
+    (shard_directory(folder.path, 0).path / segment_name(1)).unlink()
+    assert main(["verify", *data]) == 1
+    fetch = ["archive", "fetch", kept, *data, "--free-space-floor-mib", "1"]
+    assert main(fetch) == 0
+    assert "1 segments are back" in capsys.readouterr().out
+    assert verify(folder.path).state_digest == folder.state_digest
+    assert main(fetch) == 0
