@@ -21,6 +21,7 @@ class PreparedSegments:
         self._free_space_floor = free_space_floor
         self._maker = directory.helper("bezant-segments")
         self._making: Future[Segment] | None = None
+        self._leaving: Future[None] | None = None
         self._log_id = 0
         self._next_number = 0
         self.ready: list[Segment] = []
@@ -90,7 +91,11 @@ class PreparedSegments:
 
     def leave_cache(self, segment: Segment) -> None:
         """Have the page cache forget a segment, when there is time for that."""
-        self._maker.submit(segment.leave_cache)
+        leaving, self._leaving = self._leaving, self._maker.submit(segment.leave_cache)
+        if leaving is not None and leaving.done():
+            error = leaving.exception()
+            if error is not None and not isinstance(error, OSError):  # Advice that could not be given costs only memory.
+                raise error
 
     def close(self) -> None:
         """Wait for the helper thread, and close all files."""
