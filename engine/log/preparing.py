@@ -94,7 +94,7 @@ class PreparedSegments:
         leaving, self._leaving = self._leaving, self._maker.submit(segment.leave_cache)
         if leaving is not None and leaving.done():
             error = leaving.exception()
-            if error is not None and not isinstance(error, OSError):  # Advice that could not be given costs only memory.
+            if error is not None and not isinstance(error, OSError):  # Advice that was not taken costs only memory.
                 raise error
 
     def close(self) -> None:
