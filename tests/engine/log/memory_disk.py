@@ -74,7 +74,7 @@ class MemoryDisk(Directory):
                 yield len(data)
             self.step()
         except BaseException:
-            if not self.is_dead:
+            if not self.is_dead and self.current.get(made) is data:  # else it is another process's by now, or gone
                 del self.current[made], self.durable[made]
             raise
         self.current[name], self.durable[name] = self.current.pop(made), self.durable.pop(made)
