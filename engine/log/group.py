@@ -48,9 +48,11 @@ class Group:
 
 def _rest_of_page(last: Placed) -> memoryview:
     """The zeros that lie behind an entry in its last page: one that is not in the page cache, and is not written whole,
-    would be read from the disk first."""
+    would be read from the disk first. None in the last page of a segment, so that nothing is written there but entries:
+    where files may not grow to that size any more, those that are there can still be filled."""
     end = last.offset + ENTRY_HEADER_SIZE + last.entry.header.body_size
-    return _ZEROS[: min(-end % PAGE_SIZE, last.segment.size - end)]
+    size = -end % PAGE_SIZE
+    return _ZEROS[: size if end + size < last.segment.size else 0]
 
 
 class Waiting:

@@ -375,7 +375,7 @@ def test_no_page_is_read_to_be_written_to(tmp_path: Path) -> None:
     writer = Writer(tmp_path)
     writer.write(1)
     before = bytes_read_from_disks()
-    for count in (1, 30, 2, 200, 7, EVENTS_OF_SEGMENT, 1, 40):
+    for count in (1, 30, 2, 200, 7, 1, 40):
         writer.write(count)
     assert bytes_read_from_disks() == before
     writer.close()

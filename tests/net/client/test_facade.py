@@ -20,6 +20,7 @@ NAMES = [
     "Currency",
     "DataFolderInUse",
     "Event",
+    "HistoryIncomplete",
     "InvalidAmountOrName",
     "LedgerError",
     "LocalProtocolError",

@@ -268,11 +268,11 @@ def test_an_account_that_a_filter_has_twice_is_told_once() -> None:
 def test_a_damaged_log_fails_the_hub_and_tells_nothing_wrong() -> None:
     async def scenario(world: World) -> None:
         world.history.write(*OPENINGS)
-        world.history.write(*[Row(TRANSFER, 1, 2)] * 100)
+        world.history.write(*[Row(TRANSFER, 1, 2)] * 50)
         world.feed()
         path = next(iter(sorted(world.history.directory.path.glob("segment-*"))))
         with path.open("r+b") as file:
-            file.seek(4096 + 128 + 6 * 192 + 128 + 50 * 192)
+            file.seek(4096 + 128 + 6 * 192 + 128 + 20 * 192)
             file.write(b"\xff")
         listener = world.listen()
         world.subscribe(listener, Wanted((1,)), 0)
