@@ -20,14 +20,18 @@ import llvmlite
 import numba
 import numpy as np
 
-from bezant.engine.kernel_compiler import KernelCompiler, PartCompiler
+from bezant.engine.kernel_compiler import KernelCache, KernelCompiler, PartCompiler
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 COMPILED: Final = not numba.config.DISABLE_JIT
 """False when kernels run as plain Python."""
 
-PART_OPTIONS: Final = {"pipeline_class": PartCompiler, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+PART_OPTIONS: Final[dict[str, Any]] = {
+    "pipeline_class": PartCompiler,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
 """How Numba compiles what is called from kernels only: as code, not as a function of its own."""
 
 _ROOMS_WITH_KERNELS: Final = ("engine", "net", "perf")
@@ -72,15 +76,17 @@ def cache_directory() -> str:
     return str(Path(base) / "bezant" / "kernels" / kernel_digest())
 
 
-def _compile(function: _Function, **options: Any) -> _Function:
+def _compile(function: _Function, *, is_cached: bool = False, **options: Any) -> _Function:
     if not COMPILED:
         return function
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = cache_directory()
-    try:
-        compiled = numba.njit(nogil=True, error_model="numpy", _nrt=False, **options)(function)
-    finally:
-        numba.config.CACHE_DIR = before
+    compiled = numba.njit(nogil=True, error_model="numpy", _nrt=False, **options)(function)
+    if is_cached:
+        before = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = cache_directory()
+        try:
+            compiled._cache = KernelCache(function)
+        finally:
+            numba.config.CACHE_DIR = before
     return cast(_Function, _with_plain_types(compiled))
 
 
@@ -120,7 +126,7 @@ def kernel(function: _Function) -> _Function:
     Without Numba's reference counts (``_nrt=False``): they cost an atomic operation an array and call, which made
     a transfer take twice as long.
     """
-    return _compile(function, cache=True, pipeline_class=KernelCompiler, no_cfunc_wrapper=True)
+    return _compile(function, is_cached=True, pipeline_class=KernelCompiler, no_cfunc_wrapper=True)
 
 
 def called(function: _Function) -> _Function:

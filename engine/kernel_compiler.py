@@ -16,6 +16,8 @@ Three smaller things, which Numba leaves no other way to have:
 - The garbage collector rests meanwhile: it goes through all that the compiler keeps, again and again, and frees next
   to nothing. (A tenth of the time.)
 
+And what is compiled already is loaded without all that only the compiler needs (`KernelCache`).
+
 This reaches into Numba beyond what it documents; `requirements.lock` pins it, and tests of the kernels cover all that
 is used here.
 """
@@ -24,6 +26,7 @@ import gc
 from typing import Any
 
 from llvmlite.binding import Linkage
+from numba.core.caching import FunctionCache
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 
@@ -99,3 +102,13 @@ class PartCompiler(KernelCompiler):
     """Compiles what is called from kernels only."""
 
     library_class = _PartLibrary
+
+
+class KernelCache(FunctionCache):  # type: ignore[misc]  # Numba has no types
+    """Kernels on disk. Numba gathers all that it knows to compile before it looks for a function here, which takes
+    three times as long as to load the kernels of a node; whoever finds nothing here compiles, and gathers it then."""
+
+    def load_overload(self, signature: Any, target: Any) -> Any:
+        """The kernel for these types; None if it is not here."""
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(signature, target)

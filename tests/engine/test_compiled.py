@@ -168,6 +168,31 @@ def test_a_kernel_is_compiled_once(tmp_path: Path) -> None:
     assert run(tmp_path, USE, **environment) == "[0, 2, 4, 6, 8] 1"
 
 
+CONTEXT: Final = """
+from numba.core.registry import cpu_target
+import made
+print(made.values.tolist(), bool(cpu_target.typing_context._registries))
+
+@made.kernel
+def halve(values):
+    for number in range(len(values)):
+        values[number] = max(values[number] // 2, 1)
+
+halve(made.values)
+print(made.values.tolist(), bool(cpu_target.typing_context._registries))
+"""
+
+
+@needs_compiler
+def test_what_the_compiler_needs_is_gathered_only_to_compile(tmp_path: Path) -> None:
+    """Not to load a kernel; and a kernel that is compiled after one was loaded has all that it needs."""
+    (tmp_path / "made.py").write_text(KERNEL)
+    (tmp_path / "use.py").write_text(CONTEXT)
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    assert run(tmp_path, USE, **environment).endswith(" 0")
+    assert run(tmp_path, "import use", **environment) == "[0, 2, 4, 6, 8] False\n[1, 1, 2, 3, 4] True"
+
+
 def test_without_compilation_a_kernel_is_the_function(tmp_path: Path) -> None:
     (tmp_path / "made.py").write_text(KERNEL)
     environment = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "NUMBA_DISABLE_JIT": "1"}
