@@ -1,0 +1,39 @@
+"""Transactions across shards: what a coordinator builds, a batch at a time, out of the events of its shard's ledger.
+
+A transfer whose credit account lies in another shard is a *try* in the debit shard ("Across shards" in
+``engine/ledger/README.md``); what follows travels as ordinary commands with ids of their own. Everything here is arrays
+in, arrays out; the id of an account or command is two int64 words (head, tail), so ids are int64 of shape (count, 2).
+
+What a coordinator uses, in the order of a transfer's life:
+
+``legs.build_try_debits(transfers, transits) -> COMMAND[count]``
+    The TRY_DEBITs of clients' TRANSFERs (COMMAND[count]); ``transits`` int64[count, 2]: this shard's transit account to
+    the far shard, in each wallet's currency (zeros where the wallet is unknown). Their results (RESULT) have the code
+    UNDECIDED where the try stands, and again whenever the client repeats its TRANSFER; or the code that refused it.
+    TRANSIT_UNKNOWN: nothing happened; open the transit account (``legs.build_transit_open``) and try again.
+``legs.build_try_credits(tries, far_transits) -> COMMAND[count]``
+    For the far shard. ``tries``: EVENT[count], of TRY_DEBITs that stand; ``far_transits`` int64[count, 2] (or one id,
+    int64[2]): the far shard's transit account to this one.
+``legs.build_decisions(tries, codes) -> COMMAND[count]``
+    For this shard. ``codes`` int64[count]: what the far shard answered to each TRY_CREDIT. COMMITTED: CONFIRM. A
+    refusal (1 to 99, from 200 on): CANCEL with flag SETTLED, as there is nothing to take back there. 100 to 199: CANCEL
+    whose second leg must follow; only for whoever gives a try up, since these codes say that nothing is known.
+``legs.build_second_legs(tries, decisions, far_transits) -> COMMAND[count]``
+    For the far shard: CONFIRM or CANCEL of each TRY_CREDIT. ``decisions``: COMMAND[count] or EVENT[count], as built
+    above or read from the history.
+``ids.derived_ids(tries, leg) -> int64[count, 2]``
+    The id of a leg (``ids.Leg``) of each try (EVENT or COMMAND records).
+``legs.find_decisions(ledger, tries) -> RESULT[count]``
+    What a client is to be told of its try: code UNDECIDED where it is not decided; COMMITTED with the balances after
+    the CONFIRM; or the CANCEL's reason. ``position`` is that of the decision.
+
+The phase status table is part of the ledger's replicated state:
+
+``Ledger.open_tries() -> int64[count]``
+    Sequences of the TRY_DEBITs that are not decided, ascending. (Their events: ``Log.read_events``.)
+``Ledger.unsettled() -> UNSETTLED[count]``
+    Decisions whose far shard has not answered the second leg, in the order of the decisions: ``try_sequence``,
+    ``decision_sequence``, ``is_confirm`` (int64, 0 or 1).
+``Ledger.settle(try_sequences)``, ``Replica.settle(try_sequences: int64[count]) -> index``
+    The far shard has answered: take these rows out; replicated by a control entry. Unknown ones are ignored.
+"""
