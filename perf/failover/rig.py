@@ -267,7 +267,7 @@ class FailoverRig:
             quiet_gap_ms=percentiles([trial.quiet_gap_ms for trial in trials]),
             outage_ms=percentiles(self._outages_ms()),
             outage_total_ms=round(sum(trial.outage_ms for trial in trials), 1),
-            availability=availability(book.answers, len(trials)),
+            availability=availability(book.answers, [(trial.begin_ns, trial.end_ns) for trial in trials]),
             requests=len(book),
             not_made=load.not_made,
             load_late_ms=round(load.late_ms_max, 1),

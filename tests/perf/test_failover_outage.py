@@ -60,8 +60,9 @@ def test_availability_is_the_time_with_answers() -> None:
     # An answer every 10 ms for 60 s, but for 600 ms once.
     times = [10 * number for number in range(6001) if not 1000 < 10 * number < 1600]
     answers = answered(*times)
-    assert downtime_s(success_times_ns(answers)) == pytest.approx(0.6)
-    told = availability(answers, 1)
+    trials = [(1100 * MS, 1200 * MS)]
+    assert downtime_s(success_times_ns(answers), trials) == pytest.approx((0.6, 0.6))
+    told = availability(answers, trials)
     assert (told["seconds"], told["downtime_s"], told["availability"]) == (60.0, 0.6, 0.99)
     assert told["requests_answered"] == 1.0
     # 0.01 % of 365.25 days are 3155.76 s.
@@ -71,5 +72,14 @@ def test_availability_is_the_time_with_answers() -> None:
 
 
 def test_without_downtime_there_is_no_bound() -> None:
-    told = availability(answered(*range(0, 1000, 10)), 3)
+    told = availability(answered(*range(0, 1000, 10)), [(0, MS), (2 * MS, 3 * MS), (4 * MS, 5 * MS)])
     assert (told["availability"], told["faults_per_year_at_9999"]) == (1.0, None)
+
+
+def test_gaps_that_no_fault_has_made_are_told_apart() -> None:
+    # 600 ms without an answer because of a fault, and 300 ms because the machine was busy.
+    times = [10 * n for n in range(6001) if not 1000 < 10 * n < 1600 and not 30_000 < 10 * n < 30_300]
+    told = availability(answered(*times), [(1100 * MS, 1700 * MS)])
+    assert (told["downtime_s"], told["downtime_with_all_gaps_s"]) == (0.6, 0.9)
+    assert (told["availability"], told["availability_with_all_gaps"]) == (0.99, 0.985)
+    assert told["downtime_s_per_fault"] == 0.6
