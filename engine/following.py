@@ -31,7 +31,7 @@ class Follower:
         self.shard = shard
         self.log_id = log_id
         self.log: Log = open_log(directory, shard=shard, writable=False)
-        """Use nothing of it but `resume_point`; events are read back with `read_events`."""
+        """Use nothing of it but `resume_point`: events are read back with `read_events`, entries with `read_entry`."""
         self.publication = Publication(Path(directory.path), log_id)
         self.applied_index = 0
         """The last entry that was taken, or that the following began behind."""
@@ -94,6 +94,11 @@ class Follower:
         """Events up to `last_sequence`, as `Log.read_events` gives them. Of several threads one at a time is served."""
         with self._reading:
             return self.log.read_events(sequences, check_bodies)
+
+    def read_entry(self, index: int) -> Entry:
+        """A copy of an entry that was taken, verified. Served as `read_events` are; raises as `Log.read_entry`."""
+        with self._reading:
+            return self.log.read_entry(index)
 
     def close(self) -> None:
         """Let go of the files."""

@@ -266,6 +266,17 @@ class Member:
         self._append_configuration(self.core.change_membership(change))
         return self.replica.log.last_index
 
+    def check_metadata_known(self, known: Mapping[int, bool]) -> str:
+        """Why no metadata may be set: a voter that would not know what it is; "" if all do.
+
+        `known` has whether each of the others does, as far as is known.
+        """
+        for node_id in sorted({*self.configuration.voters, *self.configuration.voters_outgoing}):
+            if node_id != self.identity.node_id and not known.get(node_id):
+                told = "has not said whether it knows" if node_id not in known else "is of a version that knows no"
+                return f"node {node_id} {told} metadata: it can be set when every voter does"
+        return ""
+
     def switch_rules(self, version: int, supported: Mapping[int, int]) -> int:
         """Switch to later rules; `supported` has the latest that each of the others can execute, as far as is known.
 
@@ -408,6 +419,8 @@ class Member:
         if output.accepted is not None:
             self._write_accepted(output.accepted, memoryview(payload))
         self.committed_index = self.replica.log.commit_index = output.commit_index
+        if self.replica.erasing.waiting:
+            self.replica.erasing.begin(min(output.commit_index, self.replica.durable_index))
         for message in output.messages:
             if isinstance(message, Append) and message.last_index > message.prev_index:
                 self.send(message, self.replica.log.read_encoded(message.prev_index + 1, message.last_index))

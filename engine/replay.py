@@ -9,6 +9,7 @@ from bezant.engine.ledger.ledger import TIMESTAMP_NS_MAX, Execution, Ledger
 from bezant.engine.ledger.rebuilding import copy_commands, find_different
 from bezant.engine.log.checking import find_miscounted
 from bezant.engine.log.entry import Entry, EntryHeader
+from bezant.engine.metadata.applying import apply_blob
 from bezant.engine.skimming import configuration_of
 from bezant.protocol.codes import CODE_ROW, ResultCode
 from bezant.protocol.errors import (
@@ -23,7 +24,7 @@ from bezant.protocol.kinds import EntryKind, ResultFlag
 from bezant.protocol.messages import Configuration, decode_control_entry
 from bezant.protocol.records import COMMAND, EVENT, RULES_VERSION, Bytes, Records
 
-_KINDS: Final = (EntryKind.EVENTS, EntryKind.CONTROL, EntryKind.CONFIGURATION, EntryKind.FILLER)
+_KINDS: Final = (EntryKind.EVENTS, EntryKind.CONTROL, EntryKind.BLOB, EntryKind.CONFIGURATION, EntryKind.FILLER)
 
 
 def replay_entry(ledger: Ledger, entry: Entry) -> None:
@@ -34,6 +35,8 @@ def replay_entry(ledger: Ledger, entry: Entry) -> None:
         replay_events(ledger, entry)
     elif kind == EntryKind.CONTROL:
         apply_control(ledger, entry)
+    elif kind == EntryKind.BLOB:
+        apply_blob(ledger, entry)
 
 
 def check_header(header: EntryHeader, next_sequence: int, last_timestamp_ns: int, rules_version: int) -> None:

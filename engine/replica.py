@@ -27,10 +27,12 @@ from bezant.engine.log.entry import Entry
 from bezant.engine.log.group import Group
 from bezant.engine.log.log import FREE_SPACE_FLOOR_DEFAULT, SEGMENT_SIZE_DEFAULT, Log, open_log
 from bezant.engine.log.storage import Directory, FolderLock, as_directory
+from bezant.engine.metadata.applying import apply_blob
+from bezant.engine.metadata.erasing import Erasing
 from bezant.engine.node_file import first_control
 from bezant.engine.replay import read_configuration, replay_entry
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.errors import HistoryIncomplete, LedgerError, StorageError
+from bezant.protocol.errors import HistoryIncomplete, LedgerError, StorageError, UsageError
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.messages import Configuration, ControlEntry, Currency, encode_message
 from bezant.protocol.records import (
@@ -180,6 +182,9 @@ class Replica:
         """
         self.start_index = 0
         """The entry behind which the log was read at the start; 0 if all of it was."""
+        self.erasing = Erasing(log, log.directory.helper("bezant-erase"))
+        self.metadata_problem: Callable[[], str] = _no_problem
+        """Why no metadata may be set now, in words; "" if it may: set by whoever knows the group."""
         self._closed = False
         self._lock = lock
         self._clock_ns = clock_ns
@@ -218,12 +223,14 @@ class Replica:
                 if too_many or not self.ledger.has_room_for_ids(EVENTS_AHEAD_MAX + BATCH_COMMANDS_MAX):
                     entries.pause()
                 if entries.is_level:
+                    self.erasing.erase_walked(self.applied_index)
                     self._checkpoint_index = checkpointer.write().point.index
                 if on_progress is not None:
                     on_progress(self.ledger.next_sequence - 1)
         if wanted_log_id not in (0, self.log.log_id):
             raise StorageError("the log in this folder is of another group than its node file says")
         self.log.finish_open()
+        self.settle_erasing(self.applied_index)
         self.ledger.replaying = False
         self.id_runs = checkpointer.runs
         if self.log.last_index == 0:
@@ -242,8 +249,13 @@ class Replica:
         except HistoryIncomplete as error:
             self.stalled_index = error.first_index
             return False
-        self.applied_index = entry.header.index
+        self._note_applied(entry)
         return True
+
+    def _note_applied(self, entry: Entry) -> None:
+        self.applied_index = entry.header.index
+        if entry.header.kind == EntryKind.BLOB:
+            self.erasing.note(entry)
 
     def _begin_log(self, control: ControlEntry, timestamp_ns: int) -> None:
         """Write the first entry, which is committed by definition: all members of a group begin with it."""
@@ -270,7 +282,7 @@ class Replica:
         except HistoryIncomplete as error:
             self.stalled_index = error.first_index
             return False
-        self.applied_index = entry.header.index
+        self._note_applied(entry)
         return True
 
     def append_first_of_term(self) -> None:
@@ -285,6 +297,30 @@ class Replica:
         """Append a configuration of the group; returns its index."""
         self._append(EntryKind.CONFIGURATION, encode_message(configuration), self._next_timestamp_ns())
         return self.log.last_index
+
+    # ---- metadata ----
+
+    def check_metadata_allowed(self) -> None:
+        """Raise `UsageError` while a member of the group knows no metadata."""
+        problem = self.metadata_problem()
+        if problem:
+            raise UsageError(problem)
+
+    def append_blob(self, body: bytes) -> int:
+        """Append metadata that was checked, and take it into the ledger; returns its index."""
+        self._append(EntryKind.BLOB, body, self._next_timestamp_ns())
+        entry = self.log.read_entry(self.log.last_index)
+        apply_blob(self.ledger, entry)
+        self.erasing.note(entry)
+        return self.log.last_index
+
+    def settle_erasing(self, until_index: int) -> None:
+        """Return when all is erased that entries up to this one supersede, which are committed and durable.
+
+        To be called before a checkpoint is made behind that entry. Raises OSError: then the process must end.
+        """
+        self.erasing.begin(until_index)
+        self.erasing.finish()
 
     # ---- checkpoints ----
 
@@ -451,8 +487,14 @@ class Replica:
         if self._closed:
             return
         self._closed = True
+        self.erasing.close()
         self.log.close()
         self._lock.release()
+
+
+def _no_problem() -> str:
+    """A node alone may always set metadata."""
+    return ""
 
 
 def open_replica(

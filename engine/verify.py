@@ -24,7 +24,8 @@ from bezant.engine.ledger.state import ROW
 from bezant.engine.ledger.warm import warm_ledger
 from bezant.engine.log.log import Log, open_log
 from bezant.engine.log.storage import LookingLock
-from bezant.engine.replay import replay_entry
+from bezant.engine.metadata.kept import check_kept
+from bezant.engine.replay import read_configuration, replay_entry
 from bezant.engine.replica import shard_directory
 from bezant.engine.verifying.parallel import Doubt, verify_parts
 from bezant.engine.verifying.plan import EVENTS_IN_PARTS_MIN, PART_EVENTS_MIN, plan_parts, processes_default
@@ -180,16 +181,19 @@ def _verify_in_one_go(log: Log, checkpoints: CheckpointCheck, on_progress: _OnPr
             f"there is no memory for tables of up to {rows_max} accounts and holds: verify a copy of the folder on a "
             "computer with more of it, or with no limit on address space"
         ) from error
-    events = entries = 0
+    events, entries, is_alone = 0, 0, True
     with Ahead(log.open()) as walked:
         for entry in walked:
             replay_entry(ledger, entry)
             checkpoints.note(ledger, entry)
+            is_alone = is_alone and read_configuration(entry) is None
             entries += 1
             events += entry.header.count
             if on_progress is not None:
                 on_progress(events, max(events, log.watermark_sequence))
     ledger.check_invariants()
+    if is_alone:
+        check_kept(ledger, log)
     checkpoints.finish(log.last_index)
     return VerifyReport(
         events=events,

@@ -74,6 +74,8 @@ class Operation(IntEnum):
     FIND_TRANSFERS = 34
     OPEN_HOLDS = 35
     TOTALS = 36
+    SET_METADATA = 37
+    GET_METADATA = 38
     SUBSCRIBE = 40
     EVENTS = 41
     PROGRESS = 42

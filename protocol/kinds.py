@@ -66,7 +66,7 @@ class EntryKind(IntEnum):
 
     EVENTS = 1
     CONTROL = 2
-    BLOB = 3  # reserved: metadata, erasable
+    BLOB = 3  # metadata, erasable
     FILLER = 4
     CONFIGURATION = 5  # who belongs to the group
     PHASES = 6  # reserved: phase rows that need more than an event

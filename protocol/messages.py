@@ -54,7 +54,7 @@ class PeerHello(msgspec.Struct, frozen=True):
 
     A (node id, incarnation) names one disk: the incarnation is drawn when a data folder is made. ``run_id`` is drawn at
     each start of the process. ``blank``: its disk holds nothing but what a group begins with. ``term``: the latest that
-    it knows.
+    it knows. ``metadata``: it knows entries of kind BLOB.
     """
 
     log_id: str
@@ -70,6 +70,7 @@ class PeerHello(msgspec.Struct, frozen=True):
     run_id: int = 0
     blank: bool = False
     term: int = 0
+    metadata: bool = False
 
 
 class ErrorMessage(msgspec.Struct, frozen=True):

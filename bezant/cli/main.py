@@ -43,6 +43,7 @@ COMMANDS: Final[dict[str, _Command]] = {
     "open": _Command("open_account", "open an account"),
     "freeze": _Command("freeze", "keep an account out of every transfer, hold and capture"),
     "unfreeze": _Command("unfreeze", "let a frozen account take part again"),
+    "metadata": _Command("metadata", "set, show or erase the metadata of an account or a transfer"),
     "close": _Command("close_account", "close an empty account, for ever"),
     "resolve": _Command("resolve", "settle what became of a command when no answer came"),
     "receipt": _Command("receipt", "write a proof that a transfer is in the history"),

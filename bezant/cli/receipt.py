@@ -27,7 +27,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("id", metavar="TRANSFER_ID", nargs="?", help="32 hexadecimal digits: the id of the transfer")
-    which.add_argument("--position", metavar="P", type=_position, help="the position of its event, in place of the id")
+    which.add_argument(
+        "--position", metavar="P", type=position_argument, help="the position of its event, in place of the id"
+    )
     parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="where to write the receipt")
     parser.add_argument(
         "--extends",
@@ -39,7 +41,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_json_argument(parser)
 
 
-def _position(text: str) -> int:
+def position_argument(text: str) -> int:
+    """Read a position; for argparse."""
     digits = text.removeprefix("-")
     if not (
         digits.isascii() and digits.isdigit() and len(digits) <= POSITION_DIGITS_MAX and -(2**63) <= int(text) < 2**63
@@ -74,7 +77,7 @@ async def _from_node(arguments: argparse.Namespace, identifier: bytes | None, ol
         position = arguments.position
         if identifier is not None:
             events = await wallet.history.transfer(identifier)
-            position = _only([event.position for event in events if event.id == identifier], arguments.id)
+            position = only_position([event.position for event in events if event.id == identifier], arguments.id)
         return await wallet.receipts.receipt(position, extends=older)
 
 
@@ -86,13 +89,13 @@ def _from_folder(arguments: argparse.Namespace, identifier: bytes | None, older:
     try:
         with progress("reading", total=0, unit="events") as bar:
             issuer, found = folder.read(identifier, lambda done: bar.update(done, max(done, 1)))
-        position = arguments.position if identifier is None else _only(found, arguments.id)
+        position = arguments.position if identifier is None else only_position(found, arguments.id)
         return issuer.receipt(position, 0 if older is None else check_receipt(older).head.size)
     finally:
         folder.close()
 
 
-def _only(positions: list[int], identifier: str) -> int:
+def only_position(positions: list[int], identifier: str) -> int:
     """The position of the one event with an id."""
     if not positions:
         raise InputWrong(

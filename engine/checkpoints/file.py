@@ -21,6 +21,7 @@ from bezant.engine.ledger.image import IMAGE_HOLD, LedgerImage
 from bezant.engine.ledger.state import ROW, ROW_COLD
 from bezant.engine.log.resume import ResumePoint
 from bezant.engine.log.storage import Directory
+from bezant.engine.metadata.table import SUBJECT
 from bezant.protocol.errors import CorruptLog, UnsupportedFormat
 from bezant.protocol.messages import Configuration
 from bezant.protocol.records import Bytes, Records
@@ -32,6 +33,8 @@ _HEADER: Final = struct.Struct("<8sqqQ")
 _CHECKSUM: Final = struct.Struct("<Q")
 _MANIFEST_SIZE_MAX: Final = 1 << 30
 _SECTIONS: Final = (("rows", ROW), ("rows_cold", ROW_COLD), ("holds", IMAGE_HOLD))
+_SECTIONS_METADATA: Final = (*_SECTIONS, ("metadata", SUBJECT))
+"""The same where something has metadata; without, a checkpoint is one that earlier versions can read."""
 
 
 class Section(msgspec.Struct, frozen=True):
@@ -91,7 +94,8 @@ def write_checkpoint(
     configuration: tuple[int, Configuration] | None,
 ) -> Manifest:
     """Write a checkpoint durably. Raises `StorageError`, having left nothing behind."""
-    arrays = [np.ascontiguousarray(getattr(image, section)).view(np.uint8) for section, _ in _SECTIONS]
+    sections = _SECTIONS_METADATA if len(image.metadata) else _SECTIONS
+    arrays = [np.ascontiguousarray(getattr(image, section)).view(np.uint8) for section, _ in sections]
     manifest = Manifest(
         created_by=f"bezant {version('bezant')}",
         shard=shard,
@@ -106,7 +110,7 @@ def write_checkpoint(
         configuration=configuration,
         sections=tuple(
             Section(section, len(array) // dtype.itemsize, xxhash.xxh3_64_intdigest(array.data))
-            for (section, dtype), array in zip(_SECTIONS, arrays, strict=True)
+            for (section, dtype), array in zip(sections, arrays, strict=True)
         ),
     )
     directory.write_file(name, _chunks(msgspec.msgpack.encode(manifest), arrays))
@@ -160,9 +164,10 @@ def read_checkpoint(directory: Directory, name: str) -> Checkpoint:
     _, _, manifest_size, _ = _HEADER.unpack_from(mapping[: _HEADER.size].tobytes())
     offset = PAGE_SIZE + manifest_size
     arrays: dict[str, Records] = {}
-    if tuple(section.name for section in manifest.sections) != tuple(name for name, _ in _SECTIONS):
+    sections = _SECTIONS_METADATA if len(manifest.sections) > len(_SECTIONS) else _SECTIONS
+    if tuple(section.name for section in manifest.sections) != tuple(name for name, _ in sections):
         raise CorruptLog(f"{file.path}: the manifest does not list the arrays of a checkpoint")
-    for section, (_, dtype) in zip(manifest.sections, _SECTIONS, strict=True):
+    for section, (_, dtype) in zip(manifest.sections, sections, strict=True):
         start = _next_page(file.path.name, mapping, offset)
         offset = start + section.count * dtype.itemsize
         array = mapping[start:offset]

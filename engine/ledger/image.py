@@ -18,6 +18,7 @@ from bezant.engine.ledger.state import (
     COUNTER_RULES_VERSION,
     LedgerArrays,
 )
+from bezant.engine.metadata.table import NO_SUBJECTS
 from bezant.protocol.errors import LedgerError, StorageError
 from bezant.protocol.records import Records
 
@@ -37,7 +38,8 @@ IMAGE_HOLD = np.dtype(
 
 class LedgerImage(NamedTuple):
     """Currencies with their decimals, in order of registration; ROW and ROW_COLD records of the accounts in the order
-    of opening; IMAGE_HOLD records of the open holds in the order of their sequences."""
+    of opening; IMAGE_HOLD records of the open holds in the order of their sequences; SUBJECT records of what has
+    metadata."""
 
     currencies: dict[str, int]
     rules_version: int
@@ -46,6 +48,7 @@ class LedgerImage(NamedTuple):
     rows: Records
     rows_cold: Records
     holds: Records
+    metadata: Records = NO_SUBJECTS
 
 
 def take_image(arrays: LedgerArrays, currencies: dict[str, int], open_holds: Records) -> LedgerImage:

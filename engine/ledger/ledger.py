@@ -46,6 +46,7 @@ from bezant.engine.ledger.state import (
     Originals,
     new_arrays,
 )
+from bezant.engine.metadata.table import MetadataTable
 from bezant.protocol.errors import LedgerError, UsageError
 from bezant.protocol.money import AMOUNT_MAX, DECIMALS_MAX
 from bezant.protocol.names import currency_word
@@ -156,6 +157,7 @@ class Ledger:
         self._execute_batch = execute_batch
         self._key_space = new_key_space(0)
         self.cold_ids: ColdIds | None = None
+        self.metadata = MetadataTable()
         self.replaying = False
 
     # ---- what changes it ----
@@ -198,11 +200,12 @@ class Ledger:
             index.make_room(keys)
         self._take_tables()
         restore_image(self._arrays, image)
+        self.metadata.restore(image.metadata)
         self.check_invariants()
 
     def image(self) -> LedgerImage:
         """The state without its ids; its account rows are views, good until the next entry."""
-        return take_image(self._arrays, self.currencies, self._open_holds())
+        return take_image(self._arrays, self.currencies, self._open_holds())._replace(metadata=self.metadata.records())
 
     def execute(self, commands: Records, entry_timestamp_ns: int, preset: Words = _NO_PRESET) -> Execution:
         """Execute a batch (COMMAND records, contiguous) at one time, which is after `last_timestamp_ns`.
@@ -517,7 +520,9 @@ class Ledger:
         return holds[np.argsort(holds["sequence"])]
 
     def digest(self) -> str:
-        """BLAKE3 over currencies, accounts and open holds, as hexadecimal: the same history gives the same everywhere.
+        """BLAKE3 over currencies, accounts, open holds and which entries have metadata, as hexadecimal.
+
+        The same history gives the same everywhere.
 
         Ids, and what became of holds that are closed, are not in it: there is no end to them.
         """
@@ -527,5 +532,9 @@ class Ledger:
         hasher.update(f"{self.rules_version}:{self.next_sequence}:{self.last_timestamp_ns};".encode())
         for cursor in range(0, self.account_count, _DIGEST_ACCOUNTS):
             hasher.update(self.list_accounts(cursor, _DIGEST_ACCOUNTS).tobytes())
-        hasher.update(self.image().holds.tobytes())
+        image = self.image()
+        hasher.update(image.holds.tobytes())
+        if len(image.metadata):
+            hasher.update(b"metadata")
+            hasher.update(image.metadata.tobytes())
         return hasher.hexdigest()

@@ -7,6 +7,8 @@ import blake3
 import xxhash
 from typing_extensions import Buffer
 
+from bezant.protocol.kinds import EntryKind
+from bezant.protocol.metadata import BLOB_HEAD_SIZE, blob_head, blob_is_whole
 from bezant.protocol.records import ENTRY_HEADER, ENTRY_HEADER_SIZE, ENTRY_STAMP_SIZE, Bytes
 
 HASH_SIZE: Final = 32
@@ -20,12 +22,15 @@ _HEADER: Final = struct.Struct("<QqQ32sqqqqiihhiqi12x")
 _CHECKSUM: Final = struct.Struct("<Q")
 _CHECKED_FROM: Final = _CHECKSUM.size
 _WATERMARK: Final = struct.Struct("<q")
+_BLOB: Final = int(EntryKind.BLOB)
+_KIND_AT: Final = 96
 
 if (
     _HEADER.size != ENTRY_HEADER_SIZE
     or ENTRY_HEADER.fields is None
     or ENTRY_HEADER.fields["durable_before"][1] != _CHECKED_FROM
     or ENTRY_HEADER.fields["body_checksum"][1] != ENTRY_STAMP_SIZE
+    or ENTRY_HEADER.fields["kind"][1] != _KIND_AT
 ):
     raise AssertionError("the entry header's codec and its dtype disagree")
 
@@ -63,7 +68,7 @@ class Entry(NamedTuple):
 
 def encode_entry(header: EntryHeader, body: bytes | memoryview) -> Entry:
     """Encode an entry; both checksums in `header` are computed here, whatever it says."""
-    body_checksum = xxhash.xxh3_64_intdigest(body)
+    body_checksum = xxhash.xxh3_64_intdigest(body if header.kind != _BLOB else blob_head(body))
     checked = _HEADER.pack(0, header.durable_before, body_checksum, *header[3:])[_CHECKED_FROM:]
     checksum = xxhash.xxh3_64_intdigest(checked)
     header = header._replace(header_checksum=checksum, body_checksum=body_checksum)
@@ -105,15 +110,20 @@ def public_log_id(log_id: int) -> str:
 
 
 def body_is_whole(header: EntryHeader, body: memoryview) -> bool:
-    """Whether a body, as bytes, is the one that its header was made for."""
+    """Whether a body, as bytes, is the one that its header was made for; or, of a blob, what was left of it erased."""
+    if header.kind == _BLOB and len(body) == header.body_size:
+        return xxhash.xxh3_64_intdigest(blob_head(body)) == header.body_checksum and blob_is_whole(body)
     return len(body) == header.body_size and xxhash.xxh3_64_intdigest(body) == header.body_checksum
 
 
 def entry_hash(encoded: bytes, body: Buffer) -> bytes:
     """BLAKE3 of an entry, header and body: what the next entry's `previous_hash` must be.
 
-    But for what each replica stamps itself, so that the same history has the same hashes on all of them.
+    But for what each replica stamps itself, so that the same history has the same hashes on all of them; and of a blob
+    the head alone, so that it has the same hash when the rest is erased.
     """
+    if _is_blob(encoded):
+        body = blob_head(body)
     hasher = blake3.blake3(encoded[ENTRY_STAMP_SIZE:])
     hasher.update(body)
     return hasher.digest()
@@ -121,4 +131,10 @@ def entry_hash(encoded: bytes, body: Buffer) -> bytes:
 
 def hash_in_place(data: memoryview) -> bytes:
     """The same of an entry whose header and body are one piece."""
+    if _is_blob(data):
+        data = data[: ENTRY_HEADER_SIZE + BLOB_HEAD_SIZE]
     return blake3.blake3(data[ENTRY_STAMP_SIZE:]).digest()
+
+
+def _is_blob(encoded: bytes | memoryview) -> bool:
+    return encoded[_KIND_AT] == _BLOB and encoded[_KIND_AT + 1] == 0

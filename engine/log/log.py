@@ -19,6 +19,7 @@ from bezant.engine.log.entry import (
     BODY_SIZE_MAX,
     Entry,
     EntryHeader,
+    decode_header,
     encode_entry,
     entry_hash,
 )
@@ -401,6 +402,20 @@ class Log(OpenedLog):
             pieces += (placed.entry.encoded, placed.entry.body)
             self._spans.remember(header.index + 1, placed.segment, placed.offset + ENTRY_HEADER_SIZE + header.body_size)
         return pieces
+
+    def read_entry(self, index: int) -> Entry:
+        """A copy of one entry. Raises as `end_of_span`."""
+        data = memoryview(b"".join(self.read_encoded(index, index)))
+        header = decode_header(data)
+        if header is None:
+            raise LedgerError(f"the log gave bytes that are no entry where entry {index} was read")
+        return Entry(header, bytes(data[:ENTRY_HEADER_SIZE]), data[ENTRY_HEADER_SIZE:])
+
+    def place_of(self, index: int) -> Located:
+        """Where a durable entry lies, also while the log is walked. Raises as `end_of_span`, `HistoryIncomplete`."""
+        if not ENTRY_INDEX_FIRST <= index <= self.durable_index:
+            raise LedgerError(f"entry {index} of a log that is durable up to {self.durable_index}")
+        return next(self._spans.walk(index, index))
 
     def _check_there(self, first_index: int, last_index: int) -> None:
         if not ENTRY_INDEX_FIRST <= first_index <= last_index <= self.last_index:

@@ -12,6 +12,7 @@ from bezant.engine.log.entry import decode_header
 from bezant.engine.log.incomplete import INCOMPLETE_NAME
 from bezant.engine.log.reading import OpenedLog
 from bezant.engine.log.segment import Segment, segment_name
+from bezant.engine.metadata.kept import IsWanted
 from bezant.engine.snapshots.entries import EntriesFetch
 from bezant.engine.snapshots.installing import BEFORE_PREFIX
 from bezant.engine.snapshots.jobs import Jobs
@@ -40,8 +41,13 @@ class Backfill:
         ask: Callable[[int, int, int], None],
         sources: Callable[[], list[int]],
         warn: Callable[[str], None],
+        is_wanted: IsWanted | None = None,
+        on_filled: Callable[[], None] | None = None,
     ) -> None:
+        """`is_wanted`: see `SegmentMaker`. `on_filled` is called when a segment has come."""
         self._log = log
+        self._is_wanted = is_wanted
+        self._on_filled = on_filled
         self._facts = facts
         self._jobs = jobs
         self._ask = ask
@@ -103,7 +109,12 @@ class Backfill:
         summary = segment.summary(segment.end)
         header = segment_header(self._facts, segment.number, segment.end)
         return SegmentMaker(
-            self._log.directory, header, summary, last_index=first.index - 1, last_hash=first.previous_hash
+            self._log.directory,
+            header,
+            summary,
+            last_index=first.index - 1,
+            last_hash=first.previous_hash,
+            is_wanted=self._is_wanted,
         )
 
     @staticmethod
@@ -160,11 +171,12 @@ class Backfill:
             self.segments_filled += 1
             self._note_here(segment)
 
-    @staticmethod
-    def _note_here(segment: Segment) -> None:
+    def _note_here(self, segment: Segment) -> None:
         """It has come; `mapping` notices that. Nobody may need it soon."""
         segment.view()
         segment.unmap()
+        if self._on_filled is not None:
+            self._on_filled()
 
     def on_entries(self, sender: int, first_index: int, entries: memoryview) -> None:
         """Entries have come."""

@@ -10,6 +10,7 @@ from bezant.engine.log.receiving import LogEnd, split_entries
 from bezant.engine.log.resume import SegmentSummary
 from bezant.engine.log.segment import Segment, SegmentHeader, encode_segment_header, segment_name
 from bezant.engine.log.storage import Directory
+from bezant.engine.metadata.kept import IsWanted, leave_out
 from bezant.protocol.errors import RemoteProtocolError
 from bezant.protocol.records import ENTRY_HEADER_SIZE, SEGMENT_HEADER_SIZE
 
@@ -54,8 +55,9 @@ class SegmentMaker:
         *,
         last_index: int,
         last_hash: bytes,
+        is_wanted: IsWanted | None = None,
     ) -> None:
-        """`summary` must have an entry."""
+        """`summary` must have an entry. What is not wanted of metadata is left out; None: all of it is as it comes."""
         self._segment = Segment(directory, header)
         self._segment.restore(summary)
         self.first_index = self.next_index = self._segment.first_index
@@ -63,6 +65,7 @@ class SegmentMaker:
         self._segment.cut(SEGMENT_HEADER_SIZE)
         self._summary = summary
         self._last_hash = last_hash
+        self._is_wanted = is_wanted
         self._end: LogEnd | None = None
         self._header = header
         self._file = FileMaker(directory, segment_name(header.segment_number))
@@ -83,7 +86,7 @@ class SegmentMaker:
             self._segment.note_entry(entry.header, self._segment.end)
         if self._segment.end > self._summary.end:
             raise RemoteProtocolError(f"the entries up to {last.header.index} are larger than their place")
-        self._file.add(entries)
+        self._file.add(entries if self._is_wanted is None else leave_out(entries, received, self._is_wanted))
         self._end = LogEnd(
             log_id=self._header.log_id,
             shard=self._header.shard,

@@ -66,7 +66,16 @@ class StateTransfer:
         self._backfill: Backfill | None = None
         if is_incomplete(replica.log):
             self._backfill = Backfill(
-                replica.log, self._facts, Jobs(self._helper), ask=self._ask_entries, sources=self._sources, warn=warn
+                replica.log,
+                self._facts,
+                Jobs(self._helper),
+                ask=self._ask_entries,
+                sources=self._sources,
+                warn=warn,
+                is_wanted=lambda blob, index: (
+                    replica.ledger.metadata.index_of(blob.subject_kind, blob.subject) == index
+                ),
+                on_filled=replica.erasing.retry,
             )
         self._now_ticks = 0
         self._consider_ticks = consider_ticks

@@ -14,7 +14,8 @@ from bezant.engine.ledger.ledger import Ledger, ids_capacity_for
 from bezant.engine.ledger.state import SEQUENCE_MASK
 from bezant.engine.log.log import open_log
 from bezant.engine.log.resume import ResumePoint
-from bezant.engine.replay import replay_entry
+from bezant.engine.metadata.kept import check_kept
+from bezant.engine.replay import read_configuration, replay_entry
 from bezant.engine.replica import shard_directory
 from bezant.engine.verifying.sums import NO_IDS, IdSum, sum_part
 from bezant.protocol.errors import StorageError
@@ -143,7 +144,7 @@ def execute_part(order: Order, take_hashes: Callable[[int], Words], on_progress:
         salts=order.salts,
         fetch_events=log.read_events,
     )
-    ledger.replaying = True
+    ledger.replaying, is_alone = True, True
     earlier: EarlierIds | None = None
     start: ResumePoint | None = None
     try:
@@ -151,6 +152,7 @@ def execute_part(order: Order, take_hashes: Callable[[int], Words], on_progress:
             checkpoint = read_checkpoint(folder.directory, order.begin)
             start = checkpoint.manifest.point
             ledger.restore(checkpoint.image)
+            is_alone = checkpoint.manifest.configuration is None
             asked = read_checkpoint(folder.directory, order.ids_from).manifest
             runs = open_runs(folder.directory, asked.identity, asked.runs, FILTER_BYTES_MAX)
             earlier = EarlierIds(runs, ledger.next_sequence, checkpoint.image.holds["sequence"].copy())
@@ -159,10 +161,13 @@ def execute_part(order: Order, take_hashes: Callable[[int], Words], on_progress:
         first_sequence, entries = ledger.next_sequence, 0
         for entry in log.open(start, order.end_index or None):
             replay_entry(ledger, entry)
+            is_alone = is_alone and read_configuration(entry) is None
             entries += 1
             on_progress(ledger.next_sequence - first_sequence)
         if not order.end_index:
             ledger.check_invariants()
+            if is_alone:
+                check_kept(ledger, log)
         return Outcome(
             number=order.number,
             begin=begin,

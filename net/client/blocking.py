@@ -6,7 +6,7 @@ Any number of threads may share one; their concurrent commands share frames as c
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from decimal import Decimal
 from types import TracebackType
@@ -16,6 +16,7 @@ import uvloop
 
 from bezant.net.client import lookups
 from bezant.net.client.blocking_history import BlockingHistory
+from bezant.net.client.metadata import Subject
 from bezant.net.client.prepared import Command, CommandMaker
 from bezant.net.client.results import Account, Event, Result, Unlimited
 from bezant.net.client.subscribing import AccountReference
@@ -405,6 +406,18 @@ class BlockingWallet:
             return subscription
 
         return BlockingSubscription(self._call(begin()), self._thread)
+
+    def set_metadata(self, subject: Subject, content: Mapping[str, Any], *, timeout_s: float | None = None) -> int:
+        """Set the metadata of an account or an event to a JSON object; returns its version."""
+        return self._call(self._wallet.set_metadata(subject, content, timeout_s=timeout_s))
+
+    def metadata(self, subject: Subject, *, timeout_s: float | None = None) -> dict[str, Any] | None:
+        """Return what was set last; None if there is none."""
+        return self._call(self._wallet.metadata(subject, timeout_s=timeout_s))
+
+    def erase_metadata(self, subject: Subject, *, timeout_s: float | None = None) -> int:
+        """Have it erased on the disk of every node."""
+        return self._call(self._wallet.erase_metadata(subject, timeout_s=timeout_s))
 
     @property
     def history(self) -> BlockingHistory:

@@ -6,10 +6,10 @@ and so is not knowing; exceptions are for calls that could not be asked, and for
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from decimal import Decimal
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 from weakref import WeakSet
 
 import msgspec
@@ -26,6 +26,7 @@ from bezant.net.client.commands import (
 )
 from bezant.net.client.connection import TcpChannel
 from bezant.net.client.history import History
+from bezant.net.client.metadata import MetadataClient, Subject
 from bezant.net.client.prepared import Command, CommandMaker
 from bezant.net.client.readers import ReaderChannel
 from bezant.net.client.receipts import Receipts
@@ -75,6 +76,7 @@ class Wallet:
             lambda currency: self._decimals_of(currency, None),
             self._timeout_s,
         )
+        self._metadata = MetadataClient(channel, reader, lambda: channel.welcome.log_id)
         self._subscriptions: WeakSet[Subscription] = WeakSet()
 
     @classmethod
@@ -419,6 +421,27 @@ class Wallet:
         start_s = time.perf_counter()
         await self._channel.request(Operation.PING, b"", self._seconds(timeout_s))
         return time.perf_counter() - start_s
+
+    # Metadata: JSON on accounts and events, which can be erased. See `bezant.net.client.metadata.Subject`.
+
+    async def set_metadata(
+        self, subject: Subject, content: Mapping[str, Any], *, timeout_s: float | None = None
+    ) -> int:
+        """Set the metadata of an account, ``(name, currency)``, or of an event, as by its `Result`, to a JSON object.
+
+        It has METADATA_SIZE_MAX bytes at most, and takes the place of what was there. To set the same again changes
+        nothing, so this can be repeated when no answer came. Returns its version. Raises `UsageError` for what is no
+        such object; `RequestRefused` for an account or event that is not there, or while the group cannot do it.
+        """
+        return await self._metadata.set(subject, content, self._seconds(timeout_s))
+
+    async def metadata(self, subject: Subject, *, timeout_s: float | None = None) -> dict[str, Any] | None:
+        """Return what was set last, from the reader of the node; None if there is none, or none any more."""
+        return await self._metadata.get(subject, self._seconds(timeout_s))
+
+    async def erase_metadata(self, subject: Subject, *, timeout_s: float | None = None) -> int:
+        """Have it erased on the disk of every node. Returns the version of that; 0 if there was none."""
+        return await self._metadata.erase(subject, self._seconds(timeout_s))
 
     @property
     def history(self) -> History:

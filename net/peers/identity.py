@@ -57,6 +57,7 @@ class Identity:
             run_id=self.run_id,
             blank=self.is_blank(),
             term=self.term(),
+            metadata=True,
         )
 
 

@@ -13,6 +13,7 @@ from typing import Final
 from bezant.engine.following import Follower, open_follower
 from bezant.engine.replica import shard_directory
 from bezant.net.reader.history import HistoryProjection
+from bezant.net.reader.metadata import MetadataProjection, MetadataQueries
 from bezant.net.reader.projecting import AwaitsSequence
 from bezant.net.reader.queries import HistoryQueries
 from bezant.net.reader.server import READER_FOLDER
@@ -26,6 +27,7 @@ OPERATIONS: Final = frozenset(
         Operation.FIND_TRANSFERS,
         Operation.OPEN_HOLDS,
         Operation.TOTALS,
+        Operation.GET_METADATA,
     }
 )
 """What can be asked here."""
@@ -41,6 +43,8 @@ class LocalHistory:
         self._stopping = False
         self._follower: Follower | None = None
         self._history: HistoryProjection | None = None
+        self._metadata: MetadataProjection | None = None
+        self._history_index = self._metadata_index = 0
         self._queries: dict[int, Callable[[bytes], bytes]] = {}
 
     async def request(self, operation: Operation, body: bytes) -> bytes:
@@ -70,33 +74,40 @@ class LocalHistory:
 
     def _take_in(self, on_progress: Callable[[int, int], None]) -> None:
         """Take in all that is published now."""
-        follower, history = self._follower, self._history
-        if follower is None or history is None:
-            follower, history = self._open()
+        follower, history, metadata = self._follower, self._history, self._metadata
+        if follower is None or history is None or metadata is None:
+            follower, history, metadata = self._open()
         until_index = follower.published_index
         while follower.applied_index < until_index and not self._stopping:
             entries = follower.take()
             if not entries:
                 break
-            history.take_in(entries)
+            next_index = entries[0].header.index
+            history.take_in(entries[max(self._history_index + 1 - next_index, 0) :])
+            metadata.take_in(entries[max(self._metadata_index + 1 - next_index, 0) :])
             on_progress(follower.last_sequence, max(follower.last_sequence, follower.log.watermark_sequence))
         history.rest()
+        metadata.rest()
 
-    def _open(self) -> tuple[Follower, HistoryProjection]:
+    def _open(self) -> tuple[Follower, HistoryProjection, MetadataProjection]:
         follower = open_follower(self._directory, self._shard)
         if follower is None:
             raise StorageError(f"{self._directory.path}: there is no log yet")
         history = HistoryProjection(self._directory.path / READER_FOLDER, self._shard, follower.log_id)
+        metadata = MetadataProjection(self._directory, self._shard, follower.log_id)
         try:
-            follower.begin(history.start())
+            starts = [history.start(), metadata.start()]
+            self._history_index, self._metadata_index = (0 if start is None else start.index for start in starts)
+            follower.begin(min(starts, key=lambda start: 0 if start is None else start.index))
             history.begin(follower)
+            metadata.begin(follower)
         except BaseException:
             history.close()
             follower.close()
             raise
-        self._follower, self._history = follower, history
-        self._queries = HistoryQueries(history).by_operation()
-        return follower, history
+        self._follower, self._history, self._metadata = follower, history, metadata
+        self._queries = {**HistoryQueries(history).by_operation(), **MetadataQueries(metadata).by_operation()}
+        return follower, history, metadata
 
     def _close(self) -> None:
         self._stopping = True

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from bezant.engine.log.storage import Directory
 from bezant.net.reader.history import HistoryProjection
+from bezant.net.reader.metadata import MetadataProjection, MetadataQueries
 from bezant.net.reader.projecting import Projection
 from bezant.net.reader.proving import ProofProjection, ProofQueries
 from bezant.net.reader.queries import HistoryQueries
@@ -30,7 +32,12 @@ def make_parts(folder: Path, shard: int, log_id: int) -> Parts:
     """
     history = HistoryProjection(folder, shard, log_id)
     proofs = ProofProjection(folder, shard, log_id)
+    metadata = MetadataProjection(Directory(folder.parent), shard, log_id)
     return Parts(
-        [history, proofs],
-        {**HistoryQueries(history).by_operation(), **ProofQueries(proofs).by_operation()},
+        [history, proofs, metadata],
+        {
+            **HistoryQueries(history).by_operation(),
+            **ProofQueries(proofs).by_operation(),
+            **MetadataQueries(metadata).by_operation(),
+        },
     )

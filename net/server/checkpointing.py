@@ -19,7 +19,7 @@ import msgspec
 
 from bezant.engine.replica import Replica
 from bezant.net.server.checkpoint_child import Order, Report, Setup
-from bezant.net.server.failure import end_after_bug
+from bezant.net.server.failure import end_after_bug, end_after_failed_sync
 from bezant.protocol.errors import CorruptLog, StorageError
 
 REPORT_WAIT_S_MAX: Final = 120.0
@@ -78,6 +78,11 @@ class Checkpointing:
         frozen_index = replica.frozen_index
         if not self._is_due:
             return
+        try:
+            replica.erasing.begin(frozen_index)
+            await self._loop.run_in_executor(None, replica.erasing.finish)
+        except OSError as error:
+            end_after_failed_sync(error)
         await self._have_carried_out(Order(frozen_index))
         open_written, memory = replica.checkpoints.open_written, replica.settings.filter_bytes_max
         written = await self._loop.run_in_executor(None, open_written, frozen_index, memory, replica.id_runs)

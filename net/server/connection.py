@@ -86,6 +86,7 @@ _AMONG_COMMANDS: Final = frozenset(
         Operation.LIST_ACCOUNTS,
         Operation.LIST_CURRENCIES,
         Operation.REGISTER_CURRENCY,
+        Operation.SET_METADATA,
     }
 )
 

@@ -168,6 +168,11 @@ class GroupOperations:
         hellos = [peer.hello for peer in self._peers()]
         return self._member.switch_rules(version, {said.node_id: said.rules_version_max for said in hellos if said})
 
+    def metadata_problem(self) -> str:
+        """Why no metadata may be set; see `Member.check_metadata_known`."""
+        hellos = [peer.hello for peer in self._peers()]
+        return self._member.check_metadata_known({said.node_id: said.metadata for said in hellos if said})
+
     def on_step(self) -> None:
         """Answer those whose change is done, or can no more be done here."""
         waiting, self._waiting = self._waiting, []

@@ -4,13 +4,17 @@ Each is answered right after the batch that it came with has been executed, so i
 sent when that is durable.
 """
 
+import secrets
+
 import numpy as np
 
+from bezant.engine.metadata.setting import set_metadata
 from bezant.engine.raft.interface import NotYet
 from bezant.engine.replica import Replica
 from bezant.protocol.errors import BezantError, RemoteProtocolError, UsageError
 from bezant.protocol.frames import ACCOUNT_COUNT_MAX, EVENT_COUNT_MAX, FRAME_SIZE_MAX, FrameError, Operation
 from bezant.protocol.messages import Currencies, Currency, ListAccounts, decode_message, encode_message
+from bezant.protocol.metadata import SALT_SIZE, MetadataSet, SetMetadata
 from bezant.protocol.records import ACCOUNT_SIZE, EVENT_ANSWER_SIZE, EVENT_QUERY
 
 _ID_SIZE = 16
@@ -58,6 +62,9 @@ def answer_request(replica: Replica, operation: Operation, body: bytes) -> bytes
         # A cursor beyond the end may be beyond 64 bits, too.
         cursor = min(asked.cursor, replica.ledger.account_count)
         return replica.ledger.list_accounts(cursor, min(asked.count, ACCOUNT_COUNT_MAX)).tobytes()
+    if operation is Operation.SET_METADATA:
+        asked_metadata = decode_message(body, SetMetadata)
+        return encode_message(MetadataSet(set_metadata(replica, asked_metadata, secrets.token_bytes(SALT_SIZE))))
     if operation is Operation.REGISTER_CURRENCY:
         currency = decode_message(body, Currency)
         replica.register_currency(currency.code, currency.decimals)

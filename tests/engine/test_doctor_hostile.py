@@ -58,12 +58,11 @@ def test_what_a_node_refuses_is_not_healthy(good: Good, settings: ReplicaSetting
     assert str(refused.value) == finding.found
 
 
-@pytest.mark.parametrize("kind", [EntryKind.BLOB, EntryKind.PHASES])
-def test_an_entry_of_a_reserved_kind_is_of_a_newer_version(good: Good, kind: EntryKind) -> None:
-    forge(good.folder, in_header(4, kind=int(kind)))
+def test_an_entry_of_a_reserved_kind_is_of_a_newer_version(good: Good) -> None:
+    forge(good.folder, in_header(4, kind=int(EntryKind.PHASES)))
     diagnosis = look(good.folder)
     assert diagnosis.verdict is Verdict.OTHER_FORMAT
-    assert f"kind {int(kind)}" in of_kind(diagnosis, FindingKind.OTHER_FORMAT).found
+    assert f"kind {int(EntryKind.PHASES)}" in of_kind(diagnosis, FindingKind.OTHER_FORMAT).found
 
 
 def test_damage_is_not_hidden_by_something_newer(good: Good) -> None:

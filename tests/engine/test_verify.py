@@ -309,8 +309,8 @@ def test_what_is_cut_off_is_missed(good: Good) -> None:
 
 
 def test_a_newer_kind_of_entry_is_refused(good: Good) -> None:
-    forge(good.folder, in_header(4, kind=int(EntryKind.BLOB)))
-    with pytest.raises(UnsupportedFormat, match="entry 4 has kind 3"):
+    forge(good.folder, in_header(4, kind=int(EntryKind.PHASES)))
+    with pytest.raises(UnsupportedFormat, match="entry 4 has kind 6"):
         run(good.folder)
 
 

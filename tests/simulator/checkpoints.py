@@ -28,6 +28,7 @@ class InlineCheckpoints:
         log, index = replica.log, replica.frozen_index
         if not 0 < index <= min(log.durable_index, log.commit_index):
             return
+        replica.settle_erasing(index)
         folder = CheckpointFolder(self._directory)
         lock = folder.lock()
         reader = open_log(self._directory, shard=replica.shard, writable=False)

@@ -9,6 +9,8 @@ from bezant.engine.raft.hard_state import HardState
 from bezant.engine.raft.membership import is_joint
 from bezant.engine.raft.roles import Role
 from bezant.engine.skimming import split_span
+from bezant.protocol.kinds import EntryKind
+from bezant.protocol.metadata import BLOB_HEAD_SIZE, BLOB_STATE_ERASED, blob_content
 from bezant.protocol.raft_messages import AppendReply, VoteReply
 from bezant.protocol.records import ENTRY_INDEX_FIRST, VOTE_SLOT, VOTE_SLOT_SIZE
 from bezant.protocol.transfer_messages import PeerMessage
@@ -104,6 +106,25 @@ class Checks:
         if node.member is not None:
             for entry in split_span(node.member.replica.log.read_encoded(ENTRY_INDEX_FIRST, len(self.history))):
                 self._note_committed(node, entry)
+
+    def check_metadata(self, node: "Node") -> None:
+        """What has not been superseded is there, and of all else nothing is."""
+        if node.member is None:
+            return
+        replica = node.member.replica
+        kept = set(replica.ledger.metadata.records()["index"].tolist())
+        for entry in split_span(replica.log.read_encoded(ENTRY_INDEX_FIRST, len(self.history))):
+            if entry.header.kind != EntryKind.BLOB or entry.header.body_size == BLOB_HEAD_SIZE:
+                continue
+            rest = bytes(entry.body[BLOB_HEAD_SIZE:])
+            if entry.header.index in kept:
+                self._counts["metadata kept"] += 1
+                if blob_content(bytes(entry.body)) is None:
+                    raise Violation(f"node {node.node_id} has lost the metadata of entry {entry.header.index}")
+            elif rest != bytes((BLOB_STATE_ERASED,)) * len(rest):
+                raise Violation(f"node {node.node_id} has not erased the metadata of entry {entry.header.index}")
+            else:
+                self._counts["metadata found erased"] += 1
 
     def _check_start(self, node: "Node", index: int) -> None:
         """What a start takes for committed is a hint from the disk: perhaps old, never too high. A sole voter needs

@@ -185,6 +185,7 @@ class Simulation:
                 self.checks.compare_ledger(node)
         for number in self._members():
             self.checks.check_history(self.nodes[number])
+            self.checks.check_metadata(self.nodes[number])
         operations: list[Operation] = [operation for client in self.clients for operation in client.history]
         audit = Audit(self.checks.history, self.counts, (ACCOUNTS_MAX, HOLDS_MAX))
         self.schedule.note("state", audit.run(operations))

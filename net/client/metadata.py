@@ -1,0 +1,86 @@
+"""Metadata of accounts and events: set and erased at the leader, read from a reader. See ``METADATA.md``."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from bezant.net.client.channel import Channel
+from bezant.net.client.commands import cached_account_id
+from bezant.net.client.readers import ReaderChannel
+from bezant.net.client.results import Event, Result
+from bezant.protocol.errors import RemoteProtocolError, UsageError
+from bezant.protocol.frames import Operation
+from bezant.protocol.messages import decode_message, encode_message
+from bezant.protocol.metadata import (
+    GetMetadata,
+    Metadata,
+    MetadataSet,
+    SetMetadata,
+    SubjectKind,
+    check_content,
+    subject_of_position,
+)
+from bezant.protocol.records import POSITION_NONE
+
+Subject = tuple[str, str] | Result | Event | int
+"""An account, by its name and currency; or an event, by what has its position, or by that."""
+
+
+class MetadataClient:
+    """See the module. Its methods are those of `Wallet`."""
+
+    def __init__(self, channel: Channel, reader: ReaderChannel, log_id: Callable[[], str]) -> None:
+        self._channel = channel
+        self._reader = reader
+        self._log_id = log_id
+        self._version = 0
+
+    async def set(self, subject: Subject, content: Mapping[str, Any], timeout_s: float) -> int:
+        """Set it; returns its version."""
+        kind, encoded = _subject_of(subject)
+        return await self._set(SetMetadata(kind, encoded, _encode(content), self._log_id()), timeout_s)
+
+    async def erase(self, subject: Subject, timeout_s: float) -> int:
+        """Erase it; returns the version of that, 0 if there was none."""
+        kind, encoded = _subject_of(subject)
+        return await self._set(SetMetadata(kind, encoded, b"", self._log_id()), timeout_s)
+
+    async def _set(self, asked: SetMetadata, timeout_s: float) -> int:
+        reply = await self._channel.request(Operation.SET_METADATA, encode_message(asked), timeout_s)
+        version = decode_message(reply, MetadataSet).version
+        self._version = max(self._version, version)
+        return version
+
+    async def get(self, subject: Subject, timeout_s: float) -> dict[str, Any] | None:
+        """What was set last, also by this client; None if there is none."""
+        kind, encoded = _subject_of(subject)
+        asked = GetMetadata(kind, encoded, self._version, self._log_id())
+        reply = await self._reader.request(Operation.GET_METADATA, encode_message(asked), timeout_s)
+        found = decode_message(reply, Metadata)
+        if not found.version:
+            return None
+        try:
+            return msgspec.json.decode(found.content, type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise RemoteProtocolError(f"metadata that is no JSON object: {error}") from error
+
+
+def _encode(content: Mapping[str, Any]) -> bytes:
+    """Content as it travels. Raises `UsageError` for what is no JSON object, or too large."""
+    try:
+        encoded = msgspec.json.encode(dict(content))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise UsageError(f"metadata is a JSON object: {error}") from error
+    check_content(encoded)
+    return encoded
+
+
+def _subject_of(subject: Subject) -> tuple[int, bytes]:
+    """Kind and bytes of a subject. Raises `UsageError` for a command that left no event."""
+    if isinstance(subject, tuple):
+        return SubjectKind.ACCOUNT, cached_account_id(*subject)
+    position = subject if isinstance(subject, int) else subject.position
+    if position is None or position == POSITION_NONE or not -(1 << 63) <= position < 1 << 63:
+        raise UsageError("an event is named by its position, of 64 bits and not 0; a command that left none has none")
+    return SubjectKind.EVENT, subject_of_position(position)
