@@ -3,7 +3,14 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: all demo test simulate check lock clean
+# Those that take longest, in this order.
+ROOMS := simulator net engine cli perf
+TESTS := $(addprefix test-,$(ROOMS)) test-others
+
+# Every test of a node starts processes; none is to compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: all demo test $(TESTS) kernels simulate check lock clean
 
 all: $(VENV)/.installed
 
@@ -17,15 +24,21 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 demo: all
 	$(BIN)/bezant demo
 
-# Style, types and every test; the simulator on one core, all others on the other one.
-test: all check
-	$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-rooms test-simulator
+# Style, types and every test, on two cores: the kernels are compiled first, once for all tests, and then each core takes
+# the tests of one room after the other.
+test: all
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=target check kernels
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=target $(TESTS)
 
-test-rooms: all
-	$(BIN)/python -m pytest --ignore tests/simulator
+$(addprefix test-,$(ROOMS)): test-%: all
+	$(BIN)/python -m pytest tests/$*
 
-test-simulator: all
-	$(BIN)/python -m pytest tests/simulator
+test-others: all
+	$(BIN)/python -m pytest $(addprefix --ignore tests/,$(ROOMS))
+
+# All that `make test` compiles, so that no two tests do it at once, and none again because its node ended before.
+kernels: all
+	$(BIN)/python -m tests.kernels
 
 # Groups of real members under drawn faults; leaves a line in the record of what was run.
 SEEDS ?= 1000

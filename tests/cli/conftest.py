@@ -3,7 +3,6 @@
 import gzip
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
@@ -11,6 +10,7 @@ from typing import Self
 import numpy as np
 import pytest
 
+from bezant.cli.node_process import LISTEN_ANYWHERE, NODE_COMMAND, WRITE_SIDE_COMMAND
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.kinds import CommandKind, ResultFlag
 from bezant.protocol.records import COMMAND, LIMIT_UNLIMITED, RESULT, Records
@@ -28,9 +28,9 @@ STOP_TIMEOUT_S = 60
 class Node:
     """`bezant serve` in a process of its own, on a free port; as a context manager it is never left running."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *, reader: bool) -> None:
         self.data = data
-        command = [sys.executable, "-m", "bezant", "serve", "--data", str(data), "--listen", "127.0.0.1:0"]
+        command = [*(NODE_COMMAND if reader else WRITE_SIDE_COMMAND), "--data", str(data), "--listen", LISTEN_ANYWHERE]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.address = ""
 
@@ -120,15 +120,16 @@ class FakeLedger:
 
 
 @pytest.fixture
-def start_node(tmp_path: Path) -> Callable[[], Node]:
-    """Makes a node on one data folder, again and again; use it in ``with``."""
-    return lambda: Node(tmp_path / "data")
+def start_node(tmp_path: Path) -> Callable[..., Node]:
+    """Makes a node on one data folder, again and again; use it in ``with``. It has a reader if told so: to start one
+    takes longer than to start the node."""
+    return lambda *, reader=False: Node(tmp_path / "data", reader=reader)
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A node that the tests of one file share."""
-    with Node(tmp_path_factory.mktemp("node") / "data") as running:
+    with Node(tmp_path_factory.mktemp("node") / "data", reader=True) as running:
         yield running
         assert running.stop() == 0
 

@@ -64,7 +64,7 @@ def test_the_command_line_section(start_node, tmp_path: Path) -> None:
     assert lines[0].startswith("bezant serve --data ")
     assert lines[-1].startswith("bezant verify --data ")
     told = set()
-    with start_node() as node:
+    with start_node(reader=True) as node:
         for line in lines[1:-1]:
             command, _, comment = line.partition("#")
             words = shlex.split(command)[1:]
@@ -82,7 +82,7 @@ def test_the_sdk_section(start_node, tmp_path: Path) -> None:
     """The first three examples talk to a node, the embedded one goes on in its folder once it has stopped."""
     example, holding, following, embedded = blocks("python", "The SDK")
     assert ADDRESS in example
-    with start_node() as node:
+    with start_node(reader=True) as node:
         out = run([sys.executable, "-c", example.replace(ADDRESS, node.address)], tmp_path)
         assert "12.50" in out
         out = run([sys.executable, "-c", HOLDING.format(example=holding, address=node.address)], tmp_path)

@@ -77,9 +77,9 @@ def test_a_receipt_of_a_running_node(books: tuple[Node, list[bezant.Result]], ru
 
 
 def test_the_folder_of_a_node_gives_the_same_receipts_running_or_not(
-    start_node: Callable[[], Node], run: Run, tmp_path: Path
+    start_node: Callable[..., Node], run: Run, tmp_path: Path
 ) -> None:
-    with start_node() as node:
+    with start_node(reader=True) as node:
         with bezant.connect_blocking(node.address) as wallet:
             wallet.open_account("world", "EUR", limit=bezant.UNLIMITED)
             wallet.open_account("ann", "EUR")

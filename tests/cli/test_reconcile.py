@@ -123,7 +123,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
 
 
 def test_a_real_banks_books_against_themselves_and_against_a_changed_copy(
-    start_node: Callable[[], Node], run: Callable[..., tuple[int, str, str]], bank_file: Path, tmp_path: Path
+    start_node: Callable[..., Node], run: Callable[..., tuple[int, str, str]], bank_file: Path, tmp_path: Path
 ) -> None:
     lines = gzip.decompress(bank_file.read_bytes()).decode().splitlines()[:2001]
     good = tmp_path / "good.csv"
@@ -133,7 +133,7 @@ def test_a_real_banks_books_against_themselves_and_against_a_changed_copy(
     cells[4] = "1.23"
     new = "999999999,1993-01-05,bank:cash,account:576,900.00,CZK,cash deposit,900.00,account:576,"
     changed.write_text("\n".join([*lines[:10], ",".join(cells), *lines[11:20], new, *lines[21:]]) + "\n")
-    with start_node() as node:
+    with start_node(reader=True) as node:
         where = ("--connect", node.address, "--timeout", "60")
         assert run("currencies", "add", "CZK", "2", "--connect", node.address)[0] == 0
         assert run("import", good, "--allow-overdraft", "account:*", "--connect", node.address)[0] == 0

@@ -78,7 +78,7 @@ def test_what_cannot_be_watched(address: str, words: list[str], told: str, capfd
     assert told in capfd.readouterr().err
 
 
-def test_a_reader_by_itself(start_node: Callable[[], object], tmp_path: Path) -> None:
+def test_a_reader_by_itself(start_node: Callable[..., object], tmp_path: Path) -> None:
     """On the folder of a node that has stopped."""
     import asyncio
 
@@ -109,7 +109,7 @@ def test_a_reader_by_itself(start_node: Callable[[], object], tmp_path: Path) ->
                 process.send_signal(signal.SIGTERM)
                 assert process.wait(WAIT_S) == 0
 
-    with start_node() as node:  # type: ignore[attr-defined]
+    with start_node(reader=True) as node:  # type: ignore[attr-defined]
         make_books(node.address)
         assert node.stop() == 0
         assert told(node.data)[1] == Subscribed(0, 3)

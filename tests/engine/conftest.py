@@ -1,11 +1,18 @@
-"""What the tests of the engine share: sizes small enough to fill, and a clock that is turned by hand."""
+"""What the tests of the engine share: sizes small enough to fill, a clock that is turned by hand, and a group."""
 
-from typing import Final
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from hypothesis import settings
 
 from bezant.engine.replica import IDS_MEMORY_BYTES_MIN, ReplicaSettings
+
+from .commands import opening_world
+
+if TYPE_CHECKING:
+    from .group import MemberGroup
 
 # No time limit for one example: a busy machine is not a defect.
 settings.register_profile("bezant", deadline=None)
@@ -39,3 +46,22 @@ def small() -> ReplicaSettings:
         holds_max=200,
         ids_memory_bytes=IDS_MEMORY_BYTES_MIN,
     )
+
+
+@pytest.fixture
+def group(tmp_path: Path, small: ReplicaSettings, clock: Clock) -> Iterator["MemberGroup"]:
+    """The members of a group, real in all but the network, before anybody leads them."""
+    from .group import MemberGroup  # which has clocks of this kind
+
+    members = MemberGroup(tmp_path, small, clock)
+    yield members
+    members.close()
+
+
+@pytest.fixture
+def led(group: "MemberGroup") -> "MemberGroup":
+    """The same when node 1 leads it, and every member has applied the openings of accounts."""
+    group.elect(1)
+    group.execute(opening_world("ann", "bob"))
+    group.run(10)
+    return group

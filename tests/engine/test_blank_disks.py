@@ -1,7 +1,6 @@
 """Claim: a disk that may have been wiped neither votes nor counts before it is known that nothing is missing on it."""
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,22 +20,6 @@ from .conftest import Clock
 from .group import MemberGroup
 
 ALL_TICKS = 200
-
-
-@pytest.fixture
-def group(tmp_path: Path, small: ReplicaSettings, clock: Clock) -> Iterator[MemberGroup]:
-    members = MemberGroup(tmp_path, small, clock)
-    yield members
-    members.close()
-
-
-@pytest.fixture
-def led(group: MemberGroup) -> MemberGroup:
-    """A group that node 1 leads, and in whose log is something."""
-    group.elect(1)
-    group.execute(opening_world("ann", "bob"))
-    group.run(10)
-    return group
 
 
 def join(group: MemberGroup, node: int) -> Member:

@@ -1,7 +1,6 @@
 """Members of a group, real in all but the network: what is committed, applied, cut and begun anew."""
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,22 +20,6 @@ from bezant.protocol.raft_messages import Append, TermRun
 from .commands import opening_world, transfers
 from .conftest import Clock
 from .group import NO_PRESET, MemberGroup
-
-
-@pytest.fixture
-def group(tmp_path: Path, small: ReplicaSettings, clock: Clock) -> Iterator[MemberGroup]:
-    members = MemberGroup(tmp_path, small, clock)
-    yield members
-    members.close()
-
-
-@pytest.fixture
-def led(group: MemberGroup) -> MemberGroup:
-    """A group that node 1 leads, and whose accounts are open."""
-    group.elect(1)
-    group.execute(opening_world("ann", "bob"))
-    group.run(2)
-    return group
 
 
 def digests(group: MemberGroup) -> set[str]:

@@ -1,8 +1,5 @@
 """Claim: nodes of two versions work in one group, and rules that only the later one knows wait until all know them."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from bezant.engine import member as member_module
@@ -11,26 +8,19 @@ from bezant.engine import replay as replay_module
 from bezant.engine.ledger import ledger as ledger_module
 from bezant.engine.log import checking as checking_module
 from bezant.engine.raft.interface import NotLeader
-from bezant.engine.replica import ReplicaSettings
 from bezant.net.peers.transport import PeerStatus
 from bezant.net.server.group import GroupOperations
 from bezant.protocol.errors import UsageError
 from bezant.protocol.messages import PeerHello
 
-from .commands import opening_world, transfers
-from .conftest import Clock
+from .commands import transfers
 from .group import MemberGroup
 
 
 @pytest.fixture
-def group(tmp_path: Path, small: ReplicaSettings, clock: Clock) -> Iterator[MemberGroup]:
+def group(led: MemberGroup) -> MemberGroup:
     """A group that begins under rules 1, the first."""
-    members = MemberGroup(tmp_path, small, clock)
-    members.elect(1)
-    members.execute(opening_world("ann", "bob"))
-    members.run(10)
-    yield members
-    members.close()
+    return led
 
 
 @pytest.fixture

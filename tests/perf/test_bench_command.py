@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bezant.cli.main import main
-from bezant.cli.node_process import LISTEN_ANYWHERE, NodeProcess
+from bezant.cli.node_process import LISTEN_ANYWHERE, WRITE_SIDE_COMMAND, NodeProcess
 from bezant.cli.session import run_async
 from bezant.perf.load.replicas import LocalReplicas, find_leader
 from bezant.perf.load.report import Report
@@ -32,7 +32,9 @@ def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
 
 @pytest.fixture(scope="module")
 def real_node(tmp_path_factory: pytest.TempPathFactory):
-    with NodeProcess(tmp_path_factory.mktemp("node") / "data", echo=LISTEN_ANYWHERE) as node:
+    with NodeProcess(
+        tmp_path_factory.mktemp("node") / "data", echo=LISTEN_ANYWHERE, command=WRITE_SIDE_COMMAND
+    ) as node:
         yield node
 
 

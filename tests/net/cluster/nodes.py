@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import bezant
-from bezant.cli.node_process import NODE_COMMAND, NodeProcess
+from bezant.cli.node_process import NodeProcess
 from bezant.engine.node_file import joining_node, new_cluster_id, new_group_node, write_node_file
 from bezant.net.client.members import change_members, read_members
 from bezant.protocol.errors import BezantError
@@ -26,10 +26,14 @@ LEADER_S = 1.0
 
 
 class Nodes:
-    """Nodes by number. `close` leaves none of them running."""
+    """Nodes by number. `close` leaves none of them running.
+
+    They have readers only if told so: to start one takes longer than to start a node.
+    """
 
     def __init__(self, folder: Path, count: int = 3) -> None:
         self.folder = folder
+        self.have_readers = False
         self.running: dict[int, NodeProcess] = {}
         self._closing = ExitStack()
         self.places = {number: (free_address(), free_address()) for number in range(1, count + 1)}
@@ -60,6 +64,8 @@ class Nodes:
 
     def start(self, *numbers: int, arguments: tuple[str, ...] = (), program: str = "") -> None:
         """Start these nodes, or all first members; `program` is what a changed Bezant does first."""
+        start = ("-c", program + SERVE) if program else ("-m", "bezant")
+        command = (sys.executable, *start, "serve", *(() if self.have_readers else ("--no-reader",)))
         for number in numbers or self.places:
             node = NodeProcess(
                 self.data(number),
@@ -67,7 +73,7 @@ class Nodes:
                 listen=None,
                 name=f"node {number}",
                 arguments=("--segment-size-mib", "8", *arguments),
-                command=(sys.executable, "-c", program + SERVE, "serve") if program else NODE_COMMAND,
+                command=command,
             )
             self._closing.callback(node.end)
             self.running[number] = node

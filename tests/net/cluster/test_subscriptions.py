@@ -4,6 +4,8 @@ import asyncio
 import json
 import sys
 
+import pytest
+
 import bezant
 from bezant.net.client.link import welcome_at
 
@@ -25,6 +27,13 @@ async def pay(wallet: "bezant.Wallet", count: int) -> list[int]:
         assert result.committed
         positions.append(result.position or 0)
     return positions
+
+
+@pytest.fixture
+def nodes(nodes: Nodes) -> Nodes:
+    """Nodes that have readers."""
+    nodes.have_readers = True
+    return nodes
 
 
 async def patient(nodes: Nodes) -> None:

@@ -23,7 +23,7 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 @pytest.fixture
 async def node(tmp_path: Path) -> AsyncIterator[NodeProcess]:
     """A node with a reader beside it."""
-    async with running(tmp_path / "data") as process:
+    async with running(tmp_path / "data", reader=True) as process:
         yield process
 
 

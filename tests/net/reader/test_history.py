@@ -37,7 +37,7 @@ def compiled() -> None:
 
 @pytest.fixture
 async def node(tmp_path: Path) -> AsyncIterator[NodeProcess]:
-    async with running(tmp_path / "data") as process:
+    async with running(tmp_path / "data", reader=True) as process:
         yield process
 
 

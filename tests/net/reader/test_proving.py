@@ -30,7 +30,7 @@ WAIT_S = 60.0
 
 @pytest.fixture
 async def node(tmp_path: Path) -> AsyncIterator[NodeProcess]:
-    async with running(tmp_path / "data") as process:
+    async with running(tmp_path / "data", reader=True) as process:
         yield process
 
 

@@ -143,7 +143,7 @@ async def test_a_reader_that_is_killed_under_load_costs_nothing(books: Wallet, n
 
 async def test_a_node_that_is_killed_and_started_again_costs_nothing(tmp_path: Path) -> None:
     address = "127.0.0.1:0"
-    async with running(tmp_path / "data") as node:
+    async with running(tmp_path / "data", reader=True) as node:
         address = "{}:{}".format(*node.address)
         async with bezant.connect(address, timeout_s=WAIT_S) as wallet:
             await wallet.open_account("world", "EUR", limit=bezant.UNLIMITED)
@@ -153,7 +153,7 @@ async def test_a_node_that_is_killed_and_started_again_costs_nothing(tmp_path: P
             paid = await pay(wallet, 100)
             await node.end(signal.SIGKILL)
             options = ["--listen", address]
-            async with running(tmp_path / "data", options=options):
+            async with running(tmp_path / "data", reader=True, options=options):
                 paid += await pay(wallet, 100)
                 assert await positions(subscription, len(paid)) == paid
 
@@ -180,7 +180,7 @@ async def test_a_name_goes_on_where_it_was_acknowledged(books: Wallet) -> None:
 
 async def test_without_a_reader_it_says_so(tmp_path: Path) -> None:
     async with (
-        running(tmp_path / "data", options=["--no-reader"]) as node,
+        running(tmp_path / "data") as node,
         bezant.connect("{}:{}".format(*node.address), timeout_s=WAIT_S) as wallet,
     ):
         with pytest.raises(ConnectionFailed, match="has no reader"):

@@ -46,15 +46,21 @@ class NodeProcess:
 
 @asynccontextmanager
 async def running(
-    data: Path, program: str | None = None, *, options: Sequence[str] = (), within: Sequence[str] = ()
+    data: Path,
+    program: str | None = None,
+    *,
+    reader: bool = False,
+    options: Sequence[str] = (),
+    within: Sequence[str] = (),
 ) -> AsyncIterator[NodeProcess]:
     """A node on a data folder; killed at the end unless it has ended by then.
 
-    `options` are added to the command line of `bezant serve`; `within` is a command that runs the node's.
+    It has a reader only if told so: to start one takes longer than to start the node. `options` are added to the
+    command line of `bezant serve`; `within` is a command that runs the node's.
     """
     command = ["-c", program, str(data)] if program else ["-m", "bezant", "serve", "--data", str(data)]
     if not program:
-        command += ["--listen", "127.0.0.1:0", *options]
+        command += ["--listen", "127.0.0.1:0", *options, *(() if reader else ("--no-reader",))]
     process = await asyncio.create_subprocess_exec(
         *within, sys.executable, *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )

@@ -37,7 +37,7 @@ SETTINGS = ReplicaSettings(checkpoint_ids={IDS}, ids_memory_bytes=IDS_MEMORY_BYT
 def say(line):
     print(line, flush=True)
 
-sys.exit(serve(Path(sys.argv[1]), "127.0.0.1:0", say=say, settings=SETTINGS))
+sys.exit(serve(Path(sys.argv[1]), "127.0.0.1:0", say=say, settings=SETTINGS, reader=False))
 """
 
 

@@ -41,7 +41,7 @@ def clock_ns():
 
 expiry.time = SimpleNamespace(time_ns=clock_ns)
 serve.open_member = functools.partial(serve.open_member, clock_ns=clock_ns)
-sys.exit(serve.serve(data, "127.0.0.1:0", say=lambda line: print(line, flush=True)))
+sys.exit(serve.serve(data, "127.0.0.1:0", say=lambda line: print(line, flush=True), reader=False))
 """
 
 

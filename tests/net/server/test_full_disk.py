@@ -130,7 +130,7 @@ async def live_on_a_full_disk(data: Path, space: Space, within: Sequence[str] = 
     """Full while it runs, room, full again, killed and started on the full disk, stopped there, and room at last."""
     books = Books()
     space.fill(leave_bytes=6 * SEGMENT_SIZE)
-    async with running(data, options=OPTIONS, within=within) as node:
+    async with running(data, reader=True, options=OPTIONS, within=within) as node:
         await open_books(node)
         await books.fill(node)
         space.fill()
@@ -148,12 +148,12 @@ async def live_on_a_full_disk(data: Path, space: Space, within: Sequence[str] = 
         await books.check(node)
         assert await node.end(signal.SIGKILL) == -signal.SIGKILL
     for end in (signal.SIGKILL, signal.SIGTERM):
-        async with running(data, options=OPTIONS, within=within) as node:
+        async with running(data, reader=True, options=OPTIONS, within=within) as node:
             refused = await books.fill(node)
             await books.check(node)
             await node.end(end)
     await assert_verifies(data, len(NAMES) + books.next_id - 1, within)
-    async with running(data, options=OPTIONS, within=within) as node:
+    async with running(data, reader=True, options=OPTIONS, within=within) as node:
         space.make_room()
         await books.go_on(node, refused)
         await books.check(node)

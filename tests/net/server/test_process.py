@@ -40,7 +40,7 @@ def broken(*arguments):
     raise {error}
 
 {patch} = broken
-sys.exit(serve(Path(sys.argv[1]), "127.0.0.1:0", say=lambda line: print(line, flush=True)))
+sys.exit(serve(Path(sys.argv[1]), "127.0.0.1:0", say=lambda line: print(line, flush=True), reader=False))
 """
 
 

@@ -47,7 +47,7 @@ def children(node: NodeProcess) -> list[int]:
 
 
 async def test_a_reader_tells_who_it_is_and_takes_no_commands(tmp_path: Path) -> None:
-    async with running(tmp_path / "data") as node:
+    async with running(tmp_path / "data", reader=True) as node:
         told = await welcome_at(address_of(node), WAIT_S)
         reader = await reader_of(node)
         assert (reader.log_id, reader.shard, reader.reader) == (told.log_id, told.shard, told.reader)
@@ -61,7 +61,7 @@ async def test_a_reader_tells_who_it_is_and_takes_no_commands(tmp_path: Path) ->
 
 
 async def test_a_reader_that_is_killed_again_and_again_comes_back_at_the_same_address(tmp_path: Path) -> None:
-    async with running(tmp_path / "data") as node:
+    async with running(tmp_path / "data", reader=True) as node:
         client = await node.connect()
         await client.execute(opening(*NAMES))
         address = (await reader_of(node)).reader
@@ -78,7 +78,7 @@ async def test_a_reader_that_is_killed_again_and_again_comes_back_at_the_same_ad
 
 async def test_a_reader_ends_with_its_node_however_that_ends(tmp_path: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
-        async with running(tmp_path / "data") as node:
+        async with running(tmp_path / "data", reader=True) as node:
             await reader_of(node)
             (process,) = children(node)
             await node.end(number)
@@ -88,7 +88,7 @@ async def test_a_reader_ends_with_its_node_however_that_ends(tmp_path: Path) -> 
 
 
 async def test_a_node_may_have_no_reader(tmp_path: Path) -> None:
-    async with running(tmp_path / "data", options=["--no-reader"]) as node:
+    async with running(tmp_path / "data") as node:
         assert (await welcome_at(address_of(node), WAIT_S)).reader == ""
         client = await node.connect()
         assert np.array_equal((await client.execute(opening(*NAMES)))["code"], np.zeros(len(NAMES)))
@@ -96,6 +96,6 @@ async def test_a_node_may_have_no_reader(tmp_path: Path) -> None:
 
 
 async def test_a_reader_listens_where_it_is_told(tmp_path: Path) -> None:
-    async with running(tmp_path / "data", options=["--reader-listen", "[::1]:0"]) as node:
+    async with running(tmp_path / "data", reader=True, options=["--reader-listen", "[::1]:0"]) as node:
         reader = await reader_of(node)
         assert reader.reader.startswith("[::1]:")
