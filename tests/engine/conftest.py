@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from hypothesis import settings
 
 from bezant.engine.replica import IDS_MEMORY_BYTES_MIN, ReplicaSettings
 
@@ -13,10 +12,6 @@ from .commands import opening_world
 
 if TYPE_CHECKING:
     from .group import MemberGroup
-
-# No time limit for one example: a busy machine is not a defect.
-settings.register_profile("bezant", deadline=None)
-settings.load_profile("bezant")
 
 NOON_NS: Final = 1_800_000_000_000_000_000
 

@@ -1,4 +1,4 @@
-"""Settings of the property tests in this folder."""
+"""Settings of all property tests, whichever of them are run."""
 
 from hypothesis import settings
 
