@@ -57,8 +57,9 @@ def availability(answers: Answers, trials_ns: list[tuple[int, int]]) -> dict[str
     """The share of the time in which somebody was answered, that of the requests that were, and what follows.
 
     `trials_ns`: the begin and the end of each trial. ``availability`` takes off the gaps that these touch,
-    ``availability_with_all_gaps`` also those that nobody but the machine has made. A year has 31,557,600 s; 99.99 % of it leave 3,155.76 s. Divided by the seconds that a fault takes on average, that
-    is how many such faults a year may have.
+    ``availability_with_all_gaps`` also those that nobody but the machine has made. A year has 31,557,600 s; 99.99 % of
+    it leave 3,155.76 s. Divided by the seconds that a fault takes on average, that is how many such faults a year may
+    have.
     """
     times_ns = success_times_ns(answers)
     seconds = float(times_ns[-1] - times_ns[0]) / 1e9 if len(times_ns) > 1 else 0.0
