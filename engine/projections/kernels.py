@@ -73,7 +73,9 @@ _KEEP_OPEN: Final = int(CommandFlag.KEEP_OPEN)
 
 _NAME_WORD: Final = 4
 """The word of an OPEN at which the name begins: byte 32."""
-_PREFETCH_DISTANCE: Final = 12
+_PREFETCH_DISTANCE: Final = 16
+_ROWS_PREFETCH_DISTANCE: Final = 8
+"""Events between when a slot of the index, or behind that the account it leads to, is asked for and when it is used."""
 _HALF: Final = 0xFFFFFFFF
 _SLOT_OF_HEAD: Final = 0xF0FF
 
@@ -308,6 +310,17 @@ def bit_of_code(code: int) -> Any:
     return code_bit(code)
 
 
+@inlined
+def prefetch_account(tables: TableArrays, head: int, tail: int, is_slot_there: bool) -> None:
+    """Have the slot of an account fetched or, once that is there, the account."""
+    index = tables.account_index
+    slot = hash_of(index, head, tail, 0) & (len(index.current) - 1)
+    if not is_slot_there:
+        prefetch(index.current, slot)
+    elif index.current[slot, 1] > 0:
+        prefetch(tables.accounts, index.current[slot, 1] - 1)
+
+
 @kernel
 def take_events(
     tables: TableArrays,
@@ -327,13 +340,14 @@ def take_events(
     `sequence`. Every `time_distance` events the time is noted.
     """
     counters, summary = tables.counters, block.summary
-    accounts = tables.account_index
-    mask = len(accounts.current) - 1
     for number in range(start, end):
         if number + _PREFETCH_DISTANCE < end:
             ahead = events[number + _PREFETCH_DISTANCE]
-            prefetch(accounts.current, hash_of(accounts, ahead["debit_head"], ahead["debit_tail"], 0) & mask)
-            prefetch(accounts.current, hash_of(accounts, ahead["credit_head"], ahead["credit_tail"], 0) & mask)
+            prefetch_account(tables, ahead["debit_head"], ahead["debit_tail"], False)
+            prefetch_account(tables, ahead["credit_head"], ahead["credit_tail"], False)
+            ahead = events[number + _ROWS_PREFETCH_DISTANCE]
+            prefetch_account(tables, ahead["debit_head"], ahead["debit_tail"], True)
+            prefetch_account(tables, ahead["credit_head"], ahead["credit_tail"], True)
         event = events[number]
         block.checksums[place] = np.int64(xxh3_64(data, number * EVENT_SIZE, (number + 1) * EVENT_SIZE)) & _HALF
         if place % time_distance == 0:

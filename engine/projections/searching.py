@@ -114,13 +114,14 @@ def _walk_blocks(view: View, wanted: _Wanted, low: int, high: int, reverse: bool
     spans = spans_within(view, low, high)
     kinds = sum(1 << kind for kind in wanted.kinds)
     code = -1 if wanted.code is None else 1 << int(bit_of_code(wanted.code))
-    currency = -1 if wanted.currency < 0 else 1 << (wanted.currency & 63)
+    currency = 1 << (max(wanted.currency, 0) & 63)
     for span in reversed(spans) if reverse else spans:
         summaries = span.lists.summaries
         for row in (summaries[::-1] if reverse else summaries).tolist():
             first, last = max(row[SUMMARY_FIRST], low), min(row[SUMMARY_FIRST] + row[SUMMARY_COUNT] - 1, high)
             is_possible = (not kinds or row[SUMMARY_KINDS] & kinds) and row[SUMMARY_CODES] & code
-            if first > last or not is_possible or not row[SUMMARY_CURRENCIES] & currency:
+            # A block has no currency at all if none of its events names an account that there is.
+            if first > last or not is_possible or not (wanted.currency < 0 or row[SUMMARY_CURRENCIES] & currency):
                 continue
             for start in range(first, last + 1, EVENTS_AT_A_TIME):
                 piece = np.arange(start, min(start + EVENTS_AT_A_TIME, last + 1))

@@ -15,8 +15,9 @@ import numpy as np
 from bezant.engine.log.entry import Entry, public_log_id
 from bezant.engine.log.resume import ResumePoint
 from bezant.engine.log.storage import Directory
+from bezant.engine.proofs.hashing import salt_of
 from bezant.engine.proofs.keys import SigningKey
-from bezant.engine.proofs.leaves import leaf_hashes, salts_of, secret_of
+from bezant.engine.proofs.leaves import leaf_hashes, secret_of
 from bezant.engine.proofs.store import StoredTree, load_tree, save_tree
 from bezant.engine.proofs.tree import MerkleTree
 from bezant.protocol.errors import CorruptLog, StorageError, UsageError
@@ -28,6 +29,8 @@ SAVE_EVENTS_MIN: Final = 1 << 20
 """Events after which the tree is saved at the earliest: hashing them again takes less than a second."""
 SAVE_SHARE: Final = 16
 """And not before the history has grown by one of so many parts, so that a long one is not written again and again."""
+PART_EVENTS_MIN: Final = 256
+"""Events, on average, in an entry from which on entries are hashed one by one, and not put together first."""
 
 ReadEvents = Callable[[Words], Records]
 
@@ -57,7 +60,7 @@ class Issuer:
         self._clock_ns = clock_ns
         self._tree = MerkleTree(self._read_leaves, stored.blocks if stored is not None else None)
         if stored is not None:
-            self._tree.append(stored.tail)
+            self._tree.append([stored.tail])
         self._lock = threading.Lock()
         self._head: TreeHead | None = None
 
@@ -81,7 +84,7 @@ class Issuer:
         Raises `CorruptLog` if something is missing between.
         """
         parts: list[Records] = []
-        next_sequence = self.size + SEQUENCE_FIRST
+        first_sequence = next_sequence = self.size + SEQUENCE_FIRST
         for entry in entries:
             header = entry.header
             if header.kind != EntryKind.EVENTS or header.first_sequence + header.count <= next_sequence:
@@ -90,11 +93,17 @@ class Issuer:
                 raise CorruptLog(f"entry {header.index} begins with event {header.first_sequence}, not {next_sequence}")
             parts.append(np.frombuffer(entry.body, EVENT)[next_sequence - header.first_sequence :])
             next_sequence = header.first_sequence + header.count
-        if parts:
-            events = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            hashes = leaf_hashes(events, self.size + SEQUENCE_FIRST, self._shard, self._secret)
-            with self._lock:
-                self._tree.append(hashes)
+        if not parts:
+            return
+        if next_sequence - first_sequence < PART_EVENTS_MIN * len(parts):
+            # As bytes: NumPy copies records field by field.
+            parts = [np.concatenate([part.view(np.uint8) for part in parts]).view(EVENT)]
+        hashes: list[Bytes] = []
+        for part in parts:
+            hashes.append(leaf_hashes(part, first_sequence, self._shard, self._secret))
+            first_sequence += len(part)
+        with self._lock:
+            self._tree.append(hashes)
 
     def stored(self, point: ResumePoint) -> StoredTree:
         """The tree, to be saved, if it ends with this entry. Raises `StorageError`."""
@@ -131,7 +140,7 @@ class Issuer:
                 head=head,
                 position=position,
                 event=self._read_events(np.array([sequence], np.int64)).tobytes(),
-                salt=salts_of(self._secret, sequence, 1)[0].tobytes(),
+                salt=salt_of(self._secret, sequence),
                 path=tuple(self._tree.inclusion_path(sequence - SEQUENCE_FIRST, head.size)),
             )
             if extends_size:

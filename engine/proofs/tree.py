@@ -4,13 +4,12 @@ In memory are the hashes of all complete subtrees of 256 leaves and of larger po
 the leaves behind the last of those; what lies within 256 leaves is made again from events when a proof needs it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import numpy as np
 
-from bezant.engine.proofs.hashing import HASH_SIZE
-from bezant.engine.proofs.leaves import parent_hashes
+from bezant.engine.proofs.hashing import HASH_SIZE, hash_nodes
 from bezant.protocol.errors import LedgerError
 from bezant.protocol.receipts import EMPTY_ROOT, hash_node
 from bezant.protocol.records import Bytes
@@ -29,11 +28,9 @@ class MerkleTree:
         """Begin empty or, with the hashes (count, 32) of the first blocks of 256 leaves, behind those."""
         self._read_leaves = read_leaves
         self._levels: list[bytearray] = []
-        hashes = np.zeros((0, HASH_SIZE), np.uint8) if blocks is None else blocks
         self._tail = np.zeros((0, HASH_SIZE), np.uint8)
-        while len(hashes):
-            self._levels.append(bytearray(hashes.tobytes()))
-            hashes = parent_hashes(hashes)
+        if blocks is not None:
+            self._add_blocks(blocks)
 
     @property
     def block_count(self) -> int:
@@ -45,27 +42,28 @@ class MerkleTree:
         """Leaves."""
         return self.block_count * BLOCK_LEAVES + len(self._tail)
 
-    def append(self, leaves: Bytes) -> None:
-        """Add leaves by their hashes (count, 32)."""
-        hashes = np.concatenate([self._tail, leaves])
+    def append(self, parts: Iterable[Bytes]) -> None:
+        """Add leaves by their hashes (count, 32), in parts that follow one another."""
+        hashes = np.concatenate([self._tail, *parts])
         count = len(hashes) // BLOCK_LEAVES
         self._tail = hashes[count * BLOCK_LEAVES :].copy()
         blocks = hashes[: count * BLOCK_LEAVES]
         for _ in range(BLOCK_LEVEL):
-            blocks = parent_hashes(blocks)
-        for number in range(count):
-            self._add_block(blocks[number].tobytes())
+            blocks = hash_nodes(blocks)
+        self._add_blocks(blocks)
 
-    def _add_block(self, node: bytes) -> None:
-        """Add a complete block, and all nodes above that it completes."""
-        for level in range(len(self._levels) + 1):
+    def _add_blocks(self, nodes: Bytes) -> None:
+        """Add complete blocks by their hashes (count, 32), and all nodes above that they complete."""
+        level = 0
+        while len(nodes):
             if level == len(self._levels):
                 self._levels.append(bytearray())
-            nodes = self._levels[level]
-            nodes += node
-            if len(nodes) // HASH_SIZE % 2:
-                return
-            node = hash_node(bytes(nodes[-2 * HASH_SIZE : -HASH_SIZE]), node)
+            kept = self._levels[level]
+            first_pair = len(kept) // HASH_SIZE // 2
+            kept += nodes.tobytes()
+            pairs = bytes(kept[2 * first_pair * HASH_SIZE :])
+            nodes = hash_nodes(np.frombuffer(pairs, np.uint8).reshape(-1, HASH_SIZE))
+            level += 1
 
     def blocks(self) -> Bytes:
         """Hashes (count, 32) of the complete blocks."""
@@ -136,7 +134,7 @@ class MerkleTree:
             return bytes(self._levels[level - BLOCK_LEVEL][at : at + HASH_SIZE])
         hashes = self._leaves(start, end)
         while len(hashes) > 1:
-            hashes = parent_hashes(hashes)
+            hashes = hash_nodes(hashes)
         return bytes(hashes[0])
 
     def _leaves(self, start: int, end: int) -> Bytes:

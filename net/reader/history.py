@@ -71,6 +71,10 @@ class HistoryProjection:
             _log.info("bezant: the history is known up to event %d", self._opened.sequence)
             self._offer_resume_point()
 
+    def settle(self) -> None:
+        """Wait until all files that are due are written and merged. Raises `StorageError`."""
+        self._opened.settle()
+
     def close(self) -> None:
         """Let go of everything."""
         if self._projections is not None:

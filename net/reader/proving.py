@@ -8,6 +8,7 @@ from bezant.engine.following import Follower
 from bezant.engine.log.entry import Entry
 from bezant.engine.log.resume import ResumePoint
 from bezant.engine.log.storage import Directory
+from bezant.engine.proofs.hashing import warm_hashing
 from bezant.engine.proofs.issuing import SAVE_EVENTS_MIN, Issuer, TreeFolder
 from bezant.engine.proofs.keys import open_key
 from bezant.engine.proofs.offline import TREE_FOLDER
@@ -52,6 +53,7 @@ class ProofProjection:
 
     def begin(self, follower: Follower) -> None:
         """The log is open."""
+        warm_hashing()
         self._follower = follower
         self._issuer = Issuer(
             follower.read_events,

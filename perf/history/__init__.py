@@ -1,4 +1,5 @@
-"""`bezant bench history`: a history made by the engine, and how soon the reader's projections take it in and answer.
+"""`bezant bench history`: a history made by the engine, verified, taken in by a reader, and asked.
 
-``making.py`` makes it, ``measuring.py`` takes the figures.
+``making.py`` makes it, ``measuring.py`` takes the figures, ``asking.py`` those of questions; ``report.py`` says what
+they mean.
 """

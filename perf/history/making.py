@@ -10,6 +10,8 @@ from typing import Final
 
 import numpy as np
 
+from bezant.engine.checkpoints.checkpointer import Checkpointer, LedgerSettings, restore_ledger
+from bezant.engine.checkpoints.folder import CheckpointFolder
 from bezant.engine.ledger.ledger import Ledger, ids_capacity_for
 from bezant.engine.ledger.warm import warm_ledger
 from bezant.engine.log.log import Log, open_log
@@ -24,8 +26,12 @@ from bezant.protocol.records import COMMAND, EVENT_SIZE, Records, Words
 
 HOT_ACCOUNTS: Final = 100
 """Accounts that take part in half of all transfers, on either side."""
-INDEX_BYTES_PER_EVENT: Final = 60
-"""What projections take on the disk at most, while they are merged, too."""
+INDEX_BYTES_PER_EVENT: Final = 70
+"""What projections and the tree take on the disk at most, while they are merged, too. Checkpoints take less, before."""
+CHECKPOINTS: Final = 16
+"""Checkpoints that are made of the history at least, for `verify` to cut it at."""
+CHECKPOINT_EVENTS_MAX: Final = 1 << 22
+"""Events between two checkpoints: their ids are in memory."""
 DISK_LEFT_BYTES: Final = 2 << 30
 _AMOUNT_MAX: Final = 1000
 _ENTRY_NS: Final = 10_000_000
@@ -78,6 +84,32 @@ def make_history(
         log.commit_index = log.last_index
     finally:
         log.close()
+
+
+def make_checkpoints(folder: Path, events: int, accounts: LoadAccounts, on_progress: Callable[[int], None]) -> None:
+    """Leave the checkpoints beside the log that a node would have left as it grew. Raises `StorageError`."""
+    directory = shard_directory(folder, 0)
+    checkpoints = CheckpointFolder(directory)
+    lock, log = checkpoints.lock(), open_log(directory, writable=False)
+    every = max(min(events // CHECKPOINTS, CHECKPOINT_EVENTS_MAX), BATCH_COUNT_MAX)
+    settings = LedgerSettings(len(accounts.names) + 1, 1, ids_capacity_for(every + 2 * BATCH_COUNT_MAX))
+    try:
+        restored = restore_ledger(checkpoints, settings, log.read_events, shard=0, filter_bytes_max=0)
+        checkpointer = Checkpointer(restored, log, checkpoints, shard=0, filter_bytes_max=0, free_space_floor=0)
+        written = 0
+        for entry in log.open():
+            checkpointer.take_in(entry)
+            done = checkpointer.ledger.next_sequence - 1
+            if done >= written + every:
+                checkpointer.write()
+                while checkpointer.merge_step():
+                    pass
+                written = done
+            on_progress(done)
+        checkpointer.close()
+    finally:
+        log.close()
+        lock.release()
 
 
 def _append(log: Log, events: Records, first_sequence: int, timestamp_ns: int) -> None:
@@ -133,4 +165,4 @@ def _no_events(_sequences: Words) -> Records:
     raise LookupError("a benchmark repeats no id")
 
 
-__all__ = ["CURRENCY", "HOT_ACCOUNTS", "check_room", "make_history"]
+__all__ = ["CURRENCY", "HOT_ACCOUNTS", "check_room", "make_checkpoints", "make_history"]

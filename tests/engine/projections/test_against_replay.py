@@ -19,8 +19,9 @@ from bezant.engine.projections.answers import Filter, Range
 from bezant.engine.projections.queries import AsOf
 from bezant.engine.projections.reading import Moment
 from bezant.engine.projections.searching import find_transfers
+from bezant.protocol.codes import ResultCode
 from bezant.protocol.kinds import CommandKind
-from bezant.protocol.records import Records, Words, position_of
+from bezant.protocol.records import EVENT, Records, Words, position_of
 
 from ..ledger import strategies as drawn
 from ..ledger.pair import Entry, Pair, Registration
@@ -193,6 +194,21 @@ def test_long_histories(tmp_path: Path, seed: int) -> None:
     check_everything(fed, every=67)
     fed.close()
     assert fed.notices == []
+
+
+def test_refused_events_that_name_no_account_are_found(tmp_path: Path) -> None:
+    """A block with nothing but those has no currency. (The machine below found one that was passed over.)"""
+    fed = Fed(tmp_path / "projections")
+    events = np.zeros(TINY.block_events + 1, EVENT)
+    events["kind"], events["result"] = CommandKind.RELEASE, ResultCode.DEBIT_ACCOUNT_UNKNOWN
+    events["debit_head"], events["timestamp_ns"] = 5, np.arange(1, len(events) + 1)
+    fed.add(events)
+    view = fed.questions.view()
+    moment = fed.questions.moment(view, AsOf())
+    assert find_transfers(fed.questions, view, Filter(kinds=(), refused=True), moment, Range()).sequences.tolist() == [
+        *range(1, len(events) + 1)
+    ]
+    fed.close()
 
 
 class HistoryMachine(RuleBasedStateMachine):

@@ -8,9 +8,10 @@ import pytest
 
 from bezant.engine.following import Follower, open_follower
 from bezant.engine.log.storage import Directory
+from bezant.engine.proofs.hashing import salt_of
 from bezant.engine.proofs.issuing import Issuer, TreeFolder
 from bezant.engine.proofs.keys import KEY_NAME, open_key
-from bezant.engine.proofs.leaves import salts_of, secret_of
+from bezant.engine.proofs.leaves import secret_of
 from bezant.engine.proofs.store import TREE_NAME
 from bezant.engine.replica import Replica, ReplicaSettings, open_replica, shard_directory
 from bezant.protocol.codes import ResultCode
@@ -100,7 +101,7 @@ def test_receipts_tell_nothing_of_other_events(replica: Replica, tmp_path: Path,
     take_all(issuer, follower)
     found = check_receipt(issuer.receipt(position_of(0, 5)))
     beside = follower.log.read_events(np.array([6], np.int64)).tobytes()
-    assert found.path[0] == hash_leaf(salts_of(secret_of(follower.log_id), 6, 1)[0].tobytes(), beside, 6)
+    assert found.path[0] == hash_leaf(salt_of(secret_of(follower.log_id), 6), beside, 6)
     for guessed in (bytes(16), found.salt):
         assert found.path[0] != hash_leaf(guessed, beside, 6)
     assert follower.log_id.to_bytes(8, "little", signed=True) not in issuer.receipt(position_of(0, 5))

@@ -14,13 +14,13 @@ from bezant.engine.compiled import COMPILED
 from bezant.engine.log.resume import ResumePoint, SegmentSummary
 from bezant.engine.log.storage import Directory
 from bezant.engine.proofs import hashing as hashing_module
-from bezant.engine.proofs.hashing import BLOCK_SIZE, hash_rows
-from bezant.engine.proofs.leaves import leaf_hashes, parent_hashes, salts_of, secret_of
+from bezant.engine.proofs.hashing import hash_nodes, salt_of
+from bezant.engine.proofs.leaves import leaf_hashes, secret_of
 from bezant.engine.proofs.store import TREE_NAME, StoredTree, load_tree, save_tree
 from bezant.engine.proofs.tree import MerkleTree
 from bezant.protocol.errors import LedgerError, StorageError
 from bezant.protocol.receipts import EMPTY_ROOT, check_extends, hash_leaf, hash_node, root_of_path
-from bezant.protocol.records import EVENT, Bytes, position_of
+from bezant.protocol.records import EVENT, EVENT_SIZE, Bytes, Records, position_of
 
 SIZE_MAX = 1200
 LEAVES = np.stack(
@@ -48,41 +48,35 @@ def naive_root(start: int, end: int) -> bytes:
 # ---- hashes ----
 
 
-@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 40])
-@pytest.mark.parametrize("size", [1, 8, 63, 64, 65, 217, 256, 1024])
-@pytest.mark.parametrize("key", [None, bytes(range(32))])
-def test_many_hashes_at_a_time_are_those_of_blake3(count: int, size: int, key: bytes | None) -> None:
-    rows = np.zeros((count, -(-size // BLOCK_SIZE) * BLOCK_SIZE), np.uint8)
-    rows[:, :size] = np.arange(count * size).reshape(count, size) * 7 % 251
-    found = hash_rows(rows, size, key)
-    for row, hashed in zip(rows, found, strict=True):
-        data = row[:size].tobytes()
-        expected = blake3.blake3(data) if key is None else blake3.blake3(data, key=key)
-        assert hashed.tobytes() == expected.digest()
+SECRET = secret_of(0x1234567890ABCDEF)
+
+
+def some_events(count: int) -> Records:
+    """Events that have no two bytes in a row alike, and of which no two are."""
+    words = np.arange(count * EVENT_SIZE, dtype=np.int64) * 0x1E3779B97F4A7C15 >> 20
+    return words.astype(np.uint8).view(EVENT)
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 40, 2049])
+@pytest.mark.parametrize(("shard", "first_sequence"), [(0, 1), (3, 101), (4095, (1 << 35) + 7)])
+def test_leaves_are_what_a_client_computes(count: int, shard: int, first_sequence: int) -> None:
+    events = some_events(count)
+    hashes = leaf_hashes(events, first_sequence, shard, SECRET)
+    assert hashes.shape == (count, 32)
+    for number in range(count):
+        sequence = first_sequence + number
+        salt = blake3.blake3(sequence.to_bytes(8, "little"), key=SECRET).digest(length=16)
+        assert salt_of(SECRET, sequence) == salt
+        assert hashes[number].tobytes() == hash_leaf(salt, events[number].tobytes(), position_of(shard, sequence))
 
 
 @pytest.mark.skipif(not COMPILED, reason="nothing is compiled")
 def test_uncompiled_hashes_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = np.zeros((20, 128), np.uint8)
-    rows[:, :100] = np.arange(2000).reshape(20, 100) % 256
-    compiled = [hash_rows(rows, 100), hash_rows(rows, 100, bytes(32))]
+    events = some_events(20)
+    compiled = [leaf_hashes(events, 5, 1, SECRET), hash_nodes(LEAVES[:40])]
     monkeypatch.setattr(hashing_module, "COMPILED", False)
-    plain = [hash_rows(rows, 100), hash_rows(rows, 100, bytes(32))]
+    plain = [leaf_hashes(events, 5, 1, SECRET), hash_nodes(LEAVES[:40])]
     assert all(np.array_equal(*pair) for pair in zip(compiled, plain, strict=True))
-
-
-def test_leaves_are_what_a_client_computes() -> None:
-    secret = secret_of(0x1234567890ABCDEF)
-    events = np.zeros(5000, EVENT)
-    events["amount"] = np.arange(5000)
-    hashes = leaf_hashes(events, 101, 3, secret)
-    salts = salts_of(secret, 101, 5000)
-    assert len({salt.tobytes() for salt in salts}) == 5000
-    for number in (0, 1, 15, 16, 2047, 2048, 4999):
-        salt = blake3.blake3((101 + number).to_bytes(8, "little"), key=secret).digest(length=16)
-        assert salts[number].tobytes() == salt
-        expected = hash_leaf(salt, events[number].tobytes(), position_of(3, 101 + number))
-        assert hashes[number].tobytes() == expected
 
 
 def test_the_secret_depends_on_the_log_and_on_nothing_else() -> None:
@@ -90,10 +84,11 @@ def test_the_secret_depends_on_the_log_and_on_nothing_else() -> None:
     assert len(secret_of(-5)) == 32
 
 
-def test_nodes_are_what_a_client_computes() -> None:
-    found = parent_hashes(LEAVES[:41])
-    assert len(found) == 20
-    for number in range(20):
+@pytest.mark.parametrize("count", [0, 1, 2, 31, 32, 34, 41, 600])
+def test_nodes_are_what_a_client_computes(count: int) -> None:
+    found = hash_nodes(LEAVES[:count])
+    assert found.shape == (count // 2, 32)
+    for number in range(count // 2):
         assert found[number].tobytes() == hash_node(LEAVES[2 * number].tobytes(), LEAVES[2 * number + 1].tobytes())
 
 
@@ -104,7 +99,7 @@ def test_every_size_has_the_root_of_the_definition_and_keeps_it() -> None:
     tree = MerkleTree(read_leaves)
     assert tree.root(0) == EMPTY_ROOT
     for size in range(1, SIZE_MAX + 1):
-        tree.append(LEAVES[size - 1 : size])
+        tree.append([LEAVES[size - 1 : size]])
         assert tree.root(size) == naive_root(0, size)
     for size in range(0, SIZE_MAX, 37):
         assert tree.root(size) == naive_root(0, size)
@@ -114,7 +109,7 @@ def test_every_size_has_the_root_of_the_definition_and_keeps_it() -> None:
 def test_proofs_of_a_tree_that_grew_in_any_steps_hold(steps: list[int], data: st.DataObject) -> None:
     tree = MerkleTree(read_leaves)
     for step in steps:
-        tree.append(LEAVES[tree.size : min(tree.size + step, SIZE_MAX)])
+        tree.append([LEAVES[tree.size : min(tree.size + step, SIZE_MAX)]])
     if not tree.size:
         return
     size = data.draw(st.integers(1, tree.size))
@@ -126,14 +121,14 @@ def test_proofs_of_a_tree_that_grew_in_any_steps_hold(steps: list[int], data: st
     assert root_of_path(number, size, LEAVES[number].tobytes(), path) == root
     check_extends(old, naive_root(0, old), size, root, tuple(tree.consistency_path(old, size)))
     again = MerkleTree(read_leaves, tree.blocks())
-    again.append(tree.tail())
+    again.append([tree.tail()])
     assert (again.size, again.root(tree.size)) == (tree.size, naive_root(0, tree.size))
 
 
 @pytest.mark.parametrize("size", [255, 256, 257, 300, 511, 512, 513, 770])
 def test_every_leaf_and_every_earlier_size_of_a_tree(size: int) -> None:
     tree = MerkleTree(read_leaves)
-    tree.append(LEAVES[:size])
+    tree.append([LEAVES[:size]])
     for number in range(size):
         path = tuple(tree.inclusion_path(number, size))
         assert root_of_path(number, size, LEAVES[number].tobytes(), path) == naive_root(0, size)
@@ -143,7 +138,7 @@ def test_every_leaf_and_every_earlier_size_of_a_tree(size: int) -> None:
 
 def test_what_is_not_there_is_not_proven() -> None:
     tree = MerkleTree(read_leaves)
-    tree.append(LEAVES[:10])
+    tree.append([LEAVES[:10]])
     for call in (
         lambda: tree.root(11),
         lambda: tree.inclusion_path(10, 10),
@@ -179,7 +174,7 @@ def point_at(size: int) -> ResumePoint:
 
 def stored_of(size: int) -> StoredTree:
     tree = MerkleTree(read_leaves)
-    tree.append(LEAVES[:size])
+    tree.append([LEAVES[:size]])
     return StoredTree(point_at(size), tree.blocks(), tree.tail())
 
 
@@ -192,7 +187,7 @@ def test_what_was_saved_is_found_again(tmp_path: Path, size: int) -> None:
     assert found is not None
     assert found.point == point_at(size)
     tree = MerkleTree(read_leaves, found.blocks)
-    tree.append(found.tail)
+    tree.append([found.tail])
     assert tree.root(size) == naive_root(0, size)
 
 
