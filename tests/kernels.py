@@ -5,10 +5,11 @@ its node's reader takes.
 """
 
 from bezant.engine.projections.warm import warm_projections
+from bezant.engine.proofs.hashing import warm_hashing
 from bezant.engine.verifying.sums import warm_sums
 from bezant.net.reader.warm import warm_subscriptions
 from bezant.net.server.warm import warm_kernels
 
 if __name__ == "__main__":
-    for warm in (warm_kernels, warm_subscriptions, warm_projections, warm_sums):
+    for warm in (warm_kernels, warm_subscriptions, warm_projections, warm_hashing, warm_sums):
         warm()
