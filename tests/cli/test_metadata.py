@@ -20,7 +20,7 @@ def test_metadata_of_accounts_and_transfers(start_node, capsys: pytest.CaptureFi
         captured = capsys.readouterr()
         return (captured.err if status else captured.out).strip()
 
-    with start_node() as node:
+    with start_node(reader=True) as node:
         run("open", "world", "EUR", "--limit", "unlimited")
         run("open", "ann", "EUR")
         run("transfer", "world", "ann", "1.00", "EUR", "--id", ID)

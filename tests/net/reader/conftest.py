@@ -12,7 +12,7 @@ from bezant.net.client.wallet import Wallet
 
 from ..server.process import NodeProcess, running
 
-WAIT_S = 60.0
+WAIT_S = 120.0
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from bezant.protocol.messages import encode_message
 from bezant.protocol.names import account_id
 from bezant.protocol.records import position_of
 
-from ..server.process import NodeProcess, running
+from ..server.process import NodeProcess
 
 WAIT_S = 120.0
 
@@ -33,18 +32,6 @@ def compiled() -> None:
     """Has the kernels of both processes compiled before anything waits for them."""
     warm_kernels()
     warm_projections()
-
-
-@pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[NodeProcess]:
-    async with running(tmp_path / "data", reader=True) as process:
-        yield process
-
-
-@pytest.fixture
-async def wallet(node: NodeProcess) -> AsyncIterator[Wallet]:
-    async with bezant.connect("{}:{}".format(*node.address), timeout_s=WAIT_S) as opened:
-        yield opened
 
 
 async def positions_of(wallet: Wallet) -> dict[str, bezant.Result]:

@@ -26,12 +26,6 @@ def compiled() -> None:
 
 
 @pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[NodeProcess]:
-    async with running(tmp_path / "data") as process:
-        yield process
-
-
-@pytest.fixture
 async def wallet(node: NodeProcess) -> AsyncIterator[Wallet]:
     async with bezant.connect("{}:{}".format(*node.address), timeout_s=WAIT_S) as opened:
         await opened.open_account("world", "EUR", limit=bezant.UNLIMITED)
@@ -67,7 +61,7 @@ async def test_it_outlives_the_node_and_its_erasing_too(node: NodeProcess, walle
     node.process.kill()
     await node.process.wait()
     async with (
-        running(tmp_path / "data") as again,
+        running(tmp_path / "data", reader=True) as again,
         bezant.connect("{}:{}".format(*again.address), timeout_s=WAIT_S) as opened,
     ):
         assert await opened.metadata(ANN) is None

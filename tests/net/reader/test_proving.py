@@ -1,7 +1,6 @@
 """Claim: the reader of a running node gives receipts and heads that clients check, and goes on with its tree."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -23,21 +22,8 @@ from bezant.protocol.messages import encode_message
 from bezant.protocol.receipts import AskConsistency, AskReceipt, check_receipt
 
 from ...engine.commands import opening_world, transfers
-from ..server.process import NodeProcess, running
 
 WAIT_S = 60.0
-
-
-@pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[NodeProcess]:
-    async with running(tmp_path / "data", reader=True) as process:
-        yield process
-
-
-@pytest.fixture
-async def wallet(node: NodeProcess) -> AsyncIterator[Wallet]:
-    async with bezant.connect("{}:{}".format(*node.address), timeout_s=WAIT_S) as opened:
-        yield opened
 
 
 async def test_receipts_and_heads_over_the_wire(wallet: Wallet) -> None:
