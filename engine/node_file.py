@@ -11,6 +11,7 @@ A folder that is initialised to join a group that exists draws its incarnation: 
 
 import secrets
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +33,7 @@ from bezant.protocol.messages import (
     encode_message,
 )
 from bezant.protocol.names import IdMaker
+from bezant.protocol.placement import METADATA_SHARD
 from bezant.protocol.records import RULES_VERSION
 
 NODE_NAME: Final = "node"
@@ -45,11 +47,14 @@ _PORT_MAX: Final = 65_535
 _NS_PER_MS: Final = 1_000_000
 
 
-class NodeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class NodeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Who a data folder belongs to.
 
     A first member of a group knows its ``cluster_id`` (a UUID of version 7) and the first ``members``. Any other node
     has ``join``, client addresses of the group, and learns the rest from its leader.
+
+    ``shard`` is that of the group. ``placement`` says where slot maps are kept, if the group is one of several: client
+    addresses of the metadata group, or one ``zookeeper://`` address. What says nothing is left out of the file.
     """
 
     format: int
@@ -62,6 +67,8 @@ class NodeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     join: list[str]
     created_at: str
     created_by: str
+    shard: int = 0
+    placement: list[str] = []
 
     def __post_init__(self) -> None:
         """Raises ValueError for a file that was put together wrongly."""
@@ -70,6 +77,12 @@ class NodeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("a node file has either a cluster_id and members, or addresses to join")
         if self.members and [member.incarnation for member in own] != [self.incarnation]:
             raise ValueError(f"node {self.node_id} with incarnation {self.incarnation} is none of the members")
+        if not 0 <= self.shard <= METADATA_SHARD:
+            raise ValueError(f"the number of a shard is 0 to {METADATA_SHARD}, not {self.shard}")
+        if self.placement and self.shard == METADATA_SHARD:
+            raise ValueError("a metadata group keeps the slot map itself: it has no placement")
+        if self.shard not in (0, METADATA_SHARD) and not self.placement:
+            raise ValueError(f"a node of shard {self.shard} needs to know where slot maps are kept: its placement")
 
     @property
     def member(self) -> Member:
@@ -77,7 +90,14 @@ class NodeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Member(self.node_id, self.incarnation, self.peer_address, self.client_address)
 
 
-def new_group_node(cluster_id: str, node_id: int, members: dict[int, tuple[str, str]]) -> NodeFile:
+def new_group_node(
+    cluster_id: str,
+    node_id: int,
+    members: dict[int, tuple[str, str]],
+    *,
+    shard: int = 0,
+    placement: Sequence[str] = (),
+) -> NodeFile:
     """The node file of one of the first members of a group; `members` has (peer address, client address) by node id.
 
     Raises `UsageError` for what is no group.
@@ -97,10 +117,18 @@ def new_group_node(cluster_id: str, node_id: int, members: dict[int, tuple[str, 
     except (ValueError, OverflowError) as error:
         raise UsageError(str(error)) from error
     own = next(member for member in made if member.node_id == node_id)
-    return _node_file(own, cluster_id=str(identifier), members=made, join=[])
+    return _node_file(own, cluster_id=str(identifier), members=made, join=[], shard=shard, placement=placement)
 
 
-def joining_node(node_id: int, join: list[str], *, peer_address: str, client_address: str) -> NodeFile:
+def joining_node(
+    node_id: int,
+    join: list[str],
+    *,
+    peer_address: str,
+    client_address: str,
+    shard: int = 0,
+    placement: Sequence[str] = (),
+) -> NodeFile:
     """The node file of a blank disk for a group that exists. Raises `UsageError` for what cannot be a node."""
     for address in (*join, peer_address, client_address):
         check_address(address)
@@ -110,22 +138,29 @@ def joining_node(node_id: int, join: list[str], *, peer_address: str, client_add
         own = Member(node_id, 1 + secrets.randbelow(INCARNATION_MAX), peer_address, client_address)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    return _node_file(own, cluster_id="", members=[], join=join)
+    return _node_file(own, cluster_id="", members=[], join=join, shard=shard, placement=placement)
 
 
-def _node_file(own: Member, *, cluster_id: str, members: list[Member], join: list[str]) -> NodeFile:
-    return NodeFile(
-        format=NODE_FORMAT_VERSION,
-        node_id=own.node_id,
-        incarnation=own.incarnation,
-        client_address=own.client_address,
-        peer_address=own.peer_address,
-        cluster_id=cluster_id,
-        members=members,
-        join=join,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        created_by=f"bezant {version('bezant')}",
-    )
+def _node_file(
+    own: Member, *, cluster_id: str, members: list[Member], join: list[str], shard: int, placement: Sequence[str]
+) -> NodeFile:
+    try:
+        return NodeFile(
+            format=NODE_FORMAT_VERSION,
+            node_id=own.node_id,
+            incarnation=own.incarnation,
+            client_address=own.client_address,
+            peer_address=own.peer_address,
+            cluster_id=cluster_id,
+            members=members,
+            join=join,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            created_by=f"bezant {version('bezant')}",
+            shard=shard,
+            placement=list(placement),
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 # ---- what all first members derive alike ----
@@ -270,6 +305,12 @@ def read_node_file(data: Path) -> NodeFile | None:
         return msgspec.json.decode(encoded, type=NodeFile)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptLog(f"{path} is not as `bezant init` wrote it: {error}. Restore the file from a copy") from error
+
+
+def shard_of_folder(data: Path) -> int:
+    """The shard whose log a data folder has: what its node file says, else 0. Raises as `read_node_file` does."""
+    node = read_node_file(data)
+    return 0 if node is None else node.shard
 
 
 class _Format(msgspec.Struct):

@@ -22,6 +22,7 @@ from bezant.protocol.errors import (
 )
 from bezant.protocol.kinds import EntryKind, ResultFlag
 from bezant.protocol.messages import Configuration, decode_control_entry
+from bezant.protocol.placement import SlotMap
 from bezant.protocol.records import COMMAND, EVENT, RULES_VERSION, Bytes, Records
 
 _KINDS: Final = (EntryKind.EVENTS, EntryKind.CONTROL, EntryKind.BLOB, EntryKind.CONFIGURATION, EntryKind.FILLER)
@@ -89,6 +90,11 @@ def apply_control(ledger: Ledger, entry: Entry) -> None:
             ledger.register_currency(currency.code, currency.decimals)
     except UsageError as error:
         raise CorruptLog(f"control entry {entry.header.index} cannot be applied: {error}") from error
+
+
+def read_slot_map(entry: Entry) -> SlotMap | None:
+    """The slot map that an entry which has been applied brings into force, if any."""
+    return decode_control_entry(entry.body).slot_map if entry.header.kind == EntryKind.CONTROL else None
 
 
 def read_configuration(entry: Entry) -> Configuration | None:

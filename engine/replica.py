@@ -30,11 +30,13 @@ from bezant.engine.log.storage import Directory, FolderLock, as_directory
 from bezant.engine.metadata.applying import apply_blob
 from bezant.engine.metadata.erasing import Erasing
 from bezant.engine.node_file import first_control
-from bezant.engine.replay import read_configuration, replay_entry
+from bezant.engine.placement.maps import may_replace
+from bezant.engine.replay import read_configuration, read_slot_map, replay_entry
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import HistoryIncomplete, LedgerError, StorageError, UsageError
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.messages import Configuration, ControlEntry, Currency, encode_message
+from bezant.protocol.placement import METADATA_SHARD, SlotMap
 from bezant.protocol.records import (
     COMMAND,
     ENTRY_HEADER_SIZE,
@@ -65,6 +67,9 @@ SNAPSHOT_BEHIND_BYTES_DEFAULT: Final = 256 << 20
 
 EVENTS_AHEAD_MAX: Final = CHUNKS_AHEAD_MAX * (CHUNK_EVENTS_MIN + BATCH_COMMANDS_MAX + EXPIRES_PER_ENTRY_MAX)
 """Events that a start has read, and whose ids must find room, when it decides to write a checkpoint."""
+
+MAP_ROOM: Final = 1 << 20
+"""Bytes of an entry with a slot map, besides the slots, at most: it came in a frame."""
 
 TERM_FIRST: Final = 1
 """The term of the first entry of every log, which no leader has made."""
@@ -171,6 +176,8 @@ class Replica:
         self.applied_index = 0
         """The last entry that the ledger has executed."""
         manifest = self._restored.manifest
+        self.slot_map = None if manifest is None else manifest.slot_map
+        """The map of a metadata group; the leader's may not be committed yet."""
         self.configurations: list[tuple[int, Configuration]] = []
         """(index, configuration) of the entries that say who is in the group, as far as a start has come upon them."""
         if manifest is not None and manifest.configuration is not None:
@@ -249,6 +256,7 @@ class Replica:
         except HistoryIncomplete as error:
             self.stalled_index = error.first_index
             return False
+        self.slot_map = checkpointer.slot_map
         self._note_applied(entry)
         return True
 
@@ -282,6 +290,7 @@ class Replica:
         except HistoryIncomplete as error:
             self.stalled_index = error.first_index
             return False
+        self.slot_map = read_slot_map(entry) or self.slot_map
         self._note_applied(entry)
         return True
 
@@ -413,6 +422,23 @@ class Replica:
             self.ledger.switch_rules(version)
             self._append_control(ControlEntry(rules_version=version), timestamp_ns, before)
         return self.log.last_index
+
+    def replace_map(self, expected_version: int, wanted: SlotMap) -> SlotMap:
+        """Put a slot map in the place of the one that has this version (0: there is none); returns the map in force.
+
+        That one may be told when the log is durable up to its last index. Raises `UsageError` outside of a metadata
+        group, and for a map that cannot follow.
+        """
+        if self.shard != METADATA_SHARD:
+            raise UsageError("this group keeps no slot map: ask the metadata group")
+        if may_replace(self.slot_map, expected_version, wanted):
+            if not self.log.has_room(len(wanted.slots) + MAP_ROOM):
+                raise StorageError("the disk is at its free-space floor; the slot map cannot be replaced now")
+            self.append_control(ControlEntry(slot_map=wanted))
+            self.slot_map = wanted
+        if self.slot_map is None:
+            raise UsageError("there is no slot map yet, and so none with the version that was expected")
+        return self.slot_map
 
     def _append_control(self, control: ControlEntry, timestamp_ns: int, rules_version: int | None = None) -> None:
         """Append a control entry, made under these rules or those in force."""

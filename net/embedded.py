@@ -13,6 +13,7 @@ from typing import Final
 
 from bezant.engine.compiled import kernel_digest
 from bezant.engine.member import Member
+from bezant.engine.node_file import shard_of_folder
 from bezant.engine.opening import open_member
 from bezant.engine.replica import ReplicaSettings
 from bezant.net.client.channel import OutcomeUnknown, check_timeout, unknown_results
@@ -145,8 +146,9 @@ async def open_channel(path: Path, settings: ReplicaSettings | None = None) -> E
 
 def _open_warm(path: Path, settings: ReplicaSettings | None) -> Member:
     """Compile what is not compiled yet, here and not on the loop at the first commands; then recover the ledger."""
-    prepare_start(path)
-    member = open_member(path, settings=settings)
+    shard = shard_of_folder(path)
+    prepare_start(path, shard)
+    member = open_member(path, shard=shard, settings=settings)
     tell_findings(member.replica)
     return member
 

@@ -2,6 +2,6 @@
 
 Start with ``README.md`` (the specification), then ``records.py`` (byte layouts), ``kinds.py`` and ``codes.py``
 (the numbers in them), ``frames.py`` (how records travel), ``messages.py`` (control messages in msgpack) and
-``peer_frames.py`` (what nodes of a group send each other).
+``peer_frames.py`` (what nodes of a group send each other). ``placement.py`` says which shard has which slot.
 ``names.py`` and ``money.py`` turn what people write into ids and integers.
 """

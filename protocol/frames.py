@@ -66,6 +66,8 @@ class Operation(IntEnum):
     MEMBERS = 10
     CHANGE_MEMBERS = 11
     JOIN = 12
+    MAP = 13
+    REPLACE_MAP = 15
     PEER_HELLO = 16
     PEER_MESSAGE = 17
     PEER_PING = 18
@@ -110,6 +112,7 @@ class FrameError(IntEnum):
     OUTCOME_UNKNOWN = 10
     BEHIND = 11
     TOO_SLOW = 12
+    WRONG_SHARD = 13
 
 
 CLOSES_CONNECTION: Final = frozenset(

@@ -9,6 +9,7 @@ import msgspec
 from typing_extensions import Buffer
 
 from bezant.protocol.errors import RemoteProtocolError, UnsupportedFormat
+from bezant.protocol.placement import SlotMap, StrictSlotMap
 
 MEMBERS_MAX: Final = 15
 """Members of a group, voters and others; more would make every answer slower and protect nobody."""
@@ -30,7 +31,8 @@ class Welcome(msgspec.Struct, frozen=True):
     ``leader`` is the client address, "host:port", of the node that executes commands: empty if none is known; on a
     node with ``node_id`` 0, which is alone, it says nothing. ``members`` are the client addresses of all nodes of the
     group. A node leads if ``leader`` is its own client address. ``reader`` is where the node's reader listens, "" if it
-    has none; a host of zeros (0.0.0.0 or [::]) stands for the one at which the node was reached.
+    has none; a host of zeros (0.0.0.0 or [::]) stands for the one at which the node was reached. ``map_version``: of
+    the slot map that the node knows; 0 if its group is the only one, which has every slot.
     """
 
     server: str
@@ -47,6 +49,7 @@ class Welcome(msgspec.Struct, frozen=True):
     leader: str = ""
     members: list[str] = []
     reader: str = ""
+    map_version: int = 0
 
 
 class PeerHello(msgspec.Struct, frozen=True):
@@ -74,11 +77,12 @@ class PeerHello(msgspec.Struct, frozen=True):
 
 
 class ErrorMessage(msgspec.Struct, frozen=True):
-    """Body of an ERROR frame; ``code`` is a `FrameError`. ``leader`` is as in `Welcome`."""
+    """Body of an ERROR frame; ``code`` is a `FrameError`. ``leader`` and ``map_version`` are as in `Welcome`."""
 
     code: int
     message: str
     leader: str = ""
+    map_version: int = 0
 
 
 class ListAccounts(msgspec.Struct, frozen=True):
@@ -327,16 +331,19 @@ class GroupFacts(msgspec.Struct, frozen=True):
     configuration: Configuration
 
 
-class ControlEntry(msgspec.Struct, frozen=True):
+class ControlEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """Body of a log entry of kind CONTROL: one change of the replicated state that is no event.
 
     ``configuration``, in the first entry only: the group that the log begins with; None is one node alone.
+    ``slot_map``, in the log of a metadata group only: the map from here on. What says nothing is left out, so that an
+    entry without a later field can be read by versions that do not know that field.
     """
 
     currencies: list[Currency] = []
     rules_version: int = 0
     created_by: str = ""
     configuration: Configuration | None = None
+    slot_map: SlotMap | None = None
 
 
 class _StrictCurrency(Currency, frozen=True, forbid_unknown_fields=True):
@@ -358,6 +365,7 @@ class StrictControlEntry(ControlEntry, frozen=True, forbid_unknown_fields=True):
 
     currencies: list[_StrictCurrency] = []  # type: ignore[assignment]  # as above
     configuration: StrictConfiguration | None = None
+    slot_map: StrictSlotMap | None = None
 
 
 _Message = TypeVar("_Message")

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from bezant.cli.errors import InputWrong
 from bezant.cli.output import write_json, write_line, write_remark
-from bezant.cli.session import add_json_argument, address, addresses, positive_count
+from bezant.cli.session import add_json_argument, address, addresses, placement, positive_count
 from bezant.protocol.errors import UsageError
+from bezant.protocol.placement import METADATA_SHARD, SHARD_MAX
 
 if TYPE_CHECKING:
     from bezant.engine.node_file import NodeFile
@@ -55,7 +56,30 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--listen-peers", metavar="HOST:PORT", type=address, help="with --join: where the other nodes reach this one"
     )
+    parser.add_argument(
+        "--shard",
+        metavar="S",
+        type=shard_number,
+        default=0,
+        help=f"the number of the shard that the group is, if it is one of several: 0 to {SHARD_MAX}; {METADATA_SHARD}"
+        " is the metadata group, which keeps the slot map (default: 0)",
+    )
+    parser.add_argument(
+        "--placement",
+        metavar="PLACES",
+        type=placement,
+        default=[],
+        help="if the group is one of several: where slot maps are kept, HOST:PORT,... of the metadata group or"
+        " zookeeper://HOST:PORT,.../PATH",
+    )
     add_json_argument(parser)
+
+
+def shard_number(text: str) -> int:
+    """Read the number of a shard; for argparse, which reports the error."""
+    if not (text.isascii() and text.isdigit() and int(text) <= METADATA_SHARD):
+        raise argparse.ArgumentTypeError(f"the number of a shard is 0 to {METADATA_SHARD}, not {text!r}")
+    return int(text)
 
 
 def member_list(text: str) -> Places:
@@ -105,7 +129,9 @@ def _first_member(arguments: argparse.Namespace) -> "NodeFile":
                 "all nodes of a new group must be given the same id, whichever it is: for example "
                 f"--cluster-id {cluster_id}"
             )
-    return new_group_node(cluster_id, arguments.node, arguments.members)
+    return new_group_node(
+        cluster_id, arguments.node, arguments.members, shard=arguments.shard, placement=arguments.placement
+    )
 
 
 def _joining(arguments: argparse.Namespace) -> "NodeFile":
@@ -116,7 +142,12 @@ def _joining(arguments: argparse.Namespace) -> "NodeFile":
     if arguments.listen is None or arguments.listen_peers is None:
         raise UsageError("--join needs --listen and --listen-peers: where clients and nodes will reach this one")
     return joining_node(
-        arguments.node, arguments.join, peer_address=arguments.listen_peers, client_address=arguments.listen
+        arguments.node,
+        arguments.join,
+        peer_address=arguments.listen_peers,
+        client_address=arguments.listen,
+        shard=arguments.shard,
+        placement=arguments.placement,
     )
 
 

@@ -44,10 +44,13 @@ Say = Callable[[str, dict[str, Any]], None]
 """Told what happens: in words, and as fields of which ``event`` names it."""
 
 
-def init_cluster(folder: Path, node_count: int, base_port: int) -> None:
+def init_cluster(
+    folder: Path, node_count: int, base_port: int, *, shard: int = 0, placement: Sequence[str] = ()
+) -> None:
     """Initialise the folders of a new group, or finish what was begun; base port 0 takes any ports that are free.
 
-    Node N gets the ports base + 2N - 2, for clients, and base + 2N - 1, for the others. Raises `InputWrong`.
+    `shard` and `placement` are as in the node file. Node N gets the ports base + 2N - 2, for clients, and base +
+    2N - 1, for the others. Raises `InputWrong`.
     """
     if not 1 <= node_count <= MEMBERS_MAX:
         raise InputWrong(f"a group has 1 to {MEMBERS_MAX} nodes, not {node_count}")
@@ -69,7 +72,8 @@ def init_cluster(folder: Path, node_count: int, base_port: int) -> None:
         cluster_id = begun.cluster_id
     for number in members:
         if read_node_file(node_folder(folder, number)) is None:
-            write_node_file(node_folder(folder, number), new_group_node(cluster_id, number, members))
+            node = new_group_node(cluster_id, number, members, shard=shard, placement=placement)
+            write_node_file(node_folder(folder, number), node)
 
 
 def needs_init(folder: Path) -> bool:
@@ -129,9 +133,12 @@ class LocalCluster:
         echo: str | None = None,
         environment: Mapping[str, str] | None = None,
         command: Sequence[str] = NODE_COMMAND,
+        name: str = "",
     ) -> None:
-        """`arguments`, `echo` and `environment` are given to every node. Raises what `node_files` does."""
+        """`arguments`, `echo` and `environment` are given to every node; `name` is what the group is called, if it is
+        one of several. Raises what `node_files` does."""
         self._folder = folder
+        self._name = name
         self.files = node_files(folder)
         self._say = say
         self._restarts: dict[int, deque[float]] = {number: deque(maxlen=RESTARTS_MAX) for number in self.files}
@@ -146,10 +153,16 @@ class LocalCluster:
                 arguments=arguments,
                 environment=environment,
                 command=command,
-                name=f"node {number}",
+                name=self._called(number),
             )
             for number in self.files
         }
+
+    def _called(self, number: int) -> str:
+        return f"{self._name} node {number}" if self._name else f"node {number}"
+
+    def _fields(self, event: str, number: int) -> dict[str, Any]:
+        return {"event": event, "node": number} | ({"group": self._name} if self._name else {})
 
     @property
     def addresses(self) -> list[str]:
@@ -181,8 +194,8 @@ class LocalCluster:
             await node.ready()
             data = node_folder(self._folder, number)
             self._say(
-                f"node {number}: {node.address}, process {node.process_id}, {data}",
-                {"event": "node", "node": number, "address": node.address, "process_id": node.process_id},
+                f"{self._called(number)}: {node.address}, process {node.process_id}, {data}",
+                self._fields("node", number) | {"address": node.address, "process_id": node.process_id},
             )
 
     async def await_leader(self, timeout_s: float = LEADER_TIMEOUT_S) -> MembersStatus:
@@ -220,7 +233,7 @@ class LocalCluster:
             while restarts and restarts[0] < now_s - RESTART_WINDOW_S:
                 restarts.popleft()
             status, words = node.status, node.describe_end()
-            fields: dict[str, Any] = {"event": "ended", "node": number, "status": status}
+            fields = self._fields("ended", number) | {"status": status}
             if len(restarts) == RESTARTS_MAX:
                 self._left_alone.add(number)
                 within = f"{RESTARTS_MAX} times within {RESTART_WINDOW_S:g} s"
@@ -233,8 +246,8 @@ class LocalCluster:
             restarts.append(now_s)
             node.start()
             self._say(
-                f"node {number} is started again, process {node.process_id}",
-                {"event": "started", "node": number, "process_id": node.process_id},
+                f"{self._called(number)} is started again, process {node.process_id}",
+                self._fields("started", number) | {"process_id": node.process_id},
             )
 
     async def stop(self) -> None:

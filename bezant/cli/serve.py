@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from bezant.cli.output import write_at_once
-from bezant.cli.session import DEFAULT_ADDRESS, address, positive_count
+from bezant.cli.session import DEFAULT_ADDRESS, address, placement, positive_count
 from bezant.protocol.errors import UsageError
 
 MIB: Final = 1 << 20
@@ -112,6 +112,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         " history behind that afterwards (default: 256)",
     )
     parser.add_argument(
+        "--placement",
+        metavar="PLACES",
+        type=placement,
+        help="where slot maps are kept: HOST:PORT,... of the metadata group, or zookeeper://HOST:PORT,.../PATH"
+        " (default: what `bezant init` was told)",
+    )
+    parser.add_argument(
         "--repair-from-group",
         action="store_true",
         help="if the log is damaged, cut it before the damage, set what follows aside, and get it from the other nodes"
@@ -142,4 +149,5 @@ def run(arguments: argparse.Namespace) -> int:
         repairs=arguments.repair_from_group,
         reader=not arguments.no_reader,
         reader_listen=arguments.reader_listen,
+        placement=arguments.placement,
     )

@@ -69,6 +69,17 @@ def addresses(text: str) -> str:
     return ",".join(address(one.strip()) for one in text.split(","))
 
 
+def placement(text: str) -> list[str]:
+    """Read where slot maps are kept, HOST:PORT,... or zookeeper://HOST:PORT,.../PATH; for argparse."""
+    from bezant.net.placement.store import parse_places
+    from bezant.protocol.errors import UsageError
+
+    try:
+        return parse_places(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def positive_seconds(text: str) -> float:
     """Read a finite number of seconds above zero; for argparse."""
     try:
@@ -131,9 +142,10 @@ async def _opened(data: Path) -> "AsyncIterator[bezant.Wallet]":
 
 def check_data_folder(data: Path) -> None:
     """Raise `InputWrong` unless there is a ledger: `bezant.open` would make one, and a mistyped path must not."""
+    from bezant.engine.node_file import shard_of_folder
     from bezant.engine.replica import shard_directory
 
-    if not shard_directory(data, 0).path.is_dir():
+    if not shard_directory(data, shard_of_folder(data)).path.is_dir():
         raise InputWrong(f"there is no ledger at {data}", "make one by running a node: bezant serve --data DIR")
 
 

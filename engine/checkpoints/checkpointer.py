@@ -20,7 +20,7 @@ from bezant.engine.ledger.state import ROW, ROW_COLD
 from bezant.engine.log.entry import Entry
 from bezant.engine.log.log import Log
 from bezant.engine.log.resume import ResumePoint
-from bezant.engine.replay import read_configuration, replay_entry
+from bezant.engine.replay import read_configuration, read_slot_map, replay_entry
 from bezant.protocol.errors import LedgerError, StorageError
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.records import EVENT
@@ -111,11 +111,13 @@ class Checkpointer:
         )
         self._time_ms_max = 0
         self._configuration = None if manifest is None else manifest.configuration
+        self.slot_map = None if manifest is None else manifest.slot_map
         self.ledger.replaying = True
 
     def take_in(self, entry: Entry) -> None:
         """Execute an entry of the history again. Raises `CorruptLog` if something else comes out."""
         replay_entry(self.ledger, entry)
+        self.slot_map = read_slot_map(entry) or self.slot_map
         configuration = read_configuration(entry)
         if configuration is not None:
             self._configuration = (entry.header.index, configuration)
@@ -149,6 +151,7 @@ class Checkpointer:
             run_number_next=self._list.number_next,
             state_digest=self.ledger.digest(),
             configuration=self._configuration,
+            slot_map=self.slot_map,
         )
         self._folder.note_written(manifest)
         self._folder.clean(self._list.numbers)

@@ -24,6 +24,7 @@ from bezant.engine.log.storage import Directory
 from bezant.engine.metadata.table import SUBJECT
 from bezant.protocol.errors import CorruptLog, UnsupportedFormat
 from bezant.protocol.messages import Configuration
+from bezant.protocol.placement import SlotMap
 from bezant.protocol.records import Bytes, Records
 
 CHECKPOINT_VERSION: Final = 2
@@ -50,7 +51,8 @@ class Manifest(msgspec.Struct, frozen=True):
 
     `point` is the durable entry that it stands behind; `runs` the files of ids, newest first; `salts` those of every
     hash in them; `state_digest` that of the ledger (`Ledger.digest`), in hexadecimal; `configuration` the latest of the
-    group's up to there, and the index of its entry, if the group is not one node alone.
+    group's up to there, and the index of its entry, if the group is not one node alone; `slot_map` that of a metadata
+    group.
     """
 
     created_by: str
@@ -65,6 +67,7 @@ class Manifest(msgspec.Struct, frozen=True):
     state_digest: str
     sections: tuple[Section, ...]
     configuration: tuple[int, Configuration] | None = None
+    slot_map: SlotMap | None = None
 
     @property
     def identity(self) -> RunIdentity:
@@ -92,6 +95,7 @@ def write_checkpoint(
     run_number_next: int,
     state_digest: str,
     configuration: tuple[int, Configuration] | None,
+    slot_map: SlotMap | None = None,
 ) -> Manifest:
     """Write a checkpoint durably. Raises `StorageError`, having left nothing behind."""
     sections = _SECTIONS_METADATA if len(image.metadata) else _SECTIONS
@@ -108,6 +112,7 @@ def write_checkpoint(
         run_number_next=run_number_next,
         state_digest=state_digest,
         configuration=configuration,
+        slot_map=slot_map,
         sections=tuple(
             Section(section, len(array) // dtype.itemsize, xxhash.xxh3_64_intdigest(array.data))
             for (section, dtype), array in zip(sections, arrays, strict=True)

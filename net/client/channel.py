@@ -86,6 +86,14 @@ def certain_results(commands: Records, results: Records) -> Records:
     )
 
 
+class Asked(Protocol):
+    """Answers questions, whoever they go to."""
+
+    async def request(self, operation: Operation, body: bytes, timeout_s: float | None) -> bytes:
+        """See `Channel.request`."""
+        ...
+
+
 class Channel(Protocol):
     """Carries requests to one ledger. Used from one event loop; calls may overlap and are started in order."""
 

@@ -23,8 +23,9 @@ instead of results.
 
 import asyncio
 import random
+from collections.abc import Coroutine
 from enum import Enum, unique
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from typing_extensions import Buffer
@@ -82,8 +83,9 @@ TRANSITIONS: Final[dict[State, frozenset[State]]] = {
 class TcpChannel:
     """A `Channel` over TCP. Made by `TcpChannel.open`."""
 
-    def __init__(self, addresses: str, timeout_s: float) -> None:
+    def __init__(self, addresses: str, timeout_s: float, shard: int | None = None) -> None:
         self._route = Route(parse_addresses(addresses))
+        self._shard = shard
         self._address = ""  # of the node that we are connected to, or were last
         self._timeout_s = check_timeout(timeout_s)
         self._loop = asyncio.get_running_loop()
@@ -103,14 +105,15 @@ class TcpChannel:
         self._probe: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, addresses: str, timeout_s: float) -> "TcpChannel":
+    async def open(cls, addresses: str, timeout_s: float, shard: int | None = None) -> "TcpChannel":
         """Connect to the leader of the group that the nodes at "host:port,host:port" are of, or to one node alone.
 
+        With a `shard` no node of another one will do.
         `timeout_s` bounds the connecting and is the deadline of requests that bring none. Raises `ConnectionFailed` if
         nobody answers, or nobody leads within that time; with one address `RequestRefused` or `RemoteProtocolError` if
         whoever is there is no node for us.
         """
-        channel = cls(addresses, timeout_s)
+        channel = cls(addresses, timeout_s, shard)
         await channel._connect_first()
         channel._keeper = asyncio.create_task(channel._keep_connected(), name=f"bezant connection to {addresses}")
         return channel
@@ -142,12 +145,29 @@ class TcpChannel:
         """Bytes of requests that the node has, or is being sent, and has not answered."""
         return self._pipeline.bytes_in_flight
 
+    def go_by_map(self, shard: int, map_version: int) -> None:
+        """Say in each request by which slot map it was sent, and to which shard."""
+        self._pipeline.shard, self._pipeline.map_version = (shard, map_version) if map_version else (0, 0)
+
+    @property
+    def told_map_version(self) -> int:
+        """The low bits of the version of the slot map that the nodes go by, as last told; 0 if that was not told."""
+        return self._pipeline.told_map_version
+
     async def submit(self, commands: Records, timeout_s: float | None = None) -> Records:
         """Execute one frame of commands; see `Channel.submit`."""
+        return await self.begin(commands, timeout_s)
+
+    def begin(self, commands: Records, timeout_s: float | None = None) -> Coroutine[Any, Any, Records]:
+        """Put one frame of commands behind those begun before; await what is returned for the results."""
         count = len(commands)
         # The type stubs do not say that an array is a buffer; this view is one without a copy.
         body = np.ascontiguousarray(commands).data
         request = self._add(Operation.COMMANDS, body, timeout_s, count * RESULT_SIZE)
+        return self._results_of(commands, request)
+
+    async def _results_of(self, commands: Records, request: Request) -> Records:
+        count = len(commands)
         try:
             results: Records = np.frombuffer(await request.answer, RESULT)
         except (ConnectionFailed, ProtocolError) as error:
@@ -288,6 +308,8 @@ class TcpChannel:
 
     def _check_same_log(self, address: str, welcome: Welcome) -> None:
         """Refuse a node that keeps another ledger: ids used on the first mean nothing there."""
+        if self._shard is not None and welcome.shard != self._shard:
+            raise RemoteProtocolError(f"the node at {address} is of shard {welcome.shard} and not {self._shard}")
         if self._welcome is not None and self._welcome.log_id != welcome.log_id:
             raise RemoteProtocolError(
                 f"the node at {address} now keeps log {welcome.log_id} and not {self._welcome.log_id}"

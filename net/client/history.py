@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 
 from bezant.net.client.commands import cached_account_id, check_id
-from bezant.net.client.readers import ReaderChannel
 from bezant.net.client.results import Account, Event, accounts_of, event_of
+from bezant.net.client.sharding_readers import Readers
 from bezant.protocol.errors import RemoteProtocolError, UsageError
 from bezant.protocol.frames import HISTORY_ACCOUNTS_MAX, HISTORY_LINES_MAX, Operation
 from bezant.protocol.history_messages import (
@@ -113,13 +113,11 @@ class History:
 
     def __init__(
         self,
-        reader: ReaderChannel,
-        log_id: Callable[[], str],
+        readers: Readers,
         decimals_of: Callable[[str], Awaitable[int]],
         timeout_s: float,
     ) -> None:
-        self._reader = reader
-        self._log_id = log_id
+        self._readers = readers
         self._decimals_of = decimals_of
         self._timeout_s = timeout_s
 
@@ -137,8 +135,8 @@ class History:
         if len(ids) > HISTORY_ACCOUNTS_MAX:
             raise UsageError(f"{len(ids)} accounts in one question: it has {HISTORY_ACCOUNTS_MAX} at most")
         body = b"".join(check_id(identifier) for identifier in ids)
-        asked = QueryAccounts(body, position, _time_ns(at), wait_for, self._log_id())
-        answer = decode_message(await self._ask(Operation.QUERY_ACCOUNTS, asked), AccountsAsOf)
+        asked = QueryAccounts(body, position, _time_ns(at), wait_for)
+        answer = decode_message(await self._ask(Operation.QUERY_ACCOUNTS, asked, body), AccountsAsOf)
         if len(answer.accounts) != len(ids) * ACCOUNT_SIZE:
             raise RemoteProtocolError(f"{len(ids)} accounts were asked for, and {len(answer.accounts)} bytes answered")
         records = np.frombuffer(answer.accounts, ACCOUNT)
@@ -158,17 +156,17 @@ class History:
         wait_for: int = 0,
     ) -> Statement:
         """The events that touched an account, from `start` on up to before `end`, `limit` of them at most."""
+        account = cached_account_id(name, currency)
         asked = QueryStatement(
-            cached_account_id(name, currency),
+            account,
             position,
             _time_ns(at),
             _time_ns(start) or 0,
             _time_ns(end) or 0,
             reverse=reverse,
             wait_for=wait_for,
-            log_id=self._log_id(),
         )
-        return Statement(self._lines(Operation.STATEMENT, asked, limit))
+        return Statement(self._lines(Operation.STATEMENT, asked, limit, account))
 
     def transfers(
         self,
@@ -187,9 +185,10 @@ class History:
         wait_for: int = 0,
     ) -> Statement:
         """The events that match all of what is given; an account by its name and currency."""
+        about = cached_account_id(*account) if account is not None else b""
         asked = QueryTransfers(
             b"",
-            cached_account_id(*account) if account is not None else b"",
+            about,
             currency,
             code,
             [int(kind) for kind in kinds],
@@ -200,9 +199,8 @@ class History:
             _time_ns(end) or 0,
             reverse=reverse,
             wait_for=wait_for,
-            log_id=self._log_id(),
         )
-        return Statement(self._lines(Operation.FIND_TRANSFERS, asked, limit))
+        return Statement(self._lines(Operation.FIND_TRANSFERS, asked, limit, about))
 
     async def transfer(
         self,
@@ -224,10 +222,8 @@ class History:
         wait_for: int = 0,
     ) -> Statement:
         """The same, as they are iterated over."""
-        asked = QueryTransfers(
-            check_id(id), as_of_position=position, as_of_time_ns=_time_ns(at), wait_for=wait_for, log_id=self._log_id()
-        )
-        return Statement(self._lines(Operation.FIND_TRANSFERS, asked, None))
+        asked = QueryTransfers(check_id(id), as_of_position=position, as_of_time_ns=_time_ns(at), wait_for=wait_for)
+        return Statement(self._lines(Operation.FIND_TRANSFERS, asked, None, b""))
 
     async def holds(
         self,
@@ -239,14 +235,9 @@ class History:
         wait_for: int = 0,
     ) -> AsyncIterator[OpenHold]:
         """The holds that were open, of one account that pays or of all, in the order in which they were made."""
-        asked = QueryHolds(
-            cached_account_id(*account) if account is not None else b"",
-            position,
-            _time_ns(at),
-            wait_for=wait_for,
-            log_id=self._log_id(),
-        )
-        async for page, left in self._pages(Operation.OPEN_HOLDS, asked, HoldsPage, limit):
+        about = cached_account_id(*account) if account is not None else b""
+        asked = QueryHolds(about, position, _time_ns(at), wait_for=wait_for)
+        async for page, left in self._pages(Operation.OPEN_HOLDS, asked, HoldsPage, limit, about):
             events = await self._events(page.events)
             remaining = np.frombuffer(page.remaining, np.int64).tolist()
             for event, rest in list(zip(events, remaining, strict=True))[:left]:
@@ -254,8 +245,8 @@ class History:
 
     async def totals(self, *, at: Time | None = None, position: int | None = None, wait_for: int = 0) -> SumsThen:
         """The sums of every currency in use."""
-        asked = QueryTotals(position, _time_ns(at), wait_for, self._log_id())
-        answer = decode_message(await self._ask(Operation.TOTALS, asked), TotalsAsOf)
+        asked = QueryTotals(position, _time_ns(at), wait_for)
+        answer = decode_message(await self._ask(Operation.TOTALS, asked, b""), TotalsAsOf)
         try:
             sums = [
                 CurrencySums(
@@ -276,21 +267,24 @@ class History:
 
     async def close(self) -> None:
         """Let go of the reader. May be called again."""
-        await self._reader.close()
+        await self._readers.close()
 
     # ---- what they share ----
 
-    async def _ask(self, operation: Operation, asked: msgspec.Struct) -> bytes:
-        return await self._reader.request(operation, encode_message(asked), self._timeout_s)
+    async def _ask(self, operation: Operation, asked: msgspec.Struct, about: bytes) -> bytes:
+        """Ask the reader that has the accounts which a question is about, by their ids; none: the whole ledger."""
+        reader, log_id = await self._readers.reader_of(about)
+        body = encode_message(msgspec.structs.replace(asked, log_id=log_id))
+        return await reader.request(operation, body, self._timeout_s)
 
     async def _pages(
-        self, operation: Operation, asked: Any, kind: type[_Page], limit: int | None
+        self, operation: Operation, asked: Any, kind: type[_Page], limit: int | None, about: bytes
     ) -> AsyncIterator[tuple[_Page, int | None]]:
         """Pages, all as of what the first one is of; and how many lines are left to be taken (None: all)."""
         left = limit
         while left is None or left > 0:
             lines = min(_PAGE_LINES if left is None else left, HISTORY_LINES_MAX)
-            page = decode_message(await self._ask(operation, msgspec.structs.replace(asked, limit=lines)), kind)
+            page = decode_message(await self._ask(operation, msgspec.structs.replace(asked, limit=lines), about), kind)
             yield page, left
             if not page.next_after:
                 return
@@ -301,10 +295,10 @@ class History:
             )
 
     async def _lines(
-        self, operation: Operation, asked: Any, limit: int | None
+        self, operation: Operation, asked: Any, limit: int | None, about: bytes
     ) -> AsyncIterator[tuple[AsOf, Event | None]]:
         """Lines; of a page without any, what it is as of."""
-        async for page, left in self._pages(operation, asked, HistoryPage, limit):
+        async for page, left in self._pages(operation, asked, HistoryPage, limit, about):
             as_of = AsOf(page.position, page.timestamp_ns)
             yield as_of, None
             for event in (await self._events(page.events))[:left]:

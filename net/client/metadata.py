@@ -1,14 +1,14 @@
 """Metadata of accounts and events: set and erased at the leader, read from a reader. See ``METADATA.md``."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from bezant.net.client.channel import Channel
 from bezant.net.client.commands import cached_account_id
 from bezant.net.client.readers import ReaderChannel
 from bezant.net.client.results import Event, Result
+from bezant.net.client.sharding_readers import Readers
 from bezant.protocol.errors import RemoteProtocolError, UsageError
 from bezant.protocol.frames import Operation
 from bezant.protocol.messages import decode_message, encode_message
@@ -19,6 +19,7 @@ from bezant.protocol.metadata import (
     SetMetadata,
     SubjectKind,
     check_content,
+    position_of_subject,
     subject_of_position,
 )
 from bezant.protocol.records import POSITION_NONE
@@ -30,33 +31,40 @@ Subject = tuple[str, str] | Result | Event | int
 class MetadataClient:
     """See the module. Its methods are those of `Wallet`."""
 
-    def __init__(self, channel: Channel, reader: ReaderChannel, log_id: Callable[[], str]) -> None:
-        self._channel = channel
-        self._reader = reader
-        self._log_id = log_id
-        self._version = 0
+    def __init__(self, readers: Readers) -> None:
+        self._readers = readers
+        self._versions: dict[str, int] = {}
+        """The last that was set in each log."""
 
     async def set(self, subject: Subject, content: Mapping[str, Any], timeout_s: float) -> int:
         """Set it; returns its version."""
-        kind, encoded = _subject_of(subject)
-        return await self._set(SetMetadata(kind, encoded, _encode(content), self._log_id()), timeout_s)
+        return await self._set(subject, _encode(content), timeout_s)
 
     async def erase(self, subject: Subject, timeout_s: float) -> int:
         """Erase it; returns the version of that, 0 if there was none."""
-        kind, encoded = _subject_of(subject)
-        return await self._set(SetMetadata(kind, encoded, b"", self._log_id()), timeout_s)
+        return await self._set(subject, b"", timeout_s)
 
-    async def _set(self, asked: SetMetadata, timeout_s: float) -> int:
-        reply = await self._channel.request(Operation.SET_METADATA, encode_message(asked), timeout_s)
+    async def _set(self, subject: Subject, content: bytes, timeout_s: float) -> int:
+        kind, encoded = _subject_of(subject)
+        reader, log_id = await self._reader_of(kind, encoded)
+        asked = encode_message(SetMetadata(kind, encoded, content, log_id))
+        reply = await reader.channel.request(Operation.SET_METADATA, asked, timeout_s)
         version = decode_message(reply, MetadataSet).version
-        self._version = max(self._version, version)
+        self._versions[log_id] = max(self._versions.get(log_id, 0), version)
         return version
+
+    async def _reader_of(self, kind: int, subject: bytes) -> tuple[ReaderChannel, str]:
+        """The reader of the shard that a subject is in, and that shard's log."""
+        if kind == SubjectKind.ACCOUNT:
+            return await self._readers.reader_of(subject)
+        return await self._readers.reader_at(position_of_subject(subject))
 
     async def get(self, subject: Subject, timeout_s: float) -> dict[str, Any] | None:
         """What was set last, also by this client; None if there is none."""
         kind, encoded = _subject_of(subject)
-        asked = GetMetadata(kind, encoded, self._version, self._log_id())
-        reply = await self._reader.request(Operation.GET_METADATA, encode_message(asked), timeout_s)
+        reader, log_id = await self._reader_of(kind, encoded)
+        asked = GetMetadata(kind, encoded, self._versions.get(log_id, 0), log_id)
+        reply = await reader.request(Operation.GET_METADATA, encode_message(asked), timeout_s)
         found = decode_message(reply, Metadata)
         if not found.version:
             return None

@@ -8,7 +8,7 @@ from typing import Any
 
 from bezant.net.client.blocking import BlockingWallet
 from bezant.net.client.channel import Channel
-from bezant.net.client.connection import TcpChannel
+from bezant.net.client.sharding import open_channel
 from bezant.net.client.wallet import TIMEOUT_S_DEFAULT, Wallet
 
 
@@ -43,11 +43,13 @@ def connect(addresses: str, *, timeout_s: float = TIMEOUT_S_DEFAULT) -> Opening:
     ``await`` the outcome or use it in ``async with``. Any of a group's addresses will do, and more of them help while
     nodes are away; the wallet learns the others and follows the leader, so that every call goes on until its deadline.
 
+    If the accounts are spread over several shards, the address of any node of any shard will do likewise.
+
     `timeout_s` bounds the connecting and is the deadline of every call that names none. Raises `ConnectionFailed` if
     nobody answers or nobody leads, `RequestRefused` or `RemoteProtocolError` if whoever answers at the only address
     will not have us, `UsageError` if an address is not one.
     """
-    return Opening(lambda: TcpChannel.open(addresses, timeout_s), timeout_s)
+    return Opening(lambda: open_channel(addresses, timeout_s), timeout_s)
 
 
 def connect_blocking(addresses: str, *, timeout_s: float = TIMEOUT_S_DEFAULT) -> BlockingWallet:
@@ -61,10 +63,10 @@ def open(path: str | PathLike[str], *, timeout_s: float = TIMEOUT_S_DEFAULT) -> 
     ``await`` the outcome or use it in ``async with``. Raises `StorageError` if the folder does not let us.
     """
 
-    async def open_channel() -> Channel:
+    async def open_embedded() -> Channel:
         # The engine brings compiled kernels with it; a client of a node must not wait for them.
         from bezant.net.embedded import open_channel as open_engine
 
         return await open_engine(Path(path))
 
-    return Opening(open_channel, timeout_s)
+    return Opening(open_embedded, timeout_s)

@@ -74,6 +74,10 @@ class Pipeline:
 
     def __init__(self) -> None:
         self.bytes_in_flight_max = 0
+        self.shard = self.map_version = 0
+        """What the header of each request says; zeros where there is no slot map."""
+        self.told_map_version = 0
+        """What the header of the last reply said that said anything."""
         self._bytes_in_flight = 0
         self._request_id_last = 0
         # Every request whose answer is not done, in the order of their ids. Superset of the other two but for what
@@ -138,7 +142,14 @@ class Pipeline:
             self._size_in_flight[request.request_id] = request.size
             self._bytes_in_flight += request.size
             timeout_ms = max(1, math.ceil((request.deadline_s - now_s) * 1000))
-            return encode_frame(request.operation, request.request_id, request.body, timeout_ms=timeout_ms)
+            return encode_frame(
+                request.operation,
+                request.request_id,
+                request.body,
+                timeout_ms=timeout_ms,
+                shard=self.shard,
+                map_version=self.map_version,
+            )
         return None
 
     def on_frame(self, header: FrameHeader, body: memoryview) -> ErrorMessage | None:
@@ -150,6 +161,8 @@ class Pipeline:
         if size is None:
             raise _unasked(header, body)
         self._bytes_in_flight -= size
+        if header.map_version:
+            self.told_map_version = header.map_version
         request = self._waiting.get(header.request_id)
         if header.operation == _OPERATION_ERROR:
             error = decode_message(body, ErrorMessage)

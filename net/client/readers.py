@@ -39,6 +39,11 @@ class ReaderChannel:
         self._reader: TcpChannel | None = None
         self._address = ""
 
+    @property
+    def channel(self) -> Channel:
+        """The channel that leads to the node."""
+        return self._channel
+
     async def request(self, operation: Operation, body: bytes, timeout_s: float) -> bytes:
         """Ask, and return the body of the reply. Asks again until the time is up if the reader is not there (yet), or
         has no answer yet.

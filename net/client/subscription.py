@@ -305,6 +305,7 @@ class Subscription:
         """Have a connection for as long as this lives, or fail."""
         try:
             self._request = await self._prepare()
+            self._log_id = self._request.log_id or self._log_id
             self._received_position = self.position = self._request.after
             self._lost_since_s = self._loop.time()
             while self._failure is None:

@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 from weakref import WeakSet
 
 import msgspec
+import numpy as np
 
 from bezant.net.client import lookups
 from bezant.net.client.batches import submit_array
@@ -24,13 +25,14 @@ from bezant.net.client.commands import (
     check_id,
     encode_transfer,
 )
-from bezant.net.client.connection import TcpChannel
 from bezant.net.client.history import History
 from bezant.net.client.metadata import MetadataClient, Subject
 from bezant.net.client.prepared import Command, CommandMaker
-from bezant.net.client.readers import ReaderChannel
 from bezant.net.client.receipts import Receipts
 from bezant.net.client.results import UNKNOWN_ROW, Account, Event, Result, Unlimited, result_of
+from bezant.net.client.sharding import ShardedChannel, shard_channels
+from bezant.net.client.sharding_readers import readers_of
+from bezant.net.client.sharding_subscribing import place_subscription
 from bezant.net.client.subscribing import AccountReference, account_ids, check_subscription_name, kind_numbers
 from bezant.net.client.subscription import LOST_S_MAX, Subscription
 from bezant.protocol.errors import InvalidAmountOrName, UsageError
@@ -38,7 +40,7 @@ from bezant.protocol.frames import Operation
 from bezant.protocol.kinds import CHAIN_COMMANDS_MAX, CommandKind
 from bezant.protocol.messages import Statistics, Subscribe, Welcome
 from bezant.protocol.names import IdMaker
-from bezant.protocol.records import Records
+from bezant.protocol.records import COMMAND, Records
 
 TIMEOUT_S_DEFAULT: Final = 5.0
 
@@ -68,15 +70,10 @@ class Wallet:
         self._command = CommandMaker(self._make_id)
         self._decimals: dict[str, int] = {}
         self._refreshing: asyncio.Task[dict[str, int]] | None = None
-        reader = ReaderChannel(channel)
-        self._receipts = Receipts(reader, lambda: channel.welcome.log_id, self._timeout_s)
-        self._history = History(
-            reader,
-            lambda: channel.welcome.log_id,
-            lambda currency: self._decimals_of(currency, None),
-            self._timeout_s,
-        )
-        self._metadata = MetadataClient(channel, reader, lambda: channel.welcome.log_id)
+        readers = readers_of(channel)
+        self._receipts = Receipts(readers, self._timeout_s)
+        self._history = History(readers, lambda currency: self._decimals_of(currency, None), self._timeout_s)
+        self._metadata = MetadataClient(readers)
         self._subscriptions: WeakSet[Subscription] = WeakSet()
 
     @classmethod
@@ -323,6 +320,8 @@ class Wallet:
             command.encode(of_currency, linked=number < len(chain))
             for number, (command, of_currency) in enumerate(zip(chain, decimals, strict=True), start=1)
         ]
+        if isinstance(self._channel, ShardedChannel):
+            self._channel.check_chains(np.frombuffer(b"".join(encoded), COMMAND))
         rows = await self._coalescer.submit_chain(encoded, self._timeout_s if timeout_s is None else timeout_s)
         return [
             result_of(row, command.id, of_currency)
@@ -358,6 +357,8 @@ class Wallet:
         The array goes as it is, in frames of up to BATCH_COUNT_MAX, and must not change meanwhile; `timeout_s` is the
         deadline of each frame. Raises `OutcomeUnknown` if any outcome is unknown, with those that are known.
         """
+        if isinstance(self._channel, ShardedChannel) and commands.dtype == COMMAND:
+            self._channel.check_chains(commands)
         return await submit_array(self._channel, commands, self._seconds(timeout_s))
 
     async def _execute(self, command: Command, timeout_s: float | None) -> Result:
@@ -380,15 +381,16 @@ class Wallet:
         )
 
     async def accounts(self, *, timeout_s: float | None = None) -> AsyncIterator[Account]:
-        """Iterate over all accounts in the order in which they were opened; `timeout_s` is for each page of them."""
-        cursor = 0
-        while True:
-            page = await lookups.list_accounts(self._channel, cursor, self._seconds(timeout_s))
-            if not page:
-                return
-            for account in page:
-                yield account
-            cursor += len(page)
+        """Iterate over all accounts in the order in which they were opened, of each shard after those of another.
+
+        `timeout_s` is for each page of them.
+        """
+        for channel in shard_channels(self._channel):
+            cursor = 0
+            while page := await lookups.list_accounts(channel, cursor, self._seconds(timeout_s)):
+                for account in page:
+                    yield account
+                cursor += len(page)
 
     async def event(
         self,
@@ -477,9 +479,6 @@ class Wallet:
 
         Raises `UsageError` if it cannot be asked; see `Subscription` for the rest.
         """
-        channel = self._channel
-        if not isinstance(channel, TcpChannel):
-            raise UsageError("a ledger in this process tells nobody of events: run a node, and connect to it")
         references = tuple(accounts)
         check_subscription_name(name)
         wanted = Subscribe(currency=currency, kinds=kind_numbers(kinds), refused=refused, after=after, name=name)
@@ -492,11 +491,12 @@ class Wallet:
                 codes = list(await self.currencies())
             return msgspec.structs.replace(wanted, accounts=account_ids(references, codes))
 
+        prepare_there, addresses, log_id = place_subscription(self._channel, references, prepare)
         subscription = Subscription(
-            prepare,
-            lambda: channel.node_addresses,
+            prepare_there,
+            addresses,
             lambda code: self._decimals_of(code, None),
-            log_id=channel.welcome.log_id,
+            log_id=log_id,
             lost_s_max=check_timeout(lost_s_max),
         )
         self._subscriptions.add(subscription)

@@ -28,12 +28,14 @@ class Clients(OpenConnections):
 
     def welcome(self) -> Welcome:
         """What a client is told now."""
-        member = self.reactor.member
+        member, placing = self.reactor.member, self.reactor.placing
+        map_version = 0 if placing is None else placing.map_version
         if member.is_alone:
-            return msgspec.structs.replace(self._welcome, clock_ns=time.time_ns())
+            return msgspec.structs.replace(self._welcome, clock_ns=time.time_ns(), map_version=map_version)
         return msgspec.structs.replace(
             self._welcome,
             clock_ns=time.time_ns(),
+            map_version=map_version,
             node_id=member.identity.node_id,
             leader=member.leader_address,
             members=addresses_of(member.configuration),

@@ -35,8 +35,9 @@ from bezant.net.server.frame_kernels import (
 )
 from bezant.net.server.inbox import Inbox, SkippedFrame, Unread
 from bezant.net.server.open_connections import GREETING_S_MAX, UNSENT_BYTES_MAX
+from bezant.net.server.placing import Placing
 from bezant.net.server.reactor import CONNECTION_BYTES_IN_FLIGHT_MAX
-from bezant.net.server.requests import AnsweredElsewhere, error_code, reply_size_max
+from bezant.net.server.requests import AnsweredElsewhere, WrongShard, error_code, reply_size_max
 from bezant.protocol.errors import RemoteProtocolError, UsageError
 from bezant.protocol.frames import (
     CLOSES_CONNECTION,
@@ -87,6 +88,8 @@ _AMONG_COMMANDS: Final = frozenset(
         Operation.LIST_CURRENCIES,
         Operation.REGISTER_CURRENCY,
         Operation.SET_METADATA,
+        Operation.MAP,
+        Operation.REPLACE_MAP,
     }
 )
 
@@ -319,8 +322,15 @@ class Connection(asyncio.BufferedProtocol):
 
     def _dispatch(self, header: FrameHeader, body: bytes) -> None:
         operation = header.operation
+        placing = self._reactor.placing
+        if placing is not None and header.map_version and not self._is_meant(header, placing):
+            return
         if operation == Operation.PING:
             self._reply(header, body)
+        elif operation == Operation.MAP and placing is not None and placing.encoded:
+            if body:
+                raise RemoteProtocolError("MAP has no body")
+            self._reply(header, placing.encoded)
         elif operation == Operation.STATISTICS:
             if body:
                 raise RemoteProtocolError("STATISTICS has no body")
@@ -340,6 +350,15 @@ class Connection(asyncio.BufferedProtocol):
         else:
             message = f"operation {operation} is not one that a client may ask for here"
             self._refuse(header.request_id, FrameError.OPERATION_UNKNOWN, message)
+
+    def _is_meant(self, header: FrameHeader, placing: Placing) -> bool:
+        """Whether the shard that a frame means is this one; else it has been refused."""
+        try:
+            placing.check_header(header)
+        except WrongShard as error:
+            self._respond(header, error)
+            return False
+        return True
 
     def _tell_member(self, header: FrameHeader, body: bytes) -> None:
         try:
@@ -380,11 +399,13 @@ class Connection(asyncio.BufferedProtocol):
         if isinstance(answer, bytes):
             self._reply(header, answer)
         else:
-            leader = ""
+            leader, map_version = "", 0
             if isinstance(answer, AnsweredElsewhere):
                 leader = answer.leader
                 self.send_elsewhere()
-            self._refuse(header.request_id, error_code(answer), str(answer), leader)
+            elif isinstance(answer, WrongShard):
+                map_version = answer.map_version
+            self._refuse(header.request_id, error_code(answer), str(answer), leader, map_version)
 
     # ---- what goes out ----
 
@@ -400,12 +421,19 @@ class Connection(asyncio.BufferedProtocol):
             self._end()
 
     def _reply(self, header: FrameHeader, body: bytes) -> None:
-        self._write(encode_frame(header.operation, header.request_id, body, flags=FrameFlag.REPLY))
+        fields = self._header_fields if header.operation != Operation.HELLO else {}
+        self._write(encode_frame(header.operation, header.request_id, body, flags=FrameFlag.REPLY, **fields))
 
-    def _refuse(self, request_id: int, code: FrameError, message: str, leader: str = "") -> None:
+    @property
+    def _header_fields(self) -> dict[str, int]:
+        """What the header of a reply says of the slot map."""
+        placing = self._reactor.placing
+        return {} if placing is None else placing.header_fields
+
+    def _refuse(self, request_id: int, code: FrameError, message: str, leader: str = "", map_version: int = 0) -> None:
         """Answer with an ERROR frame; one that ends the connection comes after the replies to all before it."""
-        body = encode_message(ErrorMessage(int(code), message[:ERROR_MESSAGE_SIZE_MAX], leader))
-        frame = encode_frame(Operation.ERROR, request_id, body, flags=FrameFlag.REPLY)
+        body = encode_message(ErrorMessage(int(code), message[:ERROR_MESSAGE_SIZE_MAX], leader, map_version))
+        frame = encode_frame(Operation.ERROR, request_id, body, flags=FrameFlag.REPLY, **self._header_fields)
         if code in CLOSES_CONNECTION:
             self._last_words = frame
             self._inbox.drop()

@@ -36,6 +36,7 @@ from bezant.net.server.batch import Batch, Request
 from bezant.net.server.checkpointing import Checkpointing
 from bezant.net.server.expiry import ExpiryTimer
 from bezant.net.server.failure import end_after_bug, end_after_failed_sync
+from bezant.net.server.placing import Placing
 from bezant.net.server.requests import AnsweredElsewhere, answer_request
 from bezant.net.server.statistics import Counters
 from bezant.net.server.syncing import SyncThread, write_or_die
@@ -105,6 +106,8 @@ class Reactor:
         self._sync_started_s = 0.0
         self._idle = asyncio.Event()
         self._idle.set()
+        self.placing: Placing | None = None
+        """Which slots are this shard's own, if its group is one of several."""
         self._checkpointing = Checkpointing(replica, loop, self.schedule)
         self.publisher = _make_publisher(replica)
         self._publish()
@@ -205,7 +208,10 @@ class Reactor:
         count = batch.command_count
         index = self.replica.log.last_index
         if count or self._expiry.is_due:
-            executed = self.member.execute(batch.commands[:count], batch.preset(time.monotonic_ns()))
+            preset = batch.preset(time.monotonic_ns())
+            if self.placing is not None:
+                preset = self.placing.preset(batch.frames, batch.frame_count, batch.command_words, count, preset)
+            executed = self.member.execute(batch.commands[:count], preset)
             self._expiry.on_executed(executed.event_count)
             batch.results = executed.results
             self.counters.commands += count
@@ -238,6 +244,8 @@ class Reactor:
     def _answer(self, request: Request) -> bytes | Exception:
         """What a request is answered, also if it is the client's fault or the disk's; bugs and rot propagate."""
         try:
+            if self.placing is not None:
+                self.placing.check_request(request.operation, request.body)
             return answer_request(self.replica, request.operation, request.body)
         except CorruptLog:
             raise

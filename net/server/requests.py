@@ -15,6 +15,7 @@ from bezant.protocol.errors import BezantError, RemoteProtocolError, UsageError
 from bezant.protocol.frames import ACCOUNT_COUNT_MAX, EVENT_COUNT_MAX, FRAME_SIZE_MAX, FrameError, Operation
 from bezant.protocol.messages import Currencies, Currency, ListAccounts, decode_message, encode_message
 from bezant.protocol.metadata import SALT_SIZE, MetadataSet, SetMetadata
+from bezant.protocol.placement import METADATA_SHARD, ReplaceMap
 from bezant.protocol.records import ACCOUNT_SIZE, EVENT_ANSWER_SIZE, EVENT_QUERY
 
 _ID_SIZE = 16
@@ -29,8 +30,18 @@ class AnsweredElsewhere(BezantError):  # noqa: N818 - it says what to do, as the
         self.leader = leader
 
 
+class WrongShard(UsageError):  # noqa: N818 - likewise
+    """An account of the request is another shard's. ``map_version`` is that of the map which this node goes by."""
+
+    def __init__(self, message: str, map_version: int) -> None:
+        super().__init__(message)
+        self.map_version = map_version
+
+
 def error_code(error: Exception) -> FrameError:
     """The code of the ERROR frame that says why a request was not answered: the client's fault, or not now."""
+    if isinstance(error, WrongShard):
+        return FrameError.WRONG_SHARD
     if isinstance(error, AnsweredElsewhere):
         return error.code
     if isinstance(error, RemoteProtocolError):
@@ -65,6 +76,8 @@ def answer_request(replica: Replica, operation: Operation, body: bytes) -> bytes
     if operation is Operation.SET_METADATA:
         asked_metadata = decode_message(body, SetMetadata)
         return encode_message(MetadataSet(set_metadata(replica, asked_metadata, secrets.token_bytes(SALT_SIZE))))
+    if operation in (Operation.MAP, Operation.REPLACE_MAP):
+        return _slot_map(replica, operation, body)
     if operation is Operation.REGISTER_CURRENCY:
         currency = decode_message(body, Currency)
         replica.register_currency(currency.code, currency.decimals)
@@ -73,6 +86,18 @@ def answer_request(replica: Replica, operation: Operation, body: bytes) -> bytes
     return encode_message(
         Currencies([Currency(code, decimals) for code, decimals in replica.ledger.currencies.items()])
     )
+
+
+def _slot_map(replica: Replica, operation: Operation, body: bytes) -> bytes:
+    if operation is Operation.REPLACE_MAP:
+        asked = decode_message(body, ReplaceMap)
+        return encode_message(replica.replace_map(asked.expected_version, asked.map))
+    if body:
+        raise RemoteProtocolError("MAP has no body")
+    if replica.slot_map is None:
+        keeps = replica.shard == METADATA_SHARD
+        raise UsageError("there is no slot map yet" if keeps else "this group has every slot: there is no slot map")
+    return encode_message(replica.slot_map)
 
 
 def _lookup_accounts(replica: Replica, body: bytes) -> bytes:

@@ -11,36 +11,43 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
+import msgspec
 import uvloop
 
 from bezant.engine.compiled import kernel_digest
 from bezant.engine.member import Member, StateAbandoned
 from bezant.engine.node_file import NodeFile, read_node_file
 from bezant.engine.opening import REPAIR_ADVICE, must_ask_for_group, open_member
+from bezant.engine.placement.file import read_map
 from bezant.engine.repair import repair_from_group
 from bezant.engine.replica import ReplicaSettings, shard_directory
 from bezant.net.server.clients import Clients, make_welcome
 from bezant.net.server.connection import Connection
 from bezant.net.server.echo import EchoProtocol
+from bezant.net.server.following_map import MapFollower, await_map
 from bezant.net.server.joining import join_group
 from bezant.net.server.listening import address_of, bind_address, listen_on
 from bezant.net.server.open_connections import files_for_connections
 from bezant.net.server.peering import Peering
+from bezant.net.server.placing import Placing
 from bezant.net.server.reactor import Reactor
 from bezant.net.server.reading import Reading
 from bezant.net.server.starting import prepare_start, tell_findings
-from bezant.protocol.errors import CorruptLog
+from bezant.protocol.errors import CorruptLog, UsageError
 from bezant.protocol.messages import GroupFacts
+from bezant.protocol.placement import METADATA_SHARD
 
 LISTEN_DEFAULT: Final = "127.0.0.1:7420"
 SWITCH_INTERVAL_S: Final = 0.0005
 """How soon the sync thread gets the interpreter's lock back when the loop is busy."""
+
+_Found = TypeVar("_Found")
 
 _log = logging.getLogger("bezant")
 
@@ -55,15 +62,18 @@ def serve(
     repairs: bool = False,
     reader: bool = True,
     reader_listen: str | None = None,
+    placement: Sequence[str] | None = None,
 ) -> int:
     """Run a node; returns the exit status. `say` gets a line when it listens, and one for the echo port if asked for.
 
     `repairs`: cut a damaged log before the damage first, and get the rest from the other members of the group.
     Without `listen` clients connect where the node file says, if there is one, else at LISTEN_DEFAULT. A child
     process is the node's `reader`, unless there is to be none, at `reader_listen` or any free port of the same host.
+    `placement` is where slot maps are kept, if the node file is not to say it.
     Raises `StorageError` and its kinds if the data folder does not let us, `UsageError` for an address in use.
     """
-    node = read_node_file(data_directory)
+    node = _placed(read_node_file(data_directory), placement)
+    shard = 0 if node is None else node.shard
     with ExitStack() as closing:
 
         def bind(address: str | None) -> list[socket.socket]:
@@ -76,15 +86,17 @@ def serve(
             echo=bind(echo),
             reader=bind((reader_listen or _any_port_beside(clients)) if reader else None),
         )
-        prepare_start(data_directory)
+        prepare_start(data_directory, shard)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         if repairs:
             _repair(data_directory, node)
         found = None
-        if node is not None and must_ask_for_group(data_directory, node):
-            found = uvloop.run(_join(node))
+        if node is not None and must_ask_for_group(data_directory, node, shard):
+            found = uvloop.run(_until_told(join_group(node)))
             if found is None:
                 return 0
+        if node is not None and node.placement and not _has_map(data_directory, node.placement):
+            return 0
         while _open_and_run(data_directory, node, sockets, say, settings, found=found):
             pass
     return 0
@@ -92,7 +104,7 @@ def serve(
 
 def _repair(data_directory: Path, node: NodeFile | None) -> None:
     """Cut what is damaged off the log, and say so for the record."""
-    report = repair_from_group(data_directory, node)
+    report = repair_from_group(data_directory, node, 0 if node is None else node.shard)
     if report is None:
         _log.warning("bezant: nothing is damaged, so nothing is repaired")
         return
@@ -101,19 +113,28 @@ def _repair(data_directory: Path, node: NodeFile | None) -> None:
         "vote until it has the rest from the others",
         report.damage,
         report.last_index,
-        shard_directory(data_directory, 0).path,
+        shard_directory(data_directory, 0 if node is None else node.shard).path,
         ", ".join(report.set_aside) or "there was nothing",
     )
 
 
-async def _join(node: NodeFile) -> GroupFacts | None:
-    """Have the group take this node in; None if the node is told to stop before."""
+def _placed(node: NodeFile | None, placement: Sequence[str] | None) -> NodeFile | None:
+    """The node file, with another place of slot maps if one was given. Raises `UsageError` where there can be none."""
+    if placement is None:
+        return node
+    if node is None or node.shard == METADATA_SHARD:
+        raise UsageError("--placement is for the nodes of shards: `bezant init` says which shard a data folder is of")
+    return msgspec.structs.replace(node, placement=list(placement))
+
+
+async def _until_told(work: Coroutine[Any, Any, _Found]) -> _Found | None:
+    """Do what must come before the folder is opened; None if the node is told to stop before."""
     loop = asyncio.get_running_loop()
-    joining = asyncio.create_task(join_group(node))
+    working = asyncio.create_task(work)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, joining.cancel)
-    await asyncio.wait([joining])
-    return None if joining.cancelled() else joining.result()
+        loop.add_signal_handler(number, working.cancel)
+    await asyncio.wait([working])
+    return None if working.cancelled() else working.result()
 
 
 def _listen_address(node: NodeFile | None) -> str:
@@ -149,7 +170,8 @@ def _open_and_run(
     """Run the node until it is told to stop, or must open its folder again: then True."""
     log_id = 0 if found is None else found.log_id
     try:
-        member = open_member(data_directory, node, log_id=log_id, settings=settings)
+        shard = 0 if node is None else node.shard
+        member = open_member(data_directory, node, log_id=log_id, shard=shard, settings=settings)
     except CorruptLog as error:
         if node is None or len(node.members) == 1 or REPAIR_ADVICE in str(error):
             raise
@@ -167,13 +189,18 @@ def _open_and_run(
 
 
 async def _serve(
-    member: Member, node: NodeFile | None, sockets: _Sockets, say: Callable[[str], None], found: GroupFacts | None
+    member: Member,
+    node: NodeFile | None,
+    sockets: _Sockets,
+    say: Callable[[str], None],
+    found: GroupFacts | None,
 ) -> StateAbandoned | None:
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[StateAbandoned | None] = loop.create_future()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _settle, stopped, None)
     reactor = Reactor(member, loop)
+    following = _place(reactor, node)
     peering = None if node is None else Peering(reactor, node, loop, lambda error: _settle(stopped, error), found)
     reader_address = address_of(sockets.reader[0]) if sockets.reader else ""
     welcome = make_welcome(reactor, f"bezant {version('bezant')}", kernel_digest(), reader_address)
@@ -185,6 +212,7 @@ async def _serve(
     if sockets.echo:
         servers += await listen_on(loop, EchoProtocol, sockets.echo)
         say(f"echo on {address_of(sockets.echo[0])}")
+    following.start()
     reading = Reading(reactor, sockets.reader, reader_address) if sockets.reader else None
     if reading is not None:
         reading.start()
@@ -193,6 +221,7 @@ async def _serve(
         await peering.hand_over()
     for running in servers:
         running.close()
+    await following.stop()
     if abandoned is None:
         await clients.stop()
     else:
@@ -205,6 +234,21 @@ async def _serve(
     for bound in sockets.reader:
         bound.close()
     return abandoned
+
+
+def _has_map(data_directory: Path, places: Sequence[str]) -> bool:
+    """Have a map in the folder; False if the node is told to stop before there is one."""
+    return uvloop.run(_until_told(await_map(data_directory, places))) is not None
+
+
+def _place(reactor: Reactor, node: NodeFile | None) -> MapFollower:
+    """Have a node of one of several shards go by the map that its folder has; returns what keeps it up to date."""
+    data_directory = Path(reactor.replica.checkpoints.directory.path).parent.parent
+    if node is not None and node.shard == METADATA_SHARD:
+        reactor.placing = Placing(METADATA_SHARD)
+    elif node is not None and node.placement:
+        reactor.placing = Placing(node.shard, read_map(data_directory))
+    return MapFollower(reactor.placing, data_directory, [] if node is None else node.placement)
 
 
 def _settle(stopped: "asyncio.Future[StateAbandoned | None]", error: StateAbandoned | None) -> None:

@@ -15,13 +15,13 @@ from bezant.net.server.warm import warm_kernels
 _log = logging.getLogger("bezant")
 
 
-def prepare_start(data_directory: Path) -> None:
+def prepare_start(data_directory: Path, shard: int = 0) -> None:
     """Make sure that the folder can be had, then compile what is not compiled yet.
 
     Raises `DataFolderInUse`, `StorageError`.
     """
     # The log's folder before the lock: a lock without a log is what the loss of a whole history looks like.
-    shard_directory(data_directory, 0).create()
+    shard_directory(data_directory, shard).create()
     FolderLock(data_directory).release()
     if COMPILED and not Path(cache_directory()).is_dir():
         _log.warning("bezant: compiling the kernels, once (about 20 s)")

@@ -7,7 +7,9 @@ from bezant.engine.ledger.warm import warm_ledger
 from bezant.net.server.batch import Batch
 from bezant.net.server.chain_kernels import preset_unterminated, preset_unterminated_span
 from bezant.net.server.frame_kernels import encode_replies, preset_expired, scan_frames
+from bezant.net.server.placing import preset_wrong_shard
 from bezant.protocol.frames import Operation, encode_frame
+from bezant.protocol.placement import SLOT_COUNT
 from bezant.protocol.records import COMMAND, RESULT
 
 
@@ -22,6 +24,7 @@ def warm_kernels() -> None:
     preset = np.zeros(1, np.int64)
     preset_expired(batch.frames, 1, 1, preset)
     preset_unterminated(batch.frames, 1, batch.command_words, preset)
+    preset_wrong_shard(batch.frames, 1, batch.command_words, np.ones(SLOT_COUNT, np.uint8), preset)
     preset_unterminated_span(batch.command_words, 0, 1, preset)
     results = np.zeros(1, RESULT)
     out = np.zeros(12, np.int64)

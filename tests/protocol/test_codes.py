@@ -88,4 +88,5 @@ def test_only_errors_after_which_nothing_can_be_trusted_close_the_connection() -
         FrameError.NOT_LEADER,
         FrameError.OUTCOME_UNKNOWN,
         FrameError.BEHIND,
+        FrameError.WRONG_SHARD,
     }

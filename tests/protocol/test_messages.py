@@ -1,11 +1,13 @@
 """Claim: control messages survive the wire, tolerate later versions, and refuse everything else as the peer's fault."""
 
+from base64 import b64encode
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bezant.protocol import messages
+from bezant.protocol import messages, placement
 from bezant.protocol.errors import RemoteProtocolError, UnsupportedFormat
 from bezant.protocol.messages import (
     INCARNATION_MAX,
@@ -38,12 +40,16 @@ from bezant.protocol.messages import (
     decode_message,
     encode_message,
 )
+from bezant.protocol.placement import SLOT_COUNT, ReplaceMap, ShardPlace, SlotMap, StrictSlotMap
 
 EUR = Currency("EUR", 2)
 MEMBER = Member(1, INCARNATION_MAX, "a:1", "a:2")
 MEMBER_JSON = '{"node_id":1,"incarnation":9223372036854775807,"peer_address":"a:1","client_address":"a:2"}'
 ALONE = Configuration([MEMBER], [1])
 ALONE_JSON = f'{{"members":[{MEMBER_JSON}],"voters":[1],"voters_outgoing":[],"learners":[],"learners_next":[]}}'
+SLOT_MAP = SlotMap(2, (7).to_bytes(2, "little") * SLOT_COUNT, [ShardPlace(7, ["a:1"])])
+SLOTS_JSON = b64encode(SLOT_MAP.slots).decode()
+SLOT_MAP_JSON = f'{{"version":2,"slots":"{SLOTS_JSON}","shards":[{{"shard":7,"addresses":["a:1"]}}]}}'
 WELCOME = Welcome("bezant 0.1.0", 1, "00000000000000ff", 0, 1, "d1", 1 << 20, 8191, 8 << 20, 1_700_000_000_000_000_000)
 
 # Every message and, as JSON, the map of names that it is on the wire.
@@ -55,17 +61,18 @@ MESSAGES: list[tuple[msgspec.Struct, str]] = [
         '{"server":"bezant 0.1.0","protocol_version":1,"log_id":"00000000000000ff","shard":0,"rules_version":1,'
         '"kernel_digest":"d1","frame_size_max":1048576,"batch_count_max":8191,'
         '"connection_bytes_in_flight_max":8388608,"clock_ns":1700000000000000000,"node_id":0,"leader":"","members":[],'
-        '"reader":""}',
+        '"reader":"","map_version":0}',
     ),
     (
-        msgspec.structs.replace(WELCOME, node_id=2, leader="b:1", members=["a:1", "b:1"], reader="b:3"),
+        msgspec.structs.replace(WELCOME, node_id=2, leader="b:1", members=["a:1", "b:1"], reader="b:3", map_version=4),
         '{"server":"bezant 0.1.0","protocol_version":1,"log_id":"00000000000000ff","shard":0,"rules_version":1,'
         '"kernel_digest":"d1","frame_size_max":1048576,"batch_count_max":8191,'
         '"connection_bytes_in_flight_max":8388608,"clock_ns":1700000000000000000,"node_id":2,"leader":"b:1",'
-        '"members":["a:1","b:1"],"reader":"b:3"}',
+        '"members":["a:1","b:1"],"reader":"b:3","map_version":4}',
     ),
-    (ErrorMessage(4, "no such operation"), '{"code":4,"message":"no such operation","leader":""}'),
-    (ErrorMessage(9, "b leads", "b:1"), '{"code":9,"message":"b leads","leader":"b:1"}'),
+    (ErrorMessage(4, "no such operation"), '{"code":4,"message":"no such operation","leader":"","map_version":0}'),
+    (ErrorMessage(9, "b leads", "b:1"), '{"code":9,"message":"b leads","leader":"b:1","map_version":0}'),
+    (ErrorMessage(13, "elsewhere", "", 5), '{"code":13,"message":"elsewhere","leader":"","map_version":5}'),
     (ListAccounts(0, 1000), '{"cursor":0,"count":1000}'),
     (
         Subscribe(bytes(range(16)), "EUR", [2, 4], True, -5, "00000000000000ff", "mail", True),
@@ -89,7 +96,11 @@ MESSAGES: list[tuple[msgspec.Struct, str]] = [
         '"stage_s":{"kernel":0.5},"loop_stall_max_ms":1.25,"durable":false,"replicas":3,'
         '"loop_stall_recent_ms":0.75}',
     ),
-    (ControlEntry(), '{"currencies":[],"rules_version":0,"created_by":"","configuration":null}'),
+    (ControlEntry(), "{}"),
+    (SLOT_MAP, SLOT_MAP_JSON),
+    (SLOT_MAP.shards[0], '{"shard":7,"addresses":["a:1"]}'),
+    (ReplaceMap(1, SLOT_MAP), f'{{"expected_version":1,"map":{SLOT_MAP_JSON}}}'),
+    (ControlEntry(slot_map=SLOT_MAP), f'{{"slot_map":{SLOT_MAP_JSON}}}'),
     (
         ControlEntry([EUR], 1, "bezant 0.1.0", ALONE),
         '{"currencies":[{"code":"EUR","decimals":2}],"rules_version":1,"created_by":"bezant 0.1.0",'
@@ -146,7 +157,7 @@ REFUSED = [
 def test_every_message_of_the_module_is_tested_here() -> None:
     defined = {
         value
-        for value in vars(messages).values()
+        for value in (*vars(messages).values(), *vars(placement).values())
         if isinstance(value, type) and issubclass(value, msgspec.Struct) and value is not msgspec.Struct
         if not value.__struct_config__.forbid_unknown_fields  # twins, for reading the log; see below
     }
@@ -172,6 +183,9 @@ UNKNOWN: dict[str, dict[str, object]] = {
     "a field": {"members": ["x"]},
     "a field that is no text": {"members": b"\xff"},
     "a field of a configuration": {"configuration": msgspec.to_builtins(ALONE) | {"cap": 9}},
+    "a field of a shard": {
+        "slot_map": msgspec.structs.asdict(SLOT_MAP) | {"shards": [{"shard": 7, "addresses": ["a:1"], "cap": 9}]}
+    },
     "a field of a currency": {"currencies": [{"code": "EUR", "decimals": 2}, {"code": "X", "decimals": 1, "cap": 9}]},
     "one nested as deep as nobody reads": {"members": [[[[{"deep": None}]]]]},
 }
@@ -219,13 +233,15 @@ def test_nothing_within_a_control_entry_may_have_unknown_fields() -> None:
                 walk(part)
         else:
             plain = msgspec.inspect.StrType | msgspec.inspect.IntType | msgspec.inspect.NoneType
+            plain |= msgspec.inspect.BytesType
             assert isinstance(kind, plain), f"look into {kind} as well"
 
     walk(msgspec.inspect.type_info(StrictControlEntry))
-    assert len(structs) == 4
+    assert len(structs) == 6
     assert all(kind.forbid_unknown_fields for kind in structs)
     assert StrictControlEntry.__struct_fields__ == ControlEntry.__struct_fields__
     assert StrictConfiguration.__struct_fields__ == Configuration.__struct_fields__
+    assert StrictSlotMap.__struct_fields__ == SlotMap.__struct_fields__
 
 
 def members(*node_ids: int) -> list[Member]:

@@ -15,7 +15,18 @@ import numpy as np
 import pytest
 
 from bezant.engine.ledger import checks
-from bezant.protocol import frames, history_messages, kinds, messages, metadata, money, names, peer_frames, records
+from bezant.protocol import (
+    frames,
+    history_messages,
+    kinds,
+    messages,
+    metadata,
+    money,
+    names,
+    peer_frames,
+    placement,
+    records,
+)
 from bezant.protocol.codes import RESULT_CODES, ResultCode
 from bezant.protocol.frames import CLOSES_CONNECTION, FrameError, FrameFlag, Operation, decode_header, encode_frame
 from bezant.protocol.kinds import AccountFlag, CommandField, CommandFlag, CommandKind, EntryKind, ResultFlag
@@ -173,7 +184,8 @@ def test_frame_errors_close_the_connection_where_the_table_says() -> None:
     assert closing == CLOSES_CONNECTION
 
 
-MESSAGES_DEFINED = [*vars(messages).values(), *vars(history_messages).values(), *vars(metadata).values()]
+MESSAGE_MODULES = (messages, history_messages, metadata, placement)
+MESSAGES_DEFINED = [value for module in MESSAGE_MODULES for value in vars(module).values()]
 MESSAGE_TYPES = [value for value in MESSAGES_DEFINED if isinstance(value, type) and value is not msgspec.Struct]
 MESSAGE_TYPES = [value for value in MESSAGE_TYPES if issubclass(value, msgspec.Struct)]
 MESSAGE_TYPES = [value for value in MESSAGE_TYPES if not value.__struct_config__.forbid_unknown_fields]  # strict twins

@@ -1,0 +1,130 @@
+"""What a node goes by when its group is one of several: which slots are its shard's own, and the map that says so.
+
+A command whose debit account lies in another shard's slot is refused before the ledger sees it, a look-up of such an
+account as a whole. A node of a metadata group has no slot. A node whose group is the only one has no `Placing` at all,
+and pays nothing for there being one elsewhere.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from bezant.engine.compiled import kernel
+from bezant.engine.replica import BATCH_COMMANDS_MAX
+from bezant.net.server.requests import WrongShard
+from bezant.protocol.codes import ResultCode
+from bezant.protocol.frames import FrameHeader, Operation
+from bezant.protocol.messages import decode_message, encode_message
+from bezant.protocol.metadata import SetMetadata, SubjectKind
+from bezant.protocol.placement import (
+    MAP_VERSION_MASK,
+    METADATA_SHARD,
+    SLOT_COUNT,
+    SlotMap,
+    owners_of,
+    slots_of_words,
+)
+from bezant.protocol.records import COMMAND, EVENT_QUERY, Bytes, Records, Words
+
+_WRONG_SHARD: Final = int(ResultCode.WRONG_SHARD)
+_DEBIT_AT: Final = 16
+_DEBIT_WORD: Final = _DEBIT_AT // 8
+_ID_SIZE: Final = 16
+
+if COMMAND.fields is None or COMMAND.fields["debit_head"][1] != _DEBIT_AT:
+    raise AssertionError("the debit account of a command is not where its slot is looked for")
+
+
+@kernel
+def preset_wrong_shard(frames: Records, frame_count: int, command_words: Words, own: Bytes, preset: Words) -> int:
+    """Refuse the commands of frames whose debit account lies in a slot that is not `own` (uint8 for each slot).
+
+    Codes that are there stay. Returns how many it has refused.
+    """
+    refused = 0
+    for index in range(frame_count):
+        frame = frames[index]
+        first = frame["first_command"]
+        for number in range(first, first + frame["command_count"]):
+            word = command_words[number, _DEBIT_WORD]
+            slot = (word & 0xFF) << 4 | ((word >> 8) & 0xFF) >> 4
+            if own[slot] == 0 and preset[number] == 0:
+                preset[number] = _WRONG_SHARD
+                refused += 1
+    return refused
+
+
+class Placing:
+    """See the module. Used on the loop."""
+
+    def __init__(self, shard: int, slot_map: SlotMap | None = None) -> None:
+        """The map that a node of `shard` begins with; None: it has no slot, as in a metadata group."""
+        self.shard = shard
+        self.slot_map: SlotMap | None = None
+        self.encoded = b""
+        """The body of the reply to MAP; empty if this node goes by no map."""
+        self._own = np.zeros(SLOT_COUNT, np.uint8)
+        self._codes = np.zeros(BATCH_COMMANDS_MAX, np.int64)
+        if slot_map is not None:
+            self.take(slot_map)
+
+    @property
+    def map_version(self) -> int:
+        """The version of the map that this node goes by; 0 for none."""
+        return 0 if self.slot_map is None else self.slot_map.version
+
+    @property
+    def header_fields(self) -> dict[str, int]:
+        """What the header of a reply says."""
+        version = self.map_version & MAP_VERSION_MASK
+        return {"shard": self.shard, "map_version": version} if version else {}
+
+    def take(self, slot_map: SlotMap) -> bool:
+        """Go by a map from now on, unless it is not newer; whether it is."""
+        if slot_map.version <= self.map_version:
+            return False
+        self.slot_map, self.encoded = slot_map, encode_message(slot_map)
+        self._own = (owners_of(slot_map) == self.shard).astype(np.uint8)
+        return True
+
+    def preset(self, frames: Records, frame_count: int, command_words: Words, count: int, preset: Words) -> Words:
+        """The codes of a batch of `count` commands, with WRONG_SHARD for those of its frames that belong elsewhere.
+
+        `preset` has a code for each or is empty, which means none, as does the answer.
+        """
+        codes = preset
+        if not len(preset):
+            codes = self._codes[:count]
+            codes[:] = 0
+        refused = preset_wrong_shard(frames, frame_count, command_words, self._own, codes)
+        return codes if refused else preset
+
+    def check_header(self, header: FrameHeader) -> None:
+        """Raise `WrongShard` for a frame other than COMMANDS that means another shard than this node's."""
+        if header.map_version and header.shard != self.shard:
+            raise self._wrong(f"the frame means shard {header.shard}")
+
+    def check_request(self, operation: Operation, body: bytes) -> None:
+        """Raise `WrongShard` for a request about an account in another shard's slot."""
+        if operation is Operation.LOOKUP_ACCOUNTS and len(body) % _ID_SIZE == 0:
+            heads = np.frombuffer(body, np.int64)[::2]
+        elif operation is Operation.LOOKUP_EVENTS and len(body) % EVENT_QUERY.itemsize == 0:
+            heads = np.frombuffer(body, np.int64)[2::4]
+        elif operation is Operation.SET_METADATA:
+            asked = decode_message(body, SetMetadata)
+            if asked.subject_kind != SubjectKind.ACCOUNT or len(asked.subject) != _ID_SIZE:
+                return
+            heads = np.frombuffer(asked.subject, np.int64)[:1]
+        else:
+            return
+        elsewhere = np.flatnonzero(self._own[slots_of_words(heads)] == 0)
+        if len(elsewhere):
+            raise self._wrong(f"slot {int(slots_of_words(heads)[elsewhere[0]])} is another shard's")
+
+    def _wrong(self, why: str) -> WrongShard:
+        if self.shard == METADATA_SHARD:
+            return WrongShard("this node keeps the slot map, and serves no accounts", self.map_version)
+        return WrongShard(
+            f"{why}; this node is of shard {self.shard}, and goes by version {self.map_version} of the slot map",
+            self.map_version,
+        )
