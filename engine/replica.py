@@ -68,9 +68,6 @@ SNAPSHOT_BEHIND_BYTES_DEFAULT: Final = 256 << 20
 EVENTS_AHEAD_MAX: Final = CHUNKS_AHEAD_MAX * (CHUNK_EVENTS_MIN + BATCH_COMMANDS_MAX + EXPIRES_PER_ENTRY_MAX)
 """Events that a start has read, and whose ids must find room, when it decides to write a checkpoint."""
 
-MAP_ROOM: Final = 1 << 20
-"""Bytes of an entry with a slot map, besides the slots, at most: it came in a frame."""
-
 TERM_FIRST: Final = 1
 """The term of the first entry of every log, which no leader has made."""
 
@@ -432,9 +429,10 @@ class Replica:
         if self.shard != METADATA_SHARD:
             raise UsageError("this group keeps no slot map: ask the metadata group")
         if may_replace(self.slot_map, expected_version, wanted):
-            if not self.log.has_room(len(wanted.slots) + MAP_ROOM):
+            control = ControlEntry(slot_map=wanted)
+            if not self.log.has_room(len(encode_message(control))):
                 raise StorageError("the disk is at its free-space floor; the slot map cannot be replaced now")
-            self.append_control(ControlEntry(slot_map=wanted))
+            self.append_control(control)
             self.slot_map = wanted
         if self.slot_map is None:
             raise UsageError("there is no slot map yet, and so none with the version that was expected")

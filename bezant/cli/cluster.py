@@ -146,7 +146,7 @@ async def _run(arguments: argparse.Namespace) -> int:
     try:
         if await _done_before(stopping, _bring_up(cluster, say)):
             await cluster.watch(stopping)
-        write_remark("bezant: stopping the nodes, the leader of each group last")
+        write_remark(f"bezant: stopping the nodes, the leader{' of each group' if is_sharded else ''} last")
         await cluster.stop()
     finally:
         cluster.end()

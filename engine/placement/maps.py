@@ -21,10 +21,11 @@ def first_map(addresses: Mapping[int, Sequence[str]]) -> SlotMap:
     numbers = sorted(addresses)
     if not 1 <= len(numbers) <= SLOT_COUNT - 1:
         raise UsageError(f"slots are divided among 1 to {SLOT_COUNT - 1} shards, not {len(numbers)}")
-    owners = np.asarray(numbers, "<u2")[np.arange(SLOT_COUNT) * len(numbers) // SLOT_COUNT]
     try:
-        return SlotMap(1, owners.tobytes(), [ShardPlace(number, list(addresses[number])) for number in numbers])
-    except (ValueError, OverflowError) as error:
+        places = [ShardPlace(number, list(addresses[number])) for number in numbers]
+        owners = np.asarray(numbers, "<u2")[np.arange(SLOT_COUNT) * len(numbers) // SLOT_COUNT]
+        return SlotMap(1, owners.tobytes(), places)
+    except ValueError as error:
         raise UsageError(str(error)) from error
 
 

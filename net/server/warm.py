@@ -7,7 +7,7 @@ from bezant.engine.ledger.warm import warm_ledger
 from bezant.net.server.batch import Batch
 from bezant.net.server.chain_kernels import preset_unterminated, preset_unterminated_span
 from bezant.net.server.frame_kernels import encode_replies, preset_expired, scan_frames
-from bezant.net.server.placing import preset_wrong_shard
+from bezant.net.server.placing_kernels import preset_wrong_shard
 from bezant.protocol.frames import Operation, encode_frame
 from bezant.protocol.placement import SLOT_COUNT
 from bezant.protocol.records import COMMAND, RESULT

@@ -264,7 +264,7 @@ def test_as_json_it_tells_programs_and_what_was_there_is_used_again(tmp_path: Pa
     assert [fields["event"] for fields in told] == ["node", "node", "ready"]
     assert [fields["address"] for fields in told[:2]] == addresses
     assert told[2] == {"event": "ready", "addresses": addresses, "leader": 1}
-    assert f"{tmp_path} is initialised already: --nodes and --base-port mean nothing now" in err
+    assert f"{tmp_path} is initialised already: --shards, --nodes, --placement and --base-port mean nothing now" in err
     assert f"node 3 has no folder in {tmp_path} and is not started; if its disk is lost, run bezant init --join" in err
 
 

@@ -26,9 +26,10 @@ def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         repairs: bool = False,
         reader: bool = True,
         reader_listen: str | None = None,
+        placement: list[str] | None = None,
     ) -> int:
         calls.update(data=data, listen=listen, echo=echo, settings=settings, repairs=repairs)
-        calls.update(reader=reader, reader_listen=reader_listen)
+        calls.update(reader=reader, reader_listen=reader_listen, placement=placement)
         return 7
 
     monkeypatch.setattr(serve_module, "serve", fake)
@@ -45,16 +46,18 @@ def test_defaults_are_the_engine_s(served: dict[str, Any]) -> None:
         "repairs": False,
         "reader": True,
         "reader_listen": None,
+        "placement": None,
     }
 
 
 def test_everything_that_can_be_said_arrives(served: dict[str, Any]) -> None:
     line = "serve --data d --listen [::1]:0 --echo 127.0.0.1:0 --accounts-max 10 --free-space-floor-mib 3"
     line += " --segment-size-mib 2 --holds-max 2000 --ids-memory-mib 65 --checkpoint-ids 7 --checkpoint-entries 8"
-    line += " --repair-from-group --reader-listen 127.0.0.1:0"
+    line += " --repair-from-group --reader-listen 127.0.0.1:0 --placement 127.0.0.1:1,127.0.0.1:2"
     assert main(line.split()) == 7
     assert (served["listen"], served["echo"], served["repairs"]) == ("[::1]:0", "127.0.0.1:0", True)
     assert (served["reader"], served["reader_listen"]) == (True, "127.0.0.1:0")
+    assert served["placement"] == ["127.0.0.1:1", "127.0.0.1:2"]
     assert served["settings"] == ReplicaSettings(
         accounts_max=10,
         holds_max=2000,
