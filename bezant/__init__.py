@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bezant.net.client.wallet import Wallet
     from bezant.protocol.codes import ResultCode
     from bezant.protocol.errors import (
+        ArchiveUnavailable,
         BezantError,
         ConnectionFailed,
         CorruptLog,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = [
     "UNLIMITED",
     "Account",
+    "ArchiveUnavailable",
     "BezantError",
     "BlockingSubscription",
     "BlockingWallet",

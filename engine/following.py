@@ -91,7 +91,9 @@ class Follower:
         return entries
 
     def read_events(self, sequences: Words, check_bodies: bool = True) -> Records:
-        """Events up to `last_sequence`, as `Log.read_events` gives them. Of several threads one at a time is served."""
+        """Events up to `last_sequence`, as `Log.read_events` gives them. Of several threads one at a time is served,
+        but nobody waits while another has an archived segment fetched."""
+        self.log.fetch_archived(sequences)
         with self._reading:
             return self.log.read_events(sequences, check_bodies)
 
@@ -111,4 +113,5 @@ def open_follower(directory: Directory, shard: int = 0) -> Follower | None:
     numbers = segment_numbers(directory) if directory.path.is_dir() else []
     if not numbers:
         return None
-    return Follower(directory, shard, read_segment_header(directory, numbers[0]).log_id)
+    # The last one does not leave for an archive meanwhile.
+    return Follower(directory, shard, read_segment_header(directory, numbers[-1]).log_id)

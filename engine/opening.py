@@ -104,7 +104,7 @@ def first_entry_of(node: NodeFile, directory: Directory, shard: int, log_id: int
 def check_group(replica: Replica, node: NodeFile) -> None:
     """Raise `StorageError` if the log of a first member is not the one that its node file says."""
     log = replica.log
-    if node.members and log.is_complete:
+    if node.members and log.first_index == ENTRY_INDEX_FIRST:
         (entry,) = split_span(log.read_encoded(ENTRY_INDEX_FIRST, ENTRY_INDEX_FIRST))
         if log_id_of(node, replica.shard, entry.body) != log.log_id:
             raise StorageError("the log in this folder is of another group than its node file says")

@@ -34,13 +34,14 @@ from bezant.engine.placement.maps import may_replace
 from bezant.engine.replay import read_configuration, read_slot_map, replay_entry
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import HistoryIncomplete, LedgerError, StorageError, UsageError
-from bezant.protocol.kinds import EntryKind
+from bezant.protocol.kinds import CommandKind, EntryKind
 from bezant.protocol.messages import Configuration, ControlEntry, Currency, encode_message
 from bezant.protocol.placement import METADATA_SHARD, SlotMap
 from bezant.protocol.records import (
     COMMAND,
     ENTRY_HEADER_SIZE,
     ENTRY_INDEX_FIRST,
+    EVENT,
     EVENT_ANSWER,
     EVENT_SIZE,
     RESULT,
@@ -235,6 +236,7 @@ class Replica:
             raise StorageError("the log in this folder is of another group than its node file says")
         self.log.finish_open()
         self.settle_erasing(self.applied_index)
+        self.log.archive.waits = False  # From now on others wait for what is done here.
         self.ledger.replaying = False
         self.id_runs = checkpointer.runs
         if self.log.last_index == 0:
@@ -274,13 +276,16 @@ class Replica:
 
     def apply(self, entry: Entry) -> bool:
         """Execute the entry behind the last one applied again, and require the same events; False if its ids find no
-        room in memory until a checkpoint has been made, or if `stalled_index` says why it cannot be.
+        room in memory until a checkpoint has been made, if an archived event that it takes is being fetched, or if
+        `stalled_index` says why it cannot be.
 
         Raises `CorruptLog` if something else comes out.
         """
         if entry.header.index != self.applied_index + 1:
             raise LedgerError(f"entry {entry.header.index} is to be applied behind entry {self.applied_index}")
         if self.stalled_index or not self.ledger.has_room_for_ids(entry.header.count):
+            return False
+        if self.log.archived_sequence and self._waits_for_archive(entry):
             return False
         try:
             replay_entry(self.ledger, entry)
@@ -368,7 +373,8 @@ class Replica:
         """Execute commands (at most BATCH_COMMANDS_MAX) and append their events in memory.
 
         `preset` may hold a code a command, which refuses it unseen unless it is 0. When the disk has no room for
-        their events, or the memory none for their ids, all of them are refused as STORAGE_FULL.
+        their events, or the memory none for their ids, all of them are refused as STORAGE_FULL; one that takes an event
+        which is in an archive, and being fetched from now on, as OVERLOADED.
         """
         if len(commands) > BATCH_COMMANDS_MAX:
             raise LedgerError(f"a batch of {len(commands)} commands is over the {BATCH_COMMANDS_MAX} that one may have")
@@ -378,6 +384,8 @@ class Replica:
             refused = np.zeros(len(commands), RESULT)
             refused["code"] = int(ResultCode.STORAGE_FULL)
             return Executed(refused, self.log.last_index, 0)
+        if self.log.archived_sequence and len(commands):
+            preset = self._refuse_what_waits(commands, preset)
         first_sequence = self.ledger.next_sequence
         timestamp_ns = self._next_timestamp_ns()
         execution = self.ledger.execute(commands, timestamp_ns, preset)
@@ -393,6 +401,31 @@ class Replica:
             )
             self.applied_index = self.log.last_index
         return Executed(execution.results, self.log.last_index, count)
+
+    def _refuse_what_waits(self, commands: Records, preset: Words) -> Words:
+        """Codes that also refuse what takes events that are being fetched: nobody waits for an archive here."""
+        away = self._take_what_is_away(commands)
+        if not away.any():
+            return preset
+        codes = preset.copy() if len(preset) else np.zeros(len(commands), np.int64)
+        codes[away & (codes == 0)] = int(ResultCode.OVERLOADED)
+        return codes
+
+    def _waits_for_archive(self, entry: Entry) -> bool:
+        """Whether executing an entry again takes an event that is being fetched: that of a hold which was closed."""
+        if entry.header.kind != EntryKind.EVENTS:
+            return False
+        events = np.frombuffer(entry.body, EVENT)
+        events = events[np.isin(events["kind"], (int(CommandKind.CAPTURE), int(CommandKind.RELEASE)))]
+        commands = np.zeros(len(events), COMMAND)
+        for name in ("kind", "debit_head", "debit_tail", "reference_head", "reference_tail"):
+            commands[name] = events[name]
+        return bool(len(commands) and self._take_what_is_away(commands).any())
+
+    def _take_what_is_away(self, commands: Records) -> npt.NDArray[np.bool_]:
+        """Which commands take events that cannot be had at once."""
+        by_id, named = self.ledger.originals_of(commands)
+        return self.log.are_away(by_id) | self.log.are_away(named)
 
     def register_currency(self, code: str, decimals: int) -> int:
         """Register a currency; returns the index that must be durable before anyone is told. Raises `UsageError`."""

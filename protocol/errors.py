@@ -14,7 +14,8 @@ BezantError
 │   ├── DataFolderInUse       another process holds it
 │   ├── UnsupportedFormat     written by another version
 │   ├── CorruptLog            bytes that were durable have changed, or history does not verify
-│   └── HistoryIncomplete     a part of the history has not come from the group yet
+│   ├── HistoryIncomplete     a part of the history has not come from the group yet
+│   └── ArchiveUnavailable    a part of the history is in an archive, and cannot be had from there now
 └── LedgerError               the engine's own fault: a bug; it stops rather than go on
 """
 
@@ -93,6 +94,10 @@ class HistoryIncomplete(StorageError):
     def __init__(self, message: str, first_index: int = 1) -> None:
         super().__init__(message)
         self.first_index = first_index
+
+
+class ArchiveUnavailable(StorageError):
+    """A part of the history is in an archive, and cannot be had from there: not at all, or not yet."""
 
 
 class LedgerError(BezantError):

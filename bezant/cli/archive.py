@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from bezant.cli.errors import InputWrong
-from bezant.cli.output import write_json, write_line, write_table
+from bezant.cli.output import write_json, write_line, write_remark, write_table
 from bezant.cli.progress import progress
 from bezant.cli.session import add_json_argument, check_data_folder, positive_count, run_async
 from bezant.protocol.errors import UsageError
@@ -22,11 +22,32 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Keep the sealed segments of a history at a target, each verified entry by entry before it goes and"
         " read back after, and bring back those that a folder lacks. Snapshots at the same target share the files.",
     )
-    actions = parser.add_subparsers(dest="action", metavar="push|list|fetch", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="push|list|drop|fetch", required=True)
     push = actions.add_parser("push", description="Keep the sealed segments of a data folder, whose node may run.")
     push.set_defaults(act=_push)
     listing = actions.add_parser("list", description="List the segments of a log that are kept.")
     listing.set_defaults(act=_list)
+    drop = actions.add_parser(
+        "drop",
+        description="Have sealed segments leave the disk of a data folder, whose node may run, once the target has been"
+        " found to have them; the newest ones stay, and whatever a start needs. Who reads the history has them fetched"
+        " into a cache beside it.",
+    )
+    drop.add_argument(
+        "--keep",
+        metavar="N",
+        type=positive_count,
+        default=4,
+        help="the newest sealed segments that stay, at least 2 (default: %(default)s)",
+    )
+    drop.add_argument(
+        "--cache-mib",
+        metavar="MIB",
+        type=positive_count,
+        default=1024,
+        help="what the cache of segments that were fetched may take on the disk (default: %(default)s)",
+    )
+    drop.set_defaults(act=_drop)
     fetch = actions.add_parser(
         "fetch",
         description="Bring back the segments that a folder lacks, whose node is stopped: the last one first, each"
@@ -40,7 +61,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="what must stay free on the disk (default: %(default)s)",
     )
     fetch.set_defaults(act=_fetch)
-    for action in (push, listing, fetch):
+    for action in (push, listing, drop, fetch):
         action.add_argument("target", metavar="TARGET", help=_TARGET)
         action.add_argument("--data", metavar="DIR", type=Path, required=True, help="the data folder")
         add_json_argument(action)
@@ -98,6 +119,29 @@ def _list(arguments: argparse.Namespace) -> int:
         for sealed, digest in found
     ]
     write_table(_HEADINGS, rows, right=_RIGHT)
+    return 0
+
+
+def _drop(arguments: argparse.Namespace) -> int:
+    from bezant.net.archive.segments import drop_segments
+    from bezant.net.archive.store import open_store
+
+    done = run_async(
+        drop_segments(
+            arguments.data,
+            open_store(arguments.target),
+            keep=arguments.keep,
+            cache_bytes_max=arguments.cache_mib * MIB,
+        )
+    )
+    if arguments.json:
+        write_json(done._asdict())
+    else:
+        write_line(f"{len(done.dropped):,} segments have left the disk, {done.dropped_bytes:,} bytes")
+        if done.waiting:
+            write_remark(f"{len(done.waiting):,} more go when the node that has the folder open removes them")
+        if done.not_kept:
+            write_remark(f"{len(done.not_kept):,} more could go; the target does not have them: bezant archive push")
     return 0
 
 

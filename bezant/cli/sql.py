@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bezant.cli.errors import CommandFailed, InputWrong
 from bezant.cli.output import write_json, write_line, write_remark, write_table
 from bezant.cli.session import check_data_folder
-from bezant.cli.times import add_moment_arguments, time_text
+from bezant.cli.times import add_moment_arguments, position, start_ns, time_text
 
 if TYPE_CHECKING:
     from bezant.engine.tables.history import HistoryTables
@@ -39,6 +39,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("query", metavar="QUERY", help='as in "select currency, sum(moved) from events group by all"')
     parser.add_argument("--data", metavar="DIR", type=Path, required=True, help="the data folder")
     add_moment_arguments(parser)
+    beginning = parser.add_mutually_exclusive_group()
+    beginning.add_argument(
+        "--since",
+        metavar="TIME",
+        type=start_ns,
+        help="the table events begins at this time; what is before is not even read",
+    )
+    beginning.add_argument(
+        "--after", metavar="P", type=position, help="the table events begins behind the event with this position"
+    )
     parser.add_argument(
         "--memory",
         metavar="SIZE",
@@ -73,7 +83,13 @@ def open_tables(arguments: argparse.Namespace) -> "HistoryTables":
     from bezant.engine.tables.history import HistoryTables
 
     check_data_folder(arguments.data)
-    return HistoryTables(arguments.data, position=arguments.position, time_ns=arguments.at)
+    return HistoryTables(
+        arguments.data,
+        position=arguments.position,
+        time_ns=arguments.at,
+        after_position=getattr(arguments, "after", None),
+        since_ns=getattr(arguments, "since", None),
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ import msgspec
 
 from bezant.engine.archive.source import FILTER_BYTES_MAX, published_index
 from bezant.engine.checkpoints.folder import CheckpointFolder
+from bezant.engine.log.archived import read_archived, write_archived
 from bezant.engine.log.entry import body_is_whole, decode_header, hash_in_place
 from bezant.engine.log.incomplete import INCOMPLETE_NAME, mark_incomplete
 from bezant.engine.log.log import open_log
@@ -59,7 +60,8 @@ def sealed_segments(directory: Directory, shard: int) -> Iterator[tuple[SealedSe
             pass
         point = log.resume_point()
         for summary in () if point is None else point.segments[:-1]:
-            if log.segments[summary.number - 1].is_missing or not summary.offsets:
+            is_here = not log.segments[summary.number - 1].is_missing and summary.number > len(log.archive.segments)
+            if not is_here or not summary.offsets:
                 continue
             file = directory.open(segment_name(summary.number), writable=False)
             try:
@@ -163,6 +165,10 @@ class SegmentReturn:
 def note_history(directory: Directory, shard: int) -> bool:
     """Say, after some segments have come back, what is still missing; whether all is there. Raises `StorageError`."""
     missing = missing_segments(directory)
+    mark = read_archived(directory, shard)
+    if mark is not None:
+        segments = mark.segments[: missing[0] if missing else 0]
+        write_archived(directory, msgspec.structs.replace(mark, segments=segments))
     if INCOMPLETE_NAME in directory.names():
         if not missing:
             directory.remove(INCOMPLETE_NAME)

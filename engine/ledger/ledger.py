@@ -227,6 +227,17 @@ class Ledger:
             self._kept.append(execution.events)
         return execution
 
+    def originals_of(self, commands: Records) -> tuple[Words, Words]:
+        """Sequences of the events before these commands that executing them may take: of those that used their ids, and
+        of the holds that they name; 0 where there is none. There must be room for their ids."""
+        self._make_room(len(commands))
+        self._recall(commands)
+        by_id, named = np.zeros(len(commands), np.int64), np.zeros(len(commands), np.int64)
+        if not self.replaying:
+            find_candidates(self._arrays, commands, 0, 0, by_id)
+        find_named(self._arrays, commands, 0, False, named)
+        return by_id, named
+
     def _check_input(self, commands: Records, entry_timestamp_ns: int, preset: Words) -> Records:
         """Refuse what the kernel must not see: it reads memory as it is told."""
         if self._half_done:

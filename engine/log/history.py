@@ -5,9 +5,9 @@ walk the history before it. So every header that is passed and the body of every
 checksum; entries that were verified lately are not hashed again.
 """
 
-import threading
 from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -35,14 +35,13 @@ class History:
         self.last_sequence = 0
         self._mapped: OrderedDict[int, Segment] = OrderedDict()
         self._verified: OrderedDict[tuple[int, int, int], None] = OrderedDict()
-        self._lock = threading.Lock()
 
     def read_events(self, sequences: Words, check_bodies: bool = True) -> Records:
         """EVENT records with these sequences (ascending).
 
         Without `check_bodies` it is for the caller to check the events: a whole entry is hashed to check one of them.
-        Of several threads one at a time is served.
-        Raises `LedgerError` for those that are not there, `CorruptLog` for what is damaged.
+        For one thread at a time.
+        Raises `LedgerError` for those that are not there, `CorruptLog` for what is damaged, `ArchiveUnavailable`.
         """
         events = np.zeros(len(sequences), EVENT)
         if not len(sequences):
@@ -50,18 +49,20 @@ class History:
         for sequence in (int(sequences[0]), int(sequences[-1])):
             if not 0 < sequence <= self.last_sequence:
                 raise LedgerError(f"no entry has the event with sequence {sequence}")
+        for segment, start, end in self.split(sequences):
+            self._read_from(segment, sequences[start:end], events[start:end], check_bodies)
+        return events
+
+    def split(self, sequences: Words) -> Iterator[tuple[Segment, int, int]]:
+        """(segment, start, end): which of some sequences (ascending) lie in the same segment, a segment at a time."""
         start = 0
         while start < len(sequences):
             behind = bisect_right(self.segments, int(sequences[start]), key=_first_sequence)
             end = len(sequences)
             if behind < len(self.segments):
                 end = int(np.searchsorted(sequences, self.segments[behind].first_sequence))
-            with self._lock:
-                self._read_from(
-                    self.segments[max(behind - 1, 0)], sequences[start:end], events[start:end], check_bodies
-                )
+            yield self.segments[max(behind - 1, 0)], start, end
             start = end
-        return events
 
     def _read_from(self, segment: Segment, sequences: Words, events: Records, check_bodies: bool) -> None:
         """Fill in events that lie in one segment."""

@@ -285,7 +285,9 @@ class Log(OpenedLog):
 
     def _rotate(self, size: int) -> None:
         """Go on in the next segment."""
-        self._history.segments.append(self._preparing.take(size))
+        segment = self._preparing.take(size)
+        segment.archive = self.archive
+        self._history.segments.append(segment)
         self._close_full_segments()
         self._preparing.prepare()
 
@@ -463,6 +465,7 @@ class Log(OpenedLog):
         for segment in self._history.segments:
             segment.close()
             segment.unmap()
+        self.archive.close()
 
 
 def _located(placed: Placed) -> Located:

@@ -4,18 +4,22 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
+from bezant.engine.log.archived import ArchivedSegments
 from bezant.engine.log.control import ControlFile, Watermark
 from bezant.engine.log.entry import HASH_NONE, Entry, EntryHeader, public_log_id
 from bezant.engine.log.history import History
 from bezant.engine.log.recovery import DURABLE_BY_CHECKPOINT, RecoveryReport, Walk
 from bezant.engine.log.resume import ResumePoint
-from bezant.engine.log.segment import Segment, segment_name, segment_numbers
+from bezant.engine.log.segment import Segment, segment_name
 from bezant.engine.log.segment_folder import SegmentFolder
 from bezant.engine.log.spans import Spans
 from bezant.engine.log.storage import Directory
 from bezant.engine.log.terms import TermRuns
-from bezant.protocol.errors import LedgerError, StorageError
-from bezant.protocol.records import ENTRY_INDEX_FIRST, EVENT_SIZE, SEGMENT_HEADER_SIZE
+from bezant.protocol.errors import ArchiveUnavailable, LedgerError, StorageError
+from bezant.protocol.records import ENTRY_INDEX_FIRST, EVENT_SIZE, SEGMENT_HEADER_SIZE, Words
 
 
 class OpenedLog(ABC):
@@ -42,6 +46,7 @@ class OpenedLog(ABC):
         self._history = History()
         self._spans = Spans(self._history)
         self._terms = TermRuns()
+        self._archived_count = 0
         self._chain_hash = HASH_NONE
         self.term = 0
         """The term of entries that are appended here; set by whoever knows it, never below that of the last entry."""
@@ -83,6 +88,7 @@ class OpenedLog(ABC):
         """
         follows = until_index is not None
         segments = self._history.segments = self._find_segments(start, all_of_them=not follows)
+        self._archived_count = min(len(self.archive.segments), len(segments) - 1)
         self.log_id = segments[0].log_id
         self._control = ControlFile(self._directory, shard=self._shard, log_id=self.log_id, writable=self._writable)
         watermark = self._control.read()
@@ -133,7 +139,7 @@ class OpenedLog(ABC):
         if start is not None:
             why = f"{DURABLE_BY_CHECKPOINT} {segment_name(start.segment_number)}"
             self._folder.check_present(start.segment_number, why)
-        elif not segment_numbers(self._directory):
+        elif not self._folder.numbers():
             if not self._writable:
                 raise StorageError(f"{self._directory.path} holds no log")
             self._folder.create_log(self._segment_size, self.log_id)
@@ -171,18 +177,65 @@ class OpenedLog(ABC):
         """Set a torn tail aside, and let the log be written to. All entries of `walk` must have been taken."""
 
     @property
+    def archive(self) -> ArchivedSegments:
+        """The segments that have left the disk."""
+        return self._folder.archive
+
+    def note_archived(self) -> None:
+        """Take notice of the segments that are named in the mark by now, before their files go."""
+        segments = self._history.segments
+        self._archived_count = min(len(self.archive.segments), len(segments) - 1)
+        for segment in segments[: self._archived_count]:
+            segment.unmap()
+
+    @property
+    def archived_sequence(self) -> int:
+        """Sequence of the last event in segments that have left the disk; 0 if none have."""
+        count = self._archived_count
+        return self._history.segments[count].first_sequence - 1 if count else 0
+
+    def fetch_archived(self, sequences: Words) -> None:
+        """Have the cache have what these events (ascending) lie in. On any thread. Raises `ArchiveUnavailable`."""
+        for segment, _, _ in self._history.split(sequences):
+            segment.fetch()
+
+    def are_away(self, sequences: Words) -> npt.NDArray[np.bool_]:
+        """Which of some events (in any order; 0 is none) are in an archive and not to be had at once.
+
+        Where nobody is to wait for them (`ArchivedSegments.waits`), they are being fetched from now on.
+        """
+        away = np.zeros(len(sequences), np.bool_)
+        last_sequence = self.archived_sequence
+        order = np.argsort(sequences)
+        order = order[(sequences[order] > 0) & (sequences[order] <= last_sequence)]
+        for segment, start, end in self._history.split(sequences[order]):
+            try:
+                segment.mapping()
+                self._history.keep_mapped(segment)
+            except ArchiveUnavailable:
+                away[order[start:end]] = True
+        return away
+
+    @property
     def is_complete(self) -> bool:
-        """Whether the log has its beginning: not yet, where the state of a group was installed before it."""
+        """Whether the log has its beginning, here or in an archive: not yet, where the state of a group was installed
+        before it."""
         segments = self._history.segments
         return not segments or not segments[0].is_missing
 
     @property
     def first_index(self) -> int:
         """Index of the first entry of those that are here without a gap up to the last; the first of all once the
-        history is complete, and of a log that is empty."""
+        history is complete and none of it has left for an archive, and of a log that is empty."""
         if self.is_complete:
-            return ENTRY_INDEX_FIRST
+            count = self._archived_count
+            return self._history.segments[count].first_index if count else ENTRY_INDEX_FIRST
         return next(segment.first_index for segment in self._history.segments if not segment.is_missing)
+
+    @property
+    def history_index(self) -> int:
+        """The same, counting what is in an archive as here: it can be had, though not at once."""
+        return ENTRY_INDEX_FIRST if self.is_complete else self.first_index
 
     def bytes_between(self, index: int, later_index: int) -> int:
         """Bytes of the entries between two, give or take 64 KiB and an entry; the later one must be there."""

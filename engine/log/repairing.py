@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 
 from bezant.engine.log.control import CONTROL_NAME, ControlFile, Watermark
 from bezant.engine.log.recovery import Walk, copy_aside, unused_name, written_bytes
-from bezant.engine.log.segment import Segment, read_segment_header, segment_name, segment_numbers
+from bezant.engine.log.segment import Segment, segment_name, segment_numbers
+from bezant.engine.log.segment_folder import SegmentFolder
 from bezant.engine.log.storage import Directory
 from bezant.protocol.errors import CorruptLog
 
@@ -32,14 +33,15 @@ def last_whole_entry(directory: Directory, shard: int) -> Walk | None:
     Raises `UnsupportedFormat` at what a newer version wrote.
     """
     segments: list[Segment] = []
-    for number in segment_numbers(directory):
+    folder = SegmentFolder(directory, shard)
+    for number in folder.numbers():
         try:
-            header = read_segment_header(directory, number)
+            header = folder.header(number)
         except CorruptLog:
             break
         if number != len(segments) + 1 or header.shard != shard or (segments and header.log_id != segments[0].log_id):
             break
-        segments.append(Segment(directory, header))
+        segments.append(folder.make_segment(header))
     if not segments:
         return None
     walk = Walk(segments, log_id=segments[0].log_id, shard=shard, watermark=Watermark())

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import xxhash
 
+from bezant.engine.log.archived import ArchivedSegments
 from bezant.engine.log.checking import check_format
 from bezant.engine.log.entry import EntryHeader
 from bezant.engine.log.resume import SegmentSummary
@@ -124,6 +125,8 @@ class Segment:
         self.first_index = _INDEX_NEVER
         self.first_sequence = _SEQUENCE_NEVER
         self.file: LogFile | None = None
+        self.archive: ArchivedSegments | None = None
+        """Where its file is to be had if it is not here."""
         self.is_missing = False
         """Whether its file has not come yet (``incomplete.py``), as far as is known: a reader looks for it."""
         self._directory = directory
@@ -158,19 +161,28 @@ class Segment:
         return mapping
 
     def _open_to_read(self) -> LogFile:
-        """Open the file. Raises `HistoryIncomplete` if it has not come yet."""
-        if not self.is_missing:
-            return self._directory.open(self.name, writable=False)
+        """Open the file. Raises `HistoryIncomplete` if it has not come yet, `ArchiveUnavailable`."""
         try:
             file = self._directory.open(self.name, writable=False)
         except FileNotFoundError as error:
+            archived = self.archive.open(self.number) if self.archive is not None else None
+            if archived is not None:
+                return archived
+            if not self.is_missing:
+                raise
             raise HistoryIncomplete(
                 f"entries from {self.first_index} on, in {self.name}, are not here yet: this node began with the state "
                 "of its group and gets the history behind it from the others; see: bezant members status",
                 self.first_index,
             ) from error
-        self.is_missing, self.size = False, file.size()
+        if self.is_missing:
+            self.is_missing, self.size = False, file.size()
         return file
+
+    def fetch(self) -> None:
+        """Have its file come to the cache if it is in an archive, and nobody has it mapped."""
+        if self._mapping is None:
+            self._open_to_read().close()
 
     def view(self) -> memoryview:
         """The same bytes for the interpreter, which takes parts of these sooner."""

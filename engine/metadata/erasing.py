@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from concurrent.futures import Executor, Future
 from typing import Final, NamedTuple
 
+from bezant.engine.log.archived import is_archived
 from bezant.engine.log.entry import Entry
 from bezant.engine.log.log import Log
 from bezant.engine.log.storage import Directory
@@ -94,7 +95,9 @@ class Erasing:
             self._under_way.popleft().result()
 
     def _find(self, index: int, places: list[_Place]) -> None:
-        """Add the place where the content of an entry lies, unless there is nothing left of it."""
+        """Add the place where the content of an entry lies, if anything is left of it, and no archive has it."""
+        if self._log.history_index <= index < self._log.first_index:
+            return
         try:
             located = self._log.place_of(index)
             view = located.segment.view()
@@ -121,7 +124,12 @@ def _erase(directory: Directory, places: Iterable[_Place]) -> None:
     for place in places:
         by_segment[place.segment].append(place)
     for segment, within in by_segment.items():
-        file = directory.open(segment, writable=True)
+        try:
+            file = directory.open(segment, writable=True)
+        except FileNotFoundError:
+            if is_archived(directory, segment):
+                continue  # It has left the disk meanwhile: what an archive has is as it was made.
+            raise
         try:
             # The state first, and durably: once a byte of the rest has gone, nothing else tells it from damage.
             for place in within:

@@ -61,7 +61,7 @@ class Following:
                 message.session,
                 self._matched_index,
                 state.hard_state.barred,
-                state.log.first_index,
+                state.log.history_index,
                 state.may_lead,
             )
         )

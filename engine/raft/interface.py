@@ -27,6 +27,10 @@ class LogView(Protocol):
         """The last entry written, durable or not; 0 if there is none."""
 
     @property
+    def history_index(self) -> int:
+        """The first entry that can be had, from an archive if need be; at most `first_index`."""
+
+    @property
     def first_index(self) -> int:
         """The lowest entry that can be sent; 1 unless the beginning is archived or not there yet."""
 

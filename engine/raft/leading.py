@@ -458,7 +458,7 @@ class Leading:
                 len(item.in_flight),
                 item.node_id == state.node_id or self._is_active(item),
                 item.node_id != state.node_id and item.is_barred,
-                state.log.first_index if item.node_id == state.node_id else item.first_index,
+                state.log.history_index if item.node_id == state.node_id else item.first_index,
             )
             for item in self._progress.values()
         ]

@@ -17,6 +17,7 @@ from bezant.engine.checkpoints.cuts import parse_cut_name
 from bezant.engine.checkpoints.file import Manifest, read_manifest
 from bezant.engine.checkpoints.folder import CHECKPOINT_NAME, CheckpointFolder, checkpoint_name
 from bezant.engine.ids.run import RUN_NAME, run_name
+from bezant.engine.log.archived import ARCHIVED_NAME
 from bezant.engine.log.control import ControlFile, Watermark
 from bezant.engine.log.incomplete import INCOMPLETE_NAME, mark_incomplete
 from bezant.engine.log.resume import ResumePoint
@@ -90,6 +91,8 @@ def _install(directory: Directory, snapshot: Directory, shard: int) -> int:
             place = snapshot if ready.checkpoint in snapshot.names() else checkpoints.directory
             manifest = read_manifest(place, ready.checkpoint)
             _set_log_aside(directory)
+            if ARCHIVED_NAME in directory.names():
+                directory.remove(ARCHIVED_NAME)  # It speaks of the log that was here, which may be cut differently.
             begin_log(directory, shard, manifest.point, manifest.point.segment_number)
             _replace_checkpoints(checkpoints.directory, snapshot, ready)
             snapshot.move(ready.segment, directory, ready.segment)

@@ -16,7 +16,7 @@ from bezant.engine.snapshots.installing import FOLDER_NAME, clear, leave_intent
 from bezant.engine.snapshots.jobs import Jobs
 from bezant.engine.snapshots.receiving import Facts, Phase, Receiver
 from bezant.engine.snapshots.sending import OpenState, Sender
-from bezant.protocol.errors import CorruptLog, RemoteProtocolError, StorageError, UsageError
+from bezant.protocol.errors import ArchiveUnavailable, CorruptLog, RemoteProtocolError, StorageError, UsageError
 from bezant.protocol.transfer_messages import (
     ENTRIES_SIZE_MAX,
     FAILED,
@@ -194,13 +194,16 @@ class StateTransfer:
         """Give what is committed and durable here; nothing if that is not all there."""
         log, first_index = self._log, request.first_index
         reply = EntriesReply(self._node_id, request.sender, self._member.term, first_index)
-        here = log.first_index <= first_index <= request.last_index <= min(log.durable_index, log.commit_index)
+        here = log.history_index <= first_index <= request.last_index <= min(log.durable_index, log.commit_index)
         if not here:
             self._say(reply)
             return
         try:
             last_index = min(log.end_of_span(first_index, ENTRIES_SIZE_MAX), request.last_index)
             pieces = log.read_encoded(first_index, last_index)
+        except ArchiveUnavailable:
+            self._say(reply)  # They are being fetched, and are here when the other asks again.
+            return
         except CorruptLog as error:
             self._warn(f"entries that node {request.sender} asks for are damaged here: {error}")
             self._say(reply)

@@ -12,6 +12,7 @@ from bezant.engine.log.entry import Entry
 from bezant.engine.projections.layout import HOLD_REMAINING, HOLD_SEQUENCE
 from bezant.engine.replica import shard_directory
 from bezant.engine.tables.replaying import BATCH_EVENTS_MAX, Batch, Replay, joined
+from bezant.engine.tables.seeding import find_checkpoint
 from bezant.engine.tables.surveying import survey
 from bezant.protocol.errors import CorruptLog, RemoteProtocolError, StorageError, UsageError
 from bezant.protocol.kinds import EntryKind
@@ -35,9 +36,19 @@ class HistoryTables:
     """See the module. All passes end at the same event, whatever is written meanwhile. Any thread may ask."""
 
     def __init__(
-        self, data_directory: Path, shard: int = 0, *, position: int | None = None, time_ns: int | None = None
+        self,
+        data_directory: Path,
+        shard: int = 0,
+        *,
+        position: int | None = None,
+        time_ns: int | None = None,
+        after_position: int | None = None,
+        since_ns: int | None = None,
     ) -> None:
         """Look at the log, and settle where to end: behind an event, at a time, or with what is published now.
+
+        Of events only those behind `after_position`, or from `since_ns` on, are told of; accounts and holds are those
+        of the whole history.
 
         Raises `StorageError` if there is no log, `CorruptLog`, and `UsageError` for a moment that is none of this log,
         or that is not known yet.
@@ -56,6 +67,8 @@ class HistoryTables:
                 f"the time asked for is {(time_ns - self.survey.last_timestamp_ns) / _NS_PER_S:.9f} s after the last "
                 "event that is known here: what was then is not known yet. Ask for an earlier time, or for now"
             )
+        self._after_sequence = 0 if after_position is None else self._sequence_of(after_position)
+        self._since_ns = since_ns
         self._lock = threading.Lock()
         self._state: State | None = None
 
@@ -76,14 +89,61 @@ class HistoryTables:
     # ---- passes ----
 
     def batches(self) -> Iterator[tuple[Replay, Batch]]:
-        """All events in order, and the replay as it is behind each batch. Raises as `Follower.take`."""
+        """The events in order, and a replay that knows the accounts of each batch. Raises as `Follower.take`."""
         replay = Replay()
         follower = self._follow()
         try:
-            for batch in self._run(follower, replay):
+            for batch in self._ranged(follower, replay):
                 yield replay, batch
         finally:
             follower.close()
+
+    def _ranged(self, follower: Follower, replay: Replay) -> Iterator[Batch]:
+        """The events of the range: those before the newest checkpoint are read where they lie, and nothing before."""
+        is_all = not self._after_sequence and self._since_ns is None
+        checkpoint = None if is_all else find_checkpoint(self._directory, self.survey.last_index)
+        after = self._after_sequence
+        if checkpoint is not None:
+            replay.begin_behind(checkpoint.image)
+            follower.begin(checkpoint.manifest.point)
+            after = max(after, self._last_before(follower))
+            yield from self._read(follower, replay, after)
+        else:
+            follower.begin()
+        for batch in self._run(follower, replay):
+            start = max(after - batch.first_sequence + 1, 0)
+            if self._since_ns is not None:
+                start = max(start, int(np.searchsorted(batch.events["timestamp_ns"], self._since_ns)))
+            if start < len(batch.events):
+                first = batch.first_sequence + start
+                yield Batch(first, batch.events[start:], batch.debit[start:], batch.credit[start:])
+
+    def _last_before(self, follower: Follower) -> int:
+        """Sequence of the last event before `since_ns` of those that can be read back; 0 if there is none."""
+        if self._since_ns is None:
+            return 0
+        low, high = 0, follower.last_sequence
+        middle = follower.log.archived_sequence + 1  # If it lies behind that, an archive is not needed to find it.
+        while low < high:
+            middle = max(min(middle, high), low + 1)
+            (event,) = follower.read_events(np.array([middle]))
+            if event["timestamp_ns"] < self._since_ns:
+                low = middle
+            else:
+                high = middle - 1
+            middle = (low + high + 1) // 2
+        return low
+
+    def _read(self, follower: Follower, replay: Replay, after: int) -> Iterator[Batch]:
+        """The events behind one, as far as the replay has begun behind them."""
+        end = min(replay.sequence, self.until_sequence)
+        for first in range(after + 1, end + 1, BATCH_EVENTS_MAX):
+            wanted = np.arange(first, min(first + BATCH_EVENTS_MAX, end + 1))
+            events = self._wanted(follower.read_events(wanted), first)
+            if len(events):
+                yield replay.batch_of(events, first)
+            if len(events) < len(wanted):
+                return
 
     def state(self) -> State:
         """What there is at the end; the first time this takes a pass, and then it is known."""
@@ -96,6 +156,7 @@ class HistoryTables:
         replay = Replay()
         follower = self._follow()
         try:
+            follower.begin()
             for _ in self._run(follower, replay):
                 pass
             holds = replay.tables.holds
@@ -114,8 +175,7 @@ class HistoryTables:
         return follower
 
     def _run(self, follower: Follower, replay: Replay) -> Iterator[Batch]:
-        """Take the log in as far as it is asked for."""
-        follower.begin()
+        """Take the log in as far as it is asked for, from where the follower and the replay are on."""
         while follower.applied_index < self.survey.last_index:
             entries = follower.take()
             if not entries:

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from bezant.engine.ledger.image import LedgerImage
 from bezant.engine.ledger.ledger import new_salts
 from bezant.engine.projections.kernels import take_events
 from bezant.engine.projections.layout import (
@@ -22,6 +23,7 @@ from bezant.engine.projections.layout import (
     BlockArrays,
 )
 from bezant.engine.projections.tables import Tables
+from bezant.engine.tables.seeding import seed
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import CorruptLog
 from bezant.protocol.kinds import CommandKind
@@ -82,6 +84,11 @@ class Replay:
             np.zeros(SUMMARY_WORDS, np.int64),
         )
 
+    def begin_behind(self, image: LedgerImage) -> None:
+        """Begin behind the events that led to an image. What accounts are like (`states`) is not known then."""
+        seed(self.tables, image)
+        self.sequence, self.timestamp_ns = image.next_sequence - 1, image.last_timestamp_ns
+
     @property
     def states(self) -> Records:
         """What accounts are like, by their numbers: fields of `_STATE`."""
@@ -103,9 +110,13 @@ class Replay:
             )
         self.sequence += count
         self.timestamp_ns = int(events[-1]["timestamp_ns"])
-        batch = Batch(first, events, self._numbers(events, "debit", first), self._numbers(events, "credit", first))
+        batch = self.batch_of(events, first)
         self._apply(batch)
         return batch
+
+    def batch_of(self, events: Records, first: int) -> Batch:
+        """Events that were taken in before, with the numbers of their accounts."""
+        return Batch(first, events, self._numbers(events, "debit", first), self._numbers(events, "credit", first))
 
     def _numbers(self, events: Records, side: str, first: int) -> Words:
         """Numbers of the accounts on one side, -1 for those that were not open by then."""

@@ -10,8 +10,10 @@ import numpy as np
 
 from bezant.engine.following import open_follower
 from bezant.engine.log.entry import body_is_whole, decode_header, public_log_id
-from bezant.engine.log.segment import segment_name, segment_numbers
+from bezant.engine.log.segment import segment_name
+from bezant.engine.log.segment_folder import SegmentFolder
 from bezant.engine.log.storage import Directory
+from bezant.engine.tables.seeding import find_checkpoint
 from bezant.protocol.errors import CorruptLog, StorageError
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.messages import decode_control_entry
@@ -41,11 +43,20 @@ def survey(directory: Directory, shard: int) -> Survey:
     follower.close()
     index, sequence, timestamp_ns = 0, 0, 0
     currencies: dict[str, int] = {}
-    for number in segment_numbers(directory):
+    folder = SegmentFolder(directory, shard)
+    numbers, first, first_offset = folder.numbers(), 1, SEGMENT_HEADER_SIZE
+    # Nothing is fetched from an archive for what a checkpoint knows as well.
+    checkpoint = find_checkpoint(directory, until_index) if folder.archive.segments else None
+    if checkpoint is not None:
+        point, image = checkpoint.manifest.point, checkpoint.image
+        index, sequence, timestamp_ns = point.index, image.next_sequence - 1, image.last_timestamp_ns
+        first, first_offset = point.segment_number, point.end_offset
+        currencies.update(image.currencies)
+    for number in numbers[first - 1 :]:
         if index == until_index:
             break
-        view = _map(directory, number)
-        offset = SEGMENT_HEADER_SIZE
+        view = folder.make_segment(folder.header(number)).view()
+        offset = first_offset if number == first else SEGMENT_HEADER_SIZE
         while index < until_index:
             header = decode_header(view[offset : offset + ENTRY_HEADER_SIZE])
             if header is None:
@@ -71,11 +82,3 @@ def survey(directory: Directory, shard: int) -> Survey:
             f"{directory.path}: entry {index + 1} of {until_index} is not where it must be; see bezant doctor"
         )
     return Survey(public_log_id(log_id), index, sequence, timestamp_ns, currencies)
-
-
-def _map(directory: Directory, number: int) -> memoryview:
-    file = directory.open(segment_name(number), writable=False)
-    try:
-        return file.map().data.cast("B")
-    finally:
-        file.close()

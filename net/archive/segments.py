@@ -1,11 +1,22 @@
 """Sealed segments at a target: kept, listed, and brought back to a folder that lacks them."""
 
+import asyncio
+import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import blake3
 import msgspec
 
+from bezant.engine.archive.dropping import (
+    KEEP_DEFAULT,
+    check_may_drop,
+    droppable,
+    first_segments_needed,
+    lock_archive,
+    remove_archived,
+    still_here,
+)
 from bezant.engine.archive.sealed import (
     SealedSegment,
     SegmentReturn,
@@ -15,20 +26,25 @@ from bezant.engine.archive.sealed import (
     note_history,
     sealed_segments,
 )
+from bezant.engine.log.archive_cache import CACHE_BYTES_DEFAULT, ArchivedSegment, fetch, open_cached
+from bezant.engine.log.archived import MARK_FORMAT_VERSION, ArchivedMark, read_archived, write_archived
 from bezant.engine.log.entry import public_log_id
 from bezant.engine.log.log import FREE_SPACE_FLOOR_DEFAULT
 from bezant.engine.log.segment import read_segment_header, segment_name, segment_numbers
-from bezant.engine.log.storage import as_directory
+from bezant.engine.log.storage import Directory, as_directory
 from bezant.engine.replica import shard_directory
-from bezant.net.archive.snapshots import OnProgress, file_path, read_small, store_file
+from bezant.net.archive.snapshots import OnProgress, check_stored, file_path, read_small, store_file
 from bezant.net.archive.store import Store
-from bezant.protocol.errors import CorruptLog, StorageError
+from bezant.protocol.errors import ArchiveUnavailable, CorruptLog, DataFolderInUse, StorageError
 
 SEGMENTS_FOLDER: Final = "segments"
 RECORD_SUFFIX: Final = ".json"
 RECORD_SIZE_MAX: Final = 16 << 20
 """Bytes of a record that are read, at most: 32 for each 64 KiB of a segment."""
 RECORD_FORMAT_VERSION: Final = 1
+DROP_WAIT_S: Final = 10.0
+"""Seconds to wait for a node that runs to remove what it has been told to."""
+_POLL_S: Final = 0.1
 _SHARD: Final = 0
 
 
@@ -109,6 +125,125 @@ async def read_records(store: Store, log_id: str) -> dict[int, list[Record]]:
     return found
 
 
+class Dropped(NamedTuple):
+    """Numbers of the segments that have left the disk now, their bytes; those that are about to, which takes the node
+    that runs on the folder; and those that could go, but the archive does not have them."""
+
+    dropped: list[int]
+    dropped_bytes: int
+    waiting: list[int]
+    not_kept: list[int]
+
+
+async def drop_segments(
+    data: Path,
+    store: Store,
+    *,
+    keep: int = KEEP_DEFAULT,
+    cache_bytes_max: int = CACHE_BYTES_DEFAULT,
+    wait_s: float = DROP_WAIT_S,
+) -> Dropped:
+    """Have sealed segments that a target has leave the disk, but for the newest `keep` and what a start needs.
+
+    Each is compared with what the target gives back: to the byte, or entry by entry if another member pushed it. Of a
+    folder whose node runs the node removes them.
+    Raises `CorruptLog` for what is damaged here or there, `ArchiveUnavailable`, `UsageError` while the history is not
+    whole, `StorageError`.
+    """
+    directory = shard_directory(data, _SHARD)
+    check_may_drop(directory)
+    lock = lock_archive(directory)
+    try:
+        mark = read_archived(directory, _SHARD)
+        gone = [] if mark is None else mark.segments
+        chosen, not_kept = await _choose(directory, store, gone, keep, cache_bytes_max)
+        if chosen:
+            log_id = read_segment_header(directory, segment_numbers(directory)[-1]).log_id
+            write_archived(
+                directory,
+                ArchivedMark(MARK_FORMAT_VERSION, _SHARD, log_id, [*gone, *chosen], cache_bytes_max),
+            )
+        await _remove(data, wait_s)
+        here = frozenset(segment_numbers(directory))
+        went = [segment for segment in chosen if segment.number not in here]
+        return Dropped(
+            [segment.number for segment in went],
+            sum(segment.full_size_bytes for segment in went),
+            [segment.number for segment in (*gone, *chosen) if segment.number in here],
+            not_kept,
+        )
+    finally:
+        lock.release()
+
+
+async def _choose(
+    directory: Directory, store: Store, gone: list[ArchivedSegment], keep: int, cache_bytes_max: int
+) -> tuple[list[ArchivedSegment], list[int]]:
+    """The segments that may go and that the target has, and numbers of those that it has not."""
+    starts = first_segments_needed(directory)
+    numbers = [sealed.number for sealed, _ in sealed_segments(directory, _SHARD)]
+    wanted = droppable(numbers, starts, len(gone), keep)
+    log_id = public_log_id(read_segment_header(directory, segment_numbers(directory)[-1]).log_id)
+    records = await read_records(store, log_id) if wanted else {}
+    chosen: list[ArchivedSegment] = []
+    for sealed, file in sealed_segments(directory, _SHARD):
+        if sealed.number not in wanted:
+            continue
+        record = next((record for record in records.get(sealed.number, []) if record.sealed == sealed), None)
+        if record is None:
+            break  # None behind it may go before it.
+        check_sealed(sealed, file)
+        segment = _archived(sealed, record.digest, store.address)
+        if not await check_stored(store, file, sealed.size_bytes, record.digest):
+            await asyncio.to_thread(_check_entries, directory, sealed, segment, cache_bytes_max)
+        chosen.append(segment)
+    return chosen, wanted[len(chosen) :]
+
+
+def _check_entries(directory: Directory, sealed: SealedSegment, segment: ArchivedSegment, cache_bytes_max: int) -> None:
+    """Check that what another member of the group has pushed are the same entries, of which each stamps its own.
+
+    Raises `CorruptLog`, `ArchiveUnavailable`.
+    """
+    fetch(directory, segment, cache_bytes_max)
+    file = open_cached(directory, segment, checks=True)
+    if file is None:
+        raise ArchiveUnavailable(f"{segment.place} was fetched, and the cache has no room for it")
+    try:
+        check_sealed(sealed, file)
+    finally:
+        file.close()
+
+
+def _archived(sealed: SealedSegment, digest: str, address: str) -> ArchivedSegment:
+    return ArchivedSegment(
+        number=sealed.number,
+        first_index=sealed.first_index,
+        last_index=sealed.last_index,
+        size_bytes=sealed.size_bytes,
+        full_size_bytes=sealed.full_size_bytes,
+        digest=digest,
+        target=address if "://" in address else str(Path(address).resolve()),
+        path=file_path(digest),
+    )
+
+
+async def _remove(data: Path, wait_s: float) -> None:
+    """Have the files go that the mark names: here, or by the node that runs, for which this waits a little."""
+    directory = shard_directory(data, _SHARD)
+    try:
+        lock = as_directory(data).lock()
+    except DataFolderInUse:
+        deadline_s = time.monotonic() + wait_s
+        while still_here(directory, _SHARD) and time.monotonic() < deadline_s:
+            await asyncio.sleep(_POLL_S)
+        return
+    try:
+        remove_archived(directory, _SHARD)
+    finally:
+        lock.release()
+
+
 class Fetched(NamedTuple):
     """Numbers of the segments that came back, and of those that are missing still."""
 
@@ -130,6 +265,11 @@ async def fetch_segments(
     directory = shard_directory(data, _SHARD)
     lock = as_directory(data).lock()
     try:
+        dropping = lock_archive(directory)
+    except BaseException:
+        lock.release()
+        raise
+    try:
         missing = missing_segments(directory)
         if not missing:
             return Fetched([], [])
@@ -140,12 +280,13 @@ async def fetch_segments(
             if number not in records:
                 break  # What is before it cannot be proven to lead here.
             await _fetch(data, store, records[number], free_space_floor)
+            note_history(directory, _SHARD)  # Or it would be dropped again by the next start.
             fetched.append(number)
             if on_progress is not None:
                 on_progress(len(fetched), len(missing))
-        note_history(directory, _SHARD)
         return Fetched(fetched, missing_segments(directory))
     finally:
+        dropping.release()
         lock.release()
 
 

@@ -115,7 +115,23 @@ async def store_file(store: Store, file: LogFile, size_bytes: int) -> tuple[str,
     if await store.size(path) != size_bytes:
         await store.write(path, _parts(file, size_bytes))
         written = size_bytes
+    await _read_back(store, file, digest)
+    return digest, written
+
+
+async def check_stored(store: Store, file: LogFile, size_bytes: int, digest: str) -> bool:
+    """Whether the first bytes of a file have this BLAKE3; if so, raises `CorruptLog` unless they are kept."""
     hasher = blake3.blake3()
+    for part in _parts(file, size_bytes):
+        hasher.update(part)
+    if hasher.hexdigest() != digest:
+        return False
+    await _read_back(store, file, digest)
+    return True
+
+
+async def _read_back(store: Store, file: LogFile, digest: str) -> None:
+    path, hasher = file_path(digest), blake3.blake3()
     async for part in store.read(path):
         hasher.update(part)
     if hasher.hexdigest() != digest:
@@ -123,7 +139,6 @@ async def store_file(store: Store, file: LogFile, size_bytes: int) -> tuple[str,
             f"{store.address}/{path}: what was kept of {file.path.name} is not what is read back. Remove that file and "
             "try again, or see to the target"
         )
-    return digest, written
 
 
 def _parts(file: LogFile, size_bytes: int) -> Iterator[bytes]:

@@ -103,7 +103,7 @@ class GroupOperations:
         """How many of the entries there are a member has on its disk; None if that is not known."""
         if not own and known is None:
             return None
-        first_index = self._member.replica.log.first_index if own or known is None else known.first_index
+        first_index = self._member.replica.log.history_index if own or known is None else known.first_index
         return 100.0 * max(match_index - first_index + 1, 0) / max(core.last_index, 1)
 
     def _problem(self) -> str:

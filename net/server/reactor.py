@@ -34,6 +34,7 @@ from bezant.engine.publication import Publisher
 from bezant.engine.replica import Replica
 from bezant.net.server.batch import Batch, Request
 from bezant.net.server.checkpointing import Checkpointing
+from bezant.net.server.dropping import Dropping
 from bezant.net.server.expiry import ExpiryTimer
 from bezant.net.server.failure import end_after_bug, end_after_failed_sync
 from bezant.net.server.placing import Placing
@@ -109,6 +110,7 @@ class Reactor:
         self.placing: Placing | None = None
         """Which slots are this shard's own, if its group is one of several."""
         self._checkpointing = Checkpointing(replica, loop, self.schedule)
+        self._dropping = Dropping(replica, loop)
         self.publisher = _make_publisher(replica)
         self._publish()
         self._expiry = ExpiryTimer(loop, replica.ledger, self.schedule)
@@ -422,6 +424,7 @@ class Reactor:
             await self.wait_idle()
         self._settle_group()
         await self._checkpointing.stop()
+        await self._dropping.stop()
         self._sync_thread.stop()
         if self.publisher is not None:
             self.publisher.close()

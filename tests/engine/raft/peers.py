@@ -61,6 +61,10 @@ class MemoryLog:
         return self.offset + len(self.entries)
 
     @property
+    def history_index(self) -> int:
+        return self.first_index
+
+    @property
     def first_index(self) -> int:
         return self.archived_index + 1
 

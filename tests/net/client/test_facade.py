@@ -11,6 +11,7 @@ from bezant.protocol import errors
 NAMES = [
     "UNLIMITED",
     "Account",
+    "ArchiveUnavailable",
     "BezantError",
     "BlockingSubscription",
     "BlockingWallet",
