@@ -19,6 +19,7 @@ from bezant.engine.log.archive_cache import CACHE_NAME
 from bezant.engine.log.archived import ARCHIVED_NAME, read_archived
 from bezant.engine.log.segment import segment_name, segment_numbers
 from bezant.engine.log.storage import Directory
+from bezant.engine.metadata.setting import set_metadata
 from bezant.engine.replica import Replica, open_replica, shard_directory
 from bezant.engine.tables.history import HistoryTables
 from bezant.engine.verify import verify
@@ -26,10 +27,12 @@ from bezant.net.archive.segments import drop_segments, fetch_segments, push_segm
 from bezant.net.archive.store import LocalStore, open_store
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import ArchiveUnavailable, CorruptLog, StorageError, UsageError
+from bezant.protocol.metadata import SALT_SIZE, SetMetadata, SubjectKind
+from bezant.protocol.names import account_id
 from bezant.protocol.records import Records
 
-from ...engine.commands import transfers
-from .conftest import SETTINGS, Folder, close_cleanly
+from ...engine.commands import opening_world, transfers
+from .conftest import SETTINGS, Folder, close_cleanly, make_checkpoint, write_history
 
 DEADLINE_S = 30.0
 
@@ -315,3 +318,26 @@ async def test_an_object_store_serves_as_well(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(ArchiveUnavailable, match=r"segment 1 in the archive s3://dropped/kept, with the entries"):
         all_events(folder)
+
+
+async def test_metadata_of_a_segment_that_has_left_is_superseded_all_the_same(
+    tmp_path: Path, store: LocalStore
+) -> None:
+    """What the archive has of it is as it was made; on this disk nothing is left, and nothing fails."""
+    account, salt = account_id("ann", "EUR"), bytes(SALT_SIZE)
+    replica = open_replica(tmp_path / "data", settings=SETTINGS)
+    replica.execute(opening_world("ann", "bob"))
+    set_metadata(replica, SetMetadata(SubjectKind.ACCOUNT, account, b'{"email":"ann@example.org"}'), salt)
+    close_cleanly(replica)
+    folder = write_history(tmp_path / "data", 12, first=False)
+    make_checkpoint(folder)
+    folder = write_history(tmp_path / "data", 5, first=False)
+    assert (await drop(folder, store))[0] == 1
+    replica = open_replica(folder.path, settings=SETTINGS)
+    set_metadata(replica, SetMetadata(SubjectKind.ACCOUNT, account), salt)
+    replica.write_group()
+    replica.settle_erasing(replica.durable_index)
+    chain_hash = replica.log.chain_hash.hex()
+    close_cleanly(replica)
+    assert not [path for path in shard(folder).path.rglob("segment-*") if b"ann@example.org" in path.read_bytes()]
+    assert verify(folder.path).chain_hash == chain_hash
