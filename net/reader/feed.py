@@ -3,6 +3,8 @@
     waiting --woken, or time to look--> a batch is taken and handed on --more is published--> resting, then another
                                                                        --nothing more-------> waiting
 
+While nobody is to be told it does not have itself woken up, and looks every POLL_S: that costs the node nothing.
+
 After a batch the loop rests for as long as REST_RATIO times what the batch took, if that is worth it: when little
 happens everything is told at once, and when much does it is told in larger batches, which cost less an event, so that
 the processor is left to the node.
@@ -19,7 +21,8 @@ from bezant.engine.log.entry import Entry
 from bezant.engine.publication import NO_DESCRIPTOR
 
 POLL_S: Final = 0.02
-"""Seconds after which a feed that would be woken up looks all the same: a wake-up may be missed, and a file be new."""
+"""Seconds after which a feed that would be woken up looks all the same: a wake-up may be missed, and a file be new. The
+first who subscribes may be told so much later, once."""
 POLL_ALONE_S: Final = 0.001
 """The same for one that nobody wakes, while somebody waits for events."""
 REFRESH_S: Final = 1.0
@@ -112,7 +115,8 @@ class Feed:
             self._rest(time.perf_counter() - started_s)
             return
         self.is_level.set()
-        self._follower.publication.announce_waiting()
+        if self._is_awaited():
+            self._follower.publication.announce_waiting()
         if self._is_behind():
             self._rest(time.perf_counter() - started_s)
         else:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import bezant
 from bezant.cli.node_process import NodeProcess
 from bezant.net.client.link import welcome_at
+from bezant.perf.load.processor import process_cpu_seconds
 from bezant.perf.push.listeners import Plan, read_outcome
 from bezant.perf.push.report import FanOut, Latency, PushReport
 from bezant.protocol.errors import ConnectionFailed
@@ -33,6 +34,7 @@ FRAMES_AHEAD: Final = 4
 READER_WAIT_S: Final = 60.0
 SETTLE_S_MAX: Final = 15.0
 """Seconds that the last pushes may take to arrive."""
+_READER_MODULE: Final = b"bezant.net.reader.process"
 
 Words = npt.NDArray[np.int64]
 
@@ -73,13 +75,18 @@ async def _measure(settings: PushSettings, say: Callable[[str], None]) -> PushRe
             unbounded_without = await _load_unbounded(wallet, accounts, settings.seconds)
         async with _node(folder / "with", accounts) as (wallet, node):
             reader = await _reader_of(node)
+            processor = _Processor(reader_process(node.process_id))
             say("one subscriber")
-            latency = await _measure_latency(wallet, accounts, settings)
+            latency = await _measure_latency(wallet, accounts, settings, processor)
             say("with a reader")
+            processor.start()
             alone = await _load_steadily(wallet, accounts, settings)
+            alone_us = processor.share_us(len(alone.positions))
             unbounded = await _load_unbounded(wallet, accounts, settings.seconds)
             say(f"with {settings.subscribers} subscribers")
+            processor.start()
             loaded, told = await _with_listeners(wallet, accounts, settings, reader, folder / "outcome")
+            loaded_us = processor.share_us(len(loaded.positions))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     delivered, missed, repeated, unordered = compare(loaded, told)
@@ -98,6 +105,8 @@ async def _measure(settings: PushSettings, say: Callable[[str], None]) -> PushRe
             unordered=unordered,
             unbounded_rate_without_reader=unbounded_without,
             unbounded_rate=unbounded,
+            reader_processor_us_without_subscribers=alone_us,
+            reader_processor_us=loaded_us,
         ),
     )
 
@@ -149,7 +158,34 @@ async def _reader_of(node: NodeProcess) -> str:
             await asyncio.sleep(0.1)
 
 
-async def _measure_latency(wallet: bezant.Wallet, accounts: Accounts, settings: PushSettings) -> Latency:
+def reader_process(node_process_id: int) -> int:
+    """The number of the reader's process, a child of the node's. Raises `ConnectionFailed` if there is none."""
+    for task in Path(f"/proc/{node_process_id}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            if _READER_MODULE in Path(f"/proc/{child}/cmdline").read_bytes():
+                return int(child)
+    raise ConnectionFailed(f"process {node_process_id} has no reader")
+
+
+class _Processor:
+    """Processor time of a process between two moments."""
+
+    def __init__(self, process_id: int) -> None:
+        self._process_id = process_id
+        self.start()
+
+    def start(self) -> None:
+        """Count from now on."""
+        self._before_s = process_cpu_seconds(self._process_id) or 0.0
+
+    def share_us(self, count: int) -> float:
+        """Microseconds since, for each of so many."""
+        return round(1e6 * ((process_cpu_seconds(self._process_id) or 0.0) - self._before_s) / max(count, 1), 2)
+
+
+async def _measure_latency(
+    wallet: bezant.Wallet, accounts: Accounts, settings: PushSettings, processor: _Processor
+) -> Latency:
     """One subscriber to one account, and steady transfers to it, in this process."""
     told_s: dict[int, float] = {}
     received: list[tuple[int, float, int]] = []
@@ -167,6 +203,7 @@ async def _measure_latency(wallet: bezant.Wallet, accounts: Accounts, settings: 
 
     async with wallet.subscribe(accounts=[accounts.names[0]], currency=CURRENCY) as subscription:
         listening = asyncio.create_task(listen(subscription))
+        processor.start()
         start_s = time.perf_counter()
         for number in range(settings.latency_transfers):
             await asyncio.sleep(max(start_s + number / settings.latency_rate - time.perf_counter(), 0))
@@ -177,11 +214,17 @@ async def _measure_latency(wallet: bezant.Wallet, accounts: Accounts, settings: 
         await asyncio.wait_for(listening, SETTLE_S_MAX)
     after_reply = np.array([1e3 * (at_s - told_s[position]) for position, at_s, _ in received])
     after_timestamp = np.array([age_ns / 1e6 for _, _, age_ns in received])
+    (reply_p50, reply_p99), (timestamp_p50, timestamp_p99) = (
+        np.percentile(ages, (50, 99)).tolist() for ages in (after_reply, after_timestamp)
+    )
     return Latency(
-        settings.latency_transfers,
-        settings.latency_transfers / seconds,
-        *(float(np.percentile(after_reply, of)) for of in (50, 99)),
-        *(float(np.percentile(after_timestamp, of)) for of in (50, 99)),
+        transfers=settings.latency_transfers,
+        rate=settings.latency_transfers / seconds,
+        after_reply_ms_p50=reply_p50,
+        after_reply_ms_p99=reply_p99,
+        after_timestamp_ms_p50=timestamp_p50,
+        after_timestamp_ms_p99=timestamp_p99,
+        reader_processor_us=processor.share_us(settings.latency_transfers),
     )
 
 

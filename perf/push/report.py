@@ -13,6 +13,7 @@ class Latency(msgspec.Struct, frozen=True):
     ``after_reply``: from when the client that made the transfer was told that it is committed to when the subscriber
     had the event, both in one process; below zero if the subscriber was first. ``after_timestamp``: from the time that
     the event has, before its write to the disk even began, to when the subscriber had it: an upper bound.
+    ``reader_processor_us``: processor time of the reader for each transfer, each of which comes by itself.
     """
 
     transfers: int
@@ -21,10 +22,15 @@ class Latency(msgspec.Struct, frozen=True):
     after_reply_ms_p99: float
     after_timestamp_ms_p50: float
     after_timestamp_ms_p99: float
+    reader_processor_us: float
 
 
 class FanOut(msgspec.Struct, frozen=True):
-    """Many subscribers, each to its own account. Rates are transfers a second."""
+    """Many subscribers, each to its own account. Rates are transfers a second.
+
+    ``reader_processor_us``: processor time of the reader for each transfer at the offered rate; also while nobody
+    subscribes.
+    """
 
     subscribers: int
     seconds: float
@@ -38,6 +44,8 @@ class FanOut(msgspec.Struct, frozen=True):
     unordered: int
     unbounded_rate_without_reader: float
     unbounded_rate: float
+    reader_processor_us_without_subscribers: float
+    reader_processor_us: float
 
 
 class PushReport(msgspec.Struct, frozen=True):
@@ -78,6 +86,12 @@ class PushReport(msgspec.Struct, frozen=True):
                 f"transfers/s of {fan_out.offered_rate:,.0f}: without a reader / with one / and its subscribers",
                 f"{fan_out.rate_without_reader:,.0f} / {fan_out.rate_without_subscribers:,.0f} / {fan_out.rate:,.0f}",
                 f"at least {1 - WRITE_RATE_LOSS_MAX:.0%} of the first ({kept:.0%})",
+            ),
+            (
+                "processor time of the reader for a transfer: one subscriber / none / all",
+                f"{latency.reader_processor_us:.1f} / {fan_out.reader_processor_us_without_subscribers:.1f} /"
+                f" {fan_out.reader_processor_us:.1f} us",
+                "",
             ),
             (
                 "transfers/s, as many as it takes: without a reader / with one",

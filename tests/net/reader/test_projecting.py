@@ -1,0 +1,128 @@
+"""Claim: projections take small batches in together, and never hold up whoever waits for an event."""
+
+import asyncio
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from bezant.engine.following import Follower
+from bezant.engine.log.entry import Entry
+from bezant.net.reader import projecting
+from bezant.net.reader.projecting import Projector
+
+LONG_S = 600.0
+SOON_S = 30.0
+"""Seconds that a busy machine is given for what takes none."""
+
+
+class Log:
+    """What a projector asks of a follower: every entry has one event."""
+
+    def __init__(self) -> None:
+        self.published_index = self.applied_index = self.last_sequence = 0
+        self.is_closed = False
+
+    def begin(self, start: None) -> None:
+        assert start is None
+
+    def take(self) -> list[Any]:
+        indexes = range(self.applied_index + 1, self.published_index + 1)
+        self.applied_index = self.last_sequence = indexes.stop - 1
+        return [SimpleNamespace(header=SimpleNamespace(index=index)) for index in indexes]
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class Batches:
+    """A projection that notes how many entries came at a time."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.is_closed = False
+
+    def start(self) -> None:
+        return
+
+    def begin(self, follower: Follower) -> None:
+        return
+
+    def take_in(self, entries: Sequence[Entry]) -> None:
+        self.sizes.append(len(entries))
+
+    def rest(self) -> None:
+        return
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+async def make() -> tuple[Log, Batches, Projector]:
+    """A projector that has taken one entry in, and rests."""
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    log, batches = Log(), Batches()
+    log.published_index = 1
+    projector = Projector([batches], cast(Follower, log), fail)
+    projector.start()
+    async with asyncio.timeout(SOON_S):
+        while batches.sizes != [1]:
+            await asyncio.sleep(0.001)
+    return log, batches, projector
+
+
+@pytest.fixture(autouse=True)
+def no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever comes in time comes because somebody was woken up."""
+    monkeypatch.setattr(projecting, "REST_S", LONG_S)
+    monkeypatch.setattr(projecting, "POLL_S", LONG_S)
+
+
+async def test_what_comes_during_a_rest_is_taken_in_together_and_at_once_when_awaited() -> None:
+    log, batches, projector = await make()
+    for index in (2, 3):
+        log.published_index = index
+        projector.wake()
+    await asyncio.sleep(0.05)
+    assert batches.sizes == [1]
+    assert await projector.wait(3, SOON_S)
+    assert batches.sizes == [1, 2]
+    projector.stop()
+
+
+async def test_what_is_published_while_somebody_waits_needs_no_wake_up() -> None:
+    log, batches, projector = await make()
+    waiting = asyncio.create_task(projector.wait(2, SOON_S))
+    await asyncio.sleep(0.01)
+    log.published_index = 2
+    assert await waiting
+    assert batches.sizes == [1, 1]
+    projector.stop()
+
+
+async def test_who_waits_too_long_is_told() -> None:
+    _, batches, projector = await make()
+    assert not await projector.wait(2, 0.01)
+    assert batches.sizes == [1]
+    projector.stop()
+
+
+async def test_after_a_large_batch_there_is_no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projecting, "REST_EVENTS_MAX", 0)
+    log, batches, projector = await make()
+    log.published_index = 2
+    projector.wake()
+    async with asyncio.timeout(SOON_S):
+        while batches.sizes != [1, 1]:
+            await asyncio.sleep(0.001)
+    projector.stop()
+
+
+async def test_a_rest_does_not_hold_up_the_end() -> None:
+    log, batches, projector = await make()
+    await asyncio.get_running_loop().run_in_executor(None, projector.stop)
+    assert (log.is_closed, batches.is_closed) == (True, True)
