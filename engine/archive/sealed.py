@@ -102,6 +102,20 @@ def check_sealed(sealed: SealedSegment, file: LogFile) -> None:
         raise CorruptLog(f"{file.path}: it does not lead to the entry {sealed.last_index + 1} behind it")
 
 
+def has_same_bodies(sealed: SealedSegment, file: LogFile, other: LogFile) -> bool:
+    """Whether two files of a segment, both checked, have the same bodies: of metadata one may have less left."""
+    view, other_view = file.map().data, other.map().data
+    offset = SEGMENT_HEADER_SIZE
+    while offset < sealed.size_bytes:
+        header, start = decode_header(view[offset : offset + ENTRY_HEADER_SIZE]), offset + ENTRY_HEADER_SIZE
+        if header is None:
+            raise CorruptLog(f"{file.path}, offset {offset}: the entry there was whole and is damaged now")
+        offset = start + header.body_size
+        if view[start:offset] != other_view[start:offset]:
+            return False
+    return True
+
+
 def missing_segments(directory: Directory) -> list[int]:
     """Numbers of segments that are not there, before some that are; the last one first, because it must come first."""
     numbers = segment_numbers(directory)

@@ -22,6 +22,7 @@ from bezant.engine.archive.sealed import (
     SegmentReturn,
     check_room,
     check_sealed,
+    has_same_bodies,
     missing_segments,
     note_history,
     sealed_segments,
@@ -31,7 +32,7 @@ from bezant.engine.log.archived import MARK_FORMAT_VERSION, ArchivedMark, read_a
 from bezant.engine.log.entry import public_log_id
 from bezant.engine.log.log import FREE_SPACE_FLOOR_DEFAULT
 from bezant.engine.log.segment import read_segment_header, segment_name, segment_numbers
-from bezant.engine.log.storage import Directory, as_directory
+from bezant.engine.log.storage import Directory, LogFile, as_directory
 from bezant.engine.replica import shard_directory
 from bezant.net.archive.snapshots import OnProgress, check_stored, file_path, read_small, store_file
 from bezant.net.archive.store import Store
@@ -81,11 +82,17 @@ async def push_segments(data: Path, store: Store) -> Pushed:
             there += 1
             continue
         check_sealed(sealed, file)
-        digest, new_bytes = await store_file(store, file, sealed.size_bytes)
-        encoded = msgspec.json.encode(Record(RECORD_FORMAT_VERSION, log_id, sealed, digest))
-        await store.write(f"{_folder(log_id)}/{_record_name(sealed.number, encoded)}", [encoded])
+        _, new_bytes = await _keep(store, sealed, file, log_id)
         written, written_bytes = written + 1, written_bytes + new_bytes
     return Pushed(written, there, written_bytes)
+
+
+async def _keep(store: Store, sealed: SealedSegment, file: LogFile, log_id: str) -> tuple[str, int]:
+    """Keep a segment, and say so; its digest, and the bytes that had to be written."""
+    digest, new_bytes = await store_file(store, file, sealed.size_bytes)
+    encoded = msgspec.json.encode(Record(RECORD_FORMAT_VERSION, log_id, sealed, digest))
+    await store.write(f"{_folder(log_id)}/{_record_name(sealed.number, encoded)}", [encoded])
+    return digest, new_bytes
 
 
 def log_of(data: Path) -> str:
@@ -194,16 +201,22 @@ async def _choose(
             break  # None behind it may go before it.
         check_sealed(sealed, file)
         segment = _archived(sealed, record.digest, store.address)
-        if not await check_stored(store, file, sealed.size_bytes, record.digest):
-            await asyncio.to_thread(_check_entries, directory, sealed, segment, cache_bytes_max)
+        if not await check_stored(store, file, sealed.size_bytes, record.digest) and not await asyncio.to_thread(
+            _has_same_entries, directory, file, sealed, segment, cache_bytes_max
+        ):
+            # Metadata was erased here since: what has been is not to come back from there.
+            digest, _ = await _keep(store, sealed, file, log_id)
+            segment = _archived(sealed, digest, store.address)
         chosen.append(segment)
     return chosen, wanted[len(chosen) :]
 
 
-def _check_entries(directory: Directory, sealed: SealedSegment, segment: ArchivedSegment, cache_bytes_max: int) -> None:
+def _has_same_entries(
+    directory: Directory, mine: LogFile, sealed: SealedSegment, segment: ArchivedSegment, cache_bytes_max: int
+) -> bool:
     """Check that what another member of the group has pushed are the same entries, of which each stamps its own.
 
-    Raises `CorruptLog`, `ArchiveUnavailable`.
+    Returns whether they have all that is here, and no more. Raises `CorruptLog`, `ArchiveUnavailable`.
     """
     fetch(directory, segment, cache_bytes_max)
     file = open_cached(directory, segment, checks=True)
@@ -211,6 +224,10 @@ def _check_entries(directory: Directory, sealed: SealedSegment, segment: Archive
         raise ArchiveUnavailable(f"{segment.place} was fetched, and the cache has no room for it")
     try:
         check_sealed(sealed, file)
+        is_same = has_same_bodies(sealed, mine, file)
+        if not is_same:
+            file.path.unlink(missing_ok=True)  # It has what was erased here.
+        return is_same
     finally:
         file.close()
 

@@ -320,6 +320,30 @@ async def test_an_object_store_serves_as_well(
         all_events(folder)
 
 
+async def test_what_was_erased_since_it_was_pushed_does_not_come_back(tmp_path: Path, store: LocalStore) -> None:
+    account, salt = account_id("ann", "EUR"), bytes(SALT_SIZE)
+    replica = open_replica(tmp_path / "data", settings=SETTINGS)
+    replica.execute(opening_world("ann", "bob"))
+    set_metadata(replica, SetMetadata(SubjectKind.ACCOUNT, account, b'{"email":"ann@example.org"}'), salt)
+    close_cleanly(replica)
+    write_history(tmp_path / "data", 6, first=False)
+    await push_segments(tmp_path / "data", store)
+    replica = open_replica(tmp_path / "data", settings=SETTINGS)
+    set_metadata(replica, SetMetadata(SubjectKind.ACCOUNT, account), salt)
+    replica.write_group()
+    replica.settle_erasing(replica.durable_index)
+    close_cleanly(replica)
+    make_checkpoint(write_history(tmp_path / "data", 6, first=False))
+    folder = write_history(tmp_path / "data", 5, first=False)
+    assert (await drop(folder, store))[0] == 1
+    mark = read_archived(shard(folder), 0)
+    assert mark is not None
+    named = [tmp_path / "kept" / segment.path for segment in mark.segments]
+    assert not [path for path in (*named, *cached(folder)) if b"ann@example.org" in path.read_bytes()]
+    assert [path for path in (tmp_path / "kept" / "files").iterdir() if b"ann@example.org" in path.read_bytes()]
+    assert verify(folder.path).state_digest == folder.state_digest
+
+
 async def test_metadata_of_a_segment_that_has_left_is_superseded_all_the_same(
     tmp_path: Path, store: LocalStore
 ) -> None:
