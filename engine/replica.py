@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bezant.engine.ahead import CHUNK_EVENTS_MIN, CHUNKS_AHEAD_MAX, Ahead
+from bezant.engine.away import refuse_what_waits, waits_for_archive
 from bezant.engine.checkpoints.checkpointer import Checkpointer, LedgerSettings, restore_ledger
 from bezant.engine.checkpoints.file import Manifest
 from bezant.engine.checkpoints.folder import CheckpointFolder
@@ -34,14 +35,13 @@ from bezant.engine.placement.maps import may_replace
 from bezant.engine.replay import read_configuration, read_slot_map, replay_entry
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import HistoryIncomplete, LedgerError, StorageError, UsageError
-from bezant.protocol.kinds import CommandKind, EntryKind
+from bezant.protocol.kinds import EntryKind
 from bezant.protocol.messages import Configuration, ControlEntry, Currency, encode_message
 from bezant.protocol.placement import METADATA_SHARD, SlotMap
 from bezant.protocol.records import (
     COMMAND,
     ENTRY_HEADER_SIZE,
     ENTRY_INDEX_FIRST,
-    EVENT,
     EVENT_ANSWER,
     EVENT_SIZE,
     RESULT,
@@ -285,7 +285,7 @@ class Replica:
             raise LedgerError(f"entry {entry.header.index} is to be applied behind entry {self.applied_index}")
         if self.stalled_index or not self.ledger.has_room_for_ids(entry.header.count):
             return False
-        if self.log.archived_sequence and self._waits_for_archive(entry):
+        if self.log.archived_sequence and waits_for_archive(self.ledger, self.log, entry):
             return False
         try:
             replay_entry(self.ledger, entry)
@@ -385,7 +385,7 @@ class Replica:
             refused["code"] = int(ResultCode.STORAGE_FULL)
             return Executed(refused, self.log.last_index, 0)
         if self.log.archived_sequence and len(commands):
-            preset = self._refuse_what_waits(commands, preset)
+            preset = refuse_what_waits(self.ledger, self.log, commands, preset)
         first_sequence = self.ledger.next_sequence
         timestamp_ns = self._next_timestamp_ns()
         execution = self.ledger.execute(commands, timestamp_ns, preset)
@@ -401,31 +401,6 @@ class Replica:
             )
             self.applied_index = self.log.last_index
         return Executed(execution.results, self.log.last_index, count)
-
-    def _refuse_what_waits(self, commands: Records, preset: Words) -> Words:
-        """Codes that also refuse what takes events that are being fetched: nobody waits for an archive here."""
-        away = self._take_what_is_away(commands)
-        if not away.any():
-            return preset
-        codes = preset.copy() if len(preset) else np.zeros(len(commands), np.int64)
-        codes[away & (codes == 0)] = int(ResultCode.OVERLOADED)
-        return codes
-
-    def _waits_for_archive(self, entry: Entry) -> bool:
-        """Whether executing an entry again takes an event that is being fetched: that of a hold which was closed."""
-        if entry.header.kind != EntryKind.EVENTS:
-            return False
-        events = np.frombuffer(entry.body, EVENT)
-        events = events[np.isin(events["kind"], (int(CommandKind.CAPTURE), int(CommandKind.RELEASE)))]
-        commands = np.zeros(len(events), COMMAND)
-        for name in ("kind", "debit_head", "debit_tail", "reference_head", "reference_tail"):
-            commands[name] = events[name]
-        return bool(len(commands) and self._take_what_is_away(commands).any())
-
-    def _take_what_is_away(self, commands: Records) -> npt.NDArray[np.bool_]:
-        """Which commands take events that cannot be had at once."""
-        by_id, named = self.ledger.originals_of(commands)
-        return self.log.are_away(by_id) | self.log.are_away(named)
 
     def register_currency(self, code: str, decimals: int) -> int:
         """Register a currency; returns the index that must be durable before anyone is told. Raises `UsageError`."""
