@@ -1,7 +1,8 @@
 """Gives receipts: keeps the tree as the log grows, signs heads, and puts together what somebody can check alone.
 
 One thread takes entries in while others ask. A receipt can be given as soon as its event has been taken in, which is
-as soon as it is committed and durable and its batch has been hashed: some milliseconds (`bezant.engine.following`).
+as soon as it is committed and durable and its batch has been hashed: some milliseconds for whoever waits for it, and
+some twenty before the newest head has it if nobody does.
 """
 
 import threading
