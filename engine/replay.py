@@ -25,6 +25,8 @@ from bezant.protocol.messages import Configuration, decode_control_entry
 from bezant.protocol.placement import SlotMap
 from bezant.protocol.records import COMMAND, EVENT, RULES_VERSION, Bytes, Records
 
+SEQUENCE_SIZE: Final = 8
+"""Bytes of a sequence in `ControlEntry.settled`."""
 _KINDS: Final = (EntryKind.EVENTS, EntryKind.CONTROL, EntryKind.BLOB, EntryKind.CONFIGURATION, EntryKind.FILLER)
 
 
@@ -88,6 +90,9 @@ def apply_control(ledger: Ledger, entry: Entry) -> None:
             ledger.switch_rules(control.rules_version)
         for currency in control.currencies:
             ledger.register_currency(currency.code, currency.decimals)
+        if len(control.settled) % SEQUENCE_SIZE:
+            raise UsageError(f"{len(control.settled)} bytes are no sequences")
+        ledger.settle(np.frombuffer(control.settled, np.int64))
     except UsageError as error:
         raise CorruptLog(f"control entry {entry.header.index} cannot be applied: {error}") from error
 

@@ -69,6 +69,9 @@ SNAPSHOT_BEHIND_BYTES_DEFAULT: Final = 256 << 20
 EVENTS_AHEAD_MAX: Final = CHUNKS_AHEAD_MAX * (CHUNK_EVENTS_MIN + BATCH_COMMANDS_MAX + EXPIRES_PER_ENTRY_MAX)
 """Events that a start has read, and whose ids must find room, when it decides to write a checkpoint."""
 
+SETTLED_MAX: Final = BATCH_COMMANDS_MAX
+"""Tries that one entry settles: 128 KiB."""
+
 TERM_FIRST: Final = 1
 """The term of the first entry of every log, which no leader has made."""
 
@@ -412,6 +415,19 @@ class Replica:
             self._append_control(ControlEntry(currencies=[Currency(code, decimals)]), timestamp_ns)
         else:
             self.ledger.register_currency(code, decimals)
+        return self.log.last_index
+
+    def settle(self, try_sequences: Words) -> int:
+        """Note that other shards know what was decided on these tries, SETTLED_MAX at most; see `Ledger.settle`."""
+        if len(try_sequences) > SETTLED_MAX:
+            raise LedgerError(f"{len(try_sequences)} tries are over the {SETTLED_MAX} that one entry may settle")
+        if len(try_sequences):
+            settled = np.ascontiguousarray(try_sequences, np.int64).tobytes()
+            if not self.log.has_room(len(settled)):
+                raise StorageError("the disk is at its free-space floor; nothing can be settled now")
+            timestamp_ns = self._next_timestamp_ns()
+            self.ledger.settle(try_sequences)
+            self._append_control(ControlEntry(settled=settled), timestamp_ns)
         return self.log.last_index
 
     def switch_rules(self, version: int) -> int:

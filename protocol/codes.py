@@ -44,8 +44,10 @@ class ResultCode(IntEnum):
     STORAGE_FULL = 106
     ACCOUNTS_FULL = 107
     HOLDS_FULL = 108
+    TRANSIT_UNKNOWN = 109
 
     ID_CONFLICT = 200
+    UNDECIDED = 201
 
     CURRENCY_UNKNOWN = 300
     ACCOUNT_EXISTS = 301
@@ -69,6 +71,7 @@ class ResultCode(IntEnum):
     CHAIN_MEMBER_REFUSED = 319
     ID_FORBIDDEN = 320
     NOTHING_AVAILABLE = 321
+    TRANSIT_ACCOUNT = 322
 
 
 class CodeRow(NamedTuple):
@@ -127,7 +130,9 @@ RESULT_CODES: Final[tuple[CodeRow, ...]] = (
     _not_executed(_C.STORAGE_FULL, 507, "the node's disk is at its free-space floor"),
     _not_executed(_C.ACCOUNTS_FULL, 507, "the node holds as many accounts as it is set to"),
     _not_executed(_C.HOLDS_FULL, 507, "the node has as many open holds as it is set to"),
+    _not_executed(_C.TRANSIT_UNKNOWN, 503, "the node has no transit account to the other shard yet"),
     CodeRow(_C.ID_CONFLICT, False, False, False, 409, "the id was used with other content; `detail` numbers the field"),
+    CodeRow(_C.UNDECIDED, True, True, True, 202, "begun, and whether it will be done is not decided yet"),
     _refused(_C.CURRENCY_UNKNOWN, 422, "the currency is not registered"),
     _refused(_C.ACCOUNT_EXISTS, 409, "the account exists, open or closed for ever"),
     _refused(_C.DEBIT_ACCOUNT_UNKNOWN, 404, "no account has the debit id"),
@@ -150,6 +155,7 @@ RESULT_CODES: Final[tuple[CodeRow, ...]] = (
     _refused(_C.CHAIN_MEMBER_REFUSED, 409, "another command of the chain was refused"),
     _refused(_C.ID_FORBIDDEN, 409, "the id was given up by a resolve before it was used"),
     _refused(_C.NOTHING_AVAILABLE, 422, "there is nothing to move"),
+    _refused(_C.TRANSIT_ACCOUNT, 422, "a transit account takes part in nothing but transfers between shards"),
 )
 
 CODE_ROW: Final[dict[int, CodeRow]] = {int(row.code): row for row in RESULT_CODES}

@@ -29,7 +29,7 @@ class CommandKind(IntEnum):
     CLOSE = 10
     TRANSFER_AVAILABLE = 11
     FORBID = 12
-    TRY_DEBIT = 32  # reserved from here on: refused as KIND_UNKNOWN
+    TRY_DEBIT = 32  # from here on: between shards only, never from a client
     TRY_CREDIT = 33
     CONFIRM = 34
     CANCEL = 35
@@ -42,6 +42,8 @@ class CommandFlag(IntFlag):
     LINKED = 1  # the next command of the frame stands and falls with this one
     IMPORTED = 2  # the client's timestamp is the event's
     KEEP_OPEN = 4  # a part capture leaves the rest held
+    TRANSIT = 8  # the account that an OPEN adds is a transit account: only nodes may
+    SETTLED = 16  # the other shard has nothing left of what a CANCEL ends: only nodes may
 
 
 @unique
@@ -51,6 +53,7 @@ class AccountFlag(IntFlag):
     FROZEN = 1
     CLOSED = 2
     HAS_INCOMING = 4
+    TRANSIT = 8
 
 
 @unique

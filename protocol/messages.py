@@ -335,8 +335,9 @@ class ControlEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """Body of a log entry of kind CONTROL: one change of the replicated state that is no event.
 
     ``configuration``, in the first entry only: the group that the log begins with; None is one node alone.
-    ``slot_map``, in the log of a metadata group only: the map from here on. What says nothing is left out, so that an
-    entry without a later field can be read by versions that do not know that field.
+    ``slot_map``, in the log of a metadata group only: the map from here on. ``settled``: sequences (int64) of TRY_DEBITs
+    whose other shards know what was decided. What says nothing is left out, so that an entry without a later field can
+    be read by versions that do not know that field.
     """
 
     currencies: list[Currency] = []
@@ -344,6 +345,7 @@ class ControlEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     created_by: str = ""
     configuration: Configuration | None = None
     slot_map: SlotMap | None = None
+    settled: bytes = b""
 
 
 class _StrictCurrency(Currency, frozen=True, forbid_unknown_fields=True):

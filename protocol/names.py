@@ -21,6 +21,8 @@ from bezant.protocol.errors import InvalidAmountOrName
 from bezant.protocol.records import NAME_SIZE_MAX
 
 CURRENCY_SIZE_MAX: Final = 8
+TRANSIT_NAME_PREFIX: Final = "transit:"
+"""How the names of transit accounts begin, and of no others."""
 _CURRENCY_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 _RANDOM_SIZE: Final = 10
 _RANDOM_POOL_SIZE: Final = _RANDOM_SIZE * 512

@@ -30,8 +30,10 @@ NAME_SIZE_MAX: Final = 48
 
 LOG_FORMAT_VERSION: Final = 2
 """The ``format_version`` of segments, entries and control pages. Any other is refused, not guessed at."""
-RULES_VERSION: Final = 1
+RULES_VERSION: Final = 2
 """The latest rules that this version executes. An entry that was made under later ones is refused, not guessed at."""
+RULES_ACROSS_SHARDS: Final = 2
+"""The first rules that know transit accounts and the kinds from TRY_DEBIT to CANCEL."""
 SEGMENT_MAGIC: Final = b"BZSEGMNT"
 CONTROL_MAGIC: Final = b"BZCONTRL"
 VOTE_FORMAT_VERSION: Final = 1

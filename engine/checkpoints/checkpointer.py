@@ -14,9 +14,9 @@ from bezant.engine.checkpoints.run_list import RUN_NUMBER_FIRST, RunList
 from bezant.engine.ids.run import RunIdentity, write_run
 from bezant.engine.ids.run_set import RunSet, open_runs
 from bezant.engine.ledger.cold import latest_time_ms_of_events
-from bezant.engine.ledger.image import IMAGE_HOLD
+from bezant.engine.ledger.image import IMAGE_TRY
 from bezant.engine.ledger.ledger import FetchEvents, Ledger
-from bezant.engine.ledger.state import ROW, ROW_COLD
+from bezant.engine.ledger.state import ROW, ROW_COLD, UNSETTLED
 from bezant.engine.log.entry import Entry
 from bezant.engine.log.log import Log
 from bezant.engine.log.resume import ResumePoint
@@ -26,7 +26,7 @@ from bezant.protocol.kinds import EntryKind
 from bezant.protocol.records import EVENT
 
 ACCOUNT_BYTES: Final = ROW.itemsize + ROW_COLD.itemsize
-HOLD_BYTES: Final = IMAGE_HOLD.itemsize
+HOLD_BYTES: Final = IMAGE_TRY.itemsize
 ID_BYTES: Final = 20
 """Bytes of a run for each id: 16, and its share of filter, fences and checksums."""
 CHECKPOINT_BYTES_MIN: Final = 1 << 20
@@ -160,6 +160,7 @@ class Checkpointer:
     def _check_space(self) -> None:
         """Raise `StorageError` if a checkpoint might take what must stay free."""
         size = ACCOUNT_BYTES * self.ledger.account_count + HOLD_BYTES * self.ledger.hold_count
+        size += UNSETTLED.itemsize * self.ledger.unsettled_count
         size += ID_BYTES * self.ledger.generations.key_count + CHECKPOINT_BYTES_MIN
         free = self._folder.directory.free_bytes()
         if free < size + self._free_space_floor:

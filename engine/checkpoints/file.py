@@ -17,8 +17,8 @@ import numpy as np
 import xxhash
 
 from bezant.engine.ids.run import RunIdentity, RunInfo
-from bezant.engine.ledger.image import IMAGE_HOLD, LedgerImage
-from bezant.engine.ledger.state import ROW, ROW_COLD
+from bezant.engine.ledger.image import IMAGE_HOLD, IMAGE_TRY, LedgerImage
+from bezant.engine.ledger.state import ROW, ROW_COLD, UNSETTLED
 from bezant.engine.log.resume import ResumePoint
 from bezant.engine.log.storage import Directory
 from bezant.engine.metadata.table import SUBJECT
@@ -34,8 +34,8 @@ _HEADER: Final = struct.Struct("<8sqqQ")
 _CHECKSUM: Final = struct.Struct("<Q")
 _MANIFEST_SIZE_MAX: Final = 1 << 30
 _SECTIONS: Final = (("rows", ROW), ("rows_cold", ROW_COLD), ("holds", IMAGE_HOLD))
-_SECTIONS_METADATA: Final = (*_SECTIONS, ("metadata", SUBJECT))
-"""The same where something has metadata; without, a checkpoint is one that earlier versions can read."""
+_SECTIONS_OPTIONAL: Final = (("tries", IMAGE_TRY), ("unsettled", UNSETTLED), ("metadata", SUBJECT))
+"""Further ones, where there is something in them; without, a checkpoint is one that earlier versions can read."""
 
 
 class Section(msgspec.Struct, frozen=True):
@@ -98,7 +98,7 @@ def write_checkpoint(
     slot_map: SlotMap | None = None,
 ) -> Manifest:
     """Write a checkpoint durably. Raises `StorageError`, having left nothing behind."""
-    sections = _SECTIONS_METADATA if len(image.metadata) else _SECTIONS
+    sections = [*_SECTIONS, *(section for section in _SECTIONS_OPTIONAL if len(getattr(image, section[0])))]
     arrays = [np.ascontiguousarray(getattr(image, section)).view(np.uint8) for section, _ in sections]
     manifest = Manifest(
         created_by=f"bezant {version('bezant')}",
@@ -169,8 +169,9 @@ def read_checkpoint(directory: Directory, name: str) -> Checkpoint:
     _, _, manifest_size, _ = _HEADER.unpack_from(mapping[: _HEADER.size].tobytes())
     offset = PAGE_SIZE + manifest_size
     arrays: dict[str, Records] = {}
-    sections = _SECTIONS_METADATA if len(manifest.sections) > len(_SECTIONS) else _SECTIONS
-    if tuple(section.name for section in manifest.sections) != tuple(name for name, _ in sections):
+    names = [section.name for section in manifest.sections]
+    sections = [*_SECTIONS, *(section for section in _SECTIONS_OPTIONAL if section[0] in names)]
+    if names != [name for name, _ in sections]:
         raise CorruptLog(f"{file.path}: the manifest does not list the arrays of a checkpoint")
     for section, (_, dtype) in zip(manifest.sections, sections, strict=True):
         start = _next_page(file.path.name, mapping, offset)

@@ -3,9 +3,7 @@
 from typing import Any, Final
 
 from bezant.engine.compiled import called, inlined
-from bezant.engine.ledger.checks import (
-    FORBID,
-)
+from bezant.engine.ledger.checks import FORBID, TRANSFER, TRY_DEBIT
 from bezant.engine.ledger.lookups import (
     PROGRESS_BASE_SEQUENCE,
     PROGRESS_EXTRA_FIRST,
@@ -13,14 +11,19 @@ from bezant.engine.ledger.lookups import (
 )
 from bezant.engine.ledger.state import (
     COUNTER_POSITION_BASE,
+    FATE_NO_CREDIT,
+    FATE_NO_DEBIT,
     SEQUENCE_MASK,
     LedgerArrays,
     Originals,
 )
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.kinds import CommandField, ResultFlag
-from bezant.protocol.records import Records, Words
+from bezant.protocol.records import SEQUENCE_BITS, Records, Words
 
+_COMMITTED: Final = int(ResultCode.COMMITTED)
+_UNDECIDED: Final = int(ResultCode.UNDECIDED)
+_ID_FORBIDDEN: Final = int(ResultCode.ID_FORBIDDEN)
 _REPEATED: Final = int(ResultFlag.REPEATED)
 _ID_CONFLICT: Final = int(ResultCode.ID_CONFLICT)
 
@@ -55,10 +58,22 @@ def write_outcome(result: Any, event: Any, position: int, flags: int) -> None:
     result["credit_held"] = event["credit_held"]
 
 
+@inlined
+def leave_undecided(result: Any, kind: int) -> None:
+    """What became of a TRY_DEBIT is not told by its event: money has moved only when it is confirmed."""
+    if kind == TRY_DEBIT and result["code"] == _COMMITTED:
+        result["code"] = _UNDECIDED
+
+
 @called
 def first_difference(event: Any, command: Any) -> int:
-    """The first field (`CommandField`) in which a command differs from the one that an event carries, or 0."""
-    if event["kind"] != command["kind"]:
+    """The first field (`CommandField`) in which a command differs from the one that an event carries, or 0.
+
+    A TRANSFER and a TRY_DEBIT are what a client asked for in the same words: which of the two it became, and through
+    which transit account, depends on where the accounts lay then.
+    """
+    is_transfer = event["kind"] in (TRANSFER, TRY_DEBIT) and command["kind"] in (TRANSFER, TRY_DEBIT)
+    if event["kind"] != command["kind"] and not is_transfer:
         return CommandField.KIND.value
     if event["flags"] != command["flags"]:
         return CommandField.FLAGS.value
@@ -68,7 +83,9 @@ def first_difference(event: Any, command: Any) -> int:
         return CommandField.CREDIT.value
     if event["amount"] != command["amount"]:
         return CommandField.AMOUNT.value
-    if event["reference_head"] != command["reference_head"] or event["reference_tail"] != command["reference_tail"]:
+    if not is_transfer and (
+        event["reference_head"] != command["reference_head"] or event["reference_tail"] != command["reference_tail"]
+    ):
         return CommandField.REFERENCE.value
     if event["user_data_head"] != command["user_data_head"] or event["user_data_tail"] != command["user_data_tail"]:
         return CommandField.USER_DATA.value
@@ -83,12 +100,16 @@ def first_difference(event: Any, command: Any) -> int:
     return 0
 
 
-@inlined
-def answer_known(event: Any, command: Any, result: Any, position: int) -> bool:
+@called
+def answer_known(event: Any, fate: int, command: Any, result: Any, position: int) -> bool:
     """Answer a command whose id is in use: the first outcome (True), or a conflict that names the field (False).
 
-    An id that was resolved answers with its outcome whatever the content.
+    An id that was resolved, or given up by a CANCEL, answers with its outcome whatever the content.
     """
+    if fate in (FATE_NO_DEBIT, FATE_NO_CREDIT):
+        write_outcome(result, event, position, _REPEATED)
+        result["code"] = _ID_FORBIDDEN
+        return True
     field = 0
     if command["kind"] != FORBID and event["kind"] != FORBID:
         field = first_difference(event, command)
@@ -96,6 +117,7 @@ def answer_known(event: Any, command: Any, result: Any, position: int) -> bool:
         write_refusal(result, _ID_CONFLICT, field, position)
         return False
     write_outcome(result, event, position, _REPEATED)
+    leave_undecided(result, event["kind"])
     return True
 
 
@@ -110,10 +132,10 @@ def answer_from(
     progress: Words,
 ) -> bool:
     """Find the event that used a command's id, and answer from it."""
-    sequence = known & SEQUENCE_MASK
+    sequence, fate = known & SEQUENCE_MASK, known >> SEQUENCE_BITS
     position = arrays.counters[COUNTER_POSITION_BASE] + sequence
     base = progress[PROGRESS_BASE_SEQUENCE]
     if sequence >= base:
-        return answer_known(events[sequence - base], command, result, position)
+        return answer_known(events[sequence - base], fate, command, result, position)
     original = find_original(originals, progress[PROGRESS_EXTRA_FIRST], sequence)
-    return answer_known(originals.events[original], command, result, position)
+    return answer_known(originals.events[original], fate, command, result, position)

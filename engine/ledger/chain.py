@@ -9,6 +9,7 @@ from bezant.engine.ledger.checks import (
     IMPORTED,
     LINKED,
     OPEN,
+    TRY_DEBIT,
     check_command,
 )
 from bezant.engine.ledger.command import append_event, check_executable, find_fate, find_used, show_refused
@@ -19,12 +20,14 @@ from bezant.engine.ledger.lookups import (
     has_key,
     hash_of_key,
     look_up_account,
+    place_of,
 )
 from bezant.engine.ledger.state import (
     COUNTER_ACCOUNTS,
     COUNTER_ENTRY_TIMESTAMP_NS,
     COUNTER_LAST_TIMESTAMP_NS,
     COUNTER_POSITION_BASE,
+    COUNTER_RULES_VERSION,
     LedgerArrays,
     Originals,
 )
@@ -34,6 +37,7 @@ from bezant.protocol.kinds import CHAIN_COMMANDS_MAX
 from bezant.protocol.records import Records, Words
 
 _COMMITTED: Final = int(ResultCode.COMMITTED)
+_KIND_UNKNOWN: Final = int(ResultCode.KIND_UNKNOWN)
 _CHAIN_TOO_LONG: Final = int(ResultCode.CHAIN_TOO_LONG)
 _CHAIN_REPEATED_IN_PART: Final = int(ResultCode.CHAIN_REPEATED_IN_PART)
 _CHAIN_MEMBER_NOT_EXECUTED: Final = int(ResultCode.CHAIN_MEMBER_NOT_EXECUTED)
@@ -68,8 +72,9 @@ def refuse_chain(results: Records, first: int, end: int, code: int, detail: int,
 def same_id_before(commands: Records, first: int, number: int) -> bool:
     """Whether an earlier command of the chain has the same id."""
     command = commands[number]
+    place = place_of(command["kind"], command["debit_head"])
     for other in range(first, number):
-        if has_key(commands[other], command["id_head"], command["id_tail"], command["debit_head"]):
+        if has_key(commands[other], command["id_head"], command["id_tail"], place):
             return True
     return False
 
@@ -80,7 +85,10 @@ def check_chain_commands(
 ) -> bool:
     """Refuse a chain that has a malformed command or names an id twice; True if it has neither."""
     for number in range(first, end):
-        code, detail = check_command(commands, command_words, number, arrays.scratch)
+        rules_version = arrays.counters[COUNTER_RULES_VERSION]
+        code, detail = check_command(commands, command_words, number, rules_version, arrays.scratch)
+        if code == _COMMITTED and commands[number]["kind"] >= TRY_DEBIT:
+            code = _KIND_UNKNOWN  # Not even as the last one, which is linked to none: nothing would take a leg back.
         if code != _COMMITTED:
             refuse_chain(results, first, end, code, detail, number, _CHAIN_MEMBER_NOT_EXECUTED)
             return False
@@ -176,7 +184,8 @@ def run_chain(
     begin_chain(arrays)
     for number in range(first, end):
         command = commands[number]
-        hash_value = hash_of_key(arrays, command["id_head"], command["id_tail"], command["debit_head"])
+        place = place_of(command["kind"], command["debit_head"])
+        hash_value = hash_of_key(arrays, command["id_head"], command["id_tail"], place)
         fate = find_fate(arrays, command, events, originals, progress)
         code = append_event(arrays, command_words[number], fate, hash_value, events, event_words, 0, progress)
         if code != _COMMITTED:
@@ -193,7 +202,8 @@ def run_chain(
             show_refused(arrays, event)
         for number in range(culprit + 1, end):
             command = commands[number]
-            hash_value = hash_of_key(arrays, command["id_head"], command["id_tail"], command["debit_head"])
+            place = place_of(command["kind"], command["debit_head"])
+            hash_value = hash_of_key(arrays, command["id_head"], command["id_tail"], place)
             append_event(
                 arrays, command_words[number], 0, hash_value, events, event_words, _CHAIN_MEMBER_REFUSED, progress
             )

@@ -11,7 +11,8 @@ from bezant.engine.compiled import called, inlined
 from bezant.engine.hashing import account_id_words
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.kinds import TIMEOUT_MS_MAX, CommandField, CommandFlag, CommandKind
-from bezant.protocol.records import Bytes, Records, Words
+from bezant.protocol.names import TRANSIT_NAME_PREFIX
+from bezant.protocol.records import RULES_ACROSS_SHARDS, Bytes, Records, Words
 
 OPEN: Final = int(CommandKind.OPEN)
 TRANSFER: Final = int(CommandKind.TRANSFER)
@@ -25,11 +26,17 @@ UNFREEZE: Final = int(CommandKind.UNFREEZE)
 CLOSE: Final = int(CommandKind.CLOSE)
 TRANSFER_AVAILABLE: Final = int(CommandKind.TRANSFER_AVAILABLE)
 FORBID: Final = int(CommandKind.FORBID)
-KIND_LAST: Final = FORBID
+TRY_DEBIT: Final = int(CommandKind.TRY_DEBIT)
+TRY_CREDIT: Final = int(CommandKind.TRY_CREDIT)
+CONFIRM: Final = int(CommandKind.CONFIRM)
+CANCEL: Final = int(CommandKind.CANCEL)
+KIND_LAST: Final = CANCEL
 
 LINKED: Final = int(CommandFlag.LINKED)
 IMPORTED: Final = int(CommandFlag.IMPORTED)
 KEEP_OPEN: Final = int(CommandFlag.KEEP_OPEN)
+TRANSIT: Final = int(CommandFlag.TRANSIT)
+SETTLED: Final = int(CommandFlag.SETTLED)
 
 
 def _bits(*fields: CommandField) -> int:
@@ -50,15 +57,31 @@ _NOT_ALLOWED: Final = {
     CLOSE: _ONE_ACCOUNT,
     TRANSFER_AVAILABLE: _bits(_F.REFERENCE, _F.TIMEOUT_MS, _F.CURRENCY),
     FORBID: _ONE_ACCOUNT,
+    TRY_DEBIT: _bits(_F.TIMEOUT_MS, _F.CURRENCY),
+    TRY_CREDIT: _bits(_F.TIMEOUT_MS, _F.CURRENCY),
+    CONFIRM: _bits(_F.AMOUNT, _F.TIMEOUT_MS, _F.CURRENCY),
+    CANCEL: _bits(_F.AMOUNT, _F.CURRENCY),
 }
 FIELDS_NOT_ALLOWED: Final = np.array([_NOT_ALLOWED.get(kind, 0) for kind in range(KIND_LAST + 1)], np.int64)
 """For each kind, the fields that it does not use, as bits numbered by `CommandField`."""
-_FLAGS: Final = {CAPTURE: LINKED | IMPORTED | KEEP_OPEN, FORBID: 0}
+_FLAGS: Final = {
+    OPEN: LINKED | IMPORTED | TRANSIT,
+    CAPTURE: LINKED | IMPORTED | KEEP_OPEN,
+    FORBID: 0,
+    TRY_DEBIT: 0,
+    TRY_CREDIT: 0,
+    CONFIRM: 0,
+    CANCEL: SETTLED,
+}
 FLAGS_ALLOWED: Final = np.array([_FLAGS.get(kind, LINKED | IMPORTED) for kind in range(KIND_LAST + 1)], np.int64)
 """For each kind, the flags that it may have."""
 
 WORD_NAME_FIRST: Final = 4
 WORD_NAME_END: Final = 10
+TRANSIT_NAME_WORD: Final = int.from_bytes(TRANSIT_NAME_PREFIX.encode(), "little")
+"""How the names of transit accounts, and of no others, begin: just one word."""
+REASON_MAX: Final = 2**15 - 1
+"""The largest result code that a result has room for, and so a CANCEL."""
 
 _OK: Final = int(ResultCode.COMMITTED)
 _KIND_UNKNOWN: Final = int(ResultCode.KIND_UNKNOWN)
@@ -129,9 +152,12 @@ def currency_is_valid(word: int) -> bool:
 
 
 @called
-def check_open(command: Any, words: Words, scratch: Bytes) -> int:
+def check_open(command: Any, words: Words, rules_version: int, scratch: Bytes) -> int:
     """The code of what is wrong with an OPEN, or COMMITTED."""
     if not name_is_valid(words):
+        return _NAME_INVALID
+    is_transit = command["flags"] & TRANSIT != 0
+    if rules_version >= RULES_ACROSS_SHARDS and (words[WORD_NAME_FIRST] == TRANSIT_NAME_WORD) != is_transit:
         return _NAME_INVALID
     if not currency_is_valid(command["currency"]):
         return _CURRENCY_INVALID
@@ -143,11 +169,27 @@ def check_open(command: Any, words: Words, scratch: Bytes) -> int:
     return _OK
 
 
+@called
+def check_leg(command: Any, kind: int) -> int:
+    """The code of what is wrong with the fields of a kind from TRY_DEBIT on, or COMMITTED."""
+    if kind in (TRY_DEBIT, TRY_CREDIT) and command["amount"] <= 0:
+        return _AMOUNT_NOT_POSITIVE
+    if command["debit_head"] == command["credit_head"] and command["debit_tail"] == command["credit_tail"]:
+        return _ACCOUNTS_EQUAL
+    if command["timeout_ms"] < 0 or command["timeout_ms"] > REASON_MAX:
+        return _TIMEOUT_INVALID
+    if kind in (CONFIRM, CANCEL) and command["reference_head"] == 0 and command["reference_tail"] == 0:
+        return _REFERENCE_MISSING
+    return _OK
+
+
 @inlined
-def check_fields(command: Any, words: Words, kind: int, scratch: Bytes) -> int:
+def check_fields(command: Any, words: Words, kind: int, rules_version: int, scratch: Bytes) -> int:
     """The code of what is wrong with the fields that a kind uses, or COMMITTED."""
     if kind == OPEN:
-        return check_open(command, words, scratch)
+        return check_open(command, words, rules_version, scratch)
+    if kind >= TRY_DEBIT:
+        return check_leg(command, kind)
     amount = command["amount"]
     if kind == SET_LIMIT:
         return _LIMIT_NEGATIVE if amount < 0 else _OK
@@ -165,15 +207,18 @@ def check_fields(command: Any, words: Words, kind: int, scratch: Bytes) -> int:
 
 
 @inlined
-def check_command(commands: Records, words: Words, index: int, scratch: Bytes) -> tuple[int, int]:
-    """(code, detail) of what is wrong with a command by itself; code COMMITTED when nothing is."""
+def check_command(commands: Records, words: Words, index: int, rules_version: int, scratch: Bytes) -> tuple[int, int]:
+    """(code, detail) of what is wrong with a command by itself, under these rules; code COMMITTED when nothing is."""
     command = commands[index]
     kind: Any = np.int64(command["kind"])
-    if kind < OPEN or kind > KIND_LAST or kind == EXPIRE:
+    is_leg = kind > FORBID and TRY_DEBIT <= kind <= CANCEL and rules_version >= RULES_ACROSS_SHARDS
+    if kind < OPEN or kind == EXPIRE or (kind > FORBID and not is_leg):
         return _KIND_UNKNOWN, 0
     flags: Any = np.int64(command["flags"])
-    if flags & ~FLAGS_ALLOWED[kind] != 0:
-        return _FLAGS_UNKNOWN, 0
+    if flags != 0:
+        allowed = FLAGS_ALLOWED[kind]
+        if flags & ~allowed != 0 or (flags & TRANSIT != 0 and rules_version < RULES_ACROSS_SHARDS):
+            return _FLAGS_UNKNOWN, 0
     if command["reserved"] != 0:
         return _RESERVED_NOT_ZERO, 0
     head, tail = command["id_head"], command["id_tail"]
@@ -188,4 +233,4 @@ def check_command(commands: Records, words: Words, index: int, scratch: Bytes) -
     field = field_not_allowed(command, kind)
     if field != 0:
         return _FIELD_NOT_ALLOWED, field
-    return check_fields(command, words[index], kind, scratch), 0
+    return check_fields(command, words[index], kind, rules_version, scratch), 0

@@ -2,7 +2,7 @@
 
 Before a batch is executed every key that may have been used long ago is looked for on disk, and what is found is put
 back into the id index (*recalled*); the kernel then meets it there like any other. A key is that of a command's own
-id, or that of the hold which a CAPTURE or RELEASE names, unless that hold is open and so in memory.
+id, or that of the hold or try which it names, unless that is open and so in memory.
 """
 
 from typing import Final, NamedTuple, Protocol
@@ -11,9 +11,9 @@ import numpy as np
 
 from bezant.engine.compiled import inlined, kernel
 from bezant.engine.ids.times import uuid_time_ms
-from bezant.engine.ledger.checks import CAPTURE, EXPIRE, RELEASE
+from bezant.engine.ledger.checks import EXPIRE
 from bezant.engine.ledger.index import IndexArrays, find_slot, insert
-from bezant.engine.ledger.lookups import find_hold, hash_of_key
+from bezant.engine.ledger.lookups import find_hold, hash_of_key, names_hold, place_of, place_of_named
 from bezant.engine.ledger.state import SEQUENCE_MASK, LedgerArrays
 from bezant.protocol.records import Records, Words
 
@@ -62,31 +62,34 @@ def gather_keys(
     count = 0
     for number in range(len(commands)):
         command = commands[number]
-        debit_head = command["debit_head"]
         if with_ids:
             time_ms = uuid_time_ms(command["id_head"])
             if time_ms == 0 or time_ms <= time_ms_max:
-                hashes[count] = hash_of_key(arrays, command["id_head"], command["id_tail"], debit_head)
+                place = place_of(command["kind"], command["debit_head"])
+                hashes[count] = hash_of_key(arrays, command["id_head"], command["id_tail"], place)
                 times_ms[count] = time_ms
                 count += 1
-        if command["kind"] in (CAPTURE, RELEASE):
+        if names_hold(command["kind"]):
             head, tail = command["reference_head"], command["reference_tail"]
             time_ms = uuid_time_ms(head)
-            if (time_ms == 0 or time_ms <= time_ms_max) and find_hold(arrays, head, tail, debit_head) < 0:
-                hashes[count] = hash_of_key(arrays, head, tail, debit_head)
-                times_ms[count] = time_ms
-                count += 1
+            if time_ms == 0 or time_ms <= time_ms_max:
+                place = place_of_named(arrays, command)
+                if find_hold(arrays, head, tail, place) < 0:
+                    hashes[count] = hash_of_key(arrays, head, tail, place)
+                    times_ms[count] = time_ms
+                    count += 1
     return count
 
 
 @kernel
 def latest_time_ms_of_events(events: Records) -> int:
-    """The latest time in the ids that events (EVENT) use, and in those of holds that they close; 0 if none has one."""
+    """The latest time in the ids that events (EVENT) use, and in those of holds and tries that they end; 0 if none has
+    one."""
     latest = 0
     for number in range(len(events)):
         event = events[number]
         latest = max(latest, uuid_time_ms(event["id_head"]))
-        if event["kind"] in (CAPTURE, RELEASE, EXPIRE):
+        if names_hold(event["kind"]) or event["kind"] == EXPIRE:
             latest = max(latest, uuid_time_ms(event["reference_head"]))
     return latest
 

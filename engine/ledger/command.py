@@ -3,10 +3,11 @@
 from typing import Any, Final
 
 from bezant.engine.compiled import called, inlined
-from bezant.engine.ledger.answers import answer_from, write_outcome, write_refusal
+from bezant.engine.ledger.answers import answer_from, leave_undecided, write_outcome, write_refusal
 from bezant.engine.ledger.checks import (
     CAPTURE,
     CLOSE,
+    FORBID,
     FREEZE,
     HOLD,
     IMPORTED,
@@ -15,6 +16,8 @@ from bezant.engine.ledger.checks import (
     SET_LIMIT,
     TRANSFER,
     TRANSFER_AVAILABLE,
+    TRY_CREDIT,
+    TRY_DEBIT,
     UNFREEZE,
     check_command,
 )
@@ -23,10 +26,16 @@ from bezant.engine.ledger.index import insert
 from bezant.engine.ledger.lookups import (
     PROGRESS_BASE_SEQUENCE,
     PROGRESS_EVENTS,
+    PROGRESS_EXTRA_FIRST,
     find_key,
+    find_original,
     hash_of_key,
+    is_transit,
     look_up_account,
     look_up_hold,
+    names_hold,
+    place_of,
+    place_of_named,
 )
 from bezant.engine.ledger.rules import (
     execute_capture,
@@ -46,9 +55,17 @@ from bezant.engine.ledger.state import (
     COUNTER_LAST_TIMESTAMP_NS,
     COUNTER_NEXT_SEQUENCE,
     COUNTER_POSITION_BASE,
+    COUNTER_RULES_VERSION,
+    COUNTER_TRY_DEBITS,
+    COUNTER_UNSETTLED,
+    FATE_OPEN,
+    FATE_REFUSED,
+    FATE_UNUSED,
+    SEQUENCE_MASK,
     LedgerArrays,
     Originals,
 )
+from bezant.engine.ledger.tries import execute_leg
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.records import SEQUENCE_BITS, Records, Words
 
@@ -60,6 +77,7 @@ _NOT_RISING: Final = int(ResultCode.IMPORTED_TIMESTAMP_NOT_RISING)
 _IN_FUTURE: Final = int(ResultCode.IMPORTED_TIMESTAMP_IN_FUTURE)
 _ACCOUNTS_FULL: Final = int(ResultCode.ACCOUNTS_FULL)
 _HOLDS_FULL: Final = int(ResultCode.HOLDS_FULL)
+_TRANSIT_UNKNOWN: Final = int(ResultCode.TRANSIT_UNKNOWN)
 _ID_FORBIDDEN: Final = int(ResultCode.ID_FORBIDDEN)
 
 
@@ -68,23 +86,61 @@ def find_used(
     arrays: LedgerArrays, command: Any, events: Records, originals: Originals, progress: Words
 ) -> tuple[int, int]:
     """(hash, value) of a command's id in the id index; see `find_key` for the value."""
-    head, tail, debit_head = command["id_head"], command["id_tail"], command["debit_head"]
-    hash_value = hash_of_key(arrays, head, tail, debit_head)
-    return hash_value, find_key(arrays, head, tail, debit_head, hash_value, events, originals, progress)
+    head, tail, place = command["id_head"], command["id_tail"], place_of(command["kind"], command["debit_head"])
+    hash_value = hash_of_key(arrays, head, tail, place)
+    return hash_value, find_key(arrays, head, tail, place, hash_value, events, originals, progress)
 
 
 @called
 def find_fate(arrays: LedgerArrays, command: Any, events: Records, originals: Originals, progress: Words) -> int:
-    """Fate of the hold that a capture or release names, if it is not open; minus a sequence: fetch that event first."""
+    """Fate of the hold or try that a command names, if it is not open; minus a sequence: fetch that event first."""
+    if not names_hold(command["kind"]):
+        return 0
+    head, tail, place = command["reference_head"], command["reference_tail"], place_of_named(arrays, command)
+    if look_up_hold(arrays, head, tail, place) >= 0:
+        return 0
+    hash_value = hash_of_key(arrays, head, tail, place)
+    value = find_key(arrays, head, tail, place, hash_value, events, originals, progress)
+    if value < 0:
+        return value
+    if value == 0:
+        return FATE_UNUSED
+    fate, sequence = value >> SEQUENCE_BITS, value & SEQUENCE_MASK
+    if fate != FATE_OPEN:
+        return fate
+    base = progress[PROGRESS_BASE_SEQUENCE]
+    if sequence >= base:
+        return fate_of_refused(events[sequence - base])
+    return fate_of_refused(originals.events[find_original(originals, progress[PROGRESS_EXTRA_FIRST], sequence)])
+
+
+@called
+def fate_of_refused(event: Any) -> int:
+    """The fate of what an event tried in vain; 0 of an event that was no try at all."""
+    is_try = event["kind"] in (TRY_DEBIT, TRY_CREDIT) and event["result"] != _COMMITTED
+    return FATE_REFUSED if is_try or event["kind"] == FORBID else FATE_OPEN
+
+
+@called
+def check_leg_executable(arrays: LedgerArrays, command: Any) -> int:
+    """The code of what keeps a TRY_DEBIT, TRY_CREDIT, CONFIRM or CANCEL from being executed now, or COMMITTED."""
     kind = command["kind"]
-    if kind not in (CAPTURE, RELEASE):
-        return 0
-    head, tail, debit_head = command["reference_head"], command["reference_tail"], command["debit_head"]
-    if look_up_hold(arrays, head, tail, debit_head) >= 0:
-        return 0
-    hash_value = hash_of_key(arrays, head, tail, debit_head)
-    value = find_key(arrays, head, tail, debit_head, hash_value, events, originals, progress)
-    return value if value < 0 else value >> SEQUENCE_BITS
+    if kind == TRY_DEBIT:
+        if look_up_account(arrays, command["debit_head"], command["debit_tail"]) >= 0 and not is_transit(
+            arrays, command["reference_head"], command["reference_tail"]
+        ):
+            return _TRANSIT_UNKNOWN
+        decisions = arrays.counters[COUNTER_TRY_DEBITS] + arrays.counters[COUNTER_UNSETTLED]
+        full = decisions >= len(arrays.holds.unsettled) or open_holds(arrays) >= len(arrays.holds.rows)
+        return _HOLDS_FULL if full else _COMMITTED
+    pays = is_transit(arrays, command["debit_head"], command["debit_tail"])
+    if kind == TRY_CREDIT:
+        if not pays:
+            return _TRANSIT_UNKNOWN
+        return _HOLDS_FULL if open_holds(arrays) >= len(arrays.holds.rows) else _COMMITTED
+    if not pays and not is_transit(arrays, command["credit_head"], command["credit_tail"]):
+        return _TRANSIT_UNKNOWN
+    return _COMMITTED
 
 
 @called
@@ -101,6 +157,8 @@ def check_executable(arrays: LedgerArrays, command: Any, last_timestamp_ns: int)
         return _ACCOUNTS_FULL
     if kind == HOLD and open_holds(arrays) >= len(arrays.holds.rows):
         return _HOLDS_FULL
+    if kind >= TRY_DEBIT:
+        return check_leg_executable(arrays, command)
     return _COMMITTED
 
 
@@ -134,6 +192,8 @@ def execute_kind(
         return execute_capture(arrays, event, fate, position)
     if kind == RELEASE:
         return execute_release(arrays, event, fate, position)
+    if kind >= TRY_DEBIT:
+        return execute_leg(arrays, event, fate, hash_value, sequence, position)
     return execute_rare_kind(arrays, event, event_words, position)
 
 
@@ -208,7 +268,8 @@ def execute_command(
 ) -> int:
     """Execute one command that is in no chain; returns 0, or the sequence of an event that must be fetched first."""
     command, result = commands[number], results[number]
-    code, detail = check_command(commands, command_words, number, arrays.scratch)
+    rules_version = arrays.counters[COUNTER_RULES_VERSION]
+    code, detail = check_command(commands, command_words, number, rules_version, arrays.scratch)
     if code != _COMMITTED:
         write_refusal(result, code, detail, 0)
         return 0
@@ -219,7 +280,8 @@ def execute_command(
         answer_from(arrays, command, result, known, events, originals, progress)
         return 0
     fate, code = 0, _COMMITTED
-    if command["kind"] != TRANSFER or command["flags"] != 0:
+    is_plain = command["kind"] == TRANSFER and command["flags"] == 0
+    if not is_plain:
         fate = find_fate(arrays, command, events, originals, progress)
         if fate < 0:
             return -fate
@@ -231,4 +293,6 @@ def execute_command(
     append_event(arrays, command_words[number], fate, hash_value, events, event_words, 0, progress)
     position = arrays.counters[COUNTER_POSITION_BASE] + progress[PROGRESS_BASE_SEQUENCE] + event_number
     write_outcome(result, events[event_number], position, 0)
+    if not is_plain:
+        leave_undecided(result, command["kind"])
     return 0

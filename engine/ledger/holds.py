@@ -81,7 +81,7 @@ def leave_heap(arrays: LedgerArrays, place: int) -> None:
 
 @inlined
 def open_holds(arrays: LedgerArrays) -> int:
-    """How many holds are open."""
+    """How many holds and tries are open."""
     return arrays.counters[COUNTER_HOLDS_TOP] - arrays.counters[COUNTER_HOLDS_FREE]
 
 
@@ -96,8 +96,9 @@ def make_hold(
     deadline_ns: int,
     debit_row: int,
     credit_row: int,
+    kind: int,
 ) -> int:
-    """Add an open hold; there must be room. Returns its row number."""
+    """Add an open hold or try, made by a command of this kind; there must be room. Returns its row number."""
     counters, holds = arrays.counters, arrays.holds
     if counters[COUNTER_HOLDS_FREE] > 0:
         counters[COUNTER_HOLDS_FREE] -= 1
@@ -115,6 +116,7 @@ def make_hold(
     hold["debit_row"] = debit_row
     hold["credit_row"] = credit_row
     hold["fate"] = FATE_OPEN
+    hold["kind"] = kind
     hold["heap_place"] = -1
     if deadline_ns != 0:
         place = counters[COUNTER_HEAP]

@@ -8,14 +8,19 @@ from typing import NamedTuple
 import numpy as np
 
 from bezant.engine.compiled import kernel
+from bezant.engine.ledger.checks import HOLD, TRY_CREDIT, TRY_DEBIT
 from bezant.engine.ledger.holds import make_hold
 from bezant.engine.ledger.index import insert
-from bezant.engine.ledger.lookups import hash_of_account, hash_of_key
+from bezant.engine.ledger.lookups import hash_of_account, hash_of_key, place_of
 from bezant.engine.ledger.state import (
     COUNTER_ACCOUNTS,
     COUNTER_LAST_TIMESTAMP_NS,
     COUNTER_NEXT_SEQUENCE,
     COUNTER_RULES_VERSION,
+    COUNTER_TRY_DEBITS,
+    COUNTER_UNSETTLED,
+    UNSETTLED,
+    UNSETTLED_WORDS,
     LedgerArrays,
 )
 from bezant.engine.metadata.table import NO_SUBJECTS
@@ -34,12 +39,16 @@ IMAGE_HOLD = np.dtype(
     ]
 )
 """An open hold in an image."""
+IMAGE_TRY = np.dtype([*IMAGE_HOLD.descr, ("kind", "<i8")])
+"""An open try: the fields of a hold, `deadline_ns` 0, and the kind of its command."""
+NO_TRIES = np.zeros(0, IMAGE_TRY)
+NO_UNSETTLED = np.zeros(0, UNSETTLED)
 
 
 class LedgerImage(NamedTuple):
     """Currencies with their decimals, in order of registration; ROW and ROW_COLD records of the accounts in the order
-    of opening; IMAGE_HOLD records of the open holds in the order of their sequences; SUBJECT records of what has
-    metadata."""
+    of opening; IMAGE_HOLD records of the open holds and IMAGE_TRY records of the open tries, in the order of their
+    sequences; UNSETTLED records in the order of the decisions; SUBJECT records of what has metadata."""
 
     currencies: dict[str, int]
     rules_version: int
@@ -48,14 +57,27 @@ class LedgerImage(NamedTuple):
     rows: Records
     rows_cold: Records
     holds: Records
+    tries: Records = NO_TRIES
+    unsettled: Records = NO_UNSETTLED
     metadata: Records = NO_SUBJECTS
+
+
+def _pick(records: Records, dtype: np.dtype[np.void]) -> Records:
+    """The fields of a dtype, out of records that have more."""
+    picked = np.zeros(len(records), dtype)
+    for name in dtype.names or ():
+        picked[name] = records[name]
+    return picked
+
+
+def unsettled_records(arrays: LedgerArrays) -> Records:
+    """UNSETTLED records of the decisions that are not settled: a view, good until the ledger goes on."""
+    rows = arrays.holds.unsettled[: int(arrays.counters[COUNTER_UNSETTLED])]
+    return rows.reshape(-1).view(UNSETTLED)
 
 
 def take_image(arrays: LedgerArrays, currencies: dict[str, int], open_holds: Records) -> LedgerImage:
     """The image of a state; its account rows are views, good until the ledger goes on. `open_holds`: HOLD_ROW."""
-    holds = np.zeros(len(open_holds), IMAGE_HOLD)
-    for name in IMAGE_HOLD.names or ():
-        holds[name] = open_holds[name]
     counters = arrays.counters
     accounts = int(counters[COUNTER_ACCOUNTS])
     return LedgerImage(
@@ -65,7 +87,9 @@ def take_image(arrays: LedgerArrays, currencies: dict[str, int], open_holds: Rec
         last_timestamp_ns=int(counters[COUNTER_LAST_TIMESTAMP_NS]),
         rows=arrays.rows[:accounts],
         rows_cold=arrays.rows_cold[:accounts],
-        holds=holds,
+        holds=_pick(open_holds[open_holds["kind"] == HOLD], IMAGE_HOLD),
+        tries=_pick(open_holds[open_holds["kind"] != HOLD], IMAGE_TRY),
+        unsettled=unsettled_records(arrays).copy(),
     )
 
 
@@ -74,16 +98,21 @@ def restore_image(arrays: LedgerArrays, image: LedgerImage) -> None:
 
     Raises `StorageError` if there is no room, `LedgerError` if the image makes no sense.
     """
-    accounts, holds = len(image.rows), image.holds
-    if accounts > len(arrays.rows) or len(holds) > len(arrays.holds.rows):
+    accounts, holds, tries = len(image.rows), image.holds, image.tries
+    open_count = max(len(holds) + len(tries), len(tries) + len(image.unsettled))
+    if accounts > len(arrays.rows) or open_count > len(arrays.holds.rows):
         raise StorageError(
-            f"the checkpoint has {accounts} accounts and {len(holds)} open holds, and accounts_max and holds_max let a "
+            f"the checkpoint has {accounts} accounts and {open_count} open holds, and accounts_max and holds_max let a "
             f"ledger have {len(arrays.rows)} and {len(arrays.holds.rows)} here: set them to what the node had"
         )
+    if np.any((tries["kind"] != TRY_DEBIT) & (tries["kind"] != TRY_CREDIT)) or np.any(tries["deadline_ns"] != 0):
+        raise LedgerError("the image has a try that is of no kind of tries, or has a deadline")
     for what, numbers, limit in (
         ("currency", image.rows["currency_number"], len(image.currencies)),
         ("debit account", holds["debit_row"], accounts),
         ("credit account", holds["credit_row"], accounts),
+        ("debit account", tries["debit_row"], accounts),
+        ("credit account", tries["credit_row"], accounts),
     ):
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < limit:
             raise LedgerError(f"the image names a {what} that it does not have")
@@ -95,7 +124,17 @@ def restore_image(arrays: LedgerArrays, image: LedgerImage) -> None:
     counters[COUNTER_NEXT_SEQUENCE] = image.next_sequence
     counters[COUNTER_LAST_TIMESTAMP_NS] = image.last_timestamp_ns
     index_rows(arrays, accounts)
-    make_holds(arrays, holds)
+    counters[COUNTER_TRY_DEBITS] = np.count_nonzero(tries["kind"] == TRY_DEBIT)
+    counters[COUNTER_UNSETTLED] = len(image.unsettled)
+    arrays.holds.unsettled[: len(image.unsettled)] = (
+        np.ascontiguousarray(image.unsettled).view(np.int64).reshape(-1, UNSETTLED_WORDS)
+    )
+    plain = np.zeros(len(holds), IMAGE_TRY)
+    for name in IMAGE_HOLD.names or ():
+        plain[name] = holds[name]
+    plain["kind"] = HOLD
+    make_holds(arrays, plain)
+    make_holds(arrays, np.require(tries, IMAGE_TRY, ["C_CONTIGUOUS", "WRITEABLE"]))
 
 
 @kernel
@@ -108,11 +147,12 @@ def index_rows(arrays: LedgerArrays, count: int) -> None:
 
 @kernel
 def make_holds(arrays: LedgerArrays, holds: Records) -> None:
-    """Open the holds of an image (IMAGE_HOLD)."""
+    """Open the holds and tries of an image (IMAGE_TRY)."""
     for number in range(len(holds)):
         hold = holds[number]
         head, tail = hold["id_head"], hold["id_tail"]
-        hash_value = hash_of_key(arrays, head, tail, arrays.rows[hold["debit_row"]]["id_head"])
+        place = place_of(hold["kind"], arrays.rows[hold["debit_row"]]["id_head"])
+        hash_value = hash_of_key(arrays, head, tail, place)
         make_hold(
             arrays,
             head,
@@ -123,4 +163,5 @@ def make_holds(arrays: LedgerArrays, holds: Records) -> None:
             hold["deadline_ns"],
             hold["debit_row"],
             hold["credit_row"],
+            hold["kind"],
         )

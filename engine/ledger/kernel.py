@@ -25,6 +25,7 @@ from bezant.engine.ledger.lookups import (
     PROGRESS_NEXT,
     hash_of_account,
     hash_of_key,
+    place_of,
 )
 from bezant.engine.ledger.rules import (
     execute_expire,
@@ -67,7 +68,8 @@ def expire_holds(arrays: LedgerArrays, events: Records, event_words: Words, prog
 def prefetch_for(arrays: LedgerArrays, command: Any) -> None:
     """Start to load what a later command will look up: memory answers in 100 ns, a transfer is done in that time."""
     ids = arrays.id_index.current
-    hash_value = hash_of_key(arrays, command["id_head"], command["id_tail"], command["debit_head"])
+    place = place_of(command["kind"], command["debit_head"])
+    hash_value = hash_of_key(arrays, command["id_head"], command["id_tail"], place)
     prefetch(ids, hash_value & (len(ids) - 1))
     older_ids = arrays.id_index.previous
     if len(older_ids) != 0:

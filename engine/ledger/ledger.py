@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bezant.engine.compiled import direct
+from bezant.engine.ledger.checks import HOLD, TRY_DEBIT
 from bezant.engine.ledger.cold import KEYS_PER_COMMAND_MAX, ColdIds, gather_keys, new_key_space, recall
 from bezant.engine.ledger.generations import Generations
-from bezant.engine.ledger.image import LedgerImage, restore_image, take_image
+from bezant.engine.ledger.image import LedgerImage, restore_image, take_image, unsettled_records
 from bezant.engine.ledger.index import PREPARE_AT_PERCENT, Index
 from bezant.engine.ledger.kernel import execute_batch
 from bezant.engine.ledger.lookups import (
@@ -21,10 +22,10 @@ from bezant.engine.ledger.lookups import (
     PROGRESS_NEEDED,
     PROGRESS_NEXT,
     PROGRESS_SIZE,
-    SLOT_BITS_OF_HEAD,
     find_candidates,
     find_named,
     find_rows,
+    find_used_keys,
     first_foreign,
 )
 from bezant.engine.ledger.state import (
@@ -37,17 +38,21 @@ from bezant.engine.ledger.state import (
     COUNTER_LAST_TIMESTAMP_NS,
     COUNTER_NEXT_SEQUENCE,
     COUNTER_RULES_VERSION,
+    COUNTER_TRY_DEBITS,
+    COUNTER_UNSETTLED,
     CURRENCIES_MAX,
     EXPIRES_PER_ENTRY_MAX,
     FATE_OPEN,
     NO_ORIGINALS,
     RULES_VERSION_FIRST,
+    SEQUENCE_MASK,
     LedgerArrays,
     Originals,
     new_arrays,
 )
 from bezant.engine.metadata.table import MetadataTable
 from bezant.protocol.errors import LedgerError, UsageError
+from bezant.protocol.kinds import AccountFlag
 from bezant.protocol.money import AMOUNT_MAX, DECIMALS_MAX
 from bezant.protocol.names import currency_word
 from bezant.protocol.records import (
@@ -85,13 +90,6 @@ TIMESTAMP_NS_MAX = 5_995_814_400 * 10**9
 _STOPS_THAT_LOOK_AHEAD = 2
 """How often an execution reads events for all commands to come; from then on it reads one at a time."""
 _NO_PRESET = np.zeros(0, np.int64)
-
-
-def same_keys(events: Records, keys: Records) -> npt.NDArray[np.bool_]:
-    """For each pair, whether event and command have the same id and the same slot of the debit account."""
-    same = (events["id_head"] == keys["id_head"]) & (events["id_tail"] == keys["id_tail"])
-    same &= (events["debit_head"] ^ keys["debit_head"]) & SLOT_BITS_OF_HEAD == 0
-    return np.asarray(same, np.bool_)
 
 
 def new_salts() -> tuple[int, int]:
@@ -190,13 +188,25 @@ class Ledger:
             )
         self._arrays.counters[COUNTER_RULES_VERSION] = version
 
+    def settle(self, try_sequences: npt.NDArray[np.int64]) -> None:
+        """The other shards know what was decided on these tries (sequences of their TRY_DEBITs): forget it here.
+
+        What is not unsettled is passed over, so that it does no harm to be told twice. Time: O((n + m) log (n + m)).
+        """
+        counters, rows = self._arrays.counters, self._arrays.holds.unsettled
+        count = int(counters[COUNTER_UNSETTLED])
+        kept = rows[:count][~np.isin(rows[:count, 0], try_sequences)]
+        rows[: len(kept)] = kept
+        counters[COUNTER_UNSETTLED] = len(kept)
+
     def restore(self, image: LedgerImage) -> None:
         """Take over the state of an image; this ledger must be new. Raises `StorageError`, `LedgerError`."""
         if self.next_sequence != SEQUENCE_FIRST or self._currency_decimals:
             raise LedgerError("only a ledger that has done nothing yet can take over an image")
         for code, decimals in image.currencies.items():
             self.register_currency(code, decimals)
-        for index, keys in ((self._account_index, len(image.rows)), (self._hold_index, len(image.holds))):
+        holds = len(image.holds) + len(image.tries)
+        for index, keys in ((self._account_index, len(image.rows)), (self._hold_index, holds)):
             index.make_room(keys)
         self._take_tables()
         restore_image(self._arrays, image)
@@ -236,7 +246,7 @@ class Ledger:
         if not self.replaying:
             find_candidates(self._arrays, commands, 0, 0, by_id)
         find_named(self._arrays, commands, 0, False, named)
-        return by_id, named
+        return by_id & SEQUENCE_MASK, named & SEQUENCE_MASK
 
     def _check_input(self, commands: Records, entry_timestamp_ns: int, preset: Words) -> Records:
         """Refuse what the kernel must not see: it reads memory as it is told."""
@@ -330,6 +340,7 @@ class Ledger:
         candidates = np.zeros((2, len(commands)), np.int64)
         find_candidates(self._arrays, commands, start, 0, candidates[0])
         find_named(self._arrays, commands, start, stops == 1, candidates[1])
+        candidates &= SEQUENCE_MASK
         wanted = np.unique(candidates[(candidates > 0) & (candidates < base)])
         joined = self._joined(originals, np.setdiff1d(wanted, originals.sequences, assume_unique=True))
         order = np.argsort(joined.sequences)
@@ -402,7 +413,7 @@ class Ledger:
 
     @property
     def hold_count(self) -> int:
-        """Holds that are open."""
+        """Holds and tries that are open."""
         counters = self._arrays.counters
         return int(counters[COUNTER_HOLDS_TOP] - counters[COUNTER_HOLDS_FREE])
 
@@ -418,6 +429,20 @@ class Ledger:
             return 0
         holds = self._arrays.holds
         return int(holds.rows[int(holds.heap[0])]["deadline_ns"])
+
+    def open_tries(self) -> npt.NDArray[np.int64]:
+        """Sequences of the TRY_DEBITs that are not decided, ascending."""
+        holds = self._open_holds()
+        return np.asarray(holds["sequence"][holds["kind"] == TRY_DEBIT], np.int64)
+
+    @property
+    def unsettled_count(self) -> int:
+        """Decisions on tries that are not settled."""
+        return int(self._arrays.counters[COUNTER_UNSETTLED])
+
+    def unsettled(self) -> Records:
+        """UNSETTLED records of what was decided on tries and is not settled, in the order of the decisions."""
+        return unsettled_records(self._arrays).copy()
 
     @property
     def currencies(self) -> dict[str, int]:
@@ -455,7 +480,7 @@ class Ledger:
     def find_events(self, keys: Records) -> tuple[npt.NDArray[np.int64], Records]:
         """(sequences, EVENT records) of the events that used these ids; sequence 0 where none did.
 
-        `keys` are COMMAND records of which id and debit account count.
+        `keys` are COMMAND records of which id and debit account count; and the kind, if it is one whose ids are apart.
         """
         self._take_tables()
         sequences, events = self._find_events_in(self._arrays, keys)
@@ -480,11 +505,12 @@ class Ledger:
         while missing.any():
             find_candidates(arrays, keys, 0, skip, candidates)
             missing &= candidates > 0
-            unique, places = np.unique(candidates[missing], return_inverse=True)
+            unique, places = np.unique(candidates[missing] & SEQUENCE_MASK, return_inverse=True)
             numbers = np.flatnonzero(missing)
             fetched = self._fetch_checked(arrays, unique)[places] if len(unique) else np.zeros(0, EVENT)
-            same = same_keys(fetched, keys[numbers])
-            sequences[numbers[same]] = candidates[numbers[same]]
+            same = np.zeros(len(numbers), np.bool_)
+            find_used_keys(fetched, candidates[numbers], keys[numbers], same)
+            sequences[numbers[same]] = candidates[numbers[same]] & SEQUENCE_MASK
             events[numbers[same]] = fetched[same]
             missing[numbers[same]] = False
             skip += 1
@@ -505,33 +531,48 @@ class Ledger:
             raise LedgerError("a held or incoming sum is negative")
         if np.any(rows["event_count"] < 1) or np.any(rows["last_position"] == POSITION_NONE):
             raise LedgerError("an account has no event, not even the one that opened it")
-        self._check_holds(rows["held"])
+        self._check_holds(rows["held"], cold["incoming"])
+        if np.any(cold["incoming"] > AMOUNT_MAX - np.maximum(rows["balance"], 0)):
+            raise LedgerError("what is reserved to come in would take a balance above the range")
+        if not np.array_equal(rows["flags"] & AccountFlag.HAS_INCOMING != 0, cold["incoming"] != 0):
+            raise LedgerError("the flag of an account does not say whether something is reserved to come in")
         if len(rows):
             numbers = np.full(len(rows), -1, np.int64)
             find_rows(self._arrays, np.stack([rows["id_head"], rows["id_tail"]], axis=1), numbers)
             if not np.array_equal(numbers, np.arange(len(rows))):
                 raise LedgerError("the account index does not lead to every account")
 
-    def _check_holds(self, held: npt.NDArray[np.int64]) -> None:
-        """Raise `LedgerError` unless every account's held sum is that of its open holds."""
+    def _check_holds(self, held: npt.NDArray[np.int64], incoming: npt.NDArray[np.int64]) -> None:
+        """Raise `LedgerError` unless every account's held and incoming sums are those of its open holds and tries."""
         holds = self._open_holds()
-        totals = np.zeros(len(held), np.int64)
-        np.add.at(totals, holds["debit_row"], holds["remaining"])
-        if not np.array_equal(totals, held):
-            raise LedgerError("an account's held sum is not that of its open holds")
+        tries = holds[holds["kind"] != HOLD]
+        for what, sums, rows, remaining in (
+            ("held", held, holds["debit_row"], holds["remaining"]),
+            ("incoming", incoming, tries["credit_row"], tries["remaining"]),
+        ):
+            totals = np.zeros(len(sums), np.int64)
+            np.add.at(totals, rows, remaining)
+            if not np.array_equal(totals, sums):
+                raise LedgerError(f"an account's {what} sum is not that of its open holds and tries")
+        unsettled = self.unsettled()
+        decisions = unsettled["decision_sequence"]
+        if np.any(unsettled["try_sequence"] >= decisions) or np.any(decisions[1:] <= decisions[:-1]):
+            raise LedgerError("what is unsettled is not in the order of the decisions, each after its try")
+        if np.count_nonzero(tries["kind"] == TRY_DEBIT) != int(self._arrays.counters[COUNTER_TRY_DEBITS]):
+            raise LedgerError("the number of open tries is not what it was counted to be")
         if np.any(holds["remaining"] <= 0) or np.any(holds["fate"] != FATE_OPEN) or len(holds) != self.hold_count:
             raise LedgerError("a hold with nothing left, or with a fate, is still open")
         if np.count_nonzero(holds["deadline_ns"]) != self.holds_with_deadline:
             raise LedgerError("the heap of deadlines does not have every open hold that has one")
 
     def _open_holds(self) -> Records:
-        """HOLD_ROW records of the open holds, in order of their sequence."""
+        """HOLD_ROW records of the open holds and tries, in order of their sequence."""
         holds = self._arrays.holds.rows[: int(self._arrays.counters[COUNTER_HOLDS_TOP])]
         holds = holds[holds["sequence"] != 0]
         return holds[np.argsort(holds["sequence"])]
 
     def digest(self) -> str:
-        """BLAKE3 over currencies, accounts, open holds and which entries have metadata, as hexadecimal.
+        """BLAKE3 over currencies, accounts, open holds and tries, what is unsettled, and which entries have metadata.
 
         The same history gives the same everywhere.
 
@@ -545,6 +586,10 @@ class Ledger:
             hasher.update(self.list_accounts(cursor, _DIGEST_ACCOUNTS).tobytes())
         image = self.image()
         hasher.update(image.holds.tobytes())
+        if len(image.tries) or len(image.unsettled):  # Without, as it was before there were any.
+            hasher.update(f"tries:{len(image.tries)};".encode())
+            hasher.update(image.tries.tobytes())
+            hasher.update(image.unsettled.tobytes())
         if len(image.metadata):
             hasher.update(b"metadata")
             hasher.update(image.metadata.tobytes())

@@ -2,15 +2,22 @@
 
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
 from bezant.engine.compiled import called, inlined, kernel
 from bezant.engine.hashing import mix_words
-from bezant.engine.ledger.checks import CAPTURE, RELEASE
+from bezant.engine.ledger.checks import CANCEL, CAPTURE, CONFIRM, RELEASE, TRY_CREDIT, TRY_DEBIT
 from bezant.engine.ledger.index import META_SALT_1, META_SALT_2, find_slot
-from bezant.engine.ledger.state import SEQUENCE_MASK, LedgerArrays, Originals
-from bezant.protocol.records import Records, Words
+from bezant.engine.ledger.state import FATE_NO_CREDIT, FATE_NO_DEBIT, SEQUENCE_MASK, LedgerArrays, Originals
+from bezant.protocol.kinds import AccountFlag
+from bezant.protocol.records import SEQUENCE_BITS, Records, Words
 
 SLOT_BITS_OF_HEAD: Final = 0xF0FF
 """The bits of an account id's head word that are its slot: byte 0 and the high half of byte 1."""
+PLACE_OF_LEGS: Final = 1 << 16
+"""The bit of a place that keeps the ids of legs apart from those that clients choose."""
+_TRANSIT: Final = int(AccountFlag.TRANSIT)
 
 PROGRESS_NEXT: Final = 0
 PROGRESS_EVENTS: Final = 1
@@ -47,10 +54,17 @@ def find_account(arrays: LedgerArrays, head: int, tail: int) -> int:
 
 
 @inlined
-def hash_of_key(arrays: LedgerArrays, head: int, tail: int, debit_head: int) -> int:
-    """Hash of an idempotency key: an id and the slot of the debit account."""
+def place_of(kind: int, debit_head: int) -> int:
+    """Where an id is used up: in the slot of the debit account; and the ids of TRY_CREDIT, CONFIRM and CANCEL, which
+    anyone can compute, apart from all others, so that nobody else can use them up."""
+    return debit_head & SLOT_BITS_OF_HEAD | (kind > TRY_DEBIT) * PLACE_OF_LEGS
+
+
+@inlined
+def hash_of_key(arrays: LedgerArrays, head: int, tail: int, place: int) -> int:
+    """Hash of an idempotency key: an id and the place that it is used up in."""
     meta = arrays.id_index.meta
-    return mix_words(head, tail, debit_head & SLOT_BITS_OF_HEAD, meta[META_SALT_1], meta[META_SALT_2])
+    return mix_words(head, tail, place, meta[META_SALT_1], meta[META_SALT_2])
 
 
 @called
@@ -60,13 +74,42 @@ def look_up_account(arrays: LedgerArrays, head: int, tail: int) -> int:
 
 
 @inlined
-def has_key(event: Any, head: int, tail: int, debit_head: int) -> bool:
-    """Whether an event has this idempotency key."""
+def names_hold(kind: int) -> bool:
+    """Whether commands of this kind have a hold or try as reference."""
+    return kind in (CAPTURE, RELEASE, CONFIRM, CANCEL)
+
+
+@inlined
+def is_transit(arrays: LedgerArrays, head: int, tail: int) -> bool:
+    """Whether an id is that of a transit account."""
+    row = look_up_account(arrays, head, tail)
+    return row >= 0 and arrays.rows[row]["flags"] & _TRANSIT != 0
+
+
+@called
+def place_of_named(arrays: LedgerArrays, command: Any) -> int:
+    """Where the id of the hold or try is used up that a command names: a try that a transit account pays is a leg."""
+    place = command["debit_head"] & SLOT_BITS_OF_HEAD
+    if command["kind"] in (CONFIRM, CANCEL) and is_transit(arrays, command["debit_head"], command["debit_tail"]):
+        place |= PLACE_OF_LEGS
+    return place
+
+
+@inlined
+def has_key(event: Any, head: int, tail: int, place: int) -> bool:
+    """Whether an event (or command) has this idempotency key."""
     return (
-        event["id_head"] == head
-        and event["id_tail"] == tail
-        and (event["debit_head"] ^ debit_head) & SLOT_BITS_OF_HEAD == 0
+        event["id_head"] == head and event["id_tail"] == tail and place_of(event["kind"], event["debit_head"]) == place
     )
+
+
+@called
+def uses_key(event: Any, fate: int, head: int, tail: int, place: int) -> bool:
+    """Whether an event, found with a fate, has used up this key: with its own id, or as a CANCEL with that of a try."""
+    if fate != FATE_NO_DEBIT and fate != FATE_NO_CREDIT:
+        return has_key(event, head, tail, place)
+    own_place = event["debit_head"] & SLOT_BITS_OF_HEAD | (fate == FATE_NO_CREDIT) * PLACE_OF_LEGS
+    return event["reference_head"] == head and event["reference_tail"] == tail and own_place == place
 
 
 @inlined
@@ -92,7 +135,7 @@ def find_key(
     arrays: LedgerArrays,
     head: int,
     tail: int,
-    debit_head: int,
+    place: int,
     hash_value: int,
     events: Records,
     originals: Originals,
@@ -109,23 +152,23 @@ def find_key(
             value = table[slot, 1]
             sequence = value & SEQUENCE_MASK
             if sequence >= base:
-                if has_key(events[sequence - base], head, tail, debit_head):
+                if uses_key(events[sequence - base], value >> SEQUENCE_BITS, head, tail, place):
                     return value
             else:
                 original = find_original(originals, progress[PROGRESS_EXTRA_FIRST], sequence)
                 if original < 0:
                     return -sequence
-                if has_key(originals.events[original], head, tail, debit_head):
+                if uses_key(originals.events[original], value >> SEQUENCE_BITS, head, tail, place):
                     return value
             slot = find_slot(table, hash_value, slot + 1)
     return 0
 
 
 @inlined
-def find_hold(arrays: LedgerArrays, head: int, tail: int, debit_head: int) -> int:
-    """Row number of an open hold by its key, or -1."""
+def find_hold(arrays: LedgerArrays, head: int, tail: int, place: int) -> int:
+    """Row number of an open hold or try by its key, or -1."""
     holds = arrays.holds
-    hash_value = hash_of_key(arrays, head, tail, debit_head)
+    hash_value = hash_of_key(arrays, head, tail, place)
     for table in (holds.index.current, holds.index.previous):
         if len(table) == 0:
             continue
@@ -133,18 +176,17 @@ def find_hold(arrays: LedgerArrays, head: int, tail: int, debit_head: int) -> in
         while slot >= 0:
             row = table[slot, 1] - 1
             hold = holds.rows[row]
-            if hold["id_head"] == head and hold["id_tail"] == tail:
-                hold_slot = arrays.rows[hold["debit_row"]]["id_head"]
-                if (hold_slot ^ debit_head) & SLOT_BITS_OF_HEAD == 0:
-                    return row
+            debit_head = arrays.rows[hold["debit_row"]]["id_head"]
+            if hold["id_head"] == head and hold["id_tail"] == tail and place_of(hold["kind"], debit_head) == place:
+                return row
             slot = find_slot(table, hash_value, slot + 1)
     return -1
 
 
 @called
-def look_up_hold(arrays: LedgerArrays, head: int, tail: int, debit_head: int) -> int:
+def look_up_hold(arrays: LedgerArrays, head: int, tail: int, place: int) -> int:
     """`find_hold` as a call."""
-    return find_hold(arrays, head, tail, debit_head)
+    return find_hold(arrays, head, tail, place)
 
 
 @kernel
@@ -165,54 +207,83 @@ def nth_candidate(table: Words, hash_value: int, skip: int) -> tuple[int, int]:
 
 
 @kernel
-def find_candidates(arrays: LedgerArrays, commands: Records, start: int, skip: int, sequences: Words) -> None:
-    """For the commands from `start` on, the sequence of an event whose key has the same hash, or 0.
+def find_candidates(arrays: LedgerArrays, commands: Records, start: int, skip: int, values: Words) -> None:
+    """For the commands from `start` on, the value (sequence and fate) of an event whose key has the same hash, or 0.
 
     Keys that differ can have the same hash: `skip` says how many to pass over.
     """
     index = arrays.id_index
     for number in range(start, len(commands)):
         command = commands[number]
-        hash_value = hash_of_key(arrays, command["id_head"], command["id_tail"], command["debit_head"])
+        place = place_of(command["kind"], command["debit_head"])
+        hash_value = hash_of_key(arrays, command["id_head"], command["id_tail"], place)
         value, left = nth_candidate(index.current, hash_value, skip)
         if value == 0:
             value, left = nth_candidate(index.previous, hash_value, left)
-        sequences[number] = value & SEQUENCE_MASK
+        values[number] = value
 
 
 @kernel
-def find_named(arrays: LedgerArrays, commands: Records, start: int, skips_open: bool, sequences: Words) -> None:
-    """The same for the holds that captures and releases name, perhaps without those that are open.
+def find_named(arrays: LedgerArrays, commands: Records, start: int, skips_open: bool, values: Words) -> None:
+    """The same for the holds and tries that commands name, perhaps without those that are open.
 
     As long as a hold is open nobody needs its event; but the batch itself may close it.
     """
     index = arrays.id_index
     for number in range(start, len(commands)):
-        sequences[number] = 0
+        values[number] = 0
         command = commands[number]
-        head, tail, debit_head = command["reference_head"], command["reference_tail"], command["debit_head"]
-        if command["kind"] not in (CAPTURE, RELEASE) or (skips_open and find_hold(arrays, head, tail, debit_head) >= 0):
+        if not names_hold(command["kind"]):
             continue
-        hash_value = hash_of_key(arrays, head, tail, debit_head)
+        head, tail, place = command["reference_head"], command["reference_tail"], place_of_named(arrays, command)
+        if skips_open and find_hold(arrays, head, tail, place) >= 0:
+            continue
+        hash_value = hash_of_key(arrays, head, tail, place)
         value, _ = nth_candidate(index.current, hash_value, 0)
         if value == 0:
             value, _ = nth_candidate(index.previous, hash_value, 0)
-        sequences[number] = value & SEQUENCE_MASK
+        values[number] = value
+
+
+@kernel
+def find_used_keys(events: Records, values: Words, keys: Records, used: npt.NDArray[np.bool_]) -> None:
+    """Whether each event, found with a value, has used up the id of a command of the same number."""
+    for number in range(len(events)):
+        key = keys[number]
+        place = place_of(key["kind"], key["debit_head"])
+        fate = values[number] >> SEQUENCE_BITS
+        used[number] = uses_key(events[number], fate, key["id_head"], key["id_tail"], place)
+
+
+@called
+def knows_key(arrays: LedgerArrays, head: int, tail: int, place: int, sequence: int) -> bool:
+    """Whether the id index has this key with this sequence."""
+    hash_value = hash_of_key(arrays, head, tail, place)
+    for table in (arrays.id_index.current, arrays.id_index.previous):
+        slot = find_slot(table, hash_value, hash_value) if len(table) != 0 else -1
+        while slot >= 0:
+            if table[slot, 1] & SEQUENCE_MASK == sequence:
+                return True
+            slot = find_slot(table, hash_value, slot + 1)
+    return False
 
 
 @kernel
 def first_foreign(arrays: LedgerArrays, events: Records, sequences: Words) -> int:
-    """Number of the first event that the id index does not know under its key and sequence, or -1."""
-    index = arrays.id_index
+    """Number of the first event that the id index does not know under its key and sequence, or -1.
+
+    A CANCEL may be known by the key of the try that it forbade alone.
+    """
     for number in range(len(events)):
-        event = events[number]
-        hash_value = hash_of_key(arrays, event["id_head"], event["id_tail"], event["debit_head"])
-        found = False
-        for table in (index.current, index.previous):
-            slot = find_slot(table, hash_value, hash_value) if len(table) != 0 else -1
-            while slot >= 0:
-                found = found or table[slot, 1] & SEQUENCE_MASK == sequences[number]
-                slot = find_slot(table, hash_value, slot + 1)
+        event, sequence = events[number], sequences[number]
+        found = knows_key(
+            arrays, event["id_head"], event["id_tail"], place_of(event["kind"], event["debit_head"]), sequence
+        )
+        if not found and event["kind"] == CANCEL:
+            for kind in (TRY_DEBIT, TRY_CREDIT):
+                place = place_of(kind, event["debit_head"])
+                if knows_key(arrays, event["reference_head"], event["reference_tail"], place, sequence):
+                    found = True
         if not found:
             return number
     return -1

@@ -9,10 +9,10 @@ from typing import Any, Final
 import numpy as np
 
 from bezant.engine.compiled import called, inlined
-from bezant.engine.ledger.checks import KEEP_OPEN
+from bezant.engine.ledger.checks import HOLD, KEEP_OPEN, TRANSIT
 from bezant.engine.ledger.holds import make_hold
 from bezant.engine.ledger.index import insert
-from bezant.engine.ledger.lookups import find_account, hash_of_account, look_up_account, look_up_hold
+from bezant.engine.ledger.lookups import find_account, hash_of_account, look_up_account, look_up_hold, place_of_named
 from bezant.engine.ledger.state import (
     COUNTER_ACCOUNTS,
     COUNTER_CURRENCIES,
@@ -34,6 +34,7 @@ NS_PER_MS: Final = 1_000_000
 _FROZEN: Final = int(AccountFlag.FROZEN)
 _CLOSED: Final = int(AccountFlag.CLOSED)
 _HAS_INCOMING: Final = int(AccountFlag.HAS_INCOMING)
+_TRANSIT: Final = int(AccountFlag.TRANSIT)
 _UNLIMITED: Final = LIMIT_UNLIMITED
 _FREEZE: Final = int(CommandKind.FREEZE)
 
@@ -58,8 +59,11 @@ _CAPTURE_EXCEEDS_HOLD: Final = int(ResultCode.CAPTURE_EXCEEDS_HOLD)
 _HOLD_OF_OTHERS: Final = int(ResultCode.HOLD_OF_OTHER_ACCOUNTS)
 _NOT_EMPTY: Final = int(ResultCode.ACCOUNT_NOT_EMPTY)
 _NOTHING_AVAILABLE: Final = int(ResultCode.NOTHING_AVAILABLE)
-_FATE_CODES: Final = np.array([_HOLD_UNKNOWN, _HOLD_CAPTURED, _HOLD_RELEASED, _HOLD_EXPIRED], np.int64)
-"""The code for a hold that is not open, by its fate."""
+_TRANSIT_ACCOUNT: Final = int(ResultCode.TRANSIT_ACCOUNT)
+_FATE_CODES: Final = np.array(
+    [_HOLD_UNKNOWN, _HOLD_CAPTURED, _HOLD_RELEASED, _HOLD_EXPIRED] + [_HOLD_UNKNOWN] * 6, np.int64
+)
+"""The code for a hold that is not open, by its fate. Tries are no holds."""
 
 
 # ---- what several kinds share ----
@@ -136,9 +140,11 @@ def check_credit(arrays: LedgerArrays, number: int, amount: int) -> int:
 
 @inlined
 def check_flags(debit: Any, credit: Any) -> int:
-    """Whether two accounts may take part: COMMITTED, or which of them is closed or frozen."""
-    if (debit["flags"] | credit["flags"]) & (_CLOSED | _FROZEN) == 0:
+    """Whether two accounts may take part: COMMITTED, or which of them is closed or frozen, or TRANSIT_ACCOUNT."""
+    if (debit["flags"] | credit["flags"]) & (_CLOSED | _FROZEN | _TRANSIT) == 0:
         return _COMMITTED
+    if (debit["flags"] | credit["flags"]) & _TRANSIT != 0:
+        return _TRANSIT_ACCOUNT
     if debit["flags"] & _CLOSED != 0:
         return _DEBIT_CLOSED
     if credit["flags"] & _CLOSED != 0:
@@ -198,6 +204,7 @@ def execute_open(arrays: LedgerArrays, event: Any, words: Words, position: int) 
     row["id_tail"] = event["debit_tail"]
     row["limit"] = event["amount"]
     row["currency_number"] = currency_number
+    row["flags"] = _TRANSIT if event["flags"] & TRANSIT != 0 else 0
     row["last_position"] = position
     row["event_count"] = 1
     cold["opened_position"] = position
@@ -217,6 +224,8 @@ def find_open_account(arrays: LedgerArrays, event: Any) -> tuple[int, int]:
     show_accounts(arrays, event, number, -1)
     if number < 0:
         return number, _DEBIT_UNKNOWN
+    if arrays.rows[number]["flags"] & _TRANSIT != 0:
+        return number, _TRANSIT_ACCOUNT
     if arrays.rows[number]["flags"] & _CLOSED != 0:
         return number, _DEBIT_CLOSED
     return number, _COMMITTED
@@ -329,7 +338,16 @@ def execute_hold(arrays: LedgerArrays, event: Any, hash_value: int, sequence: in
     if event["timeout_ms"] != 0:
         deadline_ns = event["timestamp_ns"] + event["timeout_ms"] * NS_PER_MS
     number = make_hold(
-        arrays, event["id_head"], event["id_tail"], hash_value, sequence, amount, deadline_ns, debit_row, credit_row
+        arrays,
+        event["id_head"],
+        event["id_tail"],
+        hash_value,
+        sequence,
+        amount,
+        deadline_ns,
+        debit_row,
+        credit_row,
+        HOLD,
     )
     keep_made(arrays, number)
     keep_account(arrays, debit_row)
@@ -344,6 +362,8 @@ def check_hold(arrays: LedgerArrays, hold_row: int, fate: int, debit_row: int, c
     if hold_row < 0:
         return _FATE_CODES[fate]
     hold = arrays.holds.rows[hold_row]
+    if hold["kind"] != HOLD:
+        return _HOLD_UNKNOWN
     if hold["fate"] != FATE_OPEN:
         return _FATE_CODES[hold["fate"]]
     if hold["debit_row"] != debit_row or (credit_row >= 0 and hold["credit_row"] != credit_row):
@@ -375,7 +395,7 @@ def execute_capture(arrays: LedgerArrays, event: Any, fate: int, position: int) 
         return _DEBIT_UNKNOWN
     if credit_row < 0:
         return _CREDIT_UNKNOWN
-    hold_row = look_up_hold(arrays, event["reference_head"], event["reference_tail"], event["debit_head"])
+    hold_row = look_up_hold(arrays, event["reference_head"], event["reference_tail"], place_of_named(arrays, event))
     code = check_hold(arrays, hold_row, fate, debit_row, credit_row)
     if code == _COMMITTED:
         code = check_capture(arrays, event, hold_row, debit_row, credit_row)
@@ -406,7 +426,7 @@ def execute_release(arrays: LedgerArrays, event: Any, fate: int, position: int) 
     show_accounts(arrays, event, debit_row, -1)
     if debit_row < 0:
         return _DEBIT_UNKNOWN
-    hold_row = look_up_hold(arrays, event["reference_head"], event["reference_tail"], event["debit_head"])
+    hold_row = look_up_hold(arrays, event["reference_head"], event["reference_tail"], place_of_named(arrays, event))
     code = check_hold(arrays, hold_row, fate, debit_row, -1)
     if code != _COMMITTED:
         return code

@@ -4,7 +4,8 @@ An account is split in two rows of one cache line each: what every transfer touc
 look-up or a rare kind touches (`ROW_COLD`). Tables are allocated whole and zeroed by the operating system on first
 touch, so a table for four million accounts costs memory only for those that exist.
 
-Invariants: the balances of each currency add up to zero; an account's held sum is that of its open holds; held >= 0;
+Invariants: the balances of each currency add up to zero; an account's held sum is that of the open holds and tries that
+it pays, its incoming sum that of the open tries that it receives; held, incoming >= 0; balance + incoming <= 2^63 - 1;
 balance - held >= -(2^63 - 1), and >= -limit except where a limit was lowered below what was used already.
 `Ledger.check_invariants` checks all of them but the last, which cannot be seen in a state alone.
 """
@@ -43,17 +44,32 @@ HOLD_ROW: Final = np.dtype(
         ("debit_row", "<i4"),
         ("credit_row", "<i4"),
         ("heap_place", "<i4"),
-        ("fate", "<i4"),
+        ("fate", "<i2"),
+        ("kind", "<i2"),
     ]
 )
-"""An open hold. `deadline_ns` 0: never expires, not in the heap (`heap_place` -1). `sequence` 0: a free row."""
+"""An open hold or try; `kind` is the command's that made it. `deadline_ns` 0: never expires, not in the heap
+(`heap_place` -1). `sequence` 0: a free row."""
+UNSETTLED: Final = np.dtype([("try_sequence", "<i8"), ("decision_sequence", "<i8"), ("is_confirm", "<i8")])
+"""A decision that the other shard of a try may not know yet: sequences of the TRY_DEBIT, and of its CONFIRM (1) or
+CANCEL (0)."""
 
 ROW_WORDS: Final = 8
+UNSETTLED_WORDS: Final = 3
 
 FATE_OPEN: Final = 0
 FATE_CAPTURED: Final = 1
 FATE_RELEASED: Final = 2
 FATE_EXPIRED: Final = 3
+FATE_CONFIRMED: Final = 4
+FATE_CANCELLED: Final = 5
+FATE_NO_DEBIT: Final = 6
+FATE_NO_CREDIT: Final = 7
+"""FATE_NO_DEBIT, FATE_NO_CREDIT: the event is a CANCEL that came before its TRY_DEBIT or TRY_CREDIT, and used up the id
+of that, which is in its reference, so that it will never be executed."""
+FATE_REFUSED: Final = 8
+FATE_UNUSED: Final = 9
+"""Never stored: what a look-up says of a try that was refused, or given up, and of an id that nothing has used."""
 SEQUENCE_MASK: Final = (1 << SEQUENCE_BITS) - 1
 """A value of the id index is the sequence of the event that used the id, and above that the fate of its hold."""
 
@@ -69,6 +85,8 @@ COUNTER_UNDO: Final = 8
 COUNTER_IN_CHAIN: Final = 9
 COUNTER_ENTRY_TIMESTAMP_NS: Final = 10
 COUNTER_RULES_VERSION: Final = 11
+COUNTER_TRY_DEBITS: Final = 12
+COUNTER_UNSETTLED: Final = 13
 _COUNTERS_SIZE: Final = 16
 
 UNDO_KIND: Final = 0
@@ -90,12 +108,15 @@ if ROW.itemsize != 64 or ROW_COLD.itemsize != 64 or HOLD_ROW.itemsize != 64:
 
 
 class HoldArrays(NamedTuple):
-    """Open holds: rows, a stack of free row numbers, a binary heap of row numbers by (deadline, sequence), an index."""
+    """Open holds and tries: rows, a stack of free row numbers, a binary heap of row numbers by (deadline, sequence), an
+    index. And what is unsettled (int64 of shape (count, 3), as `UNSETTLED`), in the order of the decisions: with the
+    open TRY_DEBITs never more than there are rows."""
 
     rows: Records
     free: Words
     heap: Words
     index: IndexArrays  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    unsettled: Words
 
 
 class LedgerArrays(NamedTuple):
@@ -138,7 +159,11 @@ def new_arrays(
     counters[COUNTER_RULES_VERSION] = RULES_VERSION_FIRST
     rows = np.zeros(accounts_max, ROW)
     holds = HoldArrays(
-        np.zeros(holds_max, HOLD_ROW), np.zeros(holds_max, np.int64), np.zeros(holds_max, np.int64), hold_index
+        np.zeros(holds_max, HOLD_ROW),
+        np.zeros(holds_max, np.int64),
+        np.zeros(holds_max, np.int64),
+        hold_index,
+        np.zeros((holds_max, UNSETTLED_WORDS), np.int64),
     )
     return LedgerArrays(
         rows,

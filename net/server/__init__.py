@@ -7,6 +7,7 @@ apart and puts replies together, ``chain_kernels.py`` finds chains that have no 
 the sockets to the log and back, ``syncing.py`` the helper thread that waits for the disk, ``expiry.py`` lets holds
 expire when nothing comes in, ``peering.py`` is the node's part in its group and ``group.py`` tells of it,
 ``checkpointing.py`` has checkpoints made by a child process, ``checkpoint_child.py``, ``dropping.py`` lets segments go
-that an archive has, ``failure.py`` is how a node ends that must not go on, and ``echo.py`` answers every byte with
+that an archive has, ``leg_kernels.py`` finds what clients must not send, ``failure.py`` is how a node ends that must
+not go on, and ``echo.py`` answers every byte with
 itself, to be measured against.
 """

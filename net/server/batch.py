@@ -18,12 +18,14 @@ from bezant.net.server.frame_kernels import (
     CURSOR_FRAMES,
     CURSOR_OPEN_CHAINS,
     CURSOR_SIZE,
+    CURSOR_SUSPECTS,
     FRAME,
     encode_replies,
     preset_expired,
     reply_offset,
     reply_size,
 )
+from bezant.net.server.leg_kernels import has_suspects, preset_legs, preset_legs_span
 from bezant.net.server.requests import AnsweredElsewhere
 from bezant.protocol.frames import CHECKSUM_OFFSET_END, FRAME_HEADER_SIZE, FrameFlag, Operation, encode_frame
 from bezant.protocol.kinds import CommandFlag
@@ -59,11 +61,12 @@ class Run(NamedTuple):
 
 
 class Submission(NamedTuple):
-    """Commands that the process itself has submitted, without a socket."""
+    """Commands that the process itself has submitted, without a socket: for a client in it, or as the node."""
 
     future: "asyncio.Future[Records]"
     command_first: int
     command_end: int
+    is_of_node: bool
 
 
 class Request(NamedTuple):
@@ -132,19 +135,25 @@ class Batch:
         return self.command_count + commands <= BATCH_COMMANDS_MAX
 
     def preset(self, now_ns: int) -> Words:
-        """Codes that refuse commands before the ledger sees them: their deadline has passed, or their chain is open.
+        """Codes that refuse commands before the ledger sees them.
 
+        Because their deadline has passed, nodes alone may send them, or their chain is open.
         Empty if there are none, as usual.
         """
         chains_open = self._leaves_chains_open()
-        if not (self.has_deadlines or chains_open):
+        if not (self.has_deadlines or chains_open or self.cursor[CURSOR_SUSPECTS]):
             return _NO_PRESET
         preset = np.zeros(self.command_count, np.int64)
         if self.has_deadlines:
             preset_expired(self.frames, self.frame_count, now_ns, preset)
+        if self.cursor[CURSOR_SUSPECTS]:
+            preset_legs(self.frames, self.frame_count, self.command_words, preset)
+            for submission in self.submissions:
+                if not submission.is_of_node:
+                    preset_legs_span(self.command_words, submission.command_first, submission.command_end, preset)
         if chains_open:
             preset_unterminated(self.frames, self.frame_count, self.command_words, preset)
-            for _, command_first, command_end in self.submissions:
+            for _, command_first, command_end, _ in self.submissions:
                 preset_unterminated_span(self.command_words, command_first, command_end, preset)
         return preset if preset.any() else _NO_PRESET
 
@@ -157,13 +166,15 @@ class Batch:
         ends = [submission.command_end for submission in self.submissions]
         return any(flags[end - 1] & CommandFlag.LINKED for end in ends if end)
 
-    def add_submission(self, commands: Records, future: "asyncio.Future[Records]") -> None:
-        """Add commands of the process itself; there must be room."""
+    def add_submission(self, commands: Records, future: "asyncio.Future[Records]", *, is_of_node: bool = False) -> None:
+        """Add commands of the process itself; there must be room. The node's own may be of any kind."""
         first = self.command_count
         end = first + len(commands)
         self.commands[first:end] = commands
         self.cursor[CURSOR_COMMANDS] = end
-        self.submissions.append(Submission(future, first, end))
+        if not is_of_node and has_suspects(self.command_words, first, end):
+            self.cursor[CURSOR_SUSPECTS] = 1
+        self.submissions.append(Submission(future, first, end, is_of_node))
 
     def encode_replies(self) -> None:
         """Encode the replies to all connections, to be sent by `send_replies`."""
@@ -183,7 +194,7 @@ class Batch:
         """Tell everybody their results. All of it must be durable."""
         if self.runs:
             self._send_to_connections()
-        for future, command_first, command_end in self.submissions:
+        for future, command_first, command_end, _ in self.submissions:
             if not future.done():
                 future.set_result(self.results[command_first:command_end].copy())
         for request, answer in self.answers:

@@ -12,6 +12,7 @@ import numpy as np
 from bezant.engine.compiled import inlined, kernel
 from bezant.engine.hashing import XXH3_SHORT_MAX, load_word, store_word, xxh3_64
 from bezant.net.server.chain_kernels import is_linked
+from bezant.net.server.leg_kernels import is_suspect
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.frames import (
     FRAME_HEADER_SIZE,
@@ -48,10 +49,11 @@ CURSOR_VERIFIED: Final = 3
 CURSOR_DEADLINES: Final = 4
 CURSOR_LENGTH: Final = 5
 CURSOR_OPEN_CHAINS: Final = 6
-CURSOR_SIZE: Final = 7
+CURSOR_SUSPECTS: Final = 7
+CURSOR_SIZE: Final = 8
 """What `scan_frames` reads and advances: offset in the buffer, commands and frames in the batch, the offset of a
 frame whose checksum has been checked already (-1: none), whether any has a deadline, the length of the frame at which
-it stopped, whether any frame leaves a chain open."""
+it stopped, whether any frame leaves a chain open, whether any command may be one that nodes alone may send."""
 
 _COMMAND_WORDS: Final = COMMAND_SIZE // 8
 _RESULT_WORDS: Final = RESULT_SIZE // 8
@@ -111,6 +113,8 @@ def scan_frames(buffer: Bytes, end: int, command_words: Words, frames: Records, 
             for word in range(_COMMAND_WORDS):
                 command_words[number, word] = np.int64(load_word(buffer, place + 8 * word))
             place += COMMAND_SIZE
+            if is_suspect(command_words, number):
+                cursor[CURSOR_SUSPECTS] = 1
         if is_linked(command_words, first + count - 1):
             cursor[CURSOR_OPEN_CHAINS] = 1
         frame = frames[cursor[CURSOR_FRAMES]]

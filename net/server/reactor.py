@@ -130,11 +130,14 @@ class Reactor:
             self._idle.clear()
             self._loop.call_soon(self._run_pump)
 
-    def submit(self, commands: Records, future: "asyncio.Future[Records]") -> bool:
-        """Add commands of the process itself; False if there is no room now (wait with `add_waiter`)."""
+    def submit(self, commands: Records, future: "asyncio.Future[Records]", *, is_of_node: bool = False) -> bool:
+        """Add commands of the process itself; False if there is no room now (wait with `add_waiter`).
+
+        Those that are of the node, not of a client in its process, may be of kinds that no client may send.
+        """
         if not self._collecting.has_room(len(commands)):
             return False
-        self._collecting.add_submission(commands, future)
+        self._collecting.add_submission(commands, future, is_of_node=is_of_node)
         self.schedule()
         return True
 

@@ -7,6 +7,7 @@ from bezant.engine.ledger.warm import warm_ledger
 from bezant.net.server.batch import Batch
 from bezant.net.server.chain_kernels import preset_unterminated, preset_unterminated_span
 from bezant.net.server.frame_kernels import encode_replies, preset_expired, scan_frames
+from bezant.net.server.leg_kernels import has_suspects, preset_legs, preset_legs_span
 from bezant.net.server.placing_kernels import preset_wrong_shard
 from bezant.protocol.frames import Operation, encode_frame
 from bezant.protocol.placement import SLOT_COUNT
@@ -26,6 +27,9 @@ def warm_kernels() -> None:
     preset_unterminated(batch.frames, 1, batch.command_words, preset)
     preset_wrong_shard(batch.frames, 1, batch.command_words, np.ones(SLOT_COUNT, np.uint8), preset)
     preset_unterminated_span(batch.command_words, 0, 1, preset)
+    has_suspects(batch.command_words, 0, 1)
+    preset_legs(batch.frames, 1, batch.command_words, preset)
+    preset_legs_span(batch.command_words, 0, 1, preset)
     results = np.zeros(1, RESULT)
     out = np.zeros(12, np.int64)
     encode_replies(batch.frames, 1, results.view(np.int64).reshape(1, 8), out, out.view(np.uint8))

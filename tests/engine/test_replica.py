@@ -32,6 +32,7 @@ from bezant.protocol.records import (
     ENTRY_HEADER_SIZE,
     EVENT,
     EVENT_SIZE,
+    RULES_VERSION,
     SEGMENT_HEADER_SIZE,
     Records,
     id_words,
@@ -163,7 +164,7 @@ def test_the_first_entry_says_what_the_log_starts_with(tmp_path: Path, small: Re
     assert entry.header.kind == EntryKind.CONTROL
     control = decode_message(bytes(entry.body), ControlEntry)
     assert {currency.code: currency.decimals for currency in control.currencies} == ISO_4217
-    assert control.rules_version == 1
+    assert control.rules_version == RULES_VERSION
     assert control.created_by.startswith("bezant ")
     log.close()
 

@@ -22,7 +22,7 @@ from bezant.engine.verify import verify
 from bezant.protocol.errors import CorruptLog, DataFolderInUse, StorageError, UnsupportedFormat
 from bezant.protocol.kinds import CommandKind, EntryKind
 from bezant.protocol.messages import ControlEntry, Currency, encode_message
-from bezant.protocol.records import EVENT, EVENT_SIZE, SEGMENT_HEADER_SIZE
+from bezant.protocol.records import EVENT, EVENT_SIZE, RULES_VERSION, SEGMENT_HEADER_SIZE
 
 from .commands import join, opening, opening_world, transfer, transfers
 from .conftest import NOON_NS, Clock
@@ -315,8 +315,8 @@ def test_a_newer_kind_of_entry_is_refused(good: Good) -> None:
 
 
 def test_newer_rules_are_refused(good: Good) -> None:
-    forge(good.folder, with_body(4, encode_message(ControlEntry(rules_version=2))))
-    with pytest.raises(UnsupportedFormat, match="entry 4 switches to rules 2"):
+    forge(good.folder, with_body(4, encode_message(ControlEntry(rules_version=RULES_VERSION + 1))))
+    with pytest.raises(UnsupportedFormat, match=f"entry 4 switches to rules {RULES_VERSION + 1}"):
         run(good.folder)
 
 

@@ -16,6 +16,7 @@ from bezant.net.embedded import EngineChannel, open_channel
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import DataFolderInUse, RequestRefused, RequestTimedOut, UsageError
 from bezant.protocol.frames import BATCH_COUNT_MAX, FrameError, Operation
+from bezant.protocol.kinds import CommandKind
 from bezant.protocol.names import account_id
 from bezant.protocol.records import ACCOUNT, Records
 
@@ -43,6 +44,15 @@ async def slow_disk(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SlowDisk]:
 async def balance(channel: EngineChannel, name: str) -> int:
     reply = await channel.request(Operation.LOOKUP_ACCOUNTS, account_id(name, CURRENCY), None)
     return int(np.frombuffer(reply, ACCOUNT)[0]["balance"])
+
+
+async def test_what_nodes_alone_may_ask_is_refused_to_whoever_embeds_one(channel: EngineChannel) -> None:
+    """And what comes with it is done."""
+    legs = transfers(3, 100, "world", "ann", 5)
+    legs["kind"][1] = int(CommandKind.TRY_DEBIT)
+    results = await channel.submit(legs, WAIT_S)
+    assert results["code"].tolist() == [ResultCode.COMMITTED, ResultCode.KIND_UNKNOWN, ResultCode.COMMITTED]
+    assert await balance(channel, "ann") == 10
 
 
 # The same wallet.

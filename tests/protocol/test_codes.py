@@ -31,6 +31,8 @@ def test_the_columns_keep_the_promises_of_the_range(row: CodeRow) -> None:
     elif row.code in NOT_EXECUTED:
         assert not row.leaves_event
         assert row.retry_helps or row.code == ResultCode.IMPORTED_TIMESTAMP_NOT_RISING
+    elif row.code == ResultCode.UNDECIDED:
+        assert (row.leaves_event, row.retry_helps, row.http_status) == (True, True, 202)
     elif row.code in CONFLICT:
         assert (row.leaves_event, row.retry_helps, row.http_status) == (False, False, 409)
     else:
@@ -43,7 +45,7 @@ def test_every_row_says_what_it_means_and_has_a_status_of_its_kind(row: CodeRow)
     assert row.meaning
     assert row.meaning[0].islower()
     assert not row.meaning.endswith(".")
-    assert row.http_status == 200 or 400 <= row.http_status < 600
+    assert row.http_status in (200, 202) or 400 <= row.http_status < 600
     assert row.http_status < 500 or row.retry_helps, "a 5xx invites a retry"
 
 

@@ -102,9 +102,9 @@ MESSAGES: list[tuple[msgspec.Struct, str]] = [
     (ReplaceMap(1, SLOT_MAP), f'{{"expected_version":1,"map":{SLOT_MAP_JSON}}}'),
     (ControlEntry(slot_map=SLOT_MAP), f'{{"slot_map":{SLOT_MAP_JSON}}}'),
     (
-        ControlEntry([EUR], 1, "bezant 0.1.0", ALONE),
+        ControlEntry([EUR], 1, "bezant 0.1.0", ALONE, settled=b"\x07" + bytes(7)),
         '{"currencies":[{"code":"EUR","decimals":2}],"rules_version":1,"created_by":"bezant 0.1.0",'
-        f'"configuration":{ALONE_JSON}}}',
+        f'"configuration":{ALONE_JSON},"settled":"BwAAAAAAAAA="}}',
     ),
     (
         PeerHello("00000000000000ff", 1, 2, 3, 4, 1, 2, 1, 9, "bezant 0.1.0", 5, True, 6, True),

@@ -201,7 +201,9 @@ def type_text(kind: Any) -> str:
         return "text"
     if isinstance(kind, UnionType):
         return " or ".join(type_text(part) for part in get_args(kind))
-    return {str: "text", int: "int", float: "float", bool: "bool", type(None): "nil"}.get(kind, kind.__name__)
+    return {str: "text", bytes: "bytes", int: "int", float: "float", bool: "bool", type(None): "nil"}.get(
+        kind, kind.__name__
+    )
 
 
 @pytest.mark.parametrize("kind", MESSAGE_TYPES)

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from bezant.engine.ledger.ledger import Ledger
+from bezant.engine.ledger.state import RULES_VERSION_FIRST
 from bezant.engine.log import entry as log_entry
 from bezant.engine.replay import replay_entry
 from bezant.protocol.codes import ResultCode as Code
 from bezant.protocol.errors import CorruptLog
 from bezant.protocol.kinds import CommandKind, EntryKind
 from bezant.protocol.messages import ControlEntry, Currency, encode_message
-from bezant.protocol.records import EVENT_SIZE, RULES_VERSION, SEQUENCE_FIRST, Records
+from bezant.protocol.records import EVENT_SIZE, SEQUENCE_FIRST, Records
 
 from .pair import Entry, Pair, Registration, commands_of, compare_records
 from .tables import MAX, hold, open_account
@@ -106,7 +107,7 @@ def header_of(kind: EntryKind, first_sequence: int, timestamp_ns: int, count: in
         timestamp_ns=timestamp_ns,
         count=count,
         body_size=count * EVENT_SIZE,
-        rules_version=RULES_VERSION,
+        rules_version=RULES_VERSION_FIRST,
     )
 
 

@@ -1,6 +1,6 @@
 """A change of rules: old history replays as it was, and a ledger is switched at one point, which is replicated.
 
-There is no second version yet, so one lives here: under rules 2 a transfer may go a little below the limit. It is
+The version after the latest lives here: under its rules a transfer may go a little below the limit. It is
 written as later rules would be, in a branch on the version in force, in place of a rule that only the uncompiled kernel
 lets us replace.
 """
@@ -33,7 +33,9 @@ from .pair import commands_of
 from .tables import MAX, open_account, transfer
 
 FAVOUR: Final = 10
-"""Minor units that a transfer may go below a limit under rules 2."""
+"""Minor units that a transfer may go below a limit under the later rules."""
+NOW: Final = RULES_VERSION
+LATER: Final = RULES_VERSION + 1
 CLOCK_NS: Final = 1_800_000_000 * 10**9
 needs_other_rules: Final = pytest.mark.skipif(
     not numba.config.DISABLE_JIT, reason="a compiled kernel keeps the rules it has"
@@ -41,28 +43,28 @@ needs_other_rules: Final = pytest.mark.skipif(
 
 
 @pytest.fixture
-def knows_rules_2(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A later Bezant. Where kernels are compiled its rules 2 are no others than rules 1."""
-    rules_1 = command_module.execute_transfer
+def knows_later_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later Bezant. Where kernels are compiled its rules are no others than those before."""
+    rules_before = command_module.execute_transfer
 
     def execute_transfer(arrays: LedgerArrays, event: Any, position: int) -> int:
         number = find_account(arrays, event["debit_head"], event["debit_tail"])
-        if arrays.counters[COUNTER_RULES_VERSION] < 2 or number < 0:
-            return rules_1(arrays, event, position)
+        if arrays.counters[COUNTER_RULES_VERSION] < LATER or number < 0:
+            return rules_before(arrays, event, position)
         row = arrays.rows[number]
         limit = row["limit"]
         if limit != LIMIT_UNLIMITED:
             row["limit"] = limit + FAVOUR
-        code = rules_1(arrays, event, position)
+        code = rules_before(arrays, event, position)
         row["limit"] = limit
         return code
 
     if numba.config.DISABLE_JIT:
         monkeypatch.setattr(command_module, "execute_transfer", execute_transfer)
-    monkeypatch.setattr(ledger_module, "RULES_VERSION", 2)
-    monkeypatch.setattr(node_file_module, "RULES_VERSION", 2)
-    monkeypatch.setattr(checking_module, "RULES_VERSION", 2)
-    monkeypatch.setattr(replay_module, "RULES_VERSION", 2)
+    monkeypatch.setattr(ledger_module, "RULES_VERSION", LATER)
+    monkeypatch.setattr(node_file_module, "RULES_VERSION", LATER)
+    monkeypatch.setattr(checking_module, "RULES_VERSION", LATER)
+    monkeypatch.setattr(replay_module, "RULES_VERSION", LATER)
 
 
 class Book:
@@ -122,10 +124,10 @@ def test_switching_to_the_rules_in_force_changes_nothing() -> None:
     assert ledger.digest() == before
 
 
-def test_rules_are_not_switched_back(knows_rules_2: None) -> None:
+def test_rules_are_not_switched_back(knows_later_rules: None) -> None:
     ledger = new_ledger()
     before = ledger.digest()
-    ledger.switch_rules(2)
+    ledger.switch_rules(LATER)
     assert ledger.digest() != before
     with pytest.raises(UsageError, match="cannot follow"):
         ledger.switch_rules(1)
@@ -135,9 +137,9 @@ def test_nothing_is_executed_under_rules_that_are_not_known(monkeypatch: pytest.
     """As when a state of a later Bezant is loaded by an earlier one."""
     ledger = new_ledger()
     with monkeypatch.context() as later:
-        later.setattr(ledger_module, "RULES_VERSION", 2)
-        ledger.switch_rules(2)
-    with pytest.raises(LedgerError, match="rules 2"):
+        later.setattr(ledger_module, "RULES_VERSION", LATER)
+        ledger.switch_rules(LATER)
+    with pytest.raises(LedgerError, match=f"rules {LATER}"):
         ledger.execute(encode_commands([open_account("ann")]), 1_000)
     assert ledger.account_count == 0
 
@@ -150,20 +152,20 @@ def test_old_history_is_executed_as_it_was_by_a_later_bezant(request: pytest.Fix
     book = Book()
     book.run(open_account("world", MAX), open_account("ann"))
     assert book.run(transfer("ann", "world", FAVOUR)) == [Code.INSUFFICIENT_FUNDS]
-    request.getfixturevalue("knows_rules_2")
+    request.getfixturevalue("knows_later_rules")
     assert book.replay()
     assert book.run(transfer("ann", "world", FAVOUR)) == [Code.INSUFFICIENT_FUNDS]
     assert book.replay()
 
 
 @needs_other_rules
-def test_new_rules_count_from_the_switch_on(knows_rules_2: None) -> None:
+def test_new_rules_count_from_the_switch_on(knows_later_rules: None) -> None:
     """Refusals before it stand when they are repeated, and the history says where it was."""
     book = Book()
     refused = transfer("ann", "world", FAVOUR)
     book.run(open_account("world", MAX), open_account("ann"))
     assert book.run(refused) == [Code.INSUFFICIENT_FUNDS]
-    book.ledger.switch_rules(2)
+    book.ledger.switch_rules(LATER)
     assert book.run(refused, transfer("ann", "world", FAVOUR + 1)) == [Code.INSUFFICIENT_FUNDS] * 2
     assert book.run(transfer("ann", "world", FAVOUR), transfer("ann", "world", 1)) == [0, Code.INSUFFICIENT_FUNDS]
     assert book.replay()
@@ -186,10 +188,10 @@ def run(replica: Replica, *commands: Command) -> list[int]:
 
 
 def switched_history(replica: Replica) -> None:
-    """The same refusal before and after a switch to rules 2, where these forgive it."""
+    """The same refusal before and after a switch to later rules, where these forgive it."""
     run(replica, open_account("world", MAX), open_account("ann"), transfer("ann", "world", FAVOUR))
-    index = replica.switch_rules(2)
-    assert (index, replica.switch_rules(2), replica.log.last_index) == (3, 3, 3)
+    index = replica.switch_rules(LATER)
+    assert (index, replica.switch_rules(LATER), replica.log.last_index) == (3, 3, 3)
     code = Code.COMMITTED if numba.config.DISABLE_JIT else Code.INSUFFICIENT_FUNDS
     assert run(replica, transfer("ann", "world", FAVOUR)) == [code]
     replica.write_group()
@@ -200,25 +202,25 @@ def test_a_switch_is_replicated(
 ) -> None:
     """A replica that is opened again is under the rules that it was under, and took those before up to the switch."""
     open_here().close()
-    request.getfixturevalue("knows_rules_2")
+    request.getfixturevalue("knows_later_rules")
     replica = open_here()
-    assert replica.ledger.rules_version == 1
+    assert replica.ledger.rules_version == NOW
     switched_history(replica)
     digest = replica.ledger.digest()
     replica.close()
     again = open_here()
-    assert (again.ledger.rules_version, again.ledger.digest()) == (2, digest)
+    assert (again.ledger.rules_version, again.ledger.digest()) == (LATER, digest)
     again.close()
     # Each header says the rules that its entry was made under: the switch counts from the next entry on.
     log = open_log(shard_directory(tmp_path, 0), writable=False)
-    assert [entry.header.rules_version for entry in log.open()] == [1, 1, 1, 2]
+    assert [entry.header.rules_version for entry in log.open()] == [1, NOW, NOW, LATER]
     log.close()
 
 
-def test_a_new_log_starts_with_the_latest_rules(knows_rules_2: None, open_here: Callable[[], Replica]) -> None:
+def test_a_new_log_starts_with_the_latest_rules(knows_later_rules: None, open_here: Callable[[], Replica]) -> None:
     for _ in range(2):
         replica = open_here()
-        assert replica.ledger.rules_version == 2
+        assert replica.ledger.rules_version == LATER
         replica.close()
 
 
@@ -227,12 +229,12 @@ def test_an_earlier_bezant_refuses_a_log_with_later_rules(
 ) -> None:
     replica = open_here()
     with monkeypatch.context() as later:
-        later.setattr(ledger_module, "RULES_VERSION", 2)
-        later.setattr(node_file_module, "RULES_VERSION", 2)
-        replica.switch_rules(2)
+        later.setattr(ledger_module, "RULES_VERSION", LATER)
+        later.setattr(node_file_module, "RULES_VERSION", LATER)
+        replica.switch_rules(LATER)
         replica.write_group()
     replica.close()
-    with pytest.raises(UnsupportedFormat, match="rules 2"):
+    with pytest.raises(UnsupportedFormat, match=f"rules {LATER}"):
         open_here()
 
 
@@ -241,7 +243,7 @@ def test_a_log_that_goes_back_to_earlier_rules_is_corrupt(
 ) -> None:
     """No node writes that, so its history is not to be believed."""
     open_here().close()
-    request.getfixturevalue("knows_rules_2")
+    request.getfixturevalue("knows_later_rules")
     log = open_log(shard_directory(tmp_path, 0), writable=False)
     (first,) = log.open()
     log.close()
@@ -252,10 +254,10 @@ def test_a_log_that_goes_back_to_earlier_rules_is_corrupt(
         header = first.header._replace(rules_version=made_under)
         replay_entry(ledger, first._replace(header=header, body=encode_message(ControlEntry(rules_version=version))))
 
-    for version, made_under in ((2, 1), (0, 2)):
+    for version, made_under in ((LATER, NOW), (0, LATER)):
         replay(version, made_under)
-        assert ledger.rules_version == 2
+        assert ledger.rules_version == LATER
     with pytest.raises(CorruptLog, match="cannot follow"):
-        replay(1, 2)
-    with pytest.raises(CorruptLog, match="made under rules 1; in force there are rules 2"):
-        replay(0, 1)
+        replay(NOW, LATER)
+    with pytest.raises(CorruptLog, match=f"made under rules {NOW}; in force there are rules {LATER}"):
+        replay(0, NOW)

@@ -13,8 +13,8 @@ from .nodes import Nodes, free_address, member_of, move, open_books
 
 AHEAD = "import time; clock = time.time_ns; time.time_ns = lambda: clock() + 3 * 3600 * 10**9\n"
 """Makes a Bezant whose clock is three hours ahead."""
-RULES_2 = "from bezant.protocol import records; records.RULES_VERSION = 2\n"
-"""Makes a later Bezant, which knows rules 2."""
+LATER_RULES = "from bezant.protocol import records; records.RULES_VERSION += 1\n"
+"""Makes a later Bezant, which knows one more version of the rules."""
 STOP_S = 1.5
 
 
@@ -111,7 +111,7 @@ async def test_clocks_versions_and_the_last_node(nodes: Nodes) -> None:
         # An upgrade, one after the other: each starts again on what the earlier version has begun.
         for number in (2, 1, 3):
             await nodes.stop(number)
-            nodes.start(number, program=RULES_2)
+            nodes.start(number, program=LATER_RULES)
             await nodes.ready(number)
             await nodes.await_status(lambda seen: all(member.lag_entries == 0 for member in seen.members))
             await nodes.change("transfer", number)

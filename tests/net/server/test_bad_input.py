@@ -56,6 +56,18 @@ def release(named: int, debit: str = ANN) -> Records:
     return command(CommandKind.RELEASE, 200, debit, None, **reference)
 
 
+def leg(kind: CommandKind) -> Records:
+    """What a coordinator would send."""
+    is_try = kind in (CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT)
+    return command(kind, 200, amount=int(is_try), reference_head=OPEN_HOLD, reference_tail=1)
+
+
+def transit_opening(flags: int) -> Records:
+    opened = opening("transit:0:1").copy()
+    opened["flags"] = flags
+    return opened
+
+
 def limit(amount: int) -> Records:
     return command(CommandKind.SET_LIMIT, 200, ANN, None, amount=amount)
 
@@ -138,6 +150,17 @@ CASES = [
         lambda _: capture(OPEN_HOLD, HELD + 1, id_head=TRANSFER),
         [(Code.ID_CONFLICT, CommandField.KIND)],
     ),
+    *(
+        Case(f"what nodes alone may ask: {kind.name}", lambda _, kind=kind: leg(kind), [Code.KIND_UNKNOWN])
+        for kind in (CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT, CommandKind.CONFIRM, CommandKind.CANCEL)
+    ),
+    Case(
+        "a chain of what nodes alone may ask and what anyone may",
+        lambda _: chain(transfer(201), leg(CommandKind.TRY_DEBIT)),
+        [Code.KIND_UNKNOWN] * 2,
+    ),
+    Case("a transit account", lambda _: transit_opening(CommandFlag.TRANSIT), [Code.FLAGS_UNKNOWN]),
+    Case("the name of a transit account", lambda _: transit_opening(0), [Code.NAME_INVALID]),
     Case("a limit below zero", lambda _: limit(-1), [Code.LIMIT_NEGATIVE]),
     Case("a limit that overflows", lambda _: limit(-(1 << 63)), [Code.LIMIT_NEGATIVE]),
     Case(
