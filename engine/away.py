@@ -2,6 +2,8 @@
 they are fetched meanwhile. Asked before the ledger sees anything of it, which could not stop half-way.
 """
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,6 +13,8 @@ from bezant.engine.log.log import Log
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.kinds import CommandKind, EntryKind
 from bezant.protocol.records import COMMAND, EVENT, Records, Words
+
+_NAMING_HOLDS: Final = (CommandKind.CAPTURE, CommandKind.RELEASE, CommandKind.CONFIRM, CommandKind.CANCEL)
 
 
 def refuse_what_waits(ledger: Ledger, log: Log, commands: Records, preset: Words) -> Words:
@@ -28,7 +32,7 @@ def waits_for_archive(ledger: Ledger, log: Log, entry: Entry) -> bool:
     if entry.header.kind != EntryKind.EVENTS:
         return False
     events = np.frombuffer(entry.body, EVENT)
-    events = events[np.isin(events["kind"], (int(CommandKind.CAPTURE), int(CommandKind.RELEASE)))]
+    events = events[np.isin(events["kind"], _NAMING_HOLDS)]
     commands = np.zeros(len(events), COMMAND)
     for name in ("kind", "debit_head", "debit_tail", "reference_head", "reference_tail"):
         commands[name] = events[name]

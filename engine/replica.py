@@ -28,6 +28,7 @@ from bezant.engine.log.entry import Entry
 from bezant.engine.log.group import Group
 from bezant.engine.log.log import FREE_SPACE_FLOOR_DEFAULT, SEGMENT_SIZE_DEFAULT, Log, open_log
 from bezant.engine.log.storage import Directory, FolderLock, as_directory
+from bezant.engine.looking_up import find_answers
 from bezant.engine.metadata.applying import apply_blob
 from bezant.engine.metadata.erasing import Erasing
 from bezant.engine.node_file import first_control
@@ -39,16 +40,13 @@ from bezant.protocol.kinds import EntryKind
 from bezant.protocol.messages import Configuration, ControlEntry, Currency, encode_message
 from bezant.protocol.placement import METADATA_SHARD, SlotMap
 from bezant.protocol.records import (
-    COMMAND,
     ENTRY_HEADER_SIZE,
     ENTRY_INDEX_FIRST,
-    EVENT_ANSWER,
     EVENT_SIZE,
     RESULT,
     SEGMENT_HEADER_SIZE,
     Records,
     Words,
-    position_of,
 )
 
 BATCH_COMMANDS_MAX: Final = 16_384
@@ -519,16 +517,7 @@ class Replica:
 
     def lookup_events(self, keys: npt.NDArray[np.int64]) -> Records:
         """EVENT_ANSWER records for keys (int64 of shape (count, 4): command id, debit account id)."""
-        commands = np.zeros(len(keys), COMMAND)
-        commands["id_head"], commands["id_tail"] = keys[:, 0], keys[:, 1]
-        commands["debit_head"], commands["debit_tail"] = keys[:, 2], keys[:, 3]
-        sequences, events = self.ledger.find_events(commands)
-        answers = np.zeros(len(keys), EVENT_ANSWER)
-        for number in np.flatnonzero(sequences).tolist():
-            answers[number]["position"] = position_of(self.shard, int(sequences[number]))
-            answers[number]["found"] = 1
-            answers[number]["event"] = events[number].tobytes()
-        return answers
+        return find_answers(self.ledger, self.shard, keys)
 
     def close(self) -> None:
         """Close the log and let others have the folder. May be called again."""

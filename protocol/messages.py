@@ -335,7 +335,7 @@ class ControlEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """Body of a log entry of kind CONTROL: one change of the replicated state that is no event.
 
     ``configuration``, in the first entry only: the group that the log begins with; None is one node alone.
-    ``slot_map``, in the log of a metadata group only: the map from here on. ``settled``: sequences (int64) of TRY_DEBITs
+    ``slot_map``, in the log of a metadata group only: the map from here on. ``settled``: int64 sequences of TRY_DEBITs
     whose other shards know what was decided. What says nothing is left out, so that an entry without a later field can
     be read by versions that do not know that field.
     """
