@@ -63,6 +63,14 @@ def _add_transfers(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]")
         default="time",
         help="ids of transfers: rising with time, as the SDK's, or 128 random bits (default: %(default)s)",
     )
+    _add_number(parser, "--shards", 1, "shards to start, of --replicas nodes each, which all get the same load")
+    parser.add_argument(
+        "--cross",
+        metavar="SHARE",
+        type=float,
+        default=0.0,
+        help="with --shards: the share of transfers, 0 to 1, that pay into an account of another shard (default: 0)",
+    )
     _add_number(parser, "--ids-before", 0, "transfers with random ids to make first, at full speed and not measured")
     _add_common(parser)
 

@@ -163,7 +163,7 @@ async def run_transfers(plan: LoadPlan, on_progress: ProgressListener) -> LoadOu
         load = Load(plan, ring)
         try:
             welcome = await load.connect()
-            warnings = _check_limits(plan, ring, welcome)
+            warnings = check_limits(plan, ring, welcome)
             statistics_before = await control.statistics()
             used_before = bytes_in_use(plan.data, statistics_before)
             gc.collect()
@@ -265,7 +265,7 @@ def _warm_kernels(plan: LoadPlan, accounts: LoadAccounts) -> None:
     ring.warm_reply_kernels()
 
 
-def _check_limits(plan: LoadPlan, ring: FrameRing, welcome: Welcome) -> list[str]:
+def check_limits(plan: LoadPlan, ring: FrameRing, welcome: Welcome) -> list[str]:
     """Compare the plan with what the node takes. Raises `UsageError` for what it would refuse."""
     if plan.batch > welcome.batch_count_max:
         raise UsageError(f"--batch {plan.batch} is above the {welcome.batch_count_max} that the node takes")

@@ -18,7 +18,9 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     ``inflight`` counts frames of one client that wait for a reply. ``echo`` is the address of the node's echo listener
     ("" if it has none), ``node_process_id`` and ``data`` its process and data folder if they are ours to look at (else
     0 and ""), ``replica_process_ids`` those of all nodes of a group that is ours, and ``stall_timeout_s`` how long no
-    reply at all may come before the load gives up.
+    reply at all may come before the load gives up. Of several ``shards`` there is an address each in
+    ``shard_addresses``, and the folder of that node's data in ``shard_data`` if it is ours; ``cross`` is the share of
+    transfers, 0 to 1, between accounts of two of them.
     """
 
     address: str
@@ -37,6 +39,10 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     node_process_id: int = 0
     replica_process_ids: list[int] = []
     data: str = ""
+    shards: int = 1
+    cross: float = 0.0
+    shard_addresses: list[str] = []
+    shard_data: list[str] = []
     stall_timeout_s: float = 60.0
 
 

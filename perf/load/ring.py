@@ -337,6 +337,11 @@ class FrameRing:
         """Results that repeat the outcome of an earlier command with the same id."""
         return int(self._totals[TOTAL_REPEATED])
 
+    @property
+    def latency_max_ns(self) -> int:
+        """The longest time from send to reply."""
+        return int(self._totals[TOTAL_LATENCY_MAX_NS])
+
     def rejected_codes(self) -> dict[str, int]:
         """How many transfers were rejected with each code."""
         return {_code_name(int(code)): int(self._codes[code]) for code in np.flatnonzero(self._codes) if code != 0}
@@ -352,7 +357,7 @@ class FrameRing:
 
     def latency_us(self) -> dict[str, float | None]:
         """Percentiles and maximum of the time from send to reply, each transfer counted, in microseconds."""
-        return percentiles_us(self.histogram, int(self._totals[TOTAL_LATENCY_MAX_NS]))
+        return percentiles_us(self.histogram, self.latency_max_ns)
 
 
 def _code_name(code: int) -> str:

@@ -24,6 +24,7 @@ from bezant.perf.load.plan import IdKind, LoadMix, LoadOutcome, LoadPlan
 from bezant.perf.load.processes import run_load
 from bezant.perf.load.replicas import LocalReplicas, find_leader
 from bezant.perf.load.report import ReplicaReport, Report, Surroundings, make_report
+from bezant.perf.load.shards import LoadShards
 from bezant.perf.load.zipf import ZIPF_EXPONENT_MAX
 from bezant.protocol.errors import BezantError, UsageError
 from bezant.protocol.frames import BATCH_COUNT_MAX
@@ -46,10 +47,14 @@ _SETTINGS: Final[dict[LoadKind, tuple[str, ...]]] = {
         "inflight",
         "ids",
         "ids_before",
+        "shards",
+        "cross",
         "seed",
     ),
     "sdk": ("accounts", "transfers", "concurrency", "seed"),
 }
+_SHARDED_MODULE: Final = "bezant.perf.load.sharded"
+_SHARDS_MAX: Final = 64
 _CLIENTS_MAX: Final = 10_000
 _ACCOUNTS_MAX: Final = 10_000_000
 _SEED_FIXED: Final = 1
@@ -60,9 +65,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What `bezant bench` was asked for.
 
     ``zipf`` is the exponent by which accounts are chosen (None: what is usual for the ``load``), ``replicas`` how
-    many nodes to start, ``connect`` the
-    address of a node that runs already (None: start one), ``echo`` that of its echo listener, and ``directory`` the
-    folder for the data of our own node, or one on the file system of the other node's data.
+    many nodes to start, for each of so many ``shards``, and ``cross`` the share of transfers between two of these.
+    ``connect`` is the address of a node that runs already (None: start one), ``echo`` that of its echo listener, and
+    ``directory`` the folder for the data of our own node, or one on the file system of the other node's data.
     """
 
     kind: LoadKind
@@ -77,6 +82,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     zipf: float | None = None
     ids_before: int = 0
     replicas: int = 1
+    shards: int = 1
+    cross: float = 0.0
     seed: int | None = None
     connect: str | None = None
     echo: str | None = None
@@ -96,11 +103,14 @@ def check_settings(settings: Settings) -> None:
         "ids_before": (0, 1 << 40),
         "zipf": (0, ZIPF_EXPONENT_MAX),
         "replicas": (1, MEMBERS_MAX),
+        "shards": (1, _SHARDS_MAX),
+        "cross": (0, 1),
     }
     for name, (least, most) in limits.items():
         value = getattr(settings, name)
         if value is not None and not least <= value <= most:
             raise UsageError(f"--{name.replace('_', '-')} is {least} to {most}, not {value}")
+    _check_shards(settings)
     frame_count = -(-settings.transfers // settings.batch)
     in_flight = min(settings.clients * settings.inflight, frame_count)
     check_in_flight(in_flight, settings.batch)
@@ -114,6 +124,19 @@ def check_settings(settings: Settings) -> None:
         raise UsageError("--replicas is for nodes that are started; how many there are behind --connect is found out")
     if settings.echo and not settings.connect:
         raise UsageError("--echo goes with --connect; a node of our own has its echo listener")
+
+
+def _check_shards(settings: Settings) -> None:
+    if settings.shards == 1 and settings.cross:
+        raise UsageError("--cross goes with --shards: there is no other shard to pay into")
+    if settings.shards == 1:
+        return
+    if settings.connect:
+        raise UsageError("--shards is for nodes that are started")
+    if settings.load != "plain" or settings.zipf or settings.ids_before:
+        raise UsageError("--load, --zipf and --ids-before are for one shard")
+    if settings.transfers < settings.shards:
+        raise UsageError(f"--transfers is one for each of the {settings.shards} shards at least")
 
 
 def measure(settings: Settings, on_progress: Callable[[int], None]) -> Report:
@@ -131,6 +154,8 @@ def measure(settings: Settings, on_progress: Callable[[int], None]) -> Report:
         except OSError as error:
             raise UsageError(f"no folder for the node's data: {error}") from error
         measure_nodes = _measure_own if settings.replicas == 1 else _measure_group
+        if settings.shards > 1:
+            measure_nodes = _measure_shards
         return measure_nodes(settings, Path(folder), on_progress)
 
 
@@ -182,6 +207,35 @@ def _measure_group(settings: Settings, folder: Path, on_progress: Callable[[int]
         replicas = group.compare(outcome)
     floor.measure()
     return _report(settings, plan, outcome, _surroundings(folder, floor, memory.bytes_max), replicas)
+
+
+def _measure_shards(settings: Settings, folder: Path, on_progress: Callable[[int], None]) -> Report:
+    floor = SyncFloor(folder)
+    floor.measure()
+    with LoadShards(folder, settings.shards, settings.replicas, settings.node_command) as shards:
+        plan = msgspec.structs.replace(
+            _make_plan(settings, shards.addresses[0], shards.leaders[0].echo, _SEED_FIXED),
+            replica_process_ids=shards.process_ids,
+            shards=settings.shards,
+            cross=settings.cross,
+            shard_addresses=shards.addresses,
+            shard_data=[str(data) for data in shards.data],
+        )
+        memory = [MemoryPeak(node.process_id) for node in shards.leaders]
+
+        def watch(done: int) -> None:
+            for peak in memory:
+                peak.sample()
+            on_progress(done)
+
+        try:
+            outcome = run_load(_SHARDED_MODULE, plan, watch)
+            watch(settings.transfers)
+        except BezantError as error:
+            raise ProcessFailed(f"{shards.describe_trouble()}; the load: {error}") from error
+    floor.measure()
+    used = [peak.bytes_max for peak in memory if peak.bytes_max is not None]
+    return _report(settings, plan, outcome, _surroundings(folder, floor, sum(used) if used else None))
 
 
 def _measure_other(settings: Settings, addresses: str, on_progress: Callable[[int], None]) -> Report:

@@ -1,0 +1,207 @@
+"""`bezant cluster --shards` initialises shards and their metadata group once, and they work without that group, too."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bezant
+from bezant.cli.errors import InputWrong
+from bezant.cli.local_cluster import init_cluster, node_files, node_folder
+from bezant.cli.local_shards import (
+    METADATA_FOLDER,
+    LocalShards,
+    Plan,
+    group_folders,
+    init_shards,
+    read_plan,
+    shard_folder,
+    shards_need_init,
+)
+from bezant.cli.main import main
+from bezant.cli.node_process import WRITE_SIDE_COMMAND
+from bezant.engine.placement.file import read_map
+from bezant.engine.placement.maps import with_slots_moved
+from bezant.net.placement.store import open_store
+from bezant.protocol.errors import CorruptLog
+from bezant.protocol.names import account_id, slot_of
+from bezant.protocol.placement import METADATA_SHARD, SLOT_COUNT, SlotMap
+
+WAIT_S = 30.0
+CURRENCY = "EUR"
+
+
+def say_nothing(_words: str, _fields: dict[str, Any]) -> None:
+    """Nobody listens."""
+
+
+# ---- first use ----
+
+
+def test_shards_are_initialised_one_behind_the_other(tmp_path: Path) -> None:
+    plan = Plan(2, 3, 9000)
+    init_shards(tmp_path, plan)
+    assert read_plan(tmp_path) == plan
+    addresses = [
+        [node.client_address for node in node_files(folder).values()] for folder in group_folders(tmp_path, plan)
+    ]
+    assert addresses == [
+        ["127.0.0.1:9012", "127.0.0.1:9014", "127.0.0.1:9016"],
+        ["127.0.0.1:9000", "127.0.0.1:9002", "127.0.0.1:9004"],
+        ["127.0.0.1:9006", "127.0.0.1:9008", "127.0.0.1:9010"],
+    ]
+    metadata = node_files(tmp_path / METADATA_FOLDER).values()
+    assert {(node.shard, tuple(node.placement)) for node in metadata} == {(METADATA_SHARD, ())}
+    for shard in (0, 1):
+        nodes = node_files(shard_folder(tmp_path, shard)).values()
+        assert {(node.shard, tuple(node.placement)) for node in nodes} == {(shard, tuple(addresses[0]))}
+    assert not shards_need_init(tmp_path, plan)
+    everywhere = [node for folder in group_folders(tmp_path, plan) for node in node_files(folder).values()]
+    assert len({node.cluster_id for node in everywhere}) == 3
+
+
+def test_an_initialisation_that_was_interrupted_is_finished(tmp_path: Path) -> None:
+    plan = Plan(3, 1, 0)
+    init_shards(tmp_path, plan)
+    before = node_files(shard_folder(tmp_path, 0))
+    (node_folder(shard_folder(tmp_path, 2), 1) / "node").unlink()
+    node_folder(shard_folder(tmp_path, 2), 1).rmdir()
+    assert shards_need_init(tmp_path, plan)
+    init_shards(tmp_path, plan)
+    assert not shards_need_init(tmp_path, plan)
+    assert node_files(shard_folder(tmp_path, 0)) == before
+    places = {tuple(node_files(shard_folder(tmp_path, shard))[1].placement) for shard in range(3)}
+    assert places == {(node_files(tmp_path / METADATA_FOLDER)[1].client_address,)}
+
+
+def test_with_the_map_elsewhere_there_is_no_metadata_group(tmp_path: Path) -> None:
+    plan = Plan(2, 1, 0, ["zookeeper://127.0.0.1:2181/bezant"])
+    init_shards(tmp_path, plan)
+    assert not (tmp_path / METADATA_FOLDER).exists()
+    assert node_files(shard_folder(tmp_path, 1))[1].placement == plan.placement
+
+
+@pytest.mark.parametrize("shards", [0, 1, 4096])
+def test_what_is_not_several_shards_is_told(tmp_path: Path, shards: int) -> None:
+    with pytest.raises(InputWrong, match="2 to 4095 shards"):
+        init_shards(tmp_path / "deep", Plan(shards, 1, 0))
+    assert not (tmp_path / "deep").exists()
+
+
+def test_a_group_does_not_become_one_of_several(tmp_path: Path) -> None:
+    init_cluster(tmp_path, 1, 0)
+    with pytest.raises(InputWrong, match="take another folder for shards"):
+        init_shards(tmp_path, Plan(2, 1, 0))
+
+
+def test_a_damaged_plan_is_told(tmp_path: Path) -> None:
+    init_shards(tmp_path, Plan(2, 1, 0))
+    (tmp_path / "shards").write_text('{"shards": 2')
+    with pytest.raises(CorruptLog, match="is not as `bezant cluster` wrote it"):
+        read_plan(tmp_path)
+
+
+# ---- the real thing ----
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two shards of one node, initialised and never started."""
+    made = tmp_path_factory.mktemp("shards")
+    init_shards(made, Plan(2, 1, 0))
+    return made
+
+
+async def until_map(shards: LocalShards, version: int) -> None:
+    """Return when every node goes by a map of this version."""
+    async with asyncio.timeout(WAIT_S):
+        for address in shards.addresses:
+            while await map_version(address) < version:
+                await asyncio.sleep(0.05)
+
+
+async def map_version(address: str) -> int:
+    async with bezant.connect(address) as wallet:
+        return wallet.welcome.map_version
+
+
+async def test_two_shards_and_a_client(folder: Path) -> None:
+    async with LocalShards(folder, say_nothing, command=WRITE_SIDE_COMMAND) as shards:
+        names = [f"wallet:{number}" for number in range(40)]
+        async with bezant.connect(shards.addresses[1]) as wallet:
+            opened = await asyncio.gather(
+                *(wallet.open_account(name, CURRENCY, limit=bezant.UNLIMITED) for name in names)
+            )
+            assert all(result.committed for result in opened)
+            halves: dict[int, list[str]] = {0: [], 1: []}
+            for name in names:
+                halves[slot_of(account_id(name, CURRENCY)) // (SLOT_COUNT // 2)].append(name)
+            for half in halves.values():
+                assert (await wallet.transfer(half[0], half[1], "1.00", CURRENCY)).committed
+            assert {account.name async for account in wallet.accounts()} == set(names)
+            await follow_a_later_map(shards, wallet)
+            await go_on_without_the_metadata_group(folder, shards, halves)
+        await shards.stop()
+
+
+async def follow_a_later_map(shards: LocalShards, wallet: bezant.Wallet) -> None:
+    store = open_store(shards.placement)
+    found = await store.read()
+    assert isinstance(found, SlotMap)
+    later = with_slots_moved(found, [slot_of(account_id("wallet:new", CURRENCY))], 0)
+    assert await store.replace(found.version, later) == later
+    await store.close()
+    await until_map(shards, later.version)
+    assert (await wallet.open_account("wallet:new", CURRENCY)).committed
+
+
+async def go_on_without_the_metadata_group(folder: Path, shards: LocalShards, halves: dict[int, list[str]]) -> None:
+    """Nodes serve, and start again, by the map in their folders."""
+    assert shards.metadata is not None
+    await shards.metadata.stop()
+    node = shards.shards[1].nodes[1]
+    await node.stop()
+    kept = read_map(node_folder(shard_folder(folder, 1), 1))
+    assert kept is not None
+    assert kept.version == 2
+    node.start()
+    await node.ready()
+    async with bezant.connect(shards.addresses[0]) as wallet:
+        for half in halves.values():
+            assert (await wallet.transfer(half[0], half[1], "1.00", CURRENCY)).committed
+    await shards.metadata.start()
+    await shards.metadata.await_leader()
+    store = open_store(shards.placement)
+    assert await store.read() == kept
+    await store.close()
+
+
+def test_the_map_is_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def shown() -> None:
+        async with LocalShards(folder, say_nothing, command=WRITE_SIDE_COMMAND) as shards:
+            command = [sys.executable, "-m", "bezant", "shards", "--connect", shards.addresses[1]]
+            for words in (command, [*command, "--json"]):
+                done = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True, check=True)
+                told.append(done.stdout)
+            await shards.stop()
+
+    told: list[str] = []
+    asyncio.run(shown())
+    assert told[0].splitlines()[0].startswith("shard")
+    assert "version 2" in told[0]
+    found = json.loads(told[1])
+    assert [shard["shard"] for shard in found["shards"]] == [0, 1]
+    assert sum(shard["slots"] for shard in found["shards"]) == SLOT_COUNT
+    assert all(shard["leader"] for shard in found["shards"])
+    assert capsys.readouterr().err == ""
+
+
+def test_a_group_that_is_the_only_one_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    init_cluster(tmp_path, 1, 0)
+    address = node_files(tmp_path)[1].client_address
+    assert main(["shards", "--connect", address, "--timeout", "0.2"]) == 1
+    assert address in capsys.readouterr().err
