@@ -32,13 +32,11 @@ from bezant.engine.looking_up import find_answers
 from bezant.engine.metadata.applying import apply_blob
 from bezant.engine.metadata.erasing import Erasing
 from bezant.engine.node_file import first_control
-from bezant.engine.placement.maps import may_replace
 from bezant.engine.replay import read_configuration, read_slot_map, replay_entry
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import HistoryIncomplete, LedgerError, StorageError, UsageError
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.messages import Configuration, ControlEntry, Currency, encode_message
-from bezant.protocol.placement import METADATA_SHARD, SlotMap
 from bezant.protocol.records import (
     ENTRY_HEADER_SIZE,
     ENTRY_INDEX_FIRST,
@@ -441,24 +439,6 @@ class Replica:
             self.ledger.switch_rules(version)
             self._append_control(ControlEntry(rules_version=version), timestamp_ns, before)
         return self.log.last_index
-
-    def replace_map(self, expected_version: int, wanted: SlotMap) -> SlotMap:
-        """Put a slot map in the place of the one that has this version (0: there is none); returns the map in force.
-
-        That one may be told when the log is durable up to its last index. Raises `UsageError` outside of a metadata
-        group, and for a map that cannot follow.
-        """
-        if self.shard != METADATA_SHARD:
-            raise UsageError("this group keeps no slot map: ask the metadata group")
-        if may_replace(self.slot_map, expected_version, wanted):
-            control = ControlEntry(slot_map=wanted)
-            if not self.log.has_room(len(encode_message(control))):
-                raise StorageError("the disk is at its free-space floor; the slot map cannot be replaced now")
-            self.append_control(control)
-            self.slot_map = wanted
-        if self.slot_map is None:
-            raise UsageError("there is no slot map yet, and so none with the version that was expected")
-        return self.slot_map
 
     def _append_control(self, control: ControlEntry, timestamp_ns: int, rules_version: int | None = None) -> None:
         """Append a control entry, made under these rules or those in force."""

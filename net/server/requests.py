@@ -9,6 +9,7 @@ import secrets
 import numpy as np
 
 from bezant.engine.metadata.setting import set_metadata
+from bezant.engine.placement.replacing import replace_map
 from bezant.engine.raft.interface import NotYet
 from bezant.engine.replica import Replica
 from bezant.protocol.errors import BezantError, RemoteProtocolError, UsageError
@@ -91,7 +92,7 @@ def answer_request(replica: Replica, operation: Operation, body: bytes) -> bytes
 def _slot_map(replica: Replica, operation: Operation, body: bytes) -> bytes:
     if operation is Operation.REPLACE_MAP:
         asked = decode_message(body, ReplaceMap)
-        return encode_message(replica.replace_map(asked.expected_version, asked.map))
+        return encode_message(replace_map(replica, asked.expected_version, asked.map))
     if body:
         raise RemoteProtocolError("MAP has no body")
     if replica.slot_map is None:

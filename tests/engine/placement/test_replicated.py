@@ -6,6 +6,7 @@ import pytest
 
 from bezant.engine.checkpoints.checkpointer import Checkpointer
 from bezant.engine.placement.maps import first_map, with_slots_moved
+from bezant.engine.placement.replacing import replace_map
 from bezant.engine.replica import IDS_MEMORY_BYTES_MIN, Replica, ReplicaSettings, open_replica
 from bezant.protocol.errors import UsageError
 from bezant.protocol.placement import METADATA_SHARD, SlotMap
@@ -26,7 +27,7 @@ def reopened_map(folder: Path) -> SlotMap | None:
 
 
 def put(replica: Replica, slot_map: SlotMap) -> SlotMap:
-    found = replica.replace_map(slot_map.version - 1, slot_map)
+    found = replace_map(replica, slot_map.version - 1, slot_map)
     replica.write_group()
     return found
 
@@ -38,7 +39,7 @@ def test_the_map_in_force_is_the_last_that_followed(tmp_path: Path) -> None:
     index = replica.log.last_index
     assert put(replica, FIRST) == FIRST  # asked again
     assert put(replica, SECOND) == SECOND
-    assert replica.replace_map(1, with_slots_moved(FIRST, [4095], 0)) == SECOND  # somebody else was first
+    assert replace_map(replica, 1, with_slots_moved(FIRST, [4095], 0)) == SECOND  # somebody else was first
     assert replica.log.last_index == index + 1
     replica.close()
     assert reopened_map(tmp_path) == SECOND
@@ -47,14 +48,14 @@ def test_the_map_in_force_is_the_last_that_followed(tmp_path: Path) -> None:
 def test_a_map_that_was_expected_and_never_was_is_refused(tmp_path: Path) -> None:
     replica = opened(tmp_path)
     with pytest.raises(UsageError, match="there is no slot map yet"):
-        replica.replace_map(1, SECOND)
+        replace_map(replica, 1, SECOND)
     replica.close()
 
 
 def test_no_other_group_keeps_a_map(tmp_path: Path) -> None:
     replica = opened(tmp_path, 0)
     with pytest.raises(UsageError, match="this group keeps no slot map"):
-        replica.replace_map(0, FIRST)
+        replace_map(replica, 0, FIRST)
     assert replica.slot_map is None
     replica.close()
 
