@@ -8,6 +8,7 @@ function), and for the mixer wyhash (github.com/wangyi-fudan/wyhash).
 
 from typing import Any, Final
 
+import blake3
 import numpy as np
 import xxhash
 from llvmlite import ir
@@ -103,7 +104,7 @@ def _load_word_compiled(buffer, offset):
 
 def store_word(buffer: Bytes, offset: int, value: int) -> None:
     """Write a uint64 at any byte offset of a buffer."""
-    buffer[offset : offset + 8] = np.frombuffer(int(value).to_bytes(8, "little"), np.uint8)
+    buffer[offset : offset + 8] = np.frombuffer((int(value) & _MASK).to_bytes(8, "little"), np.uint8)
 
 
 @overload(store_word, jit_options=PART_OPTIONS)
@@ -249,8 +250,9 @@ def account_id_words(name_words: Any, currency: int, scratch: Bytes) -> tuple[in
     return id_words(account_id(name.decode("ascii"), currency_code(currency)))
 
 
-@overload(account_id_words, jit_options=PART_OPTIONS)
-def _account_id_words_compiled(name_words, currency, scratch):
+def _blake3_parts() -> Any:
+    """The compiled parts that hash a block: read(scratch, table, index), write(scratch, table, index, value) and
+    compress(scratch, block, size)."""
     mask = np.uint64(0xFFFFFFFF)
 
     @called
@@ -311,6 +313,32 @@ def _account_id_words_compiled(name_words, currency, scratch):
         high = read(scratch, _STATE_AT, 2) ^ read(scratch, _STATE_AT, 10)
         high |= (read(scratch, _STATE_AT, 3) ^ read(scratch, _STATE_AT, 11)) << np.uint64(32)
         return low, high
+
+    return read, write, compress
+
+
+def blake3_words(scratch: Bytes, size: int) -> tuple[int, int]:
+    """The first 16 bytes, as two words, of BLAKE3 of ``scratch[:size]``; `size` is at most 64.
+
+    Kernels bring `scratch` of SCRATCH_SIZE bytes, zeros from `size` up to 64.
+    """
+    return id_words(blake3.blake3(scratch[:size].tobytes()).digest(16))
+
+
+@overload(blake3_words, jit_options=PART_OPTIONS)
+def _blake3_words_compiled(scratch, size):
+    _, _, compress = _blake3_parts()
+
+    def implementation(scratch, size):
+        head, tail = compress(scratch, 0, size)
+        return np.int64(head), np.int64(tail)
+
+    return implementation
+
+
+@overload(account_id_words, jit_options=PART_OPTIONS)
+def _account_id_words_compiled(name_words, currency, scratch):
+    _, write, compress = _blake3_parts()
 
     @called
     def find_byte(scratch, start, end, byte):

@@ -134,6 +134,7 @@ class Ledger:
         salts: tuple[int, int] | None = None,
         fetch_events: FetchEvents | None = None,
     ) -> None:
+        self.shard = shard
         self.salts = salts = new_salts() if salts is None else salts
         self._account_index = Index(ACCOUNTS_CAPACITY_INITIAL, salts)
         self._generations = Generations(generation_capacity, salts) if generation_capacity else None

@@ -23,9 +23,14 @@ What a coordinator uses, in the order of a transfer's life:
     above or read from the history.
 ``ids.derived_ids(tries, leg) -> int64[count, 2]``
     The id of a leg (``ids.Leg``) of each try (EVENT or COMMAND records).
+``legs.transit_name``, ``legs.transit_id``, ``legs.build_transit_open(own_shard, peer_shard, currency, command_id)``
+    The transit account of a shard to another; an OPEN (COMMAND[1]) for it, with any id that is new.
 ``legs.find_decisions(ledger, tries) -> RESULT[count]``
     What a client is to be told of its try: code UNDECIDED where it is not decided; COMMITTED with the balances after
     the CONFIRM; or the CANCEL's reason. ``position`` is that of the decision.
+
+Whatever makes ids takes ``salt``, a secret number (int64) that all shards share. Commands of these kinds must come to the
+ledger as the node's own (``Reactor.submit(..., is_of_node=True)``): those of clients are refused unseen.
 
 The phase status table is part of the ledger's replicated state:
 

@@ -1,0 +1,151 @@
+"""The legs of transfers between shards, built a batch at a time from the events of their tries; see ``__init__.py``."""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from bezant.engine.ledger.ledger import Ledger
+from bezant.engine.transactions.ids import Leg, derived_ids, words_of
+from bezant.protocol.codes import ResultCode
+from bezant.protocol.errors import UsageError
+from bezant.protocol.kinds import CommandFlag, CommandKind
+from bezant.protocol.names import TRANSIT_NAME_PREFIX, account_id, currency_word
+from bezant.protocol.records import (
+    COMMAND,
+    LIMIT_UNLIMITED,
+    NAME_SIZE_MAX,
+    RESULT,
+    Records,
+    Words,
+    id_words,
+    position_of,
+)
+
+_COPIED: Final = ("user_data_head", "user_data_tail", "code")
+"""What a leg carries of its transfer, whatever its kind: it is the client's, and belongs into every statement."""
+_NOT_EXECUTED: Final = range(100, 200)
+
+
+def transit_name(own_shard: int, peer_shard: int) -> str:
+    """The name of a shard's transit account to another shard."""
+    return f"{TRANSIT_NAME_PREFIX}{own_shard}:{peer_shard}"
+
+
+def transit_id(own_shard: int, peer_shard: int, currency: str) -> bytes:
+    """The id of a shard's transit account to another shard."""
+    return account_id(transit_name(own_shard, peer_shard), currency)
+
+
+def build_transit_open(own_shard: int, peer_shard: int, currency: str, command_id: bytes) -> Records:
+    """The OPEN (COMMAND[1]) of a transit account. ACCOUNT_EXISTS says that it was opened before."""
+    opened = np.zeros(1, COMMAND)
+    _write_ids(opened, "id", np.array([id_words(command_id)], np.int64))
+    _write_ids(opened, "debit", np.array([id_words(transit_id(own_shard, peer_shard, currency))], np.int64))
+    name = transit_name(own_shard, peer_shard).encode("ascii").ljust(NAME_SIZE_MAX, b"\0")
+    for place, field in enumerate(("credit", "reference", "user_data")):
+        _write_ids(opened, field, np.array([id_words(name[16 * place : 16 * place + 16])], np.int64))
+    opened["amount"] = LIMIT_UNLIMITED
+    opened["currency"] = currency_word(currency)
+    opened["flags"] = int(CommandFlag.TRANSIT)
+    opened["kind"] = int(CommandKind.OPEN)
+    return opened
+
+
+def build_try_debits(transfers: Records, transits: Words) -> Records:
+    """TRY_DEBITs of clients' TRANSFERs (COMMAND[count]), which stay as they are but for kind and transit account."""
+    tries = transfers.copy()
+    tries["kind"] = int(CommandKind.TRY_DEBIT)
+    _write_ids(tries, "reference", transits)
+    return tries
+
+
+def build_try_credits(tries: Records, far_transits: Words, *, salt: int = 0) -> Records:
+    """TRY_CREDITs for the far shard."""
+    legs = _legs(tries, CommandKind.TRY_CREDIT, derived_ids(tries, Leg.TRY_CREDIT, salt=salt))
+    _write_ids(legs, "debit", far_transits)
+    _write_ids(legs, "credit", words_of(tries, "credit"))
+    _write_ids(legs, "reference", words_of(tries, "debit"))
+    legs["amount"] = tries["amount"]
+    return legs
+
+
+def build_decisions(tries: Records, codes: npt.NDArray[np.int64], *, salt: int = 0) -> Records:
+    """A CONFIRM or CANCEL of each TRY_DEBIT, as the far shard's answer to its TRY_CREDIT says."""
+    if np.any(codes == int(ResultCode.UNDECIDED)):
+        raise UsageError("UNDECIDED is no answer to a TRY_CREDIT")
+    confirmed = codes == int(ResultCode.COMMITTED)
+    legs = _ends(tries, confirmed, (Leg.CONFIRM_DEBIT, Leg.CANCEL_DEBIT), salt)
+    _write_ids(legs, "reference", words_of(tries, "id"))
+    _write_ids(legs, "debit", words_of(tries, "debit"))
+    _write_ids(legs, "credit", words_of(tries, "reference"))
+    legs["timeout_ms"] = codes
+    settled = ~confirmed & ((codes < _NOT_EXECUTED.start) | (codes >= _NOT_EXECUTED.stop))
+    legs["flags"] = settled * int(CommandFlag.SETTLED)
+    return legs
+
+
+def build_second_legs(tries: Records, decisions: Records, far_transits: Words, *, salt: int = 0) -> Records:
+    """For the far shard: the CONFIRM or CANCEL of each TRY_CREDIT that follows from what was decided here."""
+    confirmed = decisions["kind"] == int(CommandKind.CONFIRM)
+    if not np.all(confirmed | (decisions["kind"] == int(CommandKind.CANCEL))):
+        raise UsageError("a decision is a CONFIRM or a CANCEL")
+    legs = _ends(tries, confirmed, (Leg.CONFIRM_CREDIT, Leg.CANCEL_CREDIT), salt)
+    _write_ids(legs, "reference", derived_ids(tries, Leg.TRY_CREDIT, salt=salt))
+    _write_ids(legs, "debit", far_transits)
+    _write_ids(legs, "credit", words_of(tries, "credit"))
+    legs["timeout_ms"] = decisions["timeout_ms"]
+    return legs
+
+
+def find_decisions(ledger: Ledger, tries: Records, *, salt: int = 0) -> Records:
+    """RESULT[count]: what clients are to be told of their tries (EVENT records of TRY_DEBITs that stand)."""
+    results = np.zeros(len(tries), RESULT)
+    results["code"] = int(ResultCode.UNDECIDED)
+    for kind, leg in ((CommandKind.CONFIRM, Leg.CONFIRM_DEBIT), (CommandKind.CANCEL, Leg.CANCEL_DEBIT)):
+        keys = np.zeros(len(tries), COMMAND)
+        _write_ids(keys, "id", derived_ids(tries, leg, salt=salt))
+        _write_ids(keys, "debit", words_of(tries, "debit"))
+        keys["kind"] = int(kind)
+        sequences, events = ledger.find_events(keys)
+        # What was refused decided nothing: the other one had come before it.
+        found = np.flatnonzero((sequences > 0) & (events["result"] == int(ResultCode.COMMITTED)))
+        _answer(results, found, sequences, events, ledger.shard)
+    return results
+
+
+def _answer(results: Records, found: Words, sequences: Words, events: Records, shard: int) -> None:
+    """Write what these decisions mean to clients."""
+    decisions = events[found]
+    is_confirm = decisions["kind"] == int(CommandKind.CONFIRM)
+    results["code"][found] = np.where(is_confirm, int(ResultCode.COMMITTED), decisions["timeout_ms"])
+    results["position"][found] = position_of(shard, 0) + sequences[found]
+    results["effective_amount"][found] = np.where(is_confirm, decisions["effective_amount"], 0)
+    for name in ("timestamp_ns", "debit_balance", "debit_held"):
+        results[name][found] = decisions[name]
+
+
+def _legs(tries: Records, kind: CommandKind, ids: Words) -> Records:
+    """Commands of one kind, with what every leg has of its transfer."""
+    legs = np.zeros(len(tries), COMMAND)
+    _write_ids(legs, "id", ids)
+    legs["kind"] = int(kind)
+    for name in _COPIED:
+        legs[name] = tries[name]
+    return legs
+
+
+def _ends(tries: Records, confirmed: npt.NDArray[np.bool_], legs: tuple[Leg, Leg], salt: int) -> Records:
+    """A CONFIRM of each try, with the id of the first of these legs, or a CANCEL with that of the second."""
+    ids = np.empty((len(tries), 2), np.int64)
+    for chosen, leg in ((confirmed, legs[0]), (~confirmed, legs[1])):
+        ids[chosen] = derived_ids(tries[chosen], leg, salt=salt)
+    ends = _legs(tries, CommandKind.CANCEL, ids)
+    ends["kind"][confirmed] = int(CommandKind.CONFIRM)
+    return ends
+
+
+def _write_ids(records: Records, field: str, ids: Words) -> None:
+    """Write an id into each record: int64 of shape (count, 2), or (2,) for the same in all."""
+    records[f"{field}_head"] = ids[..., 0]
+    records[f"{field}_tail"] = ids[..., 1]
