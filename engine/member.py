@@ -266,15 +266,15 @@ class Member:
         self._append_configuration(self.core.change_membership(change))
         return self.replica.log.last_index
 
-    def check_metadata_known(self, known: Mapping[int, bool]) -> str:
-        """Why no metadata may be set: a voter that would not know what it is; "" if all do.
+    def find_unready(self, version: int, known: Mapping[int, int]) -> str:
+        """Why no entry that takes this ENTRIES_VERSION may be made: a voter that would not know it; "" if all do.
 
-        `known` has whether each of the others does, as far as is known.
+        `known` has that of each of the others, as far as is known.
         """
         for node_id in sorted({*self.configuration.voters, *self.configuration.voters_outgoing}):
-            if node_id != self.identity.node_id and not known.get(node_id):
-                told = "has not said whether it knows" if node_id not in known else "is of a version that knows no"
-                return f"node {node_id} {told} metadata: it can be set when every voter does"
+            if node_id != self.identity.node_id and known.get(node_id, 0) < version:
+                told = "has not said whether it knows" if node_id not in known else "is of a version that does not know"
+                return f"node {node_id} {told} this: it can be done when every voter does"
         return ""
 
     def switch_rules(self, version: int, supported: Mapping[int, int]) -> int:
@@ -348,9 +348,15 @@ class Member:
                 self._maybe_step_down()
                 return False  # There is room again when a checkpoint has been made.
             events += max(entry.header.count, APPLY_EVENTS_MIN)
+        self._maybe_erase()
         if self._is_preparing:
             self._begin_to_lead()
         return False
+
+    def _maybe_erase(self) -> None:
+        """Begin to erase what is superseded by what is committed, and durable here."""
+        if self.replica.erasing.waiting:
+            self.replica.erasing.begin(min(self.committed_index, self.replica.durable_index))
 
     def _maybe_step_down(self) -> None:
         """Do not hold a leadership that can begin only when more of the history has come."""
@@ -419,8 +425,7 @@ class Member:
         if output.accepted is not None:
             self._write_accepted(output.accepted, memoryview(payload))
         self.committed_index = self.replica.log.commit_index = output.commit_index
-        if self.replica.erasing.waiting:
-            self.replica.erasing.begin(min(output.commit_index, self.replica.durable_index))
+        self._maybe_erase()
         for message in output.messages:
             if isinstance(message, Append) and message.last_index > message.prev_index:
                 self.send(message, self.replica.log.read_encoded(message.prev_index + 1, message.last_index))

@@ -10,6 +10,7 @@ from bezant.engine.ledger.rebuilding import copy_commands, find_different
 from bezant.engine.log.checking import find_miscounted
 from bezant.engine.log.entry import Entry, EntryHeader
 from bezant.engine.metadata.applying import apply_blob
+from bezant.engine.positions import apply_positions
 from bezant.engine.skimming import configuration_of
 from bezant.protocol.codes import CODE_ROW, ResultCode
 from bezant.protocol.errors import (
@@ -93,6 +94,8 @@ def apply_control(ledger: Ledger, entry: Entry) -> None:
         if len(control.settled) % SEQUENCE_SIZE:
             raise UsageError(f"{len(control.settled)} bytes are no sequences")
         ledger.settle(np.frombuffer(control.settled, np.int64))
+        if control.positions:
+            apply_positions(ledger, entry.header.shard, control.positions)
     except UsageError as error:
         raise CorruptLog(f"control entry {entry.header.index} cannot be applied: {error}") from error
 

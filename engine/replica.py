@@ -187,8 +187,8 @@ class Replica:
         self.start_index = 0
         """The entry behind which the log was read at the start; 0 if all of it was."""
         self.erasing = Erasing(log, log.directory.helper("bezant-erase"))
-        self.metadata_problem: Callable[[], str] = _no_problem
-        """Why no metadata may be set now, in words; "" if it may: set by whoever knows the group."""
+        self.find_unready: Callable[[int], str] = _nobody_unready
+        """Why no entries may be made that take an ENTRIES_VERSION; "" if they may: set by whoever knows the group."""
         self._closed = False
         self._lock = lock
         self._clock_ns = clock_ns
@@ -310,9 +310,9 @@ class Replica:
 
     # ---- metadata ----
 
-    def check_metadata_allowed(self) -> None:
-        """Raise `UsageError` while a member of the group knows no metadata."""
-        problem = self.metadata_problem()
+    def check_ready(self, version: int) -> None:
+        """Raise `UsageError` while a voter of the group does not know the entries of this ENTRIES_VERSION."""
+        problem = self.find_unready(version)
         if problem:
             raise UsageError(problem)
 
@@ -509,8 +509,8 @@ class Replica:
         self._lock.release()
 
 
-def _no_problem() -> str:
-    """A node alone may always set metadata."""
+def _nobody_unready(version: int) -> str:
+    """A node alone knows what it makes."""
     return ""
 
 

@@ -40,6 +40,11 @@ SUBSCRIPTIONS_MAX: Final = 1024
 SUBSCRIPTION_NAME_SIZE_MAX: Final = 64
 """Characters of the name of a subscription, printable ASCII without spaces, at most."""
 
+POSITION_NAMES_MAX: Final = 10_000
+"""Names under which positions are remembered, at most."""
+KEEP_POSITIONS_MAX: Final = 1_000
+"""Names in one KEEP_POSITIONS, at most."""
+
 CHECKSUM_OFFSET_END: Final = 8
 _HEADER: Final = struct.Struct("<QIBBHQIHH")
 HEADER_REST: Final = struct.Struct("<IBBHQIHH")
@@ -67,6 +72,7 @@ class Operation(IntEnum):
     CHANGE_MEMBERS = 11
     JOIN = 12
     MAP = 13
+    KEEP_POSITIONS = 14
     REPLACE_MAP = 15
     PEER_HELLO = 16
     PEER_MESSAGE = 17

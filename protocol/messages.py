@@ -57,7 +57,8 @@ class PeerHello(msgspec.Struct, frozen=True):
 
     A (node id, incarnation) names one disk: the incarnation is drawn when a data folder is made. ``run_id`` is drawn at
     each start of the process. ``blank``: its disk holds nothing but what a group begins with. ``term``: the latest that
-    it knows. ``metadata``: it knows entries of kind BLOB.
+    it knows. ``entries_version``: which entries it knows, beyond those that all
+    do: see ENTRIES_VERSION.
     """
 
     log_id: str
@@ -73,7 +74,7 @@ class PeerHello(msgspec.Struct, frozen=True):
     run_id: int = 0
     blank: bool = False
     term: int = 0
-    metadata: bool = False
+    entries_version: int = 0
 
 
 class ErrorMessage(msgspec.Struct, frozen=True):
@@ -147,6 +148,16 @@ class Acknowledge(msgspec.Struct, frozen=True):
 
     name: str
     position: int
+    log_id: str = ""
+
+
+class KeepPositions(msgspec.Struct, frozen=True):
+    """Has the leader make positions that were acknowledged under names a part of what is replicated.
+
+    The reply is empty. A position that lies before what is known already changes nothing.
+    """
+
+    positions: dict[str, int]
     log_id: str = ""
 
 
@@ -336,8 +347,9 @@ class ControlEntry(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``configuration``, in the first entry only: the group that the log begins with; None is one node alone.
     ``slot_map``, in the log of a metadata group only: the map from here on. ``settled``: int64 sequences of TRY_DEBITs
-    whose other shards know what was decided. What says nothing is left out, so that an entry without a later field can
-    be read by versions that do not know that field.
+    whose other shards know what was decided. ``positions``: what was acknowledged under names, never less than before.
+    What says nothing is left out, so that an entry without a later field can be read by versions that do not know that
+    field.
     """
 
     currencies: list[Currency] = []
@@ -346,6 +358,7 @@ class ControlEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     configuration: Configuration | None = None
     slot_map: SlotMap | None = None
     settled: bytes = b""
+    positions: dict[str, int] = {}
 
 
 class _StrictCurrency(Currency, frozen=True, forbid_unknown_fields=True):

@@ -18,6 +18,7 @@ from typing import Final
 import blake3
 
 from bezant.protocol.errors import InvalidAmountOrName
+from bezant.protocol.frames import SUBSCRIPTION_NAME_SIZE_MAX
 from bezant.protocol.records import NAME_SIZE_MAX
 
 CURRENCY_SIZE_MAX: Final = 8
@@ -35,6 +36,11 @@ def check_name(name: str) -> bytes:
     if not all("!" <= character <= "~" for character in name):
         raise InvalidAmountOrName(f"an account name is printable ASCII without spaces: {name!r}")
     return name.encode("ascii")
+
+
+def is_subscription_name(name: str) -> bool:
+    """Whether a subscription can have this name: 1 to 64 printable ASCII characters without spaces."""
+    return 1 <= len(name) <= SUBSCRIPTION_NAME_SIZE_MAX and all("!" <= character <= "~" for character in name)
 
 
 def currency_word(currency: str) -> int:

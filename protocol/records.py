@@ -32,6 +32,12 @@ LOG_FORMAT_VERSION: Final = 2
 """The ``format_version`` of segments, entries and control pages. Any other is refused, not guessed at."""
 RULES_VERSION: Final = 2
 """The latest rules that this version executes. An entry that was made under later ones is refused, not guessed at."""
+ENTRIES_METADATA: Final = 1
+"""What a node knows that says so of its entries: those of kind BLOB."""
+ENTRIES_POSITIONS: Final = 2
+"""These, and named positions in control entries."""
+ENTRIES_VERSION: Final = 2
+"""The latest of them that this version knows."""
 RULES_ACROSS_SHARDS: Final = 2
 """The first rules that know transit accounts and the kinds from TRY_DEBIT to CANCEL."""
 SEGMENT_MAGIC: Final = b"BZSEGMNT"

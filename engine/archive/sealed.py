@@ -18,6 +18,8 @@ from bezant.engine.log.log import open_log
 from bezant.engine.log.resume import SegmentSummary
 from bezant.engine.log.segment import SegmentHeader, read_segment_header, segment_name, segment_numbers
 from bezant.engine.log.storage import Directory, LogFile
+from bezant.engine.metadata.kept import IsWanted
+from bezant.engine.metadata.table import MetadataTable
 from bezant.engine.snapshots.making import SegmentMaker
 from bezant.protocol.errors import CorruptLog, RemoteProtocolError, StorageError
 from bezant.protocol.records import ENTRY_HEADER_SIZE, SEGMENT_HEADER_SIZE
@@ -125,15 +127,22 @@ def missing_segments(directory: Directory) -> list[int]:
 class SegmentReturn:
     """A sealed segment that comes back to its folder, in parts; the one behind it is there."""
 
-    def __init__(self, directory: Directory, shard: int, sealed: SealedSegment) -> None:
-        """Raises `CorruptLog` if the segment is not the one that is missing."""
+    def __init__(
+        self, directory: Directory, shard: int, sealed: SealedSegment, is_wanted: IsWanted | None = None
+    ) -> None:
+        """`is_wanted`: see `SegmentMaker`. Raises `CorruptLog` if the segment is not the one that is missing."""
         last_index, last_hash = _before(directory, sealed.number + 1)
         if (last_index, last_hash) != (sealed.last_index, sealed.last_hash):
             raise CorruptLog(f"{segment_name(sealed.number)}: what was kept is not what is missing here")
         log_id = read_segment_header(directory, sealed.number + 1).log_id
         header = SegmentHeader(shard, log_id, sealed.number, sealed.full_size_bytes)
         self._maker = SegmentMaker(
-            directory, header, sealed.summary, last_index=sealed.last_index, last_hash=sealed.last_hash
+            directory,
+            header,
+            sealed.summary,
+            last_index=sealed.last_index,
+            last_hash=sealed.last_hash,
+            is_wanted=is_wanted,
         )
         self._name = segment_name(sealed.number)
         self._buffer = bytearray()
@@ -174,6 +183,17 @@ class SegmentReturn:
     def discard(self) -> None:
         """Leave nothing behind."""
         self._maker.discard()
+
+
+def wanted_metadata(directory: Directory, shard: int) -> IsWanted | None:
+    """What is to come back of metadata: what the newest checkpoint knows of. The next start erases what is superseded
+    behind it. None if there is no checkpoint, and a start goes through all of the log."""
+    found = CheckpointFolder(directory).find_newest(shard, FILTER_BYTES_MAX)
+    if found is None:
+        return None
+    table = MetadataTable()
+    table.restore(found.checkpoint.image.metadata)
+    return lambda blob, index: table.index_of(blob.subject_kind, blob.subject) == index
 
 
 def note_history(directory: Directory, shard: int) -> bool:

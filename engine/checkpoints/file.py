@@ -52,7 +52,7 @@ class Manifest(msgspec.Struct, frozen=True):
     `point` is the durable entry that it stands behind; `runs` the files of ids, newest first; `salts` those of every
     hash in them; `state_digest` that of the ledger (`Ledger.digest`), in hexadecimal; `configuration` the latest of the
     group's up to there, and the index of its entry, if the group is not one node alone; `slot_map` that of a metadata
-    group.
+    group; `positions` those that have names.
     """
 
     created_by: str
@@ -68,6 +68,7 @@ class Manifest(msgspec.Struct, frozen=True):
     sections: tuple[Section, ...]
     configuration: tuple[int, Configuration] | None = None
     slot_map: SlotMap | None = None
+    positions: dict[str, int] = {}
 
     @property
     def identity(self) -> RunIdentity:
@@ -113,6 +114,7 @@ def write_checkpoint(
         state_digest=state_digest,
         configuration=configuration,
         slot_map=slot_map,
+        positions=dict(image.positions),
         sections=tuple(
             Section(section, len(array) // dtype.itemsize, xxhash.xxh3_64_intdigest(array.data))
             for (section, dtype), array in zip(sections, arrays, strict=True)
@@ -187,6 +189,7 @@ def read_checkpoint(directory: Directory, name: str) -> Checkpoint:
         rules_version=manifest.rules_version,
         next_sequence=manifest.point.next_sequence,
         last_timestamp_ns=manifest.last_timestamp_ns,
+        positions=manifest.positions,
         **arrays,
     )
     return Checkpoint(manifest, image)

@@ -3,6 +3,8 @@
 An image depends on the history alone: not on the layout of hash tables, nor on which rows were free.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -48,7 +50,8 @@ NO_UNSETTLED = np.zeros(0, UNSETTLED)
 class LedgerImage(NamedTuple):
     """Currencies with their decimals, in order of registration; ROW and ROW_COLD records of the accounts in the order
     of opening; IMAGE_HOLD records of the open holds and IMAGE_TRY records of the open tries, in the order of their
-    sequences; UNSETTLED records in the order of the decisions; SUBJECT records of what has metadata."""
+    sequences; UNSETTLED records in the order of the decisions; SUBJECT records of what has metadata;
+    named positions."""
 
     currencies: dict[str, int]
     rules_version: int
@@ -60,6 +63,7 @@ class LedgerImage(NamedTuple):
     tries: Records = NO_TRIES
     unsettled: Records = NO_UNSETTLED
     metadata: Records = NO_SUBJECTS
+    positions: Mapping[str, int] = MappingProxyType({})
 
 
 def _pick(records: Records, dtype: np.dtype[np.void]) -> Records:

@@ -157,6 +157,8 @@ class Ledger:
         self._key_space = new_key_space(0)
         self.cold_ids: ColdIds | None = None
         self.metadata = MetadataTable()
+        self.positions: dict[str, int] = {}
+        """What was acknowledged under names of subscriptions: positions."""
         self.replaying = False
 
     # ---- what changes it ----
@@ -212,11 +214,13 @@ class Ledger:
         self._take_tables()
         restore_image(self._arrays, image)
         self.metadata.restore(image.metadata)
+        self.positions = dict(image.positions)
         self.check_invariants()
 
     def image(self) -> LedgerImage:
         """The state without its ids; its account rows are views, good until the next entry."""
-        return take_image(self._arrays, self.currencies, self._open_holds())._replace(metadata=self.metadata.records())
+        image = take_image(self._arrays, self.currencies, self._open_holds())
+        return image._replace(metadata=self.metadata.records(), positions=dict(self.positions))
 
     def execute(self, commands: Records, entry_timestamp_ns: int, preset: Words = _NO_PRESET) -> Execution:
         """Execute a batch (COMMAND records, contiguous) at one time, which is after `last_timestamp_ns`.
@@ -573,7 +577,8 @@ class Ledger:
         return holds[np.argsort(holds["sequence"])]
 
     def digest(self) -> str:
-        """BLAKE3 over currencies, accounts, open holds and tries, what is unsettled, and which entries have metadata.
+        """BLAKE3 over currencies, accounts, open holds and tries, what is unsettled, which entries have metadata, and
+        named positions.
 
         The same history gives the same everywhere.
 
@@ -594,4 +599,6 @@ class Ledger:
         if len(image.metadata):
             hasher.update(b"metadata")
             hasher.update(image.metadata.tobytes())
+        for name, position in sorted(image.positions.items()):
+            hasher.update(f"position:{name}:{position};".encode())
         return hasher.hexdigest()

@@ -12,6 +12,7 @@ from bezant.protocol.metadata import (
     check_subject,
     encode_blob,
 )
+from bezant.protocol.records import ENTRIES_METADATA
 
 
 def set_metadata(replica: Replica, asked: SetMetadata, salt: bytes) -> int:
@@ -25,7 +26,7 @@ def set_metadata(replica: Replica, asked: SetMetadata, salt: bytes) -> int:
         check_content(asked.content)
     if asked.log_id and asked.log_id != replica.log.public_id:
         raise UsageError(f"the position is one of log {asked.log_id}, and this is log {replica.log.public_id}")
-    replica.check_metadata_allowed()
+    replica.check_ready(ENTRIES_METADATA)
     ledger = replica.ledger
     if not has_subject(ledger, replica.shard, asked.subject_kind, asked.subject):
         raise UsageError("there is no such account or event that could have metadata")

@@ -26,6 +26,7 @@ from bezant.engine.archive.sealed import (
     missing_segments,
     note_history,
     sealed_segments,
+    wanted_metadata,
 )
 from bezant.engine.log.archive_cache import CACHE_BYTES_DEFAULT, ArchivedSegment, fetch, open_cached
 from bezant.engine.log.archived import MARK_FORMAT_VERSION, ArchivedMark, read_archived, write_archived
@@ -33,6 +34,7 @@ from bezant.engine.log.entry import public_log_id
 from bezant.engine.log.log import FREE_SPACE_FLOOR_DEFAULT
 from bezant.engine.log.segment import read_segment_header, segment_name, segment_numbers
 from bezant.engine.log.storage import Directory, LogFile, as_directory
+from bezant.engine.metadata.kept import IsWanted
 from bezant.engine.replica import shard_directory
 from bezant.net.archive.snapshots import OnProgress, check_stored, file_path, read_small, store_file
 from bezant.net.archive.store import Store
@@ -293,10 +295,11 @@ async def fetch_segments(
         header = read_segment_header(directory, missing[0] + 1)
         records = await read_records(store, public_log_id(header.log_id))
         fetched: list[int] = []
+        is_wanted = wanted_metadata(directory, _SHARD)
         for number in missing:
             if number not in records:
                 break  # What is before it cannot be proven to lead here.
-            await _fetch(data, store, records[number], free_space_floor)
+            await _fetch(data, store, records[number], free_space_floor, is_wanted)
             note_history(directory, _SHARD)  # Or it would be dropped again by the next start.
             fetched.append(number)
             if on_progress is not None:
@@ -307,14 +310,16 @@ async def fetch_segments(
         lock.release()
 
 
-async def _fetch(data: Path, store: Store, records: list[Record], free_space_floor: int) -> None:
+async def _fetch(
+    data: Path, store: Store, records: list[Record], free_space_floor: int, is_wanted: IsWanted | None
+) -> None:
     """Bring back the one of these that fits. Raises what the last of them failed with."""
     directory = shard_directory(data, _SHARD)
     problem: StorageError | None = None
     for record in records:
         try:
             check_room(directory, record.sealed.full_size_bytes, free_space_floor)
-            returning = SegmentReturn(directory, _SHARD, record.sealed)
+            returning = SegmentReturn(directory, _SHARD, record.sealed, is_wanted)
             try:
                 async for part in store.read(file_path(record.digest)):
                     returning.add(part)

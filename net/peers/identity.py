@@ -9,6 +9,7 @@ from bezant.protocol.errors import UsageError
 from bezant.protocol.frames import PROTOCOL_VERSION, FrameError
 from bezant.protocol.messages import NODE_ID_MAX, PeerHello
 from bezant.protocol.raft_messages import INDEX_MAX
+from bezant.protocol.records import ENTRIES_VERSION
 
 SERVER_SIZE_MAX: Final = 200
 """Characters of the name and version of a node; a greeting must fit into PEER_CONTROL_SIZE_MAX."""
@@ -57,7 +58,7 @@ class Identity:
             run_id=self.run_id,
             blank=self.is_blank(),
             term=self.term(),
-            metadata=True,
+            entries_version=ENTRIES_VERSION,
         )
 
 

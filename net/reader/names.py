@@ -1,21 +1,26 @@
-"""Positions that clients have acknowledged, by name: one small file, written whole and synced before it is told.
+"""Positions that clients have acknowledged, by name: here, in one small file that is written whole and synced before it
+is told, and anywhere in the group, by entries of the log. What is later counts.
 
-Beside the log, and not part of it: what another node of the group knows is what was acknowledged there. The folder is
-locked, so that of two readers on one data folder only one remembers.
+The folder is locked, so that of two readers on one data folder only one remembers. What the log does not have yet is
+`pending`, for `forwarding.py` to have the leader make an entry of it.
 """
 
 import logging
+from collections.abc import Mapping
+from itertools import islice
 from typing import Final
 
 import msgspec
 import xxhash
 
+from bezant.engine.log.entry import Entry
 from bezant.engine.log.storage import Directory, FolderLock
-from bezant.protocol.errors import StorageError, UsageError
+from bezant.protocol.errors import CorruptLog, RemoteProtocolError, StorageError, UsageError
+from bezant.protocol.frames import POSITION_NAMES_MAX
+from bezant.protocol.messages import decode_control_entry
+from bezant.protocol.records import split_position
 
 FILE_NAME: Final = "positions"
-NAMES_MAX: Final = 10_000
-"""Names that are remembered; they take up to 1 MB of the file."""
 _CHECKSUM_SIZE: Final = 8
 _FILE_SIZE_MAX: Final = 4 << 20
 
@@ -38,6 +43,7 @@ class NamedPositions:
         self.problem = ""
         """Why nothing can be remembered here, in words; "" if it can."""
         self._sequences: dict[str, int] = {}
+        self._replicated: dict[str, int] = {}
         self._changes = 0
         self._saved = 0
         self._lock: FolderLock | None = None
@@ -70,15 +76,37 @@ class NamedPositions:
 
     def get(self, name: str) -> int | None:
         """The sequence that was acknowledged under a name; None if none was. Raises `UsageError`."""
-        self._check()
-        return self._sequences.get(name)
+        replicated = self._replicated.get(name)
+        if replicated is None:
+            self._check()
+        own = self._sequences.get(name)
+        return replicated if own is None else max(own, replicated or 0)
+
+    def learn(self, positions: Mapping[str, int]) -> None:
+        """The log has positions by name, later than what it had before."""
+        for name, position in positions.items():
+            self._replicated[name] = split_position(position)[1]
+
+    def take_in(self, entry: Entry) -> None:
+        """Learn from an entry of kind CONTROL. Raises `CorruptLog`."""
+        try:
+            control = decode_control_entry(entry.body)
+        except RemoteProtocolError as error:
+            raise CorruptLog(f"control entry {entry.header.index} cannot be read: {error}") from error
+        self.learn(control.positions)
+
+    def pending(self, count: int) -> dict[str, int]:
+        """Sequences by name, `count` of them at most, that are later than what the log has."""
+        later = (item for item in self._sequences.items() if item[1] > self._replicated.get(item[0], -1))
+        return dict(islice(later, count))
 
     def set(self, name: str, sequence: int) -> int:
         """Remember a sequence unless a later one is; returns the number of changes that must be saved. Raises
         `UsageError`."""
         self._check()
-        if name not in self._sequences and len(self._sequences) >= NAMES_MAX:
-            raise UsageError(f"{NAMES_MAX} names are remembered already, and this reader takes no more")
+        is_known = name in self._sequences or name in self._replicated
+        if not is_known and len(self._sequences.keys() | self._replicated.keys()) >= POSITION_NAMES_MAX:
+            raise UsageError(f"{POSITION_NAMES_MAX} names are remembered already, and no more can be")
         if sequence > self._sequences.get(name, -1):
             self._sequences[name] = sequence
             self._changes += 1

@@ -1,7 +1,7 @@
 """The process of a reader: a child of its node, or one that an operator starts on a data folder.
 
 A child gets its set-up as a line of JSON on its standard input, and ends when that ends, because the node has ended
-however it did. It reads the log and its own folder, and never asks the node for anything.
+however it did. It reads the log and its own folder, and asks the node for nothing but to keep named positions.
 """
 
 import asyncio

@@ -16,6 +16,7 @@ from bezant.engine.log.entry import Entry
 from bezant.engine.replica import shard_directory
 from bezant.net.reader.connection import REQUESTS_IN_FLIGHT_MAX, ReaderConnection
 from bezant.net.reader.feed import Feed
+from bezant.net.reader.forwarding import Forwarding
 from bezant.net.reader.hub import Hub
 from bezant.net.reader.names import NamedPositions
 from bezant.net.reader.parts import Parts, Query, make_parts
@@ -60,6 +61,7 @@ class ReaderServer:
         self._feed: Feed | None = None
         self._hub: Hub | None = None
         self._subscriptions: Subscriptions | None = None
+        self._forwarding: Forwarding | None = None
         self._projector: Projector | None = None
         self._welcome: Welcome | None = None
         self.connections = OpenConnections(files_for_connections())
@@ -121,9 +123,19 @@ class ReaderServer:
             is_awaited=lambda: hub.is_awaited,
             on_failure=self._fail,
         )
+        names = NamedPositions(folder.subdirectory(SUBSCRIPTIONS_FOLDER), follower.log_id)
+        names.learn(start.positions)
+        if self._setup.node:
+            self._forwarding = Forwarding(
+                names,
+                node=self._setup.node,
+                shard=self._setup.shard,
+                public_log_id=follower.public_id,
+                on_failure=self._fail,
+            )
         self._subscriptions = Subscriptions(
             hub,
-            NamedPositions(folder.subdirectory(SUBSCRIPTIONS_FOLDER), follower.log_id),
+            names,
             shard=self._setup.shard,
             public_log_id=follower.public_id,
             catch_up=feed.catch_up,
@@ -152,6 +164,7 @@ class ReaderServer:
         """More of the log, in order: first to those who wait for it."""
         if self._hub is not None and self._subscriptions is not None:
             self._hub.take_in(entries)
+            self._subscriptions.take_in(entries)
             self._subscriptions.on_position()
         if self._projector is not None:
             self._projector.wake()
@@ -162,6 +175,8 @@ class ReaderServer:
         await self.connections.end_all(self._wait_idle)
         if self._feed is not None:
             self._feed.stop()
+        if self._forwarding is not None:
+            await self._forwarding.stop()
         if self._subscriptions is not None:
             await self._subscriptions.stop()
         if self._hub is not None:

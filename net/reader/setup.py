@@ -8,6 +8,7 @@ from bezant.engine.publication import NO_DESCRIPTOR
 class Setup(msgspec.Struct, frozen=True):
     """Whose log is read, and where clients are taken.
 
+    ``node``, "host:port", is where clients of the node connect, "" if it is not to be asked for anything.
     ``address``, "host:port", is what clients are told; ``listening`` are descriptors of bound sockets, ``wake`` is the
     eventfd of the node that publishes, if this is its own reader.
     """
@@ -17,3 +18,4 @@ class Setup(msgspec.Struct, frozen=True):
     address: str
     listening: list[int] = []
     wake: int = NO_DESCRIPTOR
+    node: str = ""

@@ -1,5 +1,7 @@
 """Where a reader begins that needs nothing of the past but the currencies of accounts: at the newest checkpoint."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +18,12 @@ from bezant.protocol.records import Words
 
 class Start(NamedTuple):
     """The entry to begin behind (None: at the first), and the accounts up to there: ids of shape (count, 2), and the
-    word of the currency of each."""
+    word of the currency of each; and the positions that had names."""
 
     point: ResumePoint | None
     ids: Words
     currencies: Words
+    positions: Mapping[str, int] = MappingProxyType({})
 
 
 def find_start(directory: Directory, follower: Follower) -> Start:
@@ -41,5 +44,6 @@ def find_start(directory: Directory, follower: Follower) -> Start:
             words: Words = np.array([currency_word(code) for code in image.currencies], np.int64)
             rows = image.rows
             ids = np.stack([rows["id_head"], rows["id_tail"]], axis=1)
-            return Start(point, ids, words[rows["currency_number"]] if len(rows) else np.zeros(0, np.int64))
+            of_accounts = words[rows["currency_number"]] if len(rows) else np.zeros(0, np.int64)
+            return Start(point, ids, of_accounts, image.positions)
     return Start(None, np.zeros((0, 2), np.int64), np.zeros(0, np.int64))

@@ -5,11 +5,12 @@ one that is late, and the client came from another.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 
+from bezant.engine.log.entry import Entry
 from bezant.net.reader.connection import ReaderConnection
 from bezant.net.reader.hub import Filter, Hub
 from bezant.net.reader.names import NamedPositions
@@ -23,9 +24,9 @@ from bezant.protocol.frames import (
     FrameHeader,
     Operation,
 )
-from bezant.protocol.kinds import CommandKind
+from bezant.protocol.kinds import CommandKind, EntryKind
 from bezant.protocol.messages import Acknowledge, Subscribe, Subscribed, Unsubscribe, decode_message, encode_message
-from bezant.protocol.names import currency_word
+from bezant.protocol.names import currency_word, is_subscription_name
 from bezant.protocol.records import POSITION_NONE, Words, position_of, split_position
 
 AHEAD_WAIT_S_MAX: Final = 5.0
@@ -33,6 +34,7 @@ AHEAD_WAIT_S_MAX: Final = 5.0
 ACKNOWLEDGEMENTS_MAX: Final = 10_000
 """Acknowledgements of all clients together that wait to be durable."""
 _ID_SIZE: Final = 16
+_CONTROL: Final = int(EntryKind.CONTROL)
 
 
 class _Asked(NamedTuple):
@@ -203,6 +205,12 @@ class Subscriptions:
         waiting.timer.cancel()
         self._clients[connection].waiting.pop(request_id)
 
+    def take_in(self, entries: Sequence[Entry]) -> None:
+        """Learn what is acknowledged to others. Raises `CorruptLog`."""
+        for entry in entries:
+            if entry.header.kind == _CONTROL:
+                self._names.take_in(entry)
+
     def on_position(self) -> None:
         """The hub has come further."""
         if not self._waiting:
@@ -337,7 +345,7 @@ def _filter_of(asked: _Asked) -> Filter:
 
 
 def _check_name(name: str) -> None:
-    if not 1 <= len(name) <= SUBSCRIPTION_NAME_SIZE_MAX or not all("!" <= character <= "~" for character in name):
+    if not is_subscription_name(name):
         raise RemoteProtocolError(
             f"the name of a subscription is 1 to {SUBSCRIPTION_NAME_SIZE_MAX} printable ASCII characters without spaces"
         )

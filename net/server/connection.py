@@ -90,6 +90,7 @@ _AMONG_COMMANDS: Final = frozenset(
         Operation.SET_METADATA,
         Operation.MAP,
         Operation.REPLACE_MAP,
+        Operation.KEEP_POSITIONS,
     }
 )
 

@@ -168,10 +168,10 @@ class GroupOperations:
         hellos = [peer.hello for peer in self._peers()]
         return self._member.switch_rules(version, {said.node_id: said.rules_version_max for said in hellos if said})
 
-    def metadata_problem(self) -> str:
-        """Why no metadata may be set; see `Member.check_metadata_known`."""
+    def find_unready(self, version: int) -> str:
+        """Why no entry that takes this version may be made; see `Member.find_unready`."""
         hellos = [peer.hello for peer in self._peers()]
-        return self._member.check_metadata_known({said.node_id: said.metadata for said in hellos if said})
+        return self._member.find_unready(version, {said.node_id: said.entries_version for said in hellos if said})
 
     def on_step(self) -> None:
         """Answer those whose change is done, or can no more be done here."""

@@ -88,7 +88,7 @@ class Peering:
             on_reset=self._on_reset,
         )
         self.operations = GroupOperations(self._member, self.transport.status)
-        reactor.replica.metadata_problem = self.operations.metadata_problem
+        reactor.replica.find_unready = self.operations.find_unready
         self._finder = GroupFinder(node, self._member, self._on_found)
         self._member.send = self._send
         self._member.on_configuration = self._on_configuration

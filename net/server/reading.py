@@ -1,8 +1,8 @@
 """The node's side of its reader: starts the child process, gives it what it needs, starts it again if it dies.
 
-The child (`net/reader`) reads the log and never asks the node for anything, and nothing that becomes of it is of any
-harm to the node. The sockets that it listens on are bound here, so that clients find it at the same address however
-often it is started; the wake-up tells it at once when more of the log is published.
+The child (`net/reader`) reads the log and, as any client, asks the node to keep named positions; nothing that becomes
+of it is of any harm to the node. The sockets that it listens on are bound here, so that clients find it at the same
+address however often it is started; the wake-up tells it at once when more of the log is published.
 """
 
 import asyncio
@@ -36,14 +36,14 @@ _log = logging.getLogger("bezant")
 class Reading:
     """The reader of one node. All methods on the loop."""
 
-    def __init__(self, reactor: Reactor, sockets: Sequence[socket.socket], address: str) -> None:
-        """`sockets` are bound and stay the caller's; `address` is what clients are told."""
+    def __init__(self, reactor: Reactor, sockets: Sequence[socket.socket], address: str, node: str) -> None:
+        """`sockets` are bound and stay the caller's; `address` is what clients are told, `node` where it finds this."""
         self._publisher = reactor.publisher
         self._log = reactor.replica.log
         self._sockets = sockets
         replica = reactor.replica
         data_directory = Path(replica.checkpoints.directory.path).parent.parent
-        self._setup = Setup(str(data_directory), replica.shard, address)
+        self._setup = Setup(str(data_directory), replica.shard, address, node=node)
         self._wake = NO_DESCRIPTOR
         self._task: asyncio.Task[None] | None = None
 

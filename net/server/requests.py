@@ -8,13 +8,21 @@ import secrets
 
 import numpy as np
 
+from bezant.engine.keeping_positions import keep_positions
 from bezant.engine.metadata.setting import set_metadata
 from bezant.engine.placement.replacing import replace_map
 from bezant.engine.raft.interface import NotYet
 from bezant.engine.replica import Replica
 from bezant.protocol.errors import BezantError, RemoteProtocolError, UsageError
-from bezant.protocol.frames import ACCOUNT_COUNT_MAX, EVENT_COUNT_MAX, FRAME_SIZE_MAX, FrameError, Operation
-from bezant.protocol.messages import Currencies, Currency, ListAccounts, decode_message, encode_message
+from bezant.protocol.frames import (
+    ACCOUNT_COUNT_MAX,
+    EVENT_COUNT_MAX,
+    FRAME_SIZE_MAX,
+    KEEP_POSITIONS_MAX,
+    FrameError,
+    Operation,
+)
+from bezant.protocol.messages import Currencies, Currency, KeepPositions, ListAccounts, decode_message, encode_message
 from bezant.protocol.metadata import SALT_SIZE, MetadataSet, SetMetadata
 from bezant.protocol.placement import METADATA_SHARD, ReplaceMap
 from bezant.protocol.records import ACCOUNT_SIZE, EVENT_ANSWER_SIZE, EVENT_QUERY
@@ -74,11 +82,10 @@ def answer_request(replica: Replica, operation: Operation, body: bytes) -> bytes
         # A cursor beyond the end may be beyond 64 bits, too.
         cursor = min(asked.cursor, replica.ledger.account_count)
         return replica.ledger.list_accounts(cursor, min(asked.count, ACCOUNT_COUNT_MAX)).tobytes()
-    if operation is Operation.SET_METADATA:
-        asked_metadata = decode_message(body, SetMetadata)
-        return encode_message(MetadataSet(set_metadata(replica, asked_metadata, secrets.token_bytes(SALT_SIZE))))
     if operation in (Operation.MAP, Operation.REPLACE_MAP):
         return _slot_map(replica, operation, body)
+    if operation in (Operation.SET_METADATA, Operation.KEEP_POSITIONS):
+        return _keep(replica, operation, body)
     if operation is Operation.REGISTER_CURRENCY:
         currency = decode_message(body, Currency)
         replica.register_currency(currency.code, currency.decimals)
@@ -99,6 +106,20 @@ def _slot_map(replica: Replica, operation: Operation, body: bytes) -> bytes:
         keeps = replica.shard == METADATA_SHARD
         raise UsageError("there is no slot map yet" if keeps else "this group has every slot: there is no slot map")
     return encode_message(replica.slot_map)
+
+
+def _keep(replica: Replica, operation: Operation, body: bytes) -> bytes:
+    """Keep what is beside the money: metadata, and named positions."""
+    if operation is Operation.SET_METADATA:
+        version = set_metadata(replica, decode_message(body, SetMetadata), secrets.token_bytes(SALT_SIZE))
+        return encode_message(MetadataSet(version))
+    asked = decode_message(body, KeepPositions)
+    if len(asked.positions) > KEEP_POSITIONS_MAX:
+        raise UsageError(f"{len(asked.positions)} positions at a time: {KEEP_POSITIONS_MAX} is the most of them")
+    if asked.log_id and asked.log_id != replica.log.public_id:
+        raise UsageError(f"the positions are of log {asked.log_id}; this is log {replica.log.public_id}")
+    keep_positions(replica, asked.positions)
+    return b""
 
 
 def _lookup_accounts(replica: Replica, body: bytes) -> bytes:

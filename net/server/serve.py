@@ -213,7 +213,9 @@ async def _serve(
         servers += await listen_on(loop, EchoProtocol, sockets.echo)
         say(f"echo on {address_of(sockets.echo[0])}")
     following.start()
-    reading = Reading(reactor, sockets.reader, reader_address) if sockets.reader else None
+    reading = (
+        Reading(reactor, sockets.reader, reader_address, address_of(sockets.clients[0])) if sockets.reader else None
+    )
     if reading is not None:
         reading.start()
     abandoned = await stopped

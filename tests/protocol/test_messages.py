@@ -22,6 +22,7 @@ from bezant.protocol.messages import (
     ErrorMessage,
     GroupFacts,
     Hello,
+    KeepPositions,
     ListAccounts,
     Member,
     MembersChanged,
@@ -101,16 +102,18 @@ MESSAGES: list[tuple[msgspec.Struct, str]] = [
     (SLOT_MAP.shards[0], '{"shard":7,"addresses":["a:1"]}'),
     (ReplaceMap(1, SLOT_MAP), f'{{"expected_version":1,"map":{SLOT_MAP_JSON}}}'),
     (ControlEntry(slot_map=SLOT_MAP), f'{{"slot_map":{SLOT_MAP_JSON}}}'),
+    (ControlEntry(positions={"mail": 7}), '{"positions":{"mail":7}}'),
+    (KeepPositions({"mail": 7}, "00000000000000ff"), '{"positions":{"mail":7},"log_id":"00000000000000ff"}'),
     (
         ControlEntry([EUR], 1, "bezant 0.1.0", ALONE, settled=b"\x07" + bytes(7)),
         '{"currencies":[{"code":"EUR","decimals":2}],"rules_version":1,"created_by":"bezant 0.1.0",'
         f'"configuration":{ALONE_JSON},"settled":"BwAAAAAAAAA="}}',
     ),
     (
-        PeerHello("00000000000000ff", 1, 2, 3, 4, 1, 2, 1, 9, "bezant 0.1.0", 5, True, 6, True),
+        PeerHello("00000000000000ff", 1, 2, 3, 4, 1, 2, 1, 9, "bezant 0.1.0", 5, True, 6, 2),
         '{"log_id":"00000000000000ff","node_id":1,"incarnation":2,"receiver":3,"receiver_incarnation":4,'
         '"protocol_version":1,"log_format_version":2,"rules_version_max":1,"clock_ns":9,"server":"bezant 0.1.0",'
-        '"run_id":5,"blank":true,"term":6,"metadata":true}',
+        '"run_id":5,"blank":true,"term":6,"entries_version":2}',
     ),
     (MEMBER, MEMBER_JSON),
     (ALONE, ALONE_JSON),
@@ -228,6 +231,8 @@ def test_nothing_within_a_control_entry_may_have_unknown_fields() -> None:
                 walk(field.type)
         elif isinstance(kind, msgspec.inspect.ListType):
             walk(kind.item_type)
+        elif isinstance(kind, msgspec.inspect.DictType):
+            walk(kind.value_type)
         elif isinstance(kind, msgspec.inspect.UnionType):
             for part in kind.types:
                 walk(part)

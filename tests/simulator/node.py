@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bezant.engine.keeping_positions import keep_positions
 from bezant.engine.log.group import Group
 from bezant.engine.member import Member, StateAbandoned
 from bezant.engine.metadata.setting import set_metadata
@@ -426,7 +427,7 @@ class Node:
         self._executed.append(batch)
 
     def _maybe_set_metadata(self, replica: Replica) -> None:
-        """Set, or erase, the metadata of an account or an event, perhaps of one that is not there."""
+        """Set, or erase, the metadata of an account or an event, perhaps of one that is not there; keep a position."""
         chance = self._schedule.chance("metadata")
         if chance.random() >= METADATA_RATE:
             return
@@ -438,7 +439,9 @@ class Node:
             ]
         )
         content = b"" if chance.random() < METADATA_ERASED else b'{"set":"%d by %d"}' % (chance.randrange(9), boot)
+        acknowledged = position_of(0, chance.randrange(replica.ledger.next_sequence))
         try:
+            keep_positions(replica, {"mail": acknowledged})
             set_metadata(replica, SetMetadata(*subject, content), chance.randbytes(SALT_SIZE))
         except (UsageError, StorageError):
             self.counts["metadata refused"] += 1

@@ -7,10 +7,13 @@ import pytest
 
 from bezant.engine.checkpoints.checkpointer import Checkpointer, restore_ledger
 from bezant.engine.checkpoints.folder import CheckpointFolder
+from bezant.engine.log.entry import body_is_whole, entry_hash
 from bezant.engine.log.log import open_log
 from bezant.engine.metadata import erasing
+from bezant.engine.metadata.kept import leave_out
 from bezant.engine.metadata.setting import set_metadata
 from bezant.engine.replica import Replica, ReplicaSettings, open_replica, shard_directory
+from bezant.engine.skimming import split_span
 from bezant.engine.verify import verify
 from bezant.protocol.errors import CorruptLog, RemoteProtocolError, UsageError
 from bezant.protocol.metadata import (
@@ -167,8 +170,8 @@ def test_what_is_no_subject_is_malformed(replica: Replica, asked: SetMetadata) -
 
 
 def test_a_group_that_may_not_set_any_says_why(replica: Replica) -> None:
-    replica.metadata_problem = lambda: "node 3 is of a version that knows no metadata"
-    with pytest.raises(UsageError, match="node 3"):
+    replica.find_unready = lambda version: f"node 3 knows no entries of version {version}"
+    with pytest.raises(UsageError, match="node 3 knows no entries of version 1"):
         set_metadata(replica, ANN, SALT)
 
 
@@ -329,12 +332,32 @@ def test_nothing_is_erased_before_it_is_committed(group: MemberGroup) -> None:
     group.close()
 
 
-def test_voters_must_know_metadata(group: MemberGroup) -> None:
+def test_voters_must_know_what_is_appended(group: MemberGroup) -> None:
     leader = group.leader
-    assert leader.check_metadata_known({2: True, 3: True}) == ""
-    assert "node 2 has not said" in leader.check_metadata_known({3: True})
-    assert "node 3 is of a version" in leader.check_metadata_known({2: True, 3: False})
+    assert leader.find_unready(1, {2: 1, 3: 2}) == ""
+    assert "node 2 is of a version" in leader.find_unready(2, {2: 1, 3: 2})
+    assert "node 2 has not said" in leader.find_unready(1, {3: 1})
+    assert "node 3 is of a version" in leader.find_unready(1, {2: 1, 3: 0})
     group.close()
+
+
+# ---- copies
+
+
+def test_what_is_copied_leaves_out_what_is_not_wanted_and_is_whole(replica: Replica) -> None:
+    settled(replica, ANN)
+    kept = set_metadata(replica, FIRST_EVENT, SALT)
+    first = replica.log.last_index - 1
+    entries = memoryview(b"".join(replica.log.read_encoded(first, kept)))
+    copied = leave_out(entries, split_span([entries]), lambda blob, index: index == kept)
+    assert len(copied) == len(entries)
+    erased, whole = split_span([copied])
+    assert all(body_is_whole(entry.header, memoryview(entry.body)) for entry in (erased, whole))
+    assert blob_content(bytes(erased.body)) is None
+    assert blob_content(bytes(whole.body)) == FIRST_EVENT.content
+    assert b"ann@example.org" not in bytes(copied)
+    assert entry_hash(erased.encoded, erased.body) == whole.header.previous_hash
+    assert leave_out(entries, split_span([entries]), lambda blob, index: True) is entries
 
 
 def test_subjects_are_16_bytes_of_account_or_position() -> None:
