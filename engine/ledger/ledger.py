@@ -157,8 +157,7 @@ class Ledger:
         self._key_space = new_key_space(0)
         self.cold_ids: ColdIds | None = None
         self.metadata = MetadataTable()
-        self.positions: dict[str, int] = {}
-        """What was acknowledged under names of subscriptions: positions."""
+        self.positions: dict[str, int] = {}  # by the names of subscriptions
         self.replaying = False
 
     # ---- what changes it ----
@@ -577,8 +576,7 @@ class Ledger:
         return holds[np.argsort(holds["sequence"])]
 
     def digest(self) -> str:
-        """BLAKE3 over currencies, accounts, open holds and tries, what is unsettled, which entries have metadata, and
-        named positions.
+        """BLAKE3 over currencies, accounts, open holds and tries, the unsettled, subjects of metadata, named positions.
 
         The same history gives the same everywhere.
 
@@ -599,6 +597,5 @@ class Ledger:
         if len(image.metadata):
             hasher.update(b"metadata")
             hasher.update(image.metadata.tobytes())
-        for name, position in sorted(image.positions.items()):
-            hasher.update(f"position:{name}:{position};".encode())
+        hasher.update("".join(f"{name}:{at};" for name, at in sorted(image.positions.items())).encode())
         return hasher.hexdigest()
