@@ -4,6 +4,7 @@ Imports only ``bezant.protocol``; I/O on files alone.
 
 ``compiled.py`` says how kernels are compiled and cached, ``hashing.py`` has the hashes that kernels need; ``ledger/``
 moves money, ``log/`` makes it last, ``replica.py`` joins one of each. ``projections/`` answer questions about the past.
+``placement/`` says which shard has which slots.
 ``ids/`` are the ids that no longer fit in memory, ``checkpoints/`` the states that a start begins from, ``replay.py``
 takes an entry of history into a ledger.
 ``raft/`` decides what is committed, without files or clocks; ``member.py`` joins it with a replica, and

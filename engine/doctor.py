@@ -31,6 +31,7 @@ from bezant.engine.log.segment import (
     segment_numbers,
 )
 from bezant.engine.log.storage import LOCK_NAME, UNFINISHED_SUFFIX, Directory, LookingLock
+from bezant.engine.node_file import likely_shard_of_folder
 from bezant.engine.replica import shard_directory
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import CorruptLog, LedgerError, StorageError, UnsupportedFormat
@@ -45,7 +46,6 @@ from bezant.protocol.records import (
     SEGMENT_HEADER_SIZE,
 )
 
-SHARD: Final = 0
 TORN_PREFIX: Final = "torn-"
 ROT_PREFIX: Final = f"{SET_ASIDE_KIND}-"
 _CONTROL_SIZE: Final = 2 * CONTROL_PAGE_SIZE
@@ -72,7 +72,8 @@ def examine(
 
     No node can start on the folder meanwhile. Raises OSError if something cannot be read at all.
     """
-    directory = shard_directory(data_directory, SHARD)
+    shard = likely_shard_of_folder(data_directory)
+    directory = shard_directory(data_directory, shard)
     if not directory.path.is_dir():
         return _without_log(data_directory, directory)
     lock: LookingLock | None = None
@@ -82,7 +83,7 @@ def examine(
     except StorageError as error:
         unusable = str(error)
     try:
-        examination = _Examination(directory, free_space_floor, "" if lock is None else lock.holder)
+        examination = _Examination(directory, shard, free_space_floor, "" if lock is None else lock.holder)
         if unusable:
             examination.note_lock(unusable)
         return examination.run(on_progress)
@@ -123,8 +124,9 @@ def _without_log(data_directory: Path, directory: Directory) -> Diagnosis:
 class _Examination:
     """One look at one folder; the findings gather in the order in which they are made."""
 
-    def __init__(self, directory: Directory, free_space_floor: int, holder: str) -> None:
+    def __init__(self, directory: Directory, shard: int, free_space_floor: int, holder: str) -> None:
         self._directory = directory
+        self._shard = shard
         self._names = directory.names()
         self._free_space_floor = free_space_floor
         self._holder = holder
@@ -143,7 +145,7 @@ class _Examination:
         segments = self._read_headers()
         self._check_control(segments)
         self._check_files()
-        examine_checkpoints(self._directory, SHARD, self._findings, in_use=bool(self._holder))
+        examine_checkpoints(self._directory, self._shard, self._findings, in_use=bool(self._holder))
         self._check_disk(segments)
         walk = None
         if segments and segments[0].segment_number == 1 and not self._holder:
@@ -176,7 +178,7 @@ class _Examination:
     def _read_headers(self) -> list[SegmentHeader]:
         """Headers of the segments from the first on, up to one that is missing or cannot be used."""
         usable: list[SegmentHeader] = []
-        expected = examine_incomplete(self._directory, SHARD, self._findings)
+        expected = examine_incomplete(self._directory, self._shard, self._findings)
         for number in segment_numbers(self._directory):
             if number < expected:
                 self._note_misnumbered(number)
@@ -187,7 +189,7 @@ class _Examination:
             header = self._read_header(number)
             if header is None:
                 continue
-            if header.shard != SHARD or (usable and header.log_id != usable[0].log_id):
+            if header.shard != self._shard or (usable and header.log_id != usable[0].log_id):
                 self._note_foreign(number, header, usable)
             elif not self._unreadable:
                 usable.append(header)
@@ -254,7 +256,7 @@ class _Examination:
 
     def _note_foreign(self, number: int, header: SegmentHeader, usable: list[SegmentHeader]) -> None:
         self._unreadable[number] = True
-        expected = f"log {public_log_id(usable[0].log_id)}, shard {SHARD}" if usable else f"shard {SHARD}"
+        expected = f"log {public_log_id(usable[0].log_id)}, shard {self._shard}" if usable else f"shard {self._shard}"
         self._add(
             Severity.DAMAGE,
             FindingKind.SEGMENT_FOREIGN,
@@ -306,7 +308,7 @@ class _Examination:
 
     def _read_control(self, log_id: int) -> None:
         """Take the watermark as recovery does, and say what is wrong with pages that do not count."""
-        control = ControlFile(self._directory, shard=SHARD, log_id=log_id, writable=False)
+        control = ControlFile(self._directory, shard=self._shard, log_id=log_id, writable=False)
         try:
             self._watermark = control.read()
         except UnsupportedFormat as error:
@@ -321,7 +323,7 @@ class _Examination:
             file.close()
         for number in range(2):
             offset = number * CONTROL_PAGE_SIZE
-            problem = _problem_of_page(data[offset : offset + CONTROL_PAGE_SIZE], log_id)
+            problem = _problem_of_page(data[offset : offset + CONTROL_PAGE_SIZE], log_id, self._shard)
             if problem:
                 self._note_control_page(offset, problem)
 
@@ -403,7 +405,7 @@ class _Examination:
     def _walk(self, headers: list[SegmentHeader], on_progress: Progress | None) -> ExaminingWalk:
         """Go over all entries that can be reached, and say how that ended."""
         segments = [Segment(self._directory, header) for header in headers]
-        walk = ExaminingWalk(segments, log_id=headers[0].log_id, shard=SHARD, watermark=self._watermark)
+        walk = ExaminingWalk(segments, log_id=headers[0].log_id, shard=self._shard, watermark=self._watermark)
         total = sum(header.segment_size for header in headers)
         done = 0
         try:
@@ -581,7 +583,7 @@ class _Examination:
         )
 
 
-def _problem_of_page(page: bytes, log_id: int) -> str:
+def _problem_of_page(page: bytes, log_id: int, shard: int) -> str:
     """Why a control page does not count, in words; "" if it does, or was never written."""
     if len(page) != CONTROL_PAGE_SIZE:
         return f"{len(page)} bytes where a page of {CONTROL_PAGE_SIZE} should be"
@@ -591,6 +593,6 @@ def _problem_of_page(page: bytes, log_id: int) -> str:
     checksum = xxhash.xxh3_64_intdigest(page[_CHECKSUM_SIZE:])
     if fields["magic"] != CONTROL_MAGIC or int(fields["checksum"]) != checksum:
         return "a page that fails its checksum"
-    if (int(fields["log_id"]), int(fields["shard"])) != (log_id, SHARD):
+    if (int(fields["log_id"]), int(fields["shard"])) != (log_id, shard):
         return f"a page of log {public_log_id(int(fields['log_id']))}, shard {fields['shard']}"
     return ""

@@ -39,10 +39,11 @@ def go_on_alone(data_directory: Path, node: NodeFile, settings: ReplicaSettings 
     Raises `UsageError` for a node that is none of the members or is alone already, `DataFolderInUse`, `CorruptLog`,
     `UnsupportedFormat`, `StorageError`.
     """
-    directory = shard_directory(data_directory, 0)
-    vote_file = open_vote(directory, 0)
+    directory = shard_directory(data_directory, node.shard)
+    vote_file = open_vote(directory, node.shard)
     try:
-        replica = open_replica(data_directory, settings=settings, first=first_entry_of(node, directory, 0))
+        first = first_entry_of(node, directory, node.shard)
+        replica = open_replica(data_directory, shard=node.shard, settings=settings, first=first)
         try:
             check_group(replica, node)
             if not replica.log.is_complete:

@@ -313,6 +313,14 @@ def shard_of_folder(data: Path) -> int:
     return 0 if node is None else node.shard
 
 
+def likely_shard_of_folder(data: Path) -> int:
+    """The same; the first shard if the node file cannot be read, which a start will tell."""
+    try:
+        return shard_of_folder(data)
+    except StorageError:
+        return 0
+
+
 class _Format(msgspec.Struct):
     """The one field that every version of the file has."""
 

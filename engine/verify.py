@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from bezant.engine.ahead import Ahead
 from bezant.engine.checkpoints.check import CheckpointCheck
@@ -25,13 +25,12 @@ from bezant.engine.ledger.warm import warm_ledger
 from bezant.engine.log.log import Log, open_log
 from bezant.engine.log.storage import LookingLock
 from bezant.engine.metadata.kept import check_kept
+from bezant.engine.node_file import shard_of_folder
 from bezant.engine.replay import read_configuration, replay_entry
 from bezant.engine.replica import shard_directory
 from bezant.engine.verifying.parallel import Doubt, verify_parts
 from bezant.engine.verifying.plan import EVENTS_IN_PARTS_MIN, PART_EVENTS_MIN, plan_parts, processes_default
 from bezant.protocol.errors import DataFolderInUse, StorageError
-
-SHARD: Final = 0
 
 
 class VerifyReport(NamedTuple):
@@ -80,14 +79,15 @@ def verify(
     no log, or more accounts than this computer has memory for; and `LedgerError` if the state at the end breaks an
     invariant that executing it should have kept.
     """
-    folder = shard_directory(directory, SHARD)
+    shard = shard_of_folder(directory)
+    folder = shard_directory(directory, shard)
     if not folder.path.is_dir():
         raise StorageError(f"{directory} is not a data folder: it has no {folder.path.name}")
     checkpoints = CheckpointFolder(folder)
     with _looking(directory), _looking(checkpoints.directory.path):
-        log = open_log(folder, shard=SHARD, writable=False)
+        log = open_log(folder, shard=shard, writable=False)
         try:
-            return _verify(log, checkpoints, on_progress, parallelism)
+            return _verify(log, checkpoints, CheckpointCheck(checkpoints, shard), on_progress, parallelism)
         finally:
             log.close()
 
@@ -107,10 +107,15 @@ def _looking(folder: Path) -> Iterator[None]:
 _OnProgress = Callable[[int, int], None] | None
 
 
-def _verify(log: Log, folder: CheckpointFolder, on_progress: _OnProgress, parallelism: Parallelism) -> VerifyReport:
+def _verify(
+    log: Log,
+    folder: CheckpointFolder,
+    checkpoints: CheckpointCheck,
+    on_progress: _OnProgress,
+    parallelism: Parallelism,
+) -> VerifyReport:
     """In parts if that is worth it and comes out right, else in one go."""
     started = time.perf_counter()
-    checkpoints = CheckpointCheck(folder, SHARD)
     try:
         report = _verify_in_parts(log, folder, checkpoints, on_progress, parallelism)
         doubt = ""
@@ -132,12 +137,12 @@ def _verify_in_parts(
     events_max = log.count_events_at_most()
     if processes < 2 or events_max < parallelism.events_min:
         return None
-    plan = plan_parts(folder, checkpoints, SHARD, parallelism.part_events_min)
+    plan = plan_parts(folder, checkpoints, checkpoints.shard, parallelism.part_events_min)
     if plan is None:
         return None
     proven = verify_parts(
         folder.directory.path.parent.parent,
-        SHARD,
+        checkpoints.shard,
         plan,
         processes=processes,
         events_max=events_max,
@@ -170,6 +175,7 @@ def _verify_in_one_go(log: Log, checkpoints: CheckpointCheck, on_progress: _OnPr
     rows_max = _rows_at_most(log)
     try:
         ledger = Ledger(
+            shard=checkpoints.shard,
             accounts_max=rows_max,
             holds_max=rows_max,
             ids_capacity_initial=ids_capacity_for(log.count_events_at_most()),

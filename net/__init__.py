@@ -1,5 +1,5 @@
 """Everything that touches a socket: the client SDK (``client/``), the node's reactor and server (``server/``), and how
-nodes of a group reach each other (``peers/``).
+nodes of a group reach each other (``peers/``). ``placement/`` is where slot maps are kept for the nodes of all shards.
 
 ``embedded.py`` is the engine in the caller's own process: the SDK over a reactor, without a socket.
 

@@ -112,9 +112,11 @@ def _booked_record(event: "np.void", position: int) -> Booked:
 def _entries(data: Path, on_progress: Callable[[int], None]) -> "Iterator[Entry]":
     """Every entry of the log as far as it is committed, verified. `on_progress` is told the events done."""
     from bezant.engine.following import open_follower
+    from bezant.engine.node_file import shard_of_folder
     from bezant.engine.replica import shard_directory
 
-    follower = open_follower(shard_directory(data, 0))
+    shard = shard_of_folder(data)
+    follower = open_follower(shard_directory(data, shard), shard)
     if follower is None:
         return
     try:

@@ -35,6 +35,7 @@ class CheckpointCheck:
     """
 
     def __init__(self, folder: CheckpointFolder, shard: int) -> None:
+        self.shard = shard
         self.damaged: list[str] = []
         self.compared = 0
         self._folder = folder

@@ -15,6 +15,7 @@ import numpy as np
 from bezant.engine.diffing import executing
 from bezant.engine.diffing.executing import WINDOW
 from bezant.engine.log.storage import LookingLock
+from bezant.engine.node_file import shard_of_folder
 from bezant.engine.replica import shard_directory
 from bezant.protocol.errors import DataFolderInUse, StorageError, UsageError
 from bezant.protocol.records import EVENT, EVENT_SIZE
@@ -149,7 +150,7 @@ def diff(data: Path, installation: Path, on_progress: Callable[[int], None] = la
     Changes nothing. `on_progress` is told the events done. Raises `DataFolderInUse`, `StorageError`; `UsageError` if
     the other installation cannot do it.
     """
-    if not shard_directory(data, 0).path.is_dir():
+    if not shard_directory(data, shard_of_folder(data)).path.is_dir():
         raise StorageError(f"{data} is not a data folder")
     lock = LookingLock(data)
     try:

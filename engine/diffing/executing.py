@@ -45,7 +45,12 @@ def execute(ledger: Any, entry: Any) -> bytes:
     return bytes(ledger.execute(commands, entry.header.timestamp_ns).events.tobytes())
 
 
-def make_ledger(log: Any) -> Any:
+def shard_of(data: Path) -> int:
+    """The shard whose log a data folder has, by the name of its folder: an older version may know no other way."""
+    return next((int(path.name.removeprefix("shard-")) for path in data.glob("shard-[0-9]*")), 0)
+
+
+def make_ledger(log: Any, shard: int) -> Any:
     """A ledger with room for whatever this history may have."""
     from bezant.engine.ledger.ledger import Ledger
 
@@ -53,6 +58,7 @@ def make_ledger(log: Any) -> Any:
     events = max(log.count_events_at_most(), 1)
     rows = max(min(events, memory_bytes // 256), 1)
     return Ledger(
+        shard=shard,
         accounts_max=rows,
         holds_max=rows,
         ids_capacity_initial=1 << (min(2 * events, 1 << 26).bit_length()),
@@ -73,8 +79,9 @@ def run(data: Path) -> None:
     from bezant.engine.log.log import open_log
     from bezant.engine.replica import shard_directory
 
-    log = open_log(shard_directory(data, 0), shard=0, writable=False)
-    ledger = make_ledger(log)
+    shard = shard_of(data)
+    log = open_log(shard_directory(data, shard), shard=shard, writable=False)
+    ledger = make_ledger(log, shard)
     window: dict[int, bytes] = {}
     for entry in log.open():
         header = entry.header

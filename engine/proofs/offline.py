@@ -9,6 +9,7 @@ import numpy as np
 from bezant.engine.following import Follower, open_follower
 from bezant.engine.log.entry import Entry
 from bezant.engine.log.storage import Directory
+from bezant.engine.node_file import shard_of_folder
 from bezant.engine.proofs.issuing import Issuer, TreeFolder
 from bezant.engine.proofs.keys import open_key
 from bezant.engine.replica import shard_directory
@@ -24,8 +25,12 @@ READER_FOLDER: Final = "reader"
 class FolderIssuer:
     """Receipts out of a data folder; close it in the end."""
 
-    def __init__(self, data_directory: Path, shard: int = 0) -> None:
-        """Raises `StorageError` if there is no log, and what opening one raises."""
+    def __init__(self, data_directory: Path, shard: int | None = None) -> None:
+        """`shard` is that of the folder, unless given.
+
+        Raises `StorageError` if there is no log, and what opening one raises.
+        """
+        shard = shard_of_folder(data_directory) if shard is None else shard
         directory = shard_directory(data_directory, shard)
         follower = open_follower(directory, shard)
         if follower is None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from bezant.engine.following import Follower, open_follower
 from bezant.engine.log.entry import Entry
+from bezant.engine.node_file import shard_of_folder
 from bezant.engine.projections.layout import HOLD_REMAINING, HOLD_SEQUENCE
 from bezant.engine.replica import shard_directory
 from bezant.engine.tables.replaying import BATCH_EVENTS_MAX, Batch, Replay, joined
@@ -38,7 +39,7 @@ class HistoryTables:
     def __init__(
         self,
         data_directory: Path,
-        shard: int = 0,
+        shard: int | None = None,
         *,
         position: int | None = None,
         time_ns: int | None = None,
@@ -50,9 +51,10 @@ class HistoryTables:
         Of events only those behind `after_position`, or from `since_ns` on, are told of; accounts and holds are those
         of the whole history.
 
-        Raises `StorageError` if there is no log, `CorruptLog`, and `UsageError` for a moment that is none of this log,
-        or that is not known yet.
+        `shard` is that of the folder, unless given. Raises `StorageError` if there is no log, `CorruptLog`, and
+        `UsageError` for a moment that is none of this log, or that is not known yet.
         """
+        shard = shard_of_folder(data_directory) if shard is None else shard
         self._directory = shard_directory(data_directory, shard)
         self.shard = shard
         self.survey = survey(self._directory, shard)

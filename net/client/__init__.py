@@ -6,4 +6,7 @@ silent one in ``silence.py`` and its socket in ``link.py``) and an engine in the
 concurrent awaits into frames, ``batches.py`` cuts NumPy arrays into them, ``prepared.py`` makes commands before they
 are sent, ``commands.py`` and ``results.py`` convert what people write to records and back, ``lookups.py`` reads,
 ``blocking.py`` is the same without await.
+
+``sharding.py`` is a channel to the leaders of several shards, with ``sharding_readers.py`` and
+``sharding_subscribing.py`` for what their readers answer and tell.
 """

@@ -205,3 +205,14 @@ def test_a_group_that_is_the_only_one_says_so(tmp_path: Path, capsys: pytest.Cap
     address = node_files(tmp_path)[1].client_address
     assert main(["shards", "--connect", address, "--timeout", "0.2"]) == 1
     assert address in capsys.readouterr().err
+
+
+def test_the_folder_of_any_shard_can_be_examined(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As that of a node whose shard is the only one, by every command that takes a data folder."""
+    for group in (folder / METADATA_FOLDER, shard_folder(folder, 0), shard_folder(folder, 1)):
+        data = str(node_folder(group, 1))
+        for words in (["verify", "--data", data], ["doctor", "--data", data], ["accounts", "--data", data]):
+            status = main(words)
+            told = capsys.readouterr()
+            assert status == 0, (words, told.err)
+            assert words[0] != "accounts" or ("wallet:" in told.out) == (group.name != METADATA_FOLDER)
