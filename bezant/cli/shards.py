@@ -5,10 +5,11 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from bezant.cli.errors import InputWrong
-from bezant.cli.output import write_json, write_line, write_table
+from bezant.cli.output import write_json, write_line, write_remark, write_table
 from bezant.cli.session import DEFAULT_ADDRESS, add_json_argument, addresses, placement, positive_seconds, run_async
-from bezant.protocol.errors import BezantError, ConnectionFailed, RequestRefused
+from bezant.protocol.errors import BezantError, ConnectionFailed, RequestRefused, UsageError
 from bezant.protocol.frames import FrameError, Operation
+from bezant.protocol.placement import SHARD_MAX
 
 if TYPE_CHECKING:
     from bezant.protocol.placement import ShardPlace, SlotMap
@@ -45,12 +46,54 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default=DEFAULT_TIMEOUT_S,
         help="how long to wait for each answer (default: %(default)s)",
     )
+    parser.add_argument(
+        "--first",
+        metavar="S=HOST:PORT,...",
+        type=shard_place,
+        action="append",
+        default=[],
+        help="with --placement, once for each shard and where its nodes take clients: put the first map in place, in"
+        " which each shard has as many slots as the others, before their nodes are started",
+    )
     add_json_argument(parser)
 
 
+def shard_place(text: str) -> tuple[int, list[str]]:
+    """Read ``0=HOST:PORT,HOST:PORT``; for argparse, which reports the error."""
+    number, equals, nodes = text.partition("=")
+    if not (equals and number.isascii() and number.isdigit() and int(number) <= SHARD_MAX):
+        raise argparse.ArgumentTypeError(f"a shard is written like 0=10.0.0.1:7420,10.0.0.2:7420, not {text!r}")
+    return int(number), addresses(nodes).split(",")
+
+
 def run(arguments: argparse.Namespace) -> int:
-    """Show the map."""
+    """Show the map, or put the first one in place."""
+    if arguments.first:
+        return run_async(_put_first(arguments))
     return run_async(_show(arguments))
+
+
+async def _put_first(arguments: argparse.Namespace) -> int:
+    from bezant.engine.placement.maps import first_map
+    from bezant.net.placement.store import open_store
+
+    if arguments.placement is None:
+        raise UsageError("--first goes with --placement: where the map is to be kept")
+    shards = dict(arguments.first)
+    if len(shards) != len(arguments.first):
+        raise UsageError("a shard is given twice")
+    wanted = first_map(shards)
+    store = open_store(arguments.placement)
+    try:
+        found = await store.replace(0, wanted)
+    finally:
+        await store.close()
+    if found != wanted:
+        raise InputWrong(
+            f"there is a slot map already, of version {found.version}", "see it: bezant shards --placement ..."
+        )
+    write_remark(f"bezant: the first slot map is in place; start the nodes of the {len(shards)} shards")
+    return 0
 
 
 async def _show(arguments: argparse.Namespace) -> int:

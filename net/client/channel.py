@@ -67,15 +67,27 @@ _BEFORE_IDS: Final = np.array(
 )
 
 
-def certain_results(commands: Records, results: Records) -> Records:
+DETAIL_UNSURE: Final = -1
+"""Stands in the ``detail`` of a row with WRONG_SHARD if an earlier sending of the command may have been executed, where
+the slot was then. Never on the wire, nor told to callers: who follows the slot map asks the shard that has it now."""
+
+
+def certain_results(commands: Records, results: Records, *, follows_map: bool = False) -> Records:
     """Return results of commands that had been sent before, or raise `OutcomeUnknown` where the answer does not tell.
 
-    It does not where the node refused before it looked at ids.
+    It does not where the node refused before it looked at ids. To who `follows_map` another shard can tell: such rows
+    keep WRONG_SHARD, and have DETAIL_UNSURE.
     """
     unsure = np.isin(results["code"], _BEFORE_IDS)
     if not unsure.any():
         return results
     known = results.copy()
+    if follows_map:
+        elsewhere = results["code"] == int(ResultCode.WRONG_SHARD)
+        known["detail"][elsewhere] = DETAIL_UNSURE
+        unsure &= ~elsewhere
+        if not unsure.any():
+            return known
     known[unsure] = unknown_results(1)[0]
     known["code"][unsure] = CODE_UNKNOWN
     raise OutcomeUnknown(

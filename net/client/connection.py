@@ -186,7 +186,7 @@ class TcpChannel:
             results = np.zeros(count, RESULT)
             results["code"] = ResultCode.OVERLOADED
         if request.unsure_count:
-            return certain_results(commands, results)
+            return certain_results(commands, results, follows_map=self._shard is not None)
         return results
 
     async def request(self, operation: Operation, body: bytes, timeout_s: float | None = None) -> bytes:

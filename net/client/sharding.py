@@ -13,7 +13,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from bezant.net.client.channel import Asked, Channel, OutcomeUnknown, check_timeout, unknown_results
+from bezant.net.client.channel import (
+    DETAIL_UNSURE,
+    Asked,
+    Channel,
+    OutcomeUnknown,
+    check_timeout,
+    unknown_results,
+)
 from bezant.net.client.connection import State, TcpChannel
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import ConnectionFailed, RequestRefused, RequestTimedOut, UsageError
@@ -127,25 +134,29 @@ class ShardedChannel:
         seconds = self._seconds(timeout_s)
         deadline_s, backoff_s = self._loop.time() + seconds, BACKOFF_S_MIN
         version = self._map.version
-        results = await self._submit_once(commands, seconds)
-        while True:
-            again = _refused(commands, results)
+        results, unknown = await self._try(commands, seconds)
+        unsure = results["detail"] == DETAIL_UNSURE
+        while len(again := _refused(commands, results)):
             left_s = deadline_s - self._loop.time()
-            if not len(again) or left_s <= backoff_s:
-                return results
+            if left_s <= backoff_s:
+                break
             shard = int(self._owners_of(commands["debit_head"][again[:1]])[0])
             await self._learn(shard, version, left_s, backoff_s)
             backoff_s = min(2 * backoff_s, BACKOFF_S_MAX)
             version = self._map.version
-            left_s = deadline_s - self._loop.time()
-            if left_s <= 0:
-                return results
+            left_s = max(deadline_s - self._loop.time(), BACKOFF_S_MIN)
             results = results.copy()
-            try:
-                results[again] = await self._submit_once(commands[again], left_s)
-            except OutcomeUnknown as unknown:
-                results[again] = unknown.results
-                raise OutcomeUnknown(str(unknown), commands, results) from unknown
+            results[again], failure = await self._try(commands[again], left_s)
+            unknown = failure or unknown
+            unsure |= results["detail"] == DETAIL_UNSURE
+        return _settled(commands, results, unsure, unknown)
+
+    async def _try(self, commands: Records, seconds: float) -> tuple[Records, OutcomeUnknown | None]:
+        """What came of each command, WRONG_SHARD included, and why that of some is unknown if it is."""
+        try:
+            return await self._submit_once(commands, seconds), None
+        except OutcomeUnknown as unknown:
+            return unknown.results, unknown
 
     async def _submit_once(self, commands: Records, seconds: float) -> Records:
         """Execute commands where the map says, and return what came of each, WRONG_SHARD included."""
@@ -368,6 +379,23 @@ def _refused(commands: Records, results: Records) -> npt.NDArray[np.int64]:
     linked = (commands["flags"] & int(CommandFlag.LINKED)) != 0
     chains = _chain_numbers(linked)
     return np.flatnonzero(np.isin(chains, chains[wrong]))
+
+
+def _settled(
+    commands: Records, results: Records, unsure: npt.NDArray[np.bool_], unknown: OutcomeUnknown | None
+) -> Records:
+    """The results to be told. Raises `OutcomeUnknown` if any is not known.
+
+    `unsure`: what may have been executed by a shard that did not answer, and was asked of another one since.
+    """
+    lost = unsure & (results["code"] == int(ResultCode.WRONG_SHARD))
+    if lost.any():
+        results = results.copy()
+        results[lost] = unknown_results(1)[0]
+    if unknown is None and not lost.any():
+        return results
+    why = str(unknown) if unknown is not None else "a slot has moved, and no shard took its commands in time"
+    raise OutcomeUnknown(why, commands, results) from unknown
 
 
 def _joined(commands: Records, parts: list[npt.NDArray[np.int64]], answers: list[Records | BaseException]) -> Records:

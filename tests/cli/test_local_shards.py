@@ -11,8 +11,9 @@ import pytest
 
 import bezant
 from bezant.cli.errors import InputWrong
-from bezant.cli.local_cluster import init_cluster, node_files, node_folder
+from bezant.cli.local_cluster import LocalCluster, init_cluster, node_files, node_folder
 from bezant.cli.local_shards import (
+    METADATA_ARGUMENTS,
     METADATA_FOLDER,
     LocalShards,
     Plan,
@@ -24,6 +25,7 @@ from bezant.cli.local_shards import (
 )
 from bezant.cli.main import main
 from bezant.cli.node_process import WRITE_SIDE_COMMAND
+from bezant.cli.session import run_async
 from bezant.engine.placement.file import read_map
 from bezant.engine.placement.maps import with_slots_moved
 from bezant.net.placement.store import open_store
@@ -216,3 +218,43 @@ def test_the_folder_of_any_shard_can_be_examined(folder: Path, capsys: pytest.Ca
             told = capsys.readouterr()
             assert status == 0, (words, told.err)
             assert words[0] != "accounts" or ("wallet:" in told.out) == (group.name != METADATA_FOLDER)
+
+
+def test_the_first_map_is_put_in_place_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    init_cluster(tmp_path, 1, 0, shard=METADATA_SHARD)
+    metadata = LocalCluster(tmp_path, say_nothing, arguments=METADATA_ARGUMENTS)
+    try:
+        run_async(metadata.start())
+        run_async(metadata.await_leader())
+        words = ["shards", "--placement", metadata.addresses[0]]
+        assert main(words) == 1
+        assert "there is no slot map yet" in capsys.readouterr().err
+        first = [*words, "--first", "1=127.0.0.1:1", "--first", "0=127.0.0.1:2,127.0.0.1:3"]
+        for _ in range(2):
+            assert main(first) == 0
+            assert "start the nodes of the 2 shards" in capsys.readouterr().err
+        assert main([*words, "--first", "0=127.0.0.1:2"]) == 1
+        assert "there is a slot map already, of version 1" in capsys.readouterr().err
+        assert main([*words, "--timeout", "0.2", "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert [(shard["shard"], shard["slots"], shard["leader"]) for shard in told["shards"]] == [
+            (0, SLOT_COUNT // 2, ""),
+            (1, SLOT_COUNT // 2, ""),
+        ]
+        assert all("cannot be reached" in shard["problem"] for shard in told["shards"])
+        run_async(metadata.stop())
+    finally:
+        metadata.end()
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--first", "0=a:1"], "--first goes with --placement"),
+        (["--placement", "a:1", "--first", "0=a:1", "--first", "0=b:1"], "a shard is given twice"),
+        (["--placement", "a:1", "--first", "0=a:1", "--first", "1=a:1"], "stands in a slot map twice"),
+    ],
+)
+def test_a_first_map_that_cannot_be_is_told(words: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["shards", *words]) == 2
+    assert why in capsys.readouterr().err

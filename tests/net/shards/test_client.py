@@ -8,7 +8,7 @@ import pytest
 
 import bezant
 from bezant.net.client import sharding
-from bezant.net.client.channel import CODE_UNKNOWN, OutcomeUnknown
+from bezant.net.client.channel import CODE_UNKNOWN, DETAIL_UNSURE, OutcomeUnknown, certain_results
 from bezant.net.client.commands import cached_account_id
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import ConnectionFailed, RequestTimedOut, UsageError
@@ -274,3 +274,68 @@ def test_rows_are_sent_again_with_all_of_their_chain() -> None:
     results = np.zeros(7, bezant.protocol.records.RESULT)
     results["code"][[2, 4]] = WRONG
     assert sharding._refused(commands, results).tolist() == [1, 2, 3, 4]
+
+
+# ---- what is unsure ----
+
+
+def rows(*codes: int) -> Records:
+    results = np.zeros(len(codes), bezant.protocol.records.RESULT)
+    results["code"] = codes
+    return results
+
+
+def test_who_follows_the_map_asks_on_where_a_slot_went() -> None:
+    """An answer to a second sending, after a first one that may have been executed."""
+    commands = np.zeros(3, COMMAND)
+    answered = rows(0, WRONG, WRONG)
+    assert certain_results(commands, answered, follows_map=True)["detail"].tolist() == [0, DETAIL_UNSURE, DETAIL_UNSURE]
+    with pytest.raises(OutcomeUnknown) as caught:
+        certain_results(commands, answered)
+    assert caught.value.results["code"].tolist() == [0, CODE_UNKNOWN, CODE_UNKNOWN]
+    late = rows(int(ResultCode.DEADLINE_PASSED), WRONG, 0)
+    with pytest.raises(OutcomeUnknown) as caught:
+        certain_results(commands, late, follows_map=True)
+    assert caught.value.results["code"].tolist() == [CODE_UNKNOWN, WRONG, 0]
+    assert caught.value.results["detail"].tolist() == [0, DETAIL_UNSURE, 0]
+
+
+async def test_what_was_unsure_is_settled_by_the_shard_that_has_it_now(
+    shards: Shards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with shards.connect() as wallet:
+        (a0, b0) = names_of(wallet, 0, 2)
+        shards.move([a0, b0], 1, 0, 1)
+        channel = channel_of(wallet)
+        once = channel._submit_once
+        calls: list[int] = []
+
+        async def unsure_at_first(commands: Records, seconds: float) -> Records:
+            calls.append(len(commands))
+            results = await once(commands, seconds)
+            return certain_results(commands, results, follows_map=True) if len(calls) == 1 else results
+
+        monkeypatch.setattr(channel, "_submit_once", unsure_at_first)
+        results = await wallet.submit(transfers((a0, b0), ("wallet:x", "wallet:y")))
+        unknown = int(ResultCode.DEBIT_ACCOUNT_UNKNOWN)
+        assert results["code"].tolist() == [unknown, unknown]
+        assert not results["detail"].any()
+        assert len(calls) == 2
+
+
+async def test_what_stays_unsure_is_unknown(shards: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with shards.connect() as wallet:
+        (a0, b0), (a1, b1) = names_of(wallet, 0, 2), names_of(wallet, 1, 2)
+        await open_all(wallet, a1, b1)
+        shards.move([a0, b0], 1, 0)  # shard 1 never hears of it
+        channel = channel_of(wallet)
+        once = channel._submit_once
+
+        async def unsure(commands: Records, seconds: float) -> Records:
+            return certain_results(commands, await once(commands, seconds), follows_map=True)
+
+        monkeypatch.setattr(channel, "_submit_once", unsure)
+        with pytest.raises(OutcomeUnknown, match="no shard took its commands in time") as caught:
+            await wallet.submit(transfers((a0, b0), (a1, b1)), timeout_s=0.3)
+        assert caught.value.results["code"].tolist() == [CODE_UNKNOWN, 0]
+        assert not caught.value.results["detail"].any()
