@@ -15,7 +15,7 @@ from bezant.engine.log.resume import ResumePoint
 from bezant.engine.log.segment import read_segment_header, segment_numbers
 from bezant.engine.log.storage import Directory
 from bezant.engine.publication import Publication
-from bezant.protocol.errors import StorageError
+from bezant.protocol.errors import ArchiveUnavailable, HistoryIncomplete, StorageError
 from bezant.protocol.records import ENTRY_HEADER_SIZE, Records, Words
 
 BATCH_BYTES_MAX: Final = 2 << 20
@@ -66,7 +66,8 @@ class Follower:
         return min(watermark.durable_index, watermark.commit_index)
 
     def begin(self, start: ResumePoint | None = None) -> None:
-        """Begin behind this entry, or at the first. To be called once, before all else. Raises `CorruptLog`."""
+        """Begin behind this entry, or at the first. To be called once, before all else, and again if the archive could
+        not be had. Raises `CorruptLog`, `ArchiveUnavailable`, `HistoryIncomplete`."""
         self._is_open = True
         self.applied_index = 0 if start is None else start.index
         for _ in self.log.open(start, self.applied_index):
@@ -75,15 +76,20 @@ class Follower:
     def take(self, bytes_max: int = BATCH_BYTES_MAX) -> list[Entry]:
         """The next entries that are published, in order; none if there is nothing new.
 
-        Bodies are parts of the mapped files. Raises `CorruptLog`, `UnsupportedFormat`, `StorageError`.
+        Bodies are parts of the mapped files. Raises `CorruptLog`, `UnsupportedFormat`, `StorageError`; after
+        `ArchiveUnavailable` it can be called again.
         """
         entries: list[Entry] = []
         size_bytes, until_index = 0, self.published_index
-        for entry in self.log.follow(until_index):
-            entries.append(entry)
-            size_bytes += ENTRY_HEADER_SIZE + entry.header.body_size
-            if size_bytes >= bytes_max or len(entries) == BATCH_ENTRIES_MAX:
-                break
+        try:
+            for entry in self.log.follow(until_index):
+                entries.append(entry)
+                size_bytes += ENTRY_HEADER_SIZE + entry.header.body_size
+                if size_bytes >= bytes_max or len(entries) == BATCH_ENTRIES_MAX:
+                    break
+        except (ArchiveUnavailable, HistoryIncomplete):
+            if not entries:  # Or they would be lost; the next call raises it again.
+                raise
         if entries:
             self.applied_index = entries[-1].header.index
             for _ in self.log.follow(self.applied_index):  # nothing; it makes the last entry one that can be read back
@@ -97,8 +103,15 @@ class Follower:
         with self._reading:
             return self.log.read_events(sequences, check_bodies)
 
+    def is_archived(self, sequence: int) -> bool:
+        """Whether an event, as far as is known, has left the disk for an archive: to read it may take long."""
+        segments = self.log.segments
+        count = min(len(self.log.archive.segments), len(segments) - 1)
+        return 0 < sequence < segments[count].first_sequence if count > 0 else False
+
     def read_entry(self, index: int) -> Entry:
         """A copy of an entry that was taken, verified. Served as `read_events` are; raises as `Log.read_entry`."""
+        self.log.fetch_archived_entry(index)
         with self._reading:
             return self.log.read_entry(index)
 

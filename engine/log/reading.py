@@ -90,6 +90,8 @@ class OpenedLog(ABC):
         segments = self._history.segments = self._find_segments(start, all_of_them=not follows)
         self._archived_count = min(len(self.archive.segments), len(segments) - 1)
         self.log_id = segments[0].log_id
+        if self._control is not None:
+            self._control.close()  # of an opening that could not have what it began at
         self._control = ControlFile(self._directory, shard=self._shard, log_id=self.log_id, writable=self._writable)
         watermark = self._control.read()
         self.watermark_sequence = watermark.durable_sequence
@@ -198,6 +200,13 @@ class OpenedLog(ABC):
         """Have the cache have what these events (ascending) lie in. On any thread. Raises `ArchiveUnavailable`."""
         for segment, _, _ in self._history.split(sequences):
             segment.fetch()
+
+    def fetch_archived_entry(self, index: int) -> None:
+        """The same for what an entry lies in."""
+        segments = self._history.segments
+        number = bisect_right(segments, index, key=lambda segment: segment.first_index)
+        if number:
+            segments[number - 1].fetch()
 
     def are_away(self, sequences: Words) -> npt.NDArray[np.bool_]:
         """Which of some events (in any order; 0 is none) are in an archive and not to be had at once.

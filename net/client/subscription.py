@@ -100,6 +100,8 @@ class Subscription:
         self._arrived = asyncio.Event()
         self._begun = asyncio.Event()
         self._received_position: int | None = None
+        self._link_position: int | None = None
+        """Where we stood when the reader of this connection began to tell us."""
         self._keeper: asyncio.Task[None] | None = None
         self._link: Link | None = None
         self._link_lost = asyncio.Event()
@@ -269,6 +271,7 @@ class Subscription:
         self._is_subscribed = self._is_told = True
         if self._received_position is None:
             self._received_position = self.position = subscribed.after
+        self._link_position = self._received_position
         self._begun.set()
 
     def _on_error(self, request_id: int, error: ErrorMessage) -> None:
@@ -277,12 +280,18 @@ class Subscription:
         if answered is not None:
             if not answered.done():
                 answered.set_exception(refusal)
-        elif error.code == FrameError.TOO_SLOW or (error.code in _ELSEWHERE and not self._is_given_up()):
+        elif error.code == FrameError.TOO_SLOW or self._may_be_elsewhere(error):
             self._refusal = refusal
             self._end_link(ConnectionFailed(f"the reader will not go on: {error.message}"))
         else:
             self._fail(refusal)
             self._end_link(refusal)
+
+    def _may_be_elsewhere(self, error: ErrorMessage) -> bool:
+        """Whether to look for another reader, or for this one later."""
+        if self._received_position == self._link_position:
+            self._is_told = False  # It has taken us, and could then not tell us anything.
+        return error.code in _ELSEWHERE and not self._is_given_up()
 
     def _is_given_up(self) -> bool:
         """Whether no reader has told us anything for so long that none will."""

@@ -1,5 +1,8 @@
 """Who is told of what: subscriptions, from the log and as things happen, with no gap between the two and nothing twice.
 
+What has left the disk for an archive is read beside that, by a thread of its own, because it may take long to come; and
+who asks for what cannot be had is told so, and nobody else.
+
 A subscription is in one of these modes, and changes only between two batches:
 
     live      is told of each batch as the feed brings it
@@ -42,6 +45,7 @@ from bezant.net.reader.fan_out import (
     write_progress,
 )
 from bezant.net.reader.tables import Currencies, SubscriptionTables
+from bezant.protocol.errors import ArchiveUnavailable, HistoryIncomplete
 from bezant.protocol.frames import CHECKSUM_OFFSET_END
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.records import EVENT, Bytes, Words, position_of
@@ -70,13 +74,33 @@ class Filter:
         self.refused = refused
 
 
+class _Lane:
+    """Those that are catching, by number, whose part of the log is read by one thread."""
+
+    def __init__(self, name: str, *, archived: bool) -> None:
+        self.archived = archived
+        self.waiting: deque[int] = deque()
+        self.task: asyncio.Task[None] | None = None
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+
 class Hub:
     """See the module. All methods on the loop."""
 
-    def __init__(self, follower: Follower, on_failure: Callable[[Exception], None]) -> None:
-        """`follower` has begun; `on_failure` is called when the log fails."""
+    def __init__(
+        self,
+        follower: Follower,
+        on_failure: Callable[[Exception], None],
+        on_unavailable: Callable[[ReaderConnection, int, ArchiveUnavailable | HistoryIncomplete], None],
+    ) -> None:
+        """`follower` has begun; `on_failure` is called when the log fails.
+
+        `on_unavailable` is called with a connection and a request id when a subscription can be told nothing more,
+        because that part of the history cannot be had here: to remove it.
+        """
         self._follower = follower
         self._on_failure = on_failure
+        self._on_unavailable = on_unavailable
         self._shard = follower.shard
         self._loop = asyncio.get_running_loop()
         self.position = follower.last_sequence
@@ -91,9 +115,10 @@ class Hub:
         self._live_count = 0
         self._order: Words = np.zeros((0, 2), np.int64)
         self._is_ordered = True
-        self._catching: deque[int] = deque()
-        self._catch_up_task: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bezant-catch-up")
+        self._lanes = [
+            _Lane("bezant-catch-up", archived=False),
+            _Lane("bezant-catch-up-archived", archived=True),
+        ]
         self._pairs: Words = np.zeros((PAIRS_MAX, 3), np.int64)
         self._long_frames: Words = np.zeros((PAIRS_MAX, 2), np.int64)
         self._timer = self._loop.call_later(PROGRESS_S, self._tell_progress)
@@ -162,9 +187,14 @@ class Hub:
             self._go_live(number)
             return
         row[SUB_MODE] = MODE_CATCHING
-        self._catching.append(number)
-        if self._catch_up_task is None:
-            self._catch_up_task = self._loop.create_task(self._catch_up())
+        self._queue(number)
+
+    def _queue(self, number: int) -> None:
+        """Have the next chunk of one that is catching read."""
+        lane = self._lanes[self._follower.is_archived(int(self._tables.subs[number, SUB_AFTER]) + 1)]
+        lane.waiting.append(number)
+        if lane.task is None:
+            lane.task = self._loop.create_task(self._catch_up(lane))
 
     def _go_live(self, number: int) -> None:
         self._tables.subs[number, SUB_MODE] = MODE_LIVE
@@ -255,11 +285,16 @@ class Hub:
 
     # ---- the log ----
 
-    async def _catch_up(self) -> None:
+    @property
+    def is_catching(self) -> bool:
+        """Whether anybody is being told from the log."""
+        return any(lane.task is not None for lane in self._lanes)
+
+    async def _catch_up(self, lane: _Lane) -> None:
         """Tell those that are catching, a chunk at a time, until nobody is."""
         try:
-            while self._catching:
-                number = self._catching.popleft()
+            while lane.waiting:
+                number = lane.waiting.popleft()
                 row = self._tables.subs[number]
                 if row[SUB_MODE] != MODE_CATCHING:
                     continue
@@ -267,22 +302,38 @@ class Hub:
                 if after == self.position:
                     self._go_live(number)
                     continue
-                if last - after <= INLINE_EVENTS_MAX:
-                    # Without giving others a turn, so that it is level when it has been told.
-                    events = self._read(after, last)
-                else:
-                    events = await self._loop.run_in_executor(self._thread, self._read, after, last)
+                wanted = self._wanted[number]
+                try:
+                    if last - after <= INLINE_EVENTS_MAX and not lane.archived:
+                        # Without giving others a turn, so that it is level when it has been told.
+                        events = self._read(after, last)
+                    else:
+                        events = await self._loop.run_in_executor(lane.thread, self._read, after, last)
+                except (ArchiveUnavailable, HistoryIncomplete) as error:
+                    self._give_up(number, wanted, after, error)
+                    continue
                 done = 0
                 while done < len(events):
                     done = self._tell(events, done, after + 1, MODE_CATCHING, after)
                 if self._tables.subs[number, SUB_MODE] == MODE_CATCHING:
-                    self._catching.append(number)
+                    self._queue(number)
         except asyncio.CancelledError:
             raise
         except Exception as error:
             self._on_failure(error)
         finally:
-            self._catch_up_task = None
+            lane.task = None
+
+    def _give_up(self, number: int, wanted: Filter, after: int, error: ArchiveUnavailable | HistoryIncomplete) -> None:
+        """End one that needs what cannot be had, unless it has gone, or been told by way of another, meanwhile."""
+        row = self._tables.subs[number]
+        if self._wanted.get(number) is not wanted:
+            return
+        if row[SUB_AFTER] != after:
+            if row[SUB_MODE] == MODE_CATCHING:
+                self._queue(number)
+            return
+        self._on_unavailable(self._connections[number], int(row[SUB_REQUEST_ID].astype(np.uint64)), error)
 
     def _read(self, after: int, last: int) -> Words:
         """The events behind one sequence up to another; in the thread."""
@@ -314,9 +365,10 @@ class Hub:
     def stop(self) -> None:
         """Tell nothing more."""
         self._timer.cancel()
-        if self._catch_up_task is not None:
-            self._catch_up_task.cancel()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        for lane in self._lanes:
+            if lane.task is not None:
+                lane.task.cancel()
+            lane.thread.shutdown(wait=False, cancel_futures=True)
 
 
 def words_of(body: bytes | memoryview) -> Words:

@@ -5,12 +5,12 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from bezant.engine.following import Follower
 from bezant.engine.log.entry import Entry
 from bezant.engine.log.resume import ResumePoint
-from bezant.protocol.errors import BezantError
+from bezant.protocol.errors import ArchiveUnavailable, BezantError, HistoryIncomplete
 
 POLL_S: Final = 0.1
 """Seconds after which the thread looks for new entries although nobody has told it of any."""
@@ -21,9 +21,12 @@ REST_S: Final = 0.02
 small it is, and holds the interpreter up for those who are told of events as they happen."""
 REST_EVENTS_MAX: Final = 4096
 """Events in a batch after which there is a rest; behind a larger one there is more to do."""
+UNAVAILABLE_RETRY_S: Final = 5.0
+"""Seconds after which a part of the history that could not be had, from an archive or the group, is asked for again."""
 STOP_S_MAX: Final = 2.0
 """Seconds that the thread has to end when the reader stops; what it has not saved is made again from the log."""
 
+_Read = TypeVar("_Read")
 _log = logging.getLogger("bezant")
 
 
@@ -73,10 +76,13 @@ class Projector:
         self._woken = threading.Event()
         self._hurried = threading.Event()
         self._stopping = False
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bezant-projector", daemon=True)
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self.applied_sequence = 0
         """The last event that all projections have taken in."""
+        self.problem = ""
+        """Which part of the history cannot be had, and keeps them where they are; "" if none does."""
 
     def start(self) -> None:
         """Begin, in the thread."""
@@ -113,6 +119,7 @@ class Projector:
     def stop(self) -> None:
         """End the thread, after the batch that it is at."""
         self._stopping = True
+        self._ended.set()
         self._hurry()
         self._thread.join(STOP_S_MAX)
         if self._thread.is_alive():
@@ -133,13 +140,16 @@ class Projector:
         follower = self._follower
         starts = [projection.start() for projection in self._projections]
         indexes = [0 if start is None else start.index for start in starts]
-        follower.begin(min(starts, key=lambda start: 0 if start is None else start.index))
+        first = min(starts, key=lambda start: 0 if start is None else start.index)
+        self._read(lambda: follower.begin(first))
+        if self._stopping:
+            return
         for projection in self._projections:
             projection.begin(follower)
         self._loop.call_soon_threadsafe(self._note_applied, follower.last_sequence)
         while not self._stopping:
             first_sequence = follower.last_sequence
-            entries = follower.take()
+            entries = self._read(follower.take)
             if not entries:
                 self._woken.clear()
                 if follower.published_index > follower.applied_index:
@@ -154,6 +164,24 @@ class Projector:
             self._loop.call_soon_threadsafe(self._note_applied, follower.last_sequence)
             if follower.last_sequence - first_sequence <= REST_EVENTS_MAX:
                 self._rest()
+
+    def _read(self, read: Callable[[], _Read]) -> _Read | None:
+        """What reading the log gives, as soon as all that it takes can be had; None when this is to stop.
+
+        Those who are told of what happens now need none of that, so the reader goes on meanwhile.
+        """
+        while not self._stopping:
+            try:
+                found = read()
+            except (ArchiveUnavailable, HistoryIncomplete) as error:
+                if str(error) != self.problem:
+                    self.problem = str(error)
+                    _log.warning("bezant: the reader does not come further for now: %s", error)
+                self._ended.wait(UNAVAILABLE_RETRY_S)
+                continue
+            self.problem = ""
+            return found
+        return None
 
     def _rest(self) -> None:
         self._hurried.clear()

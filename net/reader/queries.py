@@ -147,9 +147,12 @@ class HistoryQueries:
             if sequence > view.sequence:
                 raise AwaitsSequence(sequence)
         as_of = _as_of(asked)
-        if as_of == AsOf() or (as_of.time_ns or 0) > view.timestamp_ns:
+        if as_of == AsOf() or (as_of.time_ns or 0) > view.timestamp_ns or self._is_ahead(view, as_of.position):
             self._history.check_level()
         return questions, view, questions.moment(view, as_of)
+
+    def _is_ahead(self, view: View, position: int | None) -> bool:
+        return position is not None and position > self._position(view.sequence)
 
     def _range(self, questions: Questions, view: View, asked: QueryStatement | QueryTransfers) -> Range:
         after = self._sequence(questions, view, asked.after)

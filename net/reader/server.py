@@ -27,7 +27,14 @@ from bezant.net.reader.subscriptions import Subscriptions
 from bezant.net.reader.warm import warm_subscriptions
 from bezant.net.server.listening import listen_on
 from bezant.net.server.open_connections import OpenConnections, files_for_connections
-from bezant.protocol.errors import CorruptLog, RemoteProtocolError, StorageError, UsageError
+from bezant.protocol.errors import (
+    ArchiveUnavailable,
+    CorruptLog,
+    HistoryIncomplete,
+    RemoteProtocolError,
+    StorageError,
+    UsageError,
+)
 from bezant.protocol.frames import BATCH_COUNT_MAX, FRAME_SIZE_MAX, PROTOCOL_VERSION, FrameError, FrameHeader
 from bezant.protocol.messages import Welcome
 
@@ -114,7 +121,7 @@ class ReaderServer:
         await self._loop.run_in_executor(None, warm_subscriptions)
         start = await self._loop.run_in_executor(None, find_start, self._directory, follower)
         follower.begin(start.point)
-        hub = self._hub = Hub(follower, self._fail)
+        hub = self._hub = Hub(follower, self._fail, self._on_unavailable)
         hub.currencies.add(start.ids, start.currencies)
         feed = self._feed = Feed(
             follower,
@@ -168,6 +175,12 @@ class ReaderServer:
             self._subscriptions.on_position()
         if self._projector is not None:
             self._projector.wake()
+
+    def _on_unavailable(
+        self, connection: ReaderConnection, request_id: int, error: ArchiveUnavailable | HistoryIncomplete
+    ) -> None:
+        if self._subscriptions is not None:
+            self._subscriptions.on_unavailable(connection, request_id, error)
 
     async def _close(self) -> None:
         for task in tuple(self._tasks):
@@ -247,7 +260,8 @@ class ReaderServer:
         except CorruptLog as error:
             self._fail(error)
         except StorageError as error:
-            connection.refuse(header.request_id, FrameError.OVERLOADED, str(error))
+            problem = "" if self._projector is None else self._projector.problem
+            connection.refuse(header.request_id, FrameError.OVERLOADED, problem or str(error))
         except Exception as error:
             self._fail(error)
         finally:

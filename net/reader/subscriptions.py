@@ -15,7 +15,14 @@ from bezant.net.reader.connection import ReaderConnection
 from bezant.net.reader.hub import Filter, Hub
 from bezant.net.reader.names import NamedPositions
 from bezant.net.reader.tables import FILTER_ENTRIES_MAX, SUBSCRIPTIONS_TOTAL_MAX
-from bezant.protocol.errors import InvalidAmountOrName, RemoteProtocolError, StorageError, UsageError
+from bezant.protocol.errors import (
+    ArchiveUnavailable,
+    HistoryIncomplete,
+    InvalidAmountOrName,
+    RemoteProtocolError,
+    StorageError,
+    UsageError,
+)
 from bezant.protocol.frames import (
     FILTER_ACCOUNTS_MAX,
     SUBSCRIPTION_NAME_SIZE_MAX,
@@ -238,6 +245,14 @@ class Subscriptions:
 
     def _remove(self, number: int) -> None:
         self._account_count -= _filter_size(self._hub.remove(number))
+
+    def on_unavailable(
+        self, connection: ReaderConnection, request_id: int, error: ArchiveUnavailable | HistoryIncomplete
+    ) -> None:
+        """End one that needs a part of the history which cannot be had here: perhaps elsewhere, or later."""
+        self._remove(self._clients[connection].numbers.pop(request_id))
+        code = FrameError.BEHIND if isinstance(error, HistoryIncomplete) else FrameError.OVERLOADED
+        connection.refuse(request_id, code, str(error))
 
     def on_gone(self, connection: ReaderConnection) -> None:
         """A connection takes nothing any more; may be called again."""

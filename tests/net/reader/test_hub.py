@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from bezant.net.reader import hub as hub_module
 from bezant.net.reader.hub import Hub
 from bezant.net.reader.tables import SLOTS_MIN, SubscriptionTables
 from bezant.net.reader.warm import warm_subscriptions
+from bezant.protocol.errors import ArchiveUnavailable, HistoryIncomplete
 from bezant.protocol.kinds import CommandKind
 
 from .histories import ACCOUNTS, CURRENCIES, REQUEST_ID, History, Listener, Row, Wanted, id_of
@@ -36,7 +38,13 @@ class World:
         self.history.publish()
         self.follower = self.history.follower()
         self.failures: list[Exception] = []
-        self.hub = Hub(self.follower, self.failures.append)
+        self.unavailable: list[tuple[int, str]] = []
+        self.hub = Hub(self.follower, self.failures.append, self.on_unavailable)
+
+    def on_unavailable(self, connection: object, request_id: int, error: Exception) -> None:
+        self.unavailable.append((request_id, str(error)))
+        (number,) = [number for number, other in self.hub._connections.items() if other is connection]
+        self.hub.remove(number)
 
     def feed(self) -> None:
         """Publish everything that was written, and have the hub told."""
@@ -59,7 +67,7 @@ class World:
     async def settle(self) -> None:
         """Return when nobody is catching up."""
         async with asyncio.timeout(WAIT_S):
-            while self.hub._catch_up_task is not None:
+            while self.hub.is_catching:
                 await asyncio.sleep(0.001)
         assert self.failures == []
 
@@ -225,6 +233,46 @@ def test_many_who_catch_up_share_the_reading_of_the_log() -> None:
         await world.settle()
         assert all(listener.events[number] == world.history.told(Wanted((1,)), number) for number in range(200))
         assert reads <= 3
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("error", [ArchiveUnavailable, HistoryIncomplete])
+def test_what_cannot_be_had_ends_those_alone_that_ask_for_it_and_nobody_waits_for_it(error: Any) -> None:
+    async def scenario(world: World) -> None:
+        world.history.write(*OPENINGS)
+        for _ in range(10):
+            world.history.write(*[Row(TRANSFER, 1, 2)] * 20)
+        world.feed()
+        away, asked, answered = 100, threading.Event(), threading.Event()
+        read = world.hub._read
+
+        def read_what_is_here(after: int, last: int) -> Any:
+            if after < away:
+                asked.set()
+                assert answered.wait(WAIT_S)
+                raise error("it is not there")
+            return read(after, last)
+
+        world.hub._read = read_what_is_here  # type: ignore[method-assign]
+        world.follower.is_archived = lambda sequence: sequence <= away  # type: ignore[method-assign]
+        far, near, live = world.listen(), world.listen(), world.listen()
+        last = len(world.history.rows)
+        world.subscribe(live, Wanted((1,)), last, 1)
+        world.subscribe(far, Wanted((1,)), 0, 2**64 - 2)
+        assert await asyncio.to_thread(asked.wait, WAIT_S)
+        world.subscribe(near, Wanted((1,)), away, 3)
+        async with asyncio.timeout(WAIT_S):
+            while len(near.events.get(3, [])) < last - away:
+                await asyncio.sleep(0.001)
+        world.history.write(Row(TRANSFER, 1, 2))
+        world.feed()
+        assert live.events[1] == world.history.told(Wanted((1,)), last)
+        assert near.events[3] == world.history.told(Wanted((1,)), away)
+        answered.set()
+        await world.settle()
+        assert [request_id for request_id, _ in world.unavailable] == [2**64 - 2]
+        assert (far.events, world.hub.count) == ({}, 2)
 
     run(scenario)
 
