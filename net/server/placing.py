@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from bezant.engine.compiled import direct
 from bezant.engine.replica import BATCH_COMMANDS_MAX
 from bezant.net.server.placing_kernels import preset_wrong_shard
 from bezant.net.server.requests import WrongShard
@@ -39,6 +40,7 @@ class Placing:
         """The body of the reply to MAP; empty if this node goes by no map."""
         self._own = np.zeros(SLOT_COUNT, np.uint8)
         self._codes = np.zeros(BATCH_COMMANDS_MAX, np.int64)
+        self._preset = direct(preset_wrong_shard)
         if slot_map is not None:
             self.take(slot_map)
 
@@ -70,7 +72,7 @@ class Placing:
         if not len(preset):
             codes = self._codes[:count]
             codes[:] = 0
-        refused = preset_wrong_shard(frames, frame_count, command_words, self._own, codes)
+        refused = self._preset(frames, frame_count, command_words, self._own, codes)
         return codes if refused else preset
 
     def check_header(self, header: FrameHeader) -> None:
