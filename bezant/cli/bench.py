@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from bezant.cli import bench_history, bench_push
+from bezant.cli import bench_compare, bench_history, bench_push
 from bezant.cli.output import write_json, write_remark
 from bezant.cli.progress import Bar, progress
 from bezant.cli.session import add_json_argument, address, addresses, positive_seconds
@@ -34,6 +34,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_failover(kinds)
     bench_history.add_parser(kinds)
     bench_push.add_parser(kinds)
+    bench_compare.add_parser(kinds)
 
 
 def _add_transfers(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -162,6 +163,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.kind == "push":
         with _stopping_on_sigterm():
             return bench_push.run_arguments(arguments)
+    if arguments.kind == "compare":
+        with _stopping_on_sigterm():
+            return bench_compare.run_arguments(arguments)
     if arguments.kind == "history":
         with _stopping_on_sigterm():
             return bench_history.run_arguments(arguments)

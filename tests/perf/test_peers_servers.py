@@ -1,0 +1,234 @@
+"""Claim: each peer runs on real servers, keeps its books in peace and after kills as it promises, and is gone after."""
+
+import asyncio
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bezant.cli.main import main
+from bezant.cli.node_process import ProcessFailed
+from bezant.cli.session import run_async
+from bezant.perf.peers.comparing import compare, run_load
+from bezant.perf.peers.load import open_client
+from bezant.perf.peers.plan import START_BALANCE, ComparisonSettings, CrashPoint, PeerClient, PeerKind, Trade
+from bezant.perf.peers.programs import PeerUnavailable
+from bezant.perf.peers.servers import Site
+from bezant.perf.peers.wallets import PeerWallet, TwoPhaseWallet, make_wallet
+
+ACCOUNTS = 40
+DATABASES: list[PeerKind] = ["postgres", "postgres-2pc", "redis", "redis-sharded"]
+ACROSS: list[PeerKind] = ["postgres-2pc", "redis-sharded"]
+
+MakePeer = Callable[[PeerKind], PeerWallet]
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can come to, which `tmp_path` is not; the test is to leave it empty."""
+    folder = Path(tempfile.mkdtemp(prefix="bezant-test-peers-", dir="/tmp"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def make_peer(open_folder: Path) -> MakePeer:
+    """Make a peer with few accounts; the test is skipped if its programs cannot be had."""
+
+    def make(kind: PeerKind) -> PeerWallet:
+        try:
+            return make_wallet(kind, ACCOUNTS, Site(open_folder), 8, lambda _: None)
+        except PeerUnavailable as error:
+            pytest.skip(str(error))
+
+    return make
+
+
+def processes_that_name(folder: Path) -> list[str]:
+    """Command lines of processes that have to do with a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes()
+        except OSError:
+            continue
+        if str(folder).encode() in command:
+            found.append(command.decode().replace("\0", " "))
+    return found
+
+
+@pytest.mark.parametrize("kind", DATABASES)
+def test_a_short_comparison_keeps_its_promises_and_leaves_nothing(
+    open_folder: Path, make_peer: MakePeer, kind: PeerKind
+) -> None:
+    make_peer(kind)
+    for left in open_folder.iterdir():  # what was copied for the peer that is not started
+        shutil.rmtree(left)
+    steps: list[tuple[int, int]] = []
+    settings = ComparisonSettings(
+        peers=[kind], seconds=0.5, clients=4, pipeline=4, accounts=ACCOUNTS, directory=open_folder
+    )
+    told = compare(settings, lambda _: None, lambda done, total: steps.append((done, total)))
+    (report,) = told.peers
+    assert report.unavailable is None
+    assert told.faults == []
+    assert [(one.clients, one.pipeline) for one in report.measured] == (
+        [(1, 1), (4, 1), (4, 4)] if kind.startswith("redis") else [(1, 1), (4, 1)]
+    )
+    assert all(one.made > 0 and one.refused == 0 for one in report.measured)
+    assert all((one.latency_us_p99 or 0) >= (one.latency_us_p50 or 0) > 0 for one in report.measured)
+    assert report.version
+    assert report.atomic_across_shards == {"postgres-2pc": True, "redis-sharded": False}.get(kind)
+    assert len(report.kills) == (3 if kind == "postgres-2pc" else 1)
+    assert report.missing == 0
+    assert report.kills[0].unknown > 0
+    assert steps == [(number + 1, len(steps)) for number in range(len(report.measured) + len(report.kills))]
+    assert processes_that_name(open_folder) == []
+    assert list(open_folder.iterdir()) == []
+
+
+def test_bezant_itself_is_beside_them(open_folder: Path) -> None:
+    settings = ComparisonSettings(
+        peers=["bezant"], seconds=0.1, clients=2, pipeline=2, accounts=ACCOUNTS, directory=open_folder
+    )
+    told = compare(settings, lambda _: None, lambda _done, _total: None)
+    (report,) = told.peers
+    assert told.faults == []
+    assert [one.in_flight for one in report.measured] == ["1", "2 x 2", "4 x 8189"]
+    assert report.lost_minor_units == report.missing == 0
+    assert processes_that_name(open_folder) == []
+    assert list(open_folder.iterdir()) == []
+
+
+def test_the_command_prints_and_draws(
+    make_peer: MakePeer, capsys: pytest.CaptureFixture[str], tmp_path: Path, open_folder: Path
+) -> None:
+    make_peer("redis")
+    plot = tmp_path / "peers.svg"
+    words = ["--seconds", "0.2", "--accounts", "10", "--clients", "1", "--pipeline", "1", "--directory"]
+    assert main(["bench", "compare", "--peers", "redis", *words, str(open_folder), "--plot", str(plot), "--json"]) == 0
+    fields = json.loads(capsys.readouterr().out)
+    (peer,) = fields["peers"]
+    assert peer["peer"] == "redis"
+    assert peer["durable"] is (fields["file_system"] not in {"tmpfs", "ramfs"})
+    assert peer["lost_minor_units"] == 0
+    assert "appendfsync always" in peer["settings"]
+    assert len(peer["measured"]) == 1
+    assert plot.read_text().startswith("<svg")
+
+
+def test_a_peer_that_cannot_be_had_is_told_and_the_command_fails(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise PeerUnavailable("there is no such thing here")
+
+    monkeypatch.setattr("bezant.perf.peers.wallets.have_programs", refuse)
+    assert main(["bench", "compare", "--peers", "redis,postgres", "--seconds", "0.2"]) == 1
+    told = capsys.readouterr()
+    assert told.out.count("not measured: there is no such thing here") == 2
+    assert "postgres is left out" in told.err
+
+
+# ---- what a transfer promises ----
+
+
+def with_client(peer: PeerWallet, use: Callable[[PeerClient], "asyncio.Future[object] | object"]) -> None:
+    """Use a client of a running peer in this process."""
+
+    async def run() -> None:
+        plan = peer.plan(clients=1, pipeline=1, seconds=1.0, first_number=1, cross=1.0, seed=1)
+        client = await open_client(plan)
+        try:
+            await use(client)
+        finally:
+            await client.close()
+
+    run_async(run())
+
+
+@pytest.mark.parametrize("kind", DATABASES)
+def test_an_id_works_once_and_nobody_pays_more_than_there_is(make_peer: MakePeer, kind: PeerKind) -> None:
+    async def use(client: PeerClient) -> None:
+        for credit in (1, 2):  # in the other server and in the same, if there are two
+            assert await client.transfer(0, [Trade(10 + credit, 0, credit, 5)]) == 1
+            assert await client.transfer(0, [Trade(10 + credit, 0, credit, 5)]) == 0
+            assert await client.transfer(0, [Trade(20 + credit, 0, credit, START_BALANCE)]) == 0
+            assert await client.transfer(0, [Trade(20 + credit, credit, 0, 1)]) == 1
+
+    with make_peer(kind) as peer:
+        with_client(peer, use)
+        assert peer.read_books() == (ACCOUNTS * START_BALANCE, 4)
+        assert peer.is_durable()
+        assert len(peer.process_ids) == len(peer.addresses) == (2 if kind in ACROSS else 1)
+    assert peer.process_ids == []
+
+
+@pytest.mark.parametrize(("crash_at", "made"), [("prepared", 0), ("decided", 1)])
+def test_what_a_dead_coordinator_prepared_is_settled_by_its_decision(
+    make_peer: MakePeer, crash_at: CrashPoint, made: int
+) -> None:
+    with make_peer("postgres-2pc") as peer:
+        assert isinstance(peer, TwoPhaseWallet)
+        plan = peer.plan(
+            clients=1, pipeline=1, seconds=60.0, first_number=1, cross=1.0, seed=1, crash_at=crash_at, crash_after=0
+        )
+        assert run_load(plan, lambda: None) == (None, 0)
+        assert peer.read_books() == (ACCOUNTS * START_BALANCE, 0)
+        peer.kill()
+        peer.restart()  # what is prepared outlives its server, too
+        assert peer.recovered == ((2, 0) if made else (0, 2))
+        assert peer.read_books() == (ACCOUNTS * START_BALANCE, made)
+        peer.recover()
+        assert peer.recovered == (0, 0)
+
+
+def test_a_transfer_whose_second_server_is_gone_is_rolled_back(make_peer: MakePeer) -> None:
+    async def use(client: PeerClient) -> None:
+        peer.kill()
+        with pytest.raises(client.losses):
+            await client.transfer(0, [Trade(1, 0, 1, 5)])
+
+    with make_peer("postgres-2pc") as peer:
+        with_client(peer, use)
+        peer.restart()
+        assert peer.read_books() == (ACCOUNTS * START_BALANCE, 0)
+
+
+def test_sharded_redis_loses_what_it_debited_when_the_other_server_is_gone(make_peer: MakePeer) -> None:
+    async def use(client: PeerClient) -> None:
+        peer.kill()
+        with pytest.raises(client.losses):
+            await client.transfer(0, [Trade(1, 0, 1, 5)])
+
+    with make_peer("redis-sharded") as peer:
+        with_client(peer, use)
+        peer.restart()
+        assert peer.read_books() == (ACCOUNTS * START_BALANCE - 5, 1)
+
+
+def test_legs_that_wait_for_each_other_are_tried_again(make_peer: MakePeer) -> None:
+    """Two accounts only, one in each server: nearly every transfer meets another."""
+    with make_peer("postgres-2pc") as peer:
+        plan = peer.plan(clients=8, pipeline=1, seconds=1.0, first_number=1, cross=1.0, seed=1)
+        outcome, made = run_load(msgspec.structs.replace(plan, accounts=2), lambda: None)
+        assert outcome is not None
+        assert outcome.unknown == 0
+        assert peer.read_books() == (ACCOUNTS * START_BALANCE, made)
+        assert outcome.retries > 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs servers as somebody else")
+def test_a_folder_that_the_servers_may_not_enter_is_refused(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    inner = closed / "inner"
+    inner.mkdir()
+    with pytest.raises(ProcessFailed, match="may not enter"):
+        Site(inner)
