@@ -18,6 +18,7 @@ from bezant.engine.ids.warm import warm_ids
 from bezant.engine.ledger.ledger import Ledger, ids_capacity_for
 from bezant.engine.ledger.state import ROW
 from bezant.engine.ledger.warm import warm_ledger
+from bezant.engine.log.archived import ArchivedSegments
 from bezant.engine.log.log import Log, open_log
 from bezant.engine.log.resume import ResumePoint
 from bezant.engine.log.segment import segment_name
@@ -110,7 +111,7 @@ class Source:
 def open_source(directory: Directory, shard: int, *, with_history: bool) -> Source:
     """Find and open what a snapshot of the folder of a shard is made of. Raises `StorageError` and its kinds.
 
-    With history, all segments before those that a start needs must be there.
+    With history, all segments before those that a start needs must be there, or in an archive.
     """
     until_index = published_index(directory, shard)
     folder = CheckpointFolder(directory)
@@ -126,7 +127,7 @@ def open_source(directory: Directory, shard: int, *, with_history: bool) -> Sour
             index = 0 if opened is None else opened.manifest.point.index
             # What a checkpoint stands behind is committed and durable, however old the published position is.
             state = execute_to(directory, shard, max(until_index, index), found)
-            return _open_files(directory, state, opened, with_history=with_history)
+            return _open_files(directory, shard, state, opened, with_history=with_history)
         except BaseException:
             if opened is not None:
                 opened.close()
@@ -159,15 +160,18 @@ def published_index(directory: Directory, shard: int) -> int:
         follower.close()
 
 
-def _open_files(directory: Directory, state: State, opened: OpenState | None, *, with_history: bool) -> Source:
+def _open_files(
+    directory: Directory, shard: int, state: State, opened: OpenState | None, *, with_history: bool
+) -> Source:
     files = [] if opened is None else _state_files(opened)
     first_segment = 1 if opened is None else opened.manifest.point.segment_number
     history: list[SourceFile] = []
+    archive = ArchivedSegments(directory, shard)
     try:
         for summary in state.point.segments:
             if summary.number >= first_segment or with_history:
                 chosen = files if summary.number >= first_segment else history
-                chosen.append(_segment_file(directory, summary.number, summary.end))
+                chosen.append(_segment_file(directory, archive, summary.number, summary.end))
     except BaseException:
         for file in (*files, *history):
             file.file.close()
@@ -184,12 +188,16 @@ def _state_files(opened: OpenState) -> list[SourceFile]:
     ]
 
 
-def _segment_file(directory: Directory, number: int, end: int) -> SourceFile:
+def _segment_file(directory: Directory, archive: ArchivedSegments, number: int, end: int) -> SourceFile:
     name = segment_name(number)
     try:
         file = directory.open(name, writable=False)
     except FileNotFoundError as error:
-        raise StorageError(
-            f"{directory.path / name} is not here: fetch the history first, or leave it out of the snapshot"
-        ) from error
+        archived = archive.open(number)
+        if archived is None:
+            raise StorageError(
+                f"{directory.path / name} is not here, and in no archive that the folder knows of: the history is not"
+                " whole. See how far it is: bezant members status; or: bezant archive fetch"
+            ) from error
+        file = archived
     return SourceFile(name, file, end, file.size())

@@ -39,7 +39,9 @@ def execute(ledger: Any, entry: Any) -> bytes:
         return b""
     recorded = np.frombuffer(entry.body, EVENT)
     asked = recorded[recorded["kind"] != EXPIRE]
-    words = np.ascontiguousarray(asked).view(np.int64).reshape(len(asked), -1)[:, :_WORDS_OF_COMMAND].copy()
+    # Of a size that is said, not found out: an entry may have nothing but holds that expired.
+    size = EVENT.itemsize // 8
+    words = np.ascontiguousarray(asked).view(np.int64).reshape(len(asked), size)[:, :_WORDS_OF_COMMAND].copy()
     words[:, _WORDS_OF_COMMAND - 1] = 0
     commands = words.view(COMMAND).reshape(len(asked))
     return bytes(ledger.execute(commands, entry.header.timestamp_ns).events.tobytes())

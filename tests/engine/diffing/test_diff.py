@@ -4,8 +4,10 @@ import re
 import shutil
 import stat
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bezant.engine.diffing.comparing import diff, find_python
@@ -13,6 +15,7 @@ from bezant.engine.diffing.executing import WINDOW
 from bezant.engine.replica import ReplicaSettings, open_replica
 from bezant.protocol.errors import DataFolderInUse, StorageError, UsageError
 from bezant.protocol.kinds import CommandKind
+from bezant.protocol.records import COMMAND
 
 from ..commands import join, opening_world, transfer, transfers
 
@@ -100,6 +103,19 @@ def test_a_version_that_cannot_execute_an_entry_is_told(folder: Path, root: Path
     assert divergence is not None
     assert divergence.index == PAID_AT + 3
     assert re.search("the other version does not execute the entry: LedgerError: four are too many", divergence.words)
+
+
+def test_an_entry_in_which_nothing_but_holds_expire(root: Path, tmp_path: Path, small: ReplicaSettings) -> None:
+    replica = open_replica(tmp_path / "data", settings=small)
+    replica.execute(opening_world("ann"))
+    replica.execute(transfer("world", "ann", 3, kind=int(CommandKind.HOLD), timeout_ms=1))
+    replica.write_group()
+    time.sleep(0.01)
+    replica.execute(np.zeros(0, COMMAND))
+    replica.write_group()
+    replica.close()
+    report = diff(tmp_path / "data", install(root, tmp_path / "other"))
+    assert (report.divergence, report.events) == (None, 4)
 
 
 def test_an_installation_that_is_none_is_told(folder: Path, tmp_path: Path) -> None:

@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 
 from bezant.engine.doctor import examine
+from bezant.engine.log.archive_cache import CACHE_NAME
 from bezant.engine.log.storage import Directory
 from bezant.engine.log.vote import open_vote_file
 from bezant.engine.node_file import NODE_NAME, new_cluster_id, new_group_node, read_node_file, write_node_file
 from bezant.engine.replica import open_replica, shard_directory
 from bezant.engine.verify import verify
+from bezant.net.archive.segments import drop_segments, push_segments
 from bezant.net.archive.snapshots import create_snapshot, find_snapshot, list_snapshots, restore_snapshot
 from bezant.net.archive.store import LocalStore
-from bezant.protocol.errors import CorruptLog, StorageError, UsageError
+from bezant.protocol.errors import ArchiveUnavailable, CorruptLog, StorageError, UsageError
 
 from ...engine.commands import transfers
 from .conftest import SETTINGS, Folder, close_cleanly, make_checkpoint, write_history
@@ -100,6 +102,22 @@ async def test_a_snapshot_is_made_of_a_folder_whose_node_has_it_open(store: Loca
         close_cleanly(replica)
     assert created.manifest.index == folder.last_index
     assert created.manifest.state_digest == folder.state_digest
+
+
+async def test_segments_that_have_left_for_an_archive_are_in_it_as_well(
+    folder: Folder, store: LocalStore, tmp_path: Path
+) -> None:
+    archive = LocalStore(tmp_path / "archive")
+    await push_segments(folder.path, archive)
+    assert (await drop_segments(folder.path, archive, keep=1)).dropped
+    created = await create_snapshot(folder.path, store)
+    assert created.manifest.has_history
+    (tmp_path / "archive").rename(tmp_path / "away")
+    await restore_snapshot(tmp_path / "restored", store, free_space_floor=0)
+    assert verify(tmp_path / "restored").state_digest == folder.state_digest
+    shutil.rmtree(shard_directory(folder.path, 0).path / CACHE_NAME)
+    with pytest.raises(ArchiveUnavailable, match=r"segment 1 in the archive .*archive"):
+        await create_snapshot(folder.path, store)
 
 
 @pytest.mark.parametrize("which", ["checkpoint", "segment", "ids", "manifest"])
