@@ -40,6 +40,7 @@ from bezant.protocol.messages import Configuration, ControlEntry, Currency, enco
 from bezant.protocol.records import (
     ENTRY_HEADER_SIZE,
     ENTRY_INDEX_FIRST,
+    EVENT,
     EVENT_SIZE,
     RESULT,
     SEGMENT_HEADER_SIZE,
@@ -72,6 +73,7 @@ TERM_FIRST: Final = 1
 """The term of the first entry of every log, which no leader has made."""
 
 _NO_PRESET: Final = np.zeros(0, np.int64)
+_NO_EVENTS: Final = np.zeros(0, EVENT)
 
 
 class ReplicaSettings(msgspec.Struct, frozen=True):
@@ -129,11 +131,16 @@ class FirstEntry(NamedTuple):
 
 
 class Executed(NamedTuple):
-    """Results of a batch, not to be told before the log is durable up to `index`."""
+    """Results of a batch, not to be told before the log is durable up to `index`; and its events."""
 
     results: Records
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
-    event_count: int
+    events: Records
+
+    @property
+    def event_count(self) -> int:
+        """How many events there are."""
+        return len(self.events)
 
 
 def shard_directory(data_directory: Path | Directory, shard: int) -> Directory:
@@ -382,7 +389,7 @@ class Replica:
             # Without the ledger, in which holds that are due would expire: their events need room as well.
             refused = np.zeros(len(commands), RESULT)
             refused["code"] = int(ResultCode.STORAGE_FULL)
-            return Executed(refused, self.log.last_index, 0)
+            return Executed(refused, self.log.last_index, _NO_EVENTS)
         if self.log.archived_sequence and len(commands):
             preset = refuse_what_waits(self.ledger, self.log, commands, preset)
         first_sequence = self.ledger.next_sequence
@@ -399,7 +406,7 @@ class Replica:
                 rules_version=self.ledger.rules_version,
             )
             self.applied_index = self.log.last_index
-        return Executed(execution.results, self.log.last_index, count)
+        return Executed(execution.results, self.log.last_index, execution.events)
 
     def register_currency(self, code: str, decimals: int) -> int:
         """Register a currency; returns the index that must be durable before anyone is told. Raises `UsageError`."""

@@ -72,6 +72,7 @@ class ResultCode(IntEnum):
     ID_FORBIDDEN = 320
     NOTHING_AVAILABLE = 321
     TRANSIT_ACCOUNT = 322
+    SHARD_UNREACHABLE = 323
 
 
 class CodeRow(NamedTuple):
@@ -156,6 +157,7 @@ RESULT_CODES: Final[tuple[CodeRow, ...]] = (
     _refused(_C.ID_FORBIDDEN, 409, "the id was given up by a resolve before it was used"),
     _refused(_C.NOTHING_AVAILABLE, 422, "there is nothing to move"),
     _refused(_C.TRANSIT_ACCOUNT, 422, "a transit account takes part in nothing but transfers between shards"),
+    _refused(_C.SHARD_UNREACHABLE, 409, "the credit account's shard did not answer in time; nothing was moved"),
 )
 
 CODE_ROW: Final[dict[int, CodeRow]] = {int(row.code): row for row in RESULT_CODES}

@@ -77,6 +77,7 @@ class Operation(IntEnum):
     PEER_HELLO = 16
     PEER_MESSAGE = 17
     PEER_PING = 18
+    LEGS = 19
     QUERY_ACCOUNTS = 32
     STATEMENT = 33
     FIND_TRANSFERS = 34

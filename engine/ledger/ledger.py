@@ -15,6 +15,7 @@ from bezant.engine.ledger.generations import Generations
 from bezant.engine.ledger.image import LedgerImage, restore_image, take_image, unsettled_records
 from bezant.engine.ledger.index import PREPARE_AT_PERCENT, Index
 from bezant.engine.ledger.kernel import execute_batch
+from bezant.engine.ledger.listing import account_records
 from bezant.engine.ledger.lookups import (
     PROGRESS_BASE_SEQUENCE,
     PROGRESS_EVENTS,
@@ -449,6 +450,12 @@ class Ledger:
         return unsettled_records(self._arrays).copy()
 
     @property
+    def arrays(self) -> LedgerArrays:
+        """The state as kernels see it, for those that look at it in front of a batch; good until the next entry."""
+        self._take_tables()
+        return self._arrays
+
+    @property
     def currencies(self) -> dict[str, int]:
         """Registered currencies and their decimals, in order of registration."""
         return dict(self._currency_decimals)
@@ -467,19 +474,7 @@ class Ledger:
         return self._account_records(np.arange(max(cursor, 0), min(max(cursor, 0) + count, self.account_count)))
 
     def _account_records(self, numbers: npt.NDArray[np.int64]) -> Records:
-        """ACCOUNT records of rows."""
-        rows, cold = self._arrays.rows[numbers], self._arrays.rows_cold[numbers]
-        accounts = np.zeros(len(numbers), ACCOUNT)
-        for field in ("id_head", "id_tail", "balance", "held", "limit", "last_position", "event_count", "flags"):
-            accounts[field] = rows[field]
-        accounts["incoming"] = cold["incoming"]
-        accounts["opened_position"] = cold["opened_position"]
-        accounts["name"] = np.ascontiguousarray(cold["name"]).view("S48").reshape(len(numbers))
-        accounts["currency"] = self._arrays.currencies[rows["currency_number"]]
-        decimals = np.array([*self._currency_decimals.values(), 0], np.int64)
-        accounts["decimals"] = decimals[rows["currency_number"]]
-        accounts["found"] = 1
-        return accounts
+        return account_records(self._arrays, numbers, list(self._currency_decimals.values()))
 
     def find_events(self, keys: Records) -> tuple[npt.NDArray[np.int64], Records]:
         """(sequences, EVENT records) of the events that used these ids; sequence 0 where none did.

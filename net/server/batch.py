@@ -61,12 +61,11 @@ class Run(NamedTuple):
 
 
 class Submission(NamedTuple):
-    """Commands that the process itself has submitted, without a socket: for a client in it, or as the node."""
+    """Commands that a client in the process itself has submitted, without a socket."""
 
     future: "asyncio.Future[Records]"
     command_first: int
     command_end: int
-    is_of_node: bool
 
 
 class Request(NamedTuple):
@@ -97,6 +96,8 @@ class Batch:
         self.index = 0
         self.read_ticket = 0
         """Number of the question whether this node still leads, if answers depend on that; else 0."""
+        self.undecided_count = 0
+        """Transfers to other shards whose results are not known yet."""
         self._encode = direct(encode_replies)
 
     def clear(self) -> None:
@@ -109,6 +110,7 @@ class Batch:
         self.results = _NO_RESULTS
         self.replies = _NO_REPLIES
         self.read_ticket = 0
+        self.undecided_count = 0
 
     @property
     def command_count(self) -> int:
@@ -148,12 +150,11 @@ class Batch:
             preset_expired(self.frames, self.frame_count, now_ns, preset)
         if self.cursor[CURSOR_SUSPECTS]:
             preset_legs(self.frames, self.frame_count, self.command_words, preset)
-            for submission in self.submissions:
-                if not submission.is_of_node:
-                    preset_legs_span(self.command_words, submission.command_first, submission.command_end, preset)
+            for _, command_first, command_end in self.submissions:
+                preset_legs_span(self.command_words, command_first, command_end, preset)
         if chains_open:
             preset_unterminated(self.frames, self.frame_count, self.command_words, preset)
-            for _, command_first, command_end, _ in self.submissions:
+            for _, command_first, command_end in self.submissions:
                 preset_unterminated_span(self.command_words, command_first, command_end, preset)
         return preset if preset.any() else _NO_PRESET
 
@@ -166,15 +167,15 @@ class Batch:
         ends = [submission.command_end for submission in self.submissions]
         return any(flags[end - 1] & CommandFlag.LINKED for end in ends if end)
 
-    def add_submission(self, commands: Records, future: "asyncio.Future[Records]", *, is_of_node: bool = False) -> None:
-        """Add commands of the process itself; there must be room. The node's own may be of any kind."""
+    def add_submission(self, commands: Records, future: "asyncio.Future[Records]") -> None:
+        """Add commands of a client in the process itself; there must be room."""
         first = self.command_count
         end = first + len(commands)
         self.commands[first:end] = commands
         self.cursor[CURSOR_COMMANDS] = end
-        if not is_of_node and has_suspects(self.command_words, first, end):
+        if has_suspects(self.command_words, first, end):
             self.cursor[CURSOR_SUSPECTS] = 1
-        self.submissions.append(Submission(future, first, end, is_of_node))
+        self.submissions.append(Submission(future, first, end))
 
     def encode_replies(self) -> None:
         """Encode the replies to all connections, to be sent by `send_replies`."""
@@ -194,7 +195,7 @@ class Batch:
         """Tell everybody their results. All of it must be durable."""
         if self.runs:
             self._send_to_connections()
-        for future, command_first, command_end, _ in self.submissions:
+        for future, command_first, command_end in self.submissions:
             if not future.done():
                 future.set_result(self.results[command_first:command_end].copy())
         for request, answer in self.answers:

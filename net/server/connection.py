@@ -14,6 +14,7 @@ import socket
 import time
 from typing import Final, cast
 
+import numpy as np
 from typing_extensions import Buffer
 
 from bezant.net.server.batch import Request, Run
@@ -34,6 +35,7 @@ from bezant.net.server.frame_kernels import (
     scan_frames,
 )
 from bezant.net.server.inbox import Inbox, SkippedFrame, Unread
+from bezant.net.server.legs import is_leg
 from bezant.net.server.open_connections import GREETING_S_MAX, UNSENT_BYTES_MAX
 from bezant.net.server.placing import Placing
 from bezant.net.server.reactor import CONNECTION_BYTES_IN_FLIGHT_MAX
@@ -53,7 +55,7 @@ from bezant.protocol.frames import (
     frame_checksum,
 )
 from bezant.protocol.messages import ErrorMessage, Hello, decode_message, encode_message
-from bezant.protocol.records import Bytes
+from bezant.protocol.records import COMMAND, COMMAND_SIZE, Bytes, Records
 
 FRAMES_PER_STEP_MAX: Final = 64
 """Frames, other than commands, that a connection handles before it is others' turn."""
@@ -104,6 +106,8 @@ class Connection(asyncio.BufferedProtocol):
         self._inbox = Inbox(clients.receive_buffer)
         self._transport: asyncio.Transport | None = None
         self._greeted = False
+        self._is_coordinators = False
+        """Whether another shard's coordinator is at the other end, which must never wait for clients."""
         self._ending = False
         self._client_ended = False
         self._finished = False
@@ -326,31 +330,34 @@ class Connection(asyncio.BufferedProtocol):
         placing = self._reactor.placing
         if placing is not None and header.map_version and not self._is_meant(header, placing):
             return
-        if operation == Operation.PING:
+        told = self._told_by_itself(operation)
+        if told is not None:
+            if body:
+                raise RemoteProtocolError(f"{Operation(operation).name} has no body")
+            self._reply(header, told)
+        elif operation == Operation.PING:
             self._reply(header, body)
-        elif operation == Operation.MAP and placing is not None and placing.encoded:
-            if body:
-                raise RemoteProtocolError("MAP has no body")
-            self._reply(header, placing.encoded)
-        elif operation == Operation.STATISTICS:
-            if body:
-                raise RemoteProtocolError("STATISTICS has no body")
-            replicas = len(self._reactor.member.configuration.voters)
-            statistics = self._reactor.counters.snapshot(self._reactor.bytes_in_flight, replicas)
-            self._reply(header, encode_message(statistics))
-        elif operation == Operation.MEMBERS:
-            if body:
-                raise RemoteProtocolError("MEMBERS has no body")
-            self._reply(header, self._clients.group.status())
         elif operation == Operation.JOIN:
             self._tell_member(header, body)
         elif operation == Operation.CHANGE_MEMBERS:
             self._change_members(header, body)
         elif operation in _AMONG_COMMANDS:
             self._request(Operation(operation), header, body)
+        elif operation == Operation.LEGS and self._reactor.coordinator is not None:
+            self._take_legs(header, body)
         else:
             message = f"operation {operation} is not one that a client may ask for here"
             self._refuse(header.request_id, FrameError.OPERATION_UNKNOWN, message)
+
+    def _told_by_itself(self, operation: int) -> bytes | None:
+        """What this node tells at once, whether it leads or not; None if the operation is another."""
+        reactor, placing = self._reactor, self._reactor.placing
+        if operation == Operation.MAP and placing is not None and placing.encoded:
+            return placing.encoded
+        if operation == Operation.STATISTICS:
+            replicas = len(reactor.member.configuration.voters)
+            return encode_message(reactor.counters.snapshot(reactor.bytes_in_flight, replicas))
+        return self._clients.group.status() if operation == Operation.MEMBERS else None
 
     def _is_meant(self, header: FrameHeader, placing: Placing) -> bool:
         """Whether the shard that a frame means is this one; else it has been refused."""
@@ -394,6 +401,24 @@ class Connection(asyncio.BufferedProtocol):
         self._reactor.bytes_in_flight += header.length
         self._update()
         self._reactor.request(Request(operation, body, respond))
+
+    def _take_legs(self, header: FrameHeader, body: bytes) -> None:
+        """Have legs of transactions executed, which another shard's coordinator asks for."""
+        if not body or len(body) % COMMAND_SIZE:
+            raise RemoteProtocolError("LEGS has a body of 1 to 8191 whole commands")
+        commands = np.frombuffer(body, COMMAND)
+        if not is_leg(commands).all():
+            raise RemoteProtocolError("LEGS has commands of coordinators only")
+        self._is_coordinators = True
+
+        def respond(answer: Records | Exception) -> None:
+            self._respond(header, answer if isinstance(answer, Exception) else answer.tobytes())
+            self._settle(header.length)
+
+        self._bytes_in_flight += header.length
+        self._reactor.bytes_in_flight += header.length
+        self._update()
+        self._reactor.submit_legs(commands, respond)
 
     def _respond(self, header: FrameHeader, answer: bytes | Exception) -> None:
         """Send what a request among the commands is answered."""
@@ -538,7 +563,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is None:
             return
         has_room = self._has_room
-        waits = self._inbox.has_kept or not self._reactor.has_room
+        waits = self._inbox.has_kept or not (self._reactor.has_room or self._is_coordinators)
         if has_room and waits and not self._queued:
             self._queued = True
             self._reactor.add_waiter(self)

@@ -38,6 +38,8 @@ class Placing:
         self.slot_map: SlotMap | None = None
         self.encoded = b""
         """The body of the reply to MAP; empty if this node goes by no map."""
+        self.owners = np.full(SLOT_COUNT, shard, np.int64)
+        """The shard of each slot; without a map, this one."""
         self._own = np.zeros(SLOT_COUNT, np.uint8)
         self._codes = np.zeros(BATCH_COMMANDS_MAX, np.int64)
         self._preset = direct(preset_wrong_shard)
@@ -60,8 +62,14 @@ class Placing:
         if slot_map.version <= self.map_version:
             return False
         self.slot_map, self.encoded = slot_map, encode_message(slot_map)
-        self._own = (owners_of(slot_map) == self.shard).astype(np.uint8)
+        self.owners = owners_of(slot_map).astype(np.int64)
+        self._own = (self.owners == self.shard).astype(np.uint8)
         return True
+
+    def addresses_of(self, shard: int) -> str:
+        """Where clients reach the members of a shard, "host:port,host:port"; "" if the map does not say."""
+        places = () if self.slot_map is None else self.slot_map.shards
+        return next((",".join(place.addresses) for place in places if place.shard == shard), "")
 
     def preset(self, frames: Records, frame_count: int, command_words: Words, count: int, preset: Words) -> Words:
         """The codes of a batch of `count` commands, with WRONG_SHARD for those of its frames that belong elsewhere.

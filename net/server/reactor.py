@@ -13,6 +13,9 @@ bytes in flight or those of all together reach their limits. A step of the loop 
 When enough ids are in memory they are frozen, and a child process makes a checkpoint (`checkpointing.py`). Should the
 next ones fill the memory before it is done, commands wait.
 
+Transfers to accounts of other shards are carried on by a coordinator (`coordinating.py`); what coordinators ask for,
+this one and those of other shards, has a lane of its own past the clients' batches (`legs.py`).
+
 Holds that fall due while nothing comes in expire in an entry of their own (`expiry.py`).
 
 What is committed and durable is published (`engine/publication.py`), so that other processes can read on in the log.
@@ -34,9 +37,11 @@ from bezant.engine.publication import Publisher
 from bezant.engine.replica import Replica
 from bezant.net.server.batch import Batch, Request
 from bezant.net.server.checkpointing import Checkpointing
+from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.dropping import Dropping
 from bezant.net.server.expiry import ExpiryTimer
 from bezant.net.server.failure import end_after_bug, end_after_failed_sync
+from bezant.net.server.legs import LegsLane, Respond
 from bezant.net.server.placing import Placing
 from bezant.net.server.requests import AnsweredElsewhere, answer_request
 from bezant.net.server.statistics import Counters
@@ -97,6 +102,9 @@ class Reactor:
         self.on_tick = _or_die(self._on_tick)
         self._spare = [Batch() for _ in range(BATCHES_MAX - 1)]
         self._collecting = Batch()
+        self.legs = LegsLane(member)
+        self.coordinator: Coordinator | None = None
+        """Carries on transfers to other shards; None if there are none."""
         self._executed: list[Batch] = []
         self._waiting: deque[Batch] = deque()
         self._confirmed_ticket = 0
@@ -130,16 +138,18 @@ class Reactor:
             self._idle.clear()
             self._loop.call_soon(self._run_pump)
 
-    def submit(self, commands: Records, future: "asyncio.Future[Records]", *, is_of_node: bool = False) -> bool:
-        """Add commands of the process itself; False if there is no room now (wait with `add_waiter`).
-
-        Those that are of the node, not of a client in its process, may be of kinds that no client may send.
-        """
+    def submit(self, commands: Records, future: "asyncio.Future[Records]") -> bool:
+        """Add commands of a client in this process; False if there is no room now (wait with `add_waiter`)."""
         if not self._collecting.has_room(len(commands)):
             return False
-        self._collecting.add_submission(commands, future, is_of_node=is_of_node)
+        self._collecting.add_submission(commands, future)
         self.schedule()
         return True
+
+    def submit_legs(self, commands: Records, respond: Respond) -> None:
+        """Add commands of a coordinator, past what clients have asked for."""
+        self.legs.add(commands, respond)
+        self.schedule()
 
     def request(self, request: Request) -> None:
         """Add a request that is answered in its place among the commands."""
@@ -164,13 +174,17 @@ class Reactor:
         self._freeze_when_due()
         if self._has_unwritten and self._group is None:
             self._start_group()
-        elif self._should_execute():
-            is_large = self._collecting.command_count >= EXECUTE_EARLY_COMMANDS_MIN
-            self._execute()
+        elif self._should_execute_legs() or self._should_execute():
+            is_large = self._execute_next() >= EXECUTE_EARLY_COMMANDS_MIN
             if not is_large and self._group is None:
                 self._start_group()
         has_more_to_apply = self.member.work()
-        if (self._has_unwritten and self._group is None) or self._should_execute() or has_more_to_apply:
+        if (
+            (self._has_unwritten and self._group is None)
+            or self._should_execute_legs()
+            or self._should_execute()
+            or has_more_to_apply
+        ):
             # A large batch is executed in one step of the loop and handed to the disk in the next.
             self.schedule()
         self._reply()
@@ -191,16 +205,45 @@ class Reactor:
 
     def _should_execute(self) -> bool:
         member = self.member
-        if not self._spare or member.is_handing_over or (member.is_leader and self._must_wait_for_checkpoint()):
+        if not self._spare or member.is_handing_over:
+            return False
+        if member.is_leader and self._must_wait_for_checkpoint(self._collecting.command_count):
             return False
         if self._group is not None and member.is_leader:
             return self._collecting.command_count >= EXECUTE_EARLY_COMMANDS_MIN
         return (self._expiry.is_due and member.is_leader) or not self._collecting.is_empty
 
-    def _must_wait_for_checkpoint(self) -> bool:
-        """Whether the ids of what was collected have no room, and the checkpoint that makes some is under way."""
-        has_room = self.replica.ledger.has_room_for_ids(self._collecting.command_count)
-        return not has_room and not self._checkpointing.failing
+    def _should_execute_legs(self) -> bool:
+        count = self.legs.next_count
+        if count == 0:
+            return False
+        if not self.member.is_leader:
+            return True
+        if self.member.is_handing_over or self._must_wait_for_checkpoint(count):
+            return False
+        return self._group is None or count >= EXECUTE_EARLY_COMMANDS_MIN
+
+    def _must_wait_for_checkpoint(self, commands: int) -> bool:
+        """Whether the ids of so many commands have no room, and the checkpoint that makes some is under way."""
+        return not self.replica.ledger.has_room_for_ids(commands) and not self._checkpointing.failing
+
+    def _execute_next(self) -> int:
+        """Execute the legs of transactions or, if there are none, the collected batch; returns the commands."""
+        if not self._should_execute_legs():
+            count = self._collecting.command_count
+            self._execute()
+            return count
+        started = time.perf_counter()
+        count = self.legs.next_count
+        if not self.member.is_leader:
+            self.legs.refuse(self._elsewhere(FrameError.NOT_LEADER), self._elsewhere(FrameError.OUTCOME_UNKNOWN))
+            return 0
+        events = self.legs.execute()
+        self._expiry.on_executed(events)
+        self.counters.commands += count
+        self.counters.events += events
+        self.counters.add("execute", time.perf_counter() - started)
+        return count
 
     def _execute(self) -> None:
         """Execute the collected batch in memory, or send those who wait for it to the leader."""
@@ -216,9 +259,13 @@ class Reactor:
             preset = batch.preset(time.monotonic_ns())
             if self.placing is not None:
                 preset = self.placing.preset(batch.frames, batch.frame_count, batch.command_words, count, preset)
+            if self.coordinator is not None:
+                preset = self.coordinator.prepare(batch, preset)
             executed = self.member.execute(batch.commands[:count], preset)
             self._expiry.on_executed(executed.event_count)
             batch.results = executed.results
+            if self.coordinator is not None:
+                self.coordinator.on_executed(batch, executed.events)
             self.counters.commands += count
             self.counters.events += executed.event_count
         self._answer_requests(batch)
@@ -232,9 +279,12 @@ class Reactor:
 
     def _refuse(self, batch: Batch, code: FrameError) -> None:
         """Send those who wait for a batch to the leader."""
-        batch.refuse(AnsweredElsewhere(code, _WHY[code], self.member.leader_address))
+        batch.refuse(self._elsewhere(code))
         batch.clear()
         self._spare.append(batch)
+
+    def _elsewhere(self, code: FrameError) -> AnsweredElsewhere:
+        return AnsweredElsewhere(code, _WHY[code], self.member.leader_address)
 
     def _answer_requests(self, batch: Batch) -> None:
         """Answer the requests of a batch, or as many as there is time for; the rest goes to the next batch."""
@@ -282,7 +332,8 @@ class Reactor:
         """Encode the replies while, or before, the disk is waited for; none is sent yet."""
         started = time.perf_counter()
         for batch in batches:
-            batch.encode_replies()
+            if not batch.undecided_count:
+                batch.encode_replies()
         self.counters.add("encode", time.perf_counter() - started)
 
     def _on_synced(self, group: Group, seconds: float) -> None:
@@ -307,7 +358,7 @@ class Reactor:
         self.member.finish_group(group)
         self._publish()
         self._reply()
-        if not self._collecting.is_empty or self._has_unwritten or self._waiters:
+        if not self._collecting.is_empty or self._has_unwritten or self._waiters or self.legs.command_count:
             self.schedule()
         started = time.perf_counter()
         self.replica.tidy()
@@ -322,6 +373,8 @@ class Reactor:
     def _reply(self) -> None:
         """Tell the results of everything that has been committed."""
         member, waiting = self.member, self._waiting
+        if self.coordinator is not None or not self.legs.is_empty:
+            self._reply_to_coordinators()
         if not waiting and member.is_leader:
             return
         started = time.perf_counter()
@@ -332,7 +385,7 @@ class Reactor:
             self._abandon()
             waiting = self._waiting
         while waiting and waiting[0].index <= member.committed_index:
-            if waiting[0].read_ticket > self._confirmed_ticket:
+            if waiting[0].read_ticket > self._confirmed_ticket or waiting[0].undecided_count:
                 break
             batch = waiting.popleft()
             if member.is_alone and batch.index > self.replica.durable_index:
@@ -342,13 +395,25 @@ class Reactor:
             self._spare.append(batch)
         self.counters.add("reply", time.perf_counter() - started)
 
+    def _reply_to_coordinators(self) -> None:
+        """Have what is committed carried on, here and in other shards."""
+        if self.member.is_leader:
+            self.legs.reply(self.member.committed_index)
+            if self.coordinator is not None:
+                self.coordinator.on_committed()
+            return
+        self.legs.refuse(self._elsewhere(FrameError.NOT_LEADER), self._elsewhere(FrameError.OUTCOME_UNKNOWN))
+        if self.coordinator is not None:
+            self.coordinator.lose()
+
     def _abandon(self) -> None:
         """This node leads no more: nobody knows whether what it has executed and not seen committed will be."""
         self._waiting.extend(self._executed)
         self._executed = []
         kept: deque[Batch] = deque()
         for batch in self._waiting:
-            if batch.index > self.member.committed_index or batch.read_ticket > self._confirmed_ticket:
+            is_known = batch.index <= self.member.committed_index and not batch.undecided_count
+            if not is_known or batch.read_ticket > self._confirmed_ticket:
                 self._refuse(batch, FrameError.OUTCOME_UNKNOWN)
             else:
                 kept.append(batch)
@@ -377,9 +442,9 @@ class Reactor:
         self._publish()
         if self._group is None and self.replica.log.has_unwritten and not self._pump_scheduled:
             self._start_group()
-        if self._waiting or self._executed:
+        if self._waiting or self._executed or self.coordinator is not None or not self.legs.is_empty:
             self._reply()
-        if self.member.has_work or not self._collecting.is_empty or self._waiters:
+        if self.member.has_work or not self._collecting.is_empty or self._waiters or self.legs.command_count:
             self.schedule()
         self.flush_messages()
         self._checkpointing.on_committed()
@@ -405,6 +470,7 @@ class Reactor:
             self._collecting.is_empty
             and not self._executed
             and not self._waiting
+            and self.legs.is_empty
             and self._group is None
             and not self.member.has_work
             and not self._pump_scheduled

@@ -29,6 +29,7 @@ from bezant.engine.repair import repair_from_group
 from bezant.engine.replica import ReplicaSettings, shard_directory
 from bezant.net.server.clients import Clients, make_welcome
 from bezant.net.server.connection import Connection
+from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.echo import EchoProtocol
 from bezant.net.server.following_map import MapFollower, await_map
 from bezant.net.server.joining import join_group
@@ -38,6 +39,7 @@ from bezant.net.server.peering import Peering
 from bezant.net.server.placing import Placing
 from bezant.net.server.reactor import Reactor
 from bezant.net.server.reading import Reading
+from bezant.net.server.shard_links import ShardLinks
 from bezant.net.server.starting import prepare_start, tell_findings
 from bezant.protocol.errors import CorruptLog, UsageError
 from bezant.protocol.messages import GroupFacts
@@ -201,6 +203,7 @@ async def _serve(
         loop.add_signal_handler(number, _settle, stopped, None)
     reactor = Reactor(member, loop)
     following = _place(reactor, node)
+    links = _coordinate(reactor)
     peering = None if node is None else Peering(reactor, node, loop, lambda error: _settle(stopped, error), found)
     reader_address = address_of(sockets.reader[0]) if sockets.reader else ""
     welcome = make_welcome(reactor, f"bezant {version('bezant')}", kernel_digest(), reader_address)
@@ -233,6 +236,7 @@ async def _serve(
     if reading is not None:
         await reading.stop()
     await reactor.stop(settled=abandoned is None)
+    await links.close()
     for bound in sockets.reader:
         bound.close()
     return abandoned
@@ -251,6 +255,16 @@ def _place(reactor: Reactor, node: NodeFile | None) -> MapFollower:
     elif node is not None and node.placement:
         reactor.placing = Placing(node.shard, read_map(data_directory))
     return MapFollower(reactor.placing, data_directory, [] if node is None else node.placement)
+
+
+def _coordinate(reactor: Reactor) -> ShardLinks:
+    """Have the leader of a shard carry on transfers to others; returns its links to them."""
+    placing = reactor.placing
+    if placing is None or placing.shard == METADATA_SHARD:
+        return ShardLinks(lambda _shard: "")
+    links = ShardLinks(placing.addresses_of)
+    reactor.coordinator = Coordinator(reactor.member, placing, links, reactor.legs, reactor.schedule)
+    return links
 
 
 def _settle(stopped: "asyncio.Future[StateAbandoned | None]", error: StateAbandoned | None) -> None:

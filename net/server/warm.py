@@ -3,7 +3,9 @@
 import numpy as np
 
 from bezant.engine.ids.warm import warm_ids
+from bezant.engine.ledger.ledger import Ledger
 from bezant.engine.ledger.warm import warm_ledger
+from bezant.engine.transactions.marking import MARKED_SIZE, mark_transfers_out
 from bezant.net.server.batch import Batch
 from bezant.net.server.chain_kernels import preset_unterminated, preset_unterminated_span
 from bezant.net.server.frame_kernels import encode_replies, preset_expired, scan_frames
@@ -30,6 +32,9 @@ def warm_kernels() -> None:
     has_suspects(batch.command_words, 0, 1)
     preset_legs(batch.frames, 1, batch.command_words, preset)
     preset_legs_span(batch.command_words, 0, 1, preset)
+    arrays = Ledger(accounts_max=1, holds_max=1, ids_capacity_initial=16).arrays
+    slots, transits = np.zeros(SLOT_COUNT, np.int64), np.zeros((1, 1, 2), np.int64)
+    mark_transfers_out(arrays, batch.commands[:1], slots, 0, transits, preset, np.zeros(MARKED_SIZE, np.int64))
     results = np.zeros(1, RESULT)
     out = np.zeros(12, np.int64)
     encode_replies(batch.frames, 1, results.view(np.int64).reshape(1, 8), out, out.view(np.uint8))

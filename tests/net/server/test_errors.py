@@ -74,7 +74,7 @@ CASES = [
     Case("version 0", sealed(ONE, 13, b"\0"), FrameError.VERSION_UNSUPPORTED, 0),
     Case("version 2", sealed(ONE, 13, b"\2"), FrameError.VERSION_UNSUPPORTED, 0),
     Case("operation 0", request(0), FrameError.OPERATION_UNKNOWN),
-    Case("operation 13", request(13, b"x"), FrameError.OPERATION_UNKNOWN),
+    Case("operation 31", request(31, b"x"), FrameError.OPERATION_UNKNOWN),
     Case("operation ERROR", request(Operation.ERROR), FrameError.OPERATION_UNKNOWN),
     Case("REPLY of a client", sealed(ONE, 14, b"\1"), FrameError.BODY_MALFORMED),
     Case("a flag to come", request(Operation.PING, b"x", flags=0x8000), FrameError.BODY_MALFORMED),

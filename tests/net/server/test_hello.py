@@ -10,6 +10,7 @@ import pytest
 from bezant.engine.log.entry import public_log_id
 from bezant.protocol.frames import FrameError, FrameReader, Operation, encode_frame
 from bezant.protocol.messages import Hello, Welcome, decode_message, encode_message
+from bezant.protocol.records import RULES_VERSION
 
 from .books import COMMITTED, transfer_frame
 from .conftest import StartNode
@@ -21,7 +22,7 @@ async def test_welcome_says_who_answers(node: Node) -> None:
     reply = await client.ask(Operation.HELLO, encode_message(Hello("somebody", 1)))
     welcome = decode_message(reply.body, Welcome)
     assert welcome.log_id == public_log_id(node.replica.log.log_id)
-    assert (welcome.protocol_version, welcome.shard, welcome.rules_version) == (1, 0, 1)
+    assert (welcome.protocol_version, welcome.shard, welcome.rules_version) == (1, 0, RULES_VERSION)
     assert (welcome.frame_size_max, welcome.batch_count_max) == (1 << 20, 8191)
     assert welcome.clock_ns >= node.replica.ledger.last_timestamp_ns
 

@@ -1,0 +1,378 @@
+"""The coordinator of a shard: carries transfers to accounts of other shards from their try to their end (TC/C).
+
+    a client's batch -> tries (held, committed here) -> legs to the other shards -> decisions (events here) -> reply
+                                                                                    second legs -> settled
+
+A batch travels as a whole, or as one part for each shard and currency. All that is done is commands with ids of their
+own, so every step may be repeated; and all that matters is in the log, so a leader that takes over finds in the ledger
+what it has to carry on: tries without a decision, and decisions that the other shard has not carried out yet.
+
+A shard that gives no answer is not one that refuses: it is asked again until it answers, or until TRY_S_MAX have
+passed; then the transfer is cancelled, here at once, and there when it can be told.
+
+Bounds: the tries of clients' batches, of which the reactor has a fixed number; and what a leader finds when it takes
+over, which is what its predecessor had under way.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bezant.engine.member import Member
+from bezant.engine.replica import SETTLED_MAX
+from bezant.engine.transactions.legs import (
+    build_decisions,
+    build_second_legs,
+    build_try_credits,
+    find_decisions,
+)
+from bezant.net.server.batch import Batch
+from bezant.net.server.failure import end_after_bug
+from bezant.net.server.legs import LegsLane
+from bezant.net.server.transits import Transit, Transits
+from bezant.protocol.codes import ResultCode
+from bezant.protocol.errors import BezantError, LedgerError, StorageError
+from bezant.protocol.kinds import CommandKind, ResultFlag
+from bezant.protocol.records import EVENT, SEQUENCE_BITS, Records, Words
+
+TRY_S_MAX: Final = 10.0
+"""Seconds that another shard may take to answer a try, before it is cancelled."""
+LEG_S_MAX: Final = 5.0
+"""Seconds that one question to another shard may take, before it is asked again."""
+ASK_AGAIN_S: Final = 0.2
+"""Seconds until a shard is asked again that cannot do now what it must do in the end."""
+SETTLE_S: Final = 0.05
+"""Seconds in which transactions that have ended collect, to be settled by one entry."""
+
+_TRY_DEBIT: Final = int(CommandKind.TRY_DEBIT)
+_COMMITTED: Final = int(ResultCode.COMMITTED)
+_UNDECIDED: Final = int(ResultCode.UNDECIDED)
+_UNANSWERED: Final = int(ResultCode.OVERLOADED)
+_SEQUENCE_MASK: Final = (1 << SEQUENCE_BITS) - 1
+_NO_ROWS: Final = np.zeros(0, np.int64)
+
+_log = logging.getLogger("bezant")
+
+
+class Places(Protocol):
+    """Which shard has which slot."""
+
+    owners: Words
+    """The shard of each slot."""
+
+
+class Links(Protocol):
+    """How other shards are asked."""
+
+    async def ask(self, shard: int, commands: Records, timeout_s: float) -> Records:
+        """Have the leader of a shard execute legs; returns their RESULT records. Raises `BezantError`."""
+        ...
+
+
+class Flight(NamedTuple):
+    """Tries of one batch to one shard in one currency: committed here, and not decided yet.
+
+    `rows`: the number of each in `batch`; of tries that a leader has found when it took over, there is no batch.
+    """
+
+    events: Records
+    sequences: Words
+    transit: Transit
+    batch: Batch | None
+    rows: Words
+
+
+class _Tries(NamedTuple):
+    """Tries that are executed, and not committed yet."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    batch: Batch
+    rows: Words
+    events: Records
+
+
+class _Found(NamedTuple):
+    """What was under way when this node began to lead; to be carried on when the log is committed up to `index`."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    open_tries: Words
+    unsettled: Records
+
+
+class Coordinator:
+    """See the module. All methods on the loop."""
+
+    def __init__(
+        self, member: Member, places: Places, links: Links, lane: LegsLane, schedule: Callable[[], None]
+    ) -> None:
+        """`schedule` has the reactor look at what has been added to the lane, or decided of a batch."""
+        self._member = member
+        self._places = places
+        self._links = links
+        self._lane = lane
+        self._schedule = schedule
+        self._transits = Transits(member)
+        self._term = 0
+        self._found: _Found | None = None
+        self._tries: list[_Tries] = []
+        self._repeats: dict[int, list[tuple[Batch, int]]] = {}
+        """Who has asked again for a try that is under way, by the try's sequence."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._settled: list[Words] = []
+        self._settle_timer: asyncio.TimerHandle | None = None
+
+    # ---- what the reactor tells ----
+
+    def prepare(self, batch: Batch, preset: Words) -> Words:
+        """Turn the transfers of a batch that go to other shards into tries; returns the codes that refuse commands."""
+        self.begin_term()
+        return self._transits.mark(batch.commands[: batch.command_count], self._places.owners, preset)
+
+    def on_executed(self, batch: Batch, events: Records) -> None:
+        """A batch has been executed: note its tries, those that are new, and those that a client has asked for again.
+
+        `events` are those of the batch. What has been decided of the latter is told with the batch.
+        """
+        results = batch.results
+        rows = np.flatnonzero(results["code"] == _UNDECIDED)
+        if not len(rows):
+            return
+        repeated = rows[results["flags"][rows] & int(ResultFlag.REPEATED) != 0]
+        if len(repeated):
+            self._note_repeated(batch, repeated)
+            rows = rows[results["flags"][rows] & int(ResultFlag.REPEATED) == 0]
+        batch.undecided_count += len(rows)
+        if len(rows):
+            tries = events[(events["kind"] == _TRY_DEBIT) & (events["result"] == _COMMITTED)]
+            if len(tries) != len(rows):
+                raise LedgerError(f"{len(rows)} results say that a try stands, and {len(tries)} events do")
+            self._tries.append(_Tries(self._member.replica.log.last_index, batch, rows, tries))
+
+    def on_committed(self) -> None:
+        """More of the log is committed: send on the tries that are."""
+        self.begin_term()
+        committed_index, count = self._member.committed_index, 0
+        if self._found is not None and self._found.index <= committed_index:
+            found, self._found = self._found, None
+            self._carry_on(found)
+        for tries in self._tries:
+            if tries.index > committed_index:
+                break
+            sequences = tries.batch.results["position"][tries.rows] & _SEQUENCE_MASK
+            self._send_on(tries.events, sequences, tries.batch, tries.rows)
+            count += 1
+        del self._tries[:count]
+
+    def lose(self) -> None:
+        """This node leads no more: whoever leads now carries on."""
+        self._term, self._found = 0, None
+        self._tries.clear()
+        self._repeats.clear()
+        self._settled.clear()
+        if self._settle_timer is not None:
+            self._settle_timer.cancel()
+            self._settle_timer = None
+        for task in self._tasks:
+            task.cancel()
+
+    @property
+    def under_way_count(self) -> int:
+        """Parts of batches, and of what was found, that have not ended."""
+        return len(self._tries) + len(self._tasks)
+
+    # ---- what was under way ----
+
+    def begin_term(self) -> None:
+        """See, before anything is executed in a term that this node leads, what its predecessor had under way."""
+        member = self._member
+        if member.is_leader and self._term != member.term:
+            ledger = member.replica.ledger
+            self._term = member.term
+            self._found = _Found(member.replica.log.last_index, ledger.open_tries(), ledger.unsettled())
+
+    def _carry_on(self, found: _Found) -> None:
+        if len(found.open_tries):
+            self._send_on(self._events_of(found.open_tries), found.open_tries, None, _NO_ROWS)
+        sequences = found.unsettled["try_sequence"]
+        if len(sequences):
+            tries, decisions = self._events_of(sequences), self._events_of(found.unsettled["decision_sequence"])
+            for transit, numbers in self._transits.groups(tries):
+                self._start(self._end(transit, tries[numbers], decisions[numbers], sequences[numbers]))
+
+    def _events_of(self, sequences: Words) -> Records:
+        order = np.argsort(sequences)
+        events = np.empty(len(sequences), EVENT)
+        events[order] = self._member.replica.log.read_events(sequences[order])
+        return events
+
+    # ---- one flight ----
+
+    def _send_on(self, events: Records, sequences: Words, batch: Batch | None, rows: Words) -> None:
+        for transit, numbers in self._transits.groups(events):
+            own_rows = rows if batch is None else rows[numbers]
+            self._start(self._carry(Flight(events[numbers], sequences[numbers], transit, batch, own_rows)))
+
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_done)
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            error = task.exception()
+            if isinstance(error, Exception):
+                end_after_bug(error)
+
+    async def _carry(self, flight: Flight) -> None:
+        """Try in the other shard, decide here, and have the other shard do what was decided."""
+        codes = await self._try(flight)
+        decisions = build_decisions(flight.events, codes)
+        if not await self._decide(flight, codes, decisions):
+            return  # This node leads no more.
+        must_be_told = np.flatnonzero((codes == _COMMITTED) | _is_open(codes))
+        if len(must_be_told):
+            events, sequences = flight.events[must_be_told], flight.sequences[must_be_told]
+            await self._end(flight.transit, events, decisions[must_be_told], sequences)
+
+    async def _try(self, flight: Flight) -> Words:
+        """What the other shard answers to each try; a code that settles nothing where it has not answered in time."""
+        legs = build_try_credits(flight.events, flight.transit.far_id)
+        codes = np.full(len(legs), _UNANSWERED, np.int64)
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + TRY_S_MAX
+        while True:
+            left = np.flatnonzero(_is_open(codes))
+            left_s = deadline_s - loop.time()
+            if not len(left) or left_s <= 0:
+                return codes
+            results = await self._ask(flight.transit, legs[left], min(left_s, LEG_S_MAX))
+            if results is not None:
+                codes[left] = results["code"]
+            if _is_open(codes).any():
+                await asyncio.sleep(ASK_AGAIN_S)
+
+    async def _end(self, transit: Transit, tries: Records, decisions: Records, sequences: Words) -> None:
+        """Have the other shard do what was decided, however long that takes, and note that all is done."""
+        legs = build_second_legs(tries, decisions, transit.far_id)
+        while len(legs):
+            results = await self._ask(transit, legs, LEG_S_MAX)
+            if results is not None:
+                is_open = _is_open(results["code"])
+                wrong = np.flatnonzero(~is_open & (results["code"] != _COMMITTED))
+                if len(wrong):
+                    raise LedgerError(
+                        f"shard {transit.shard} answers {results['code'][wrong[0]]} to what was decided here of the "
+                        f"transfer with sequence {sequences[wrong[0]]}: its books and ours do not agree"
+                    )
+                self._settle(sequences[~is_open])
+                legs, sequences = legs[is_open], sequences[is_open]
+            if len(legs):
+                await asyncio.sleep(ASK_AGAIN_S)
+
+    async def _ask(self, transit: Transit, legs: Records, timeout_s: float) -> Records | None:
+        """Their results; None if the shard does not answer now, which says nothing about what it has done."""
+        try:
+            if not transit.is_open_there:
+                opened = await self._links.ask(transit.shard, transit.far_open, timeout_s)
+                if int(opened["code"][0]) not in (_COMMITTED, int(ResultCode.ACCOUNT_EXISTS)):
+                    return None
+                transit.is_open_there = True
+            return await self._links.ask(transit.shard, legs, timeout_s)
+        except BezantError as error:
+            _log.info("bezant: shard %d does not answer, and is asked again: %s", transit.shard, error)
+            return None
+
+    async def _decide(self, flight: Flight, codes: Words, decisions: Records) -> bool:
+        """Have decisions executed, and told when they are committed; False if this node leads no more."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def respond(answer: Records | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(answer, Exception):
+                future.set_result(False)
+            else:
+                self._tell(flight, codes, answer)
+                future.set_result(True)
+
+        self._lane.add(decisions, respond)
+        self._schedule()
+        return await future
+
+    # ---- what clients are told ----
+
+    def _tell(self, flight: Flight, codes: Words, decided: Records) -> None:
+        """Put what became of tries into the results of those who wait. The decisions are committed."""
+        wrong = np.flatnonzero(decided["code"] != _COMMITTED)
+        if len(wrong):
+            raise LedgerError(
+                f"the transfer with sequence {flight.sequences[wrong[0]]} was decided twice: the ledger answers "
+                f"{decided['code'][wrong[0]]} to the second decision"
+            )
+        told = decided.copy()
+        told["code"], told["flags"] = _told_codes(codes), 0
+        told["effective_amount"][codes != _COMMITTED] = 0
+        told["credit_balance"] = told["credit_held"] = 0
+        if flight.batch is not None:
+            flight.batch.results[flight.rows] = told
+            flight.batch.undecided_count -= len(told)
+        if self._repeats:
+            for number, sequence in enumerate(flight.sequences.tolist()):
+                for batch, row in self._repeats.pop(sequence, ()):
+                    _tell_again(batch, row, told[number])
+                    batch.undecided_count -= 1
+
+    def _note_repeated(self, batch: Batch, rows: Words) -> None:
+        """Tell those who ask again what was decided, or have them wait for it."""
+        found = find_decisions(self._member.replica.ledger, batch.commands[rows])
+        for row, result in zip(rows.tolist(), found, strict=True):
+            if int(result["code"]) == _UNDECIDED:
+                sequence = int(batch.results[row]["position"]) & _SEQUENCE_MASK
+                self._repeats.setdefault(sequence, []).append((batch, row))
+                batch.undecided_count += 1
+            else:
+                result["code"] = _told_codes(result["code"])
+                _tell_again(batch, row, result)
+
+    # ---- what has ended ----
+
+    def _settle(self, sequences: Words) -> None:
+        """Note transactions that have ended, to be taken from the table with others."""
+        if len(sequences):
+            self._settled.append(sequences)
+        if self._settled and self._settle_timer is None:
+            self._settle_timer = asyncio.get_running_loop().call_later(SETTLE_S, self._settle_now)
+
+    def _settle_now(self) -> None:
+        self._settle_timer = None
+        settled, self._settled = np.concatenate(self._settled or [_NO_ROWS]), []
+        if not self._member.is_leader:
+            return
+        try:
+            for first in range(0, len(settled), SETTLED_MAX):
+                self._member.replica.settle(settled[first : first + SETTLED_MAX])
+        except StorageError as error:
+            # Nothing is lost: who leads next asks the other shard again, and is told that all is done.
+            _log.warning("bezant: transfers to other shards that are done are not settled: %s", error)
+        self._member.note_appended()
+        self._schedule()
+
+
+def _is_open(codes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which codes settle nothing: the command can be sent again."""
+    return np.asarray((codes >= 100) & (codes < 200), np.bool_)
+
+
+def _told_codes(codes: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
+    """What clients are told: of a shard that did not answer in time, that it did not."""
+    return np.where(_is_open(codes), int(ResultCode.SHARD_UNREACHABLE), codes).astype(np.int16)
+
+
+def _tell_again(batch: Batch, row: int, result: Any) -> None:
+    batch.results[row] = result
+    batch.results["flags"][row] = int(ResultFlag.REPEATED)

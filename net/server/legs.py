@@ -1,0 +1,108 @@
+"""Legs of transactions between shards, in a lane of their own through the reactor.
+
+What coordinators have done, that of this node and those of other shards, must not wait for clients: a client's batch
+that waits for another shard's answer would keep that shard's question waiting, and both would wait for ever. So these
+commands collect here, are executed before those of clients, and are answered as soon as they are committed.
+
+Bounds: legs come from coordinators, each of which carries on no more than its own clients' batches (`reactor.py`).
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from bezant.engine.member import Member
+from bezant.engine.replica import BATCH_COMMANDS_MAX
+from bezant.protocol.kinds import CommandFlag, CommandKind
+from bezant.protocol.records import COMMAND, Records
+
+_LEG_KINDS = [
+    int(kind) for kind in (CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT, CommandKind.CONFIRM, CommandKind.CANCEL)
+]
+
+Respond = Callable[[Records | Exception], None]
+
+
+class Legs(NamedTuple):
+    """Commands of one coordinator that are executed together, and who gets their results."""
+
+    commands: Records
+    respond: Respond
+
+
+class _Executed(NamedTuple):
+    """Legs in the log, not to be answered before it is committed up to `index`."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    results: Records
+    parts: list[Legs]
+
+
+class LegsLane:
+    """See the module. All methods on the loop."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self._collected: deque[Legs] = deque()
+        self._executed: deque[_Executed] = deque()
+        self.command_count = 0
+        """Commands that are not executed yet."""
+
+    def add(self, commands: Records, respond: Respond) -> None:
+        """Add up to BATCH_COMMANDS_MAX commands, which must not change until they are answered."""
+        self._collected.append(Legs(commands, respond))
+        self.command_count += len(commands)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody waits for it."""
+        return not (self._collected or self._executed)
+
+    @property
+    def next_count(self) -> int:
+        """Commands that `execute` would take."""
+        return min(self.command_count, BATCH_COMMANDS_MAX)
+
+    def execute(self) -> int:
+        """Execute what was added first, as much as a batch may have; returns the number of events."""
+        parts, count = [], 0
+        while self._collected and count + len(self._collected[0].commands) <= BATCH_COMMANDS_MAX:
+            parts.append(self._collected.popleft())
+            count += len(parts[-1].commands)
+        self.command_count -= count
+        commands = np.empty(count, COMMAND)
+        np.concatenate([part.commands for part in parts], out=commands)
+        executed = self._member.execute(commands, np.zeros(0, np.int64))
+        # Repeats may rest on what is in the log and not committed yet, so `last_index` counts, whatever was appended.
+        self._executed.append(_Executed(self._member.replica.log.last_index, executed.results, parts))
+        return executed.event_count
+
+    def reply(self, committed_index: int) -> None:
+        """Answer everything that has been committed."""
+        while self._executed and self._executed[0].index <= committed_index:
+            _, results, parts = self._executed.popleft()
+            first = 0
+            for part in parts:
+                end = first + len(part.commands)
+                part.respond(results[first:end])
+                first = end
+
+    def refuse(self, not_executed: Exception, unknown: Exception) -> None:
+        """Answer everybody that this node does not lead any more, and whether it has executed what they asked for."""
+        executed, self._executed = self._executed, deque()
+        collected, self._collected = self._collected, deque()
+        self.command_count = 0
+        for batch in executed:
+            for part in batch.parts:
+                part.respond(unknown)
+        for part in collected:
+            part.respond(not_executed)
+
+
+def is_leg(commands: Records) -> npt.NDArray[np.bool_]:
+    """Which commands a coordinator may ask for: the legs of transactions, and that transit accounts are opened."""
+    opens_transit = (commands["kind"] == int(CommandKind.OPEN)) & (commands["flags"] == int(CommandFlag.TRANSIT))
+    return np.asarray(np.isin(commands["kind"], _LEG_KINDS) | opens_transit, np.bool_)

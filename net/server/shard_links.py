@@ -1,0 +1,69 @@
+"""Links from a shard's leader to the leaders of other shards: a client's channel to each, opened when it is needed."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from bezant.net.client.connection import TcpChannel
+from bezant.protocol.errors import BezantError, ConnectionFailed
+from bezant.protocol.frames import BATCH_COUNT_MAX, Operation
+from bezant.protocol.records import RESULT, Records
+
+CONNECT_S_MAX: Final = 2.0
+"""Seconds that a first connection to the leader of another shard may take, before that is tried again."""
+
+
+class ShardLinks:
+    """See the module. All methods on the loop."""
+
+    def __init__(self, addresses_of: Callable[[int], str]) -> None:
+        """`addresses_of` tells where the nodes of a shard are, "host:port,host:port"; "" if nobody knows."""
+        self._addresses_of = addresses_of
+        self._links: dict[int, asyncio.Task[TcpChannel]] = {}
+        self._addresses: dict[int, str] = {}
+
+    async def ask(self, shard: int, commands: Records, timeout_s: float) -> Records:
+        """Have the leader of a shard execute legs; returns their RESULT records, one each.
+
+        Raises `BezantError` if no answer comes in time, which says nothing about what has been done.
+        """
+        channel = await self._channel(shard)
+        results = np.empty(len(commands), RESULT)
+        for first in range(0, len(commands), BATCH_COUNT_MAX):
+            part = commands[first : first + BATCH_COUNT_MAX]
+            body = await channel.request(Operation.LEGS, part.tobytes(), timeout_s)
+            results[first : first + len(part)] = np.frombuffer(body, RESULT)
+        return results
+
+    async def _channel(self, shard: int) -> TcpChannel:
+        addresses = self._addresses_of(shard)
+        if not addresses:
+            raise ConnectionFailed(f"nobody has said where shard {shard} is")
+        opening = self._links.get(shard)
+        if opening is None or self._addresses[shard] != addresses:
+            if opening is not None:
+                await self._close(opening)
+            self._addresses[shard] = addresses
+            opening = self._links[shard] = asyncio.create_task(TcpChannel.open(addresses, CONNECT_S_MAX))
+        try:
+            # Shielded: others wait for the same connection.
+            return await asyncio.shield(opening)
+        except BezantError:
+            if self._links.get(shard) is opening:
+                del self._links[shard]
+            raise
+
+    async def close(self) -> None:
+        """Let go of all connections; what is unanswered fails."""
+        links, self._links = list(self._links.values()), {}
+        for opening in links:
+            await self._close(opening)
+
+    async def _close(self, opening: "asyncio.Task[TcpChannel]") -> None:
+        if not opening.done():
+            opening.cancel()
+            await asyncio.wait([opening])
+        if not opening.cancelled() and opening.exception() is None:
+            await opening.result().close()

@@ -1,0 +1,108 @@
+"""Transit accounts of a shard: where money is between its wallets and those of another shard, one a shard and currency.
+
+They are opened when they are first needed: here by the node itself, in the other shard by a leg that asks for it.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from bezant.engine.ledger.state import CURRENCIES_MAX
+from bezant.engine.member import Member
+from bezant.engine.replica import BATCH_COMMANDS_MAX
+from bezant.engine.transactions.legs import build_transit_open, transit_id
+from bezant.engine.transactions.marking import (
+    MARKED_CURRENCY,
+    MARKED_PEER,
+    MARKED_REFUSED,
+    MARKED_SIZE,
+    mark_transfers_out,
+)
+from bezant.protocol.errors import LedgerError
+from bezant.protocol.names import TRANSIT_NAME_PREFIX, currency_code
+from bezant.protocol.placement import SLOT_COUNT
+from bezant.protocol.records import Records, Words, id_words
+
+
+class Transit:
+    """The transit accounts of two shards in one currency: this shard's own, and the other one's."""
+
+    def __init__(self, own_shard: int, shard: int, currency: str) -> None:
+        self.shard = shard
+        """The other one."""
+        self.far_id = _transit_words(shard, own_shard, currency)
+        """Of its account, int64 of shape (2,)."""
+        self.far_open = _open_transit(shard, own_shard, currency)
+        """The leg that opens it, one COMMAND record."""
+        self.is_open_there = False
+        """Whether the other shard has said that it is open."""
+
+
+class Transits:
+    """See the module. All methods on the loop."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self._ledger = member.replica.ledger
+        self._shard = member.replica.shard
+        # Memory only for those that exist: the rest is never touched.
+        self._ids = np.zeros((SLOT_COUNT, CURRENCIES_MAX, 2), np.int64)
+        self._by_id: dict[tuple[int, int], Transit] = {}
+        self._marked = np.zeros(MARKED_SIZE, np.int64)
+        self._refused = np.zeros(BATCH_COMMANDS_MAX, np.int64)
+
+    def mark(self, commands: Records, slots: Words, preset: Words) -> Words:
+        """Turn transfers to other shards into tries, opening the transit accounts that they need.
+
+        `preset` has a code for each command or is empty, which means none, as does the answer.
+        """
+        marked, refused = self._marked, self._refused[: len(commands)]
+        marked[:] = 0
+        while True:
+            mark_transfers_out(self._ledger.arrays, commands, slots, self._shard, self._ids, refused, marked)
+            if marked[MARKED_PEER] < 0:
+                break
+            self._open(int(marked[MARKED_PEER]), int(marked[MARKED_CURRENCY]))
+        if not marked[MARKED_REFUSED]:
+            return preset
+        codes = refused.copy() if not len(preset) else np.where(preset != 0, preset, refused)
+        refused[:] = 0
+        return codes
+
+    def _open(self, shard: int, currency_number: int) -> None:
+        """Open this shard's transit account; without room for it the ledger answers TRANSIT_UNKNOWN to who needs it."""
+        currency = currency_code(int(self._ledger.arrays.currencies[currency_number]))
+        self._member.execute(_open_transit(self._shard, shard, currency), np.zeros(0, np.int64))
+        self._ids[shard, currency_number] = _transit_words(self._shard, shard, currency)
+
+    def groups(self, tries: Records) -> Iterator[tuple[Transit, npt.NDArray[np.intp]]]:
+        """Tries (EVENT records) by their transit account: which, and the numbers of those that go through it."""
+        heads, tails = tries["reference_head"], tries["reference_tail"]
+        left = np.arange(len(tries))
+        while len(left):
+            head, tail = int(heads[left[0]]), int(tails[left[0]])
+            is_same = (heads[left] == head) & (tails[left] == tail)
+            yield self._transit_of(head, tail), left[is_same]
+            left = left[~is_same]
+
+    def _transit_of(self, head: int, tail: int) -> Transit:
+        transit = self._by_id.get((head, tail))
+        if transit is None:
+            account = self._ledger.lookup_accounts(np.array([[head, tail]], np.int64))[0]
+            name = bytes(account["name"]).decode("ascii")
+            if not name.startswith(TRANSIT_NAME_PREFIX):
+                raise LedgerError(f"a try goes through an account named {name!r}, which is no transit account")
+            shard = int(name.rpartition(":")[2])
+            transit = Transit(self._shard, shard, currency_code(int(account["currency"])))
+            self._by_id[head, tail] = transit
+        return transit
+
+
+def _transit_words(own_shard: int, peer_shard: int, currency: str) -> Words:
+    return np.array(id_words(transit_id(own_shard, peer_shard, currency)), np.int64)
+
+
+def _open_transit(own_shard: int, peer_shard: int, currency: str) -> Records:
+    """The OPEN of a transit account: whichever of the two shards asks for it, with the account's own id."""
+    return build_transit_open(own_shard, peer_shard, currency, transit_id(own_shard, peer_shard, currency))

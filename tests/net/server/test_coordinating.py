@@ -1,0 +1,314 @@
+"""Claim: a transfer to another shard is done as a whole or not at all, whatever is lost, late or repeated meanwhile."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bezant.engine.opening import open_member
+from bezant.engine.placement.maps import first_map
+from bezant.net.server import coordinating, syncing
+from bezant.net.server import reactor as reactor_module
+from bezant.net.server.coordinating import Coordinator
+from bezant.net.server.placing import Placing
+from bezant.net.server.reactor import Reactor
+from bezant.protocol.codes import ResultCode
+from bezant.protocol.errors import ConnectionFailed
+from bezant.protocol.kinds import CommandKind, ResultFlag
+from bezant.protocol.names import account_id, slot_of
+from bezant.protocol.placement import owners_of
+from bezant.protocol.records import LIMIT_UNLIMITED, Records, id_words
+
+from ...engine.commands import join, opening, transfer
+from .node import LARGE_SETTINGS, until
+
+COMMITTED = int(ResultCode.COMMITTED)
+SLOTS = owners_of(first_map({0: ["a:1"], 1: ["b:1"]}))
+
+
+def name_in(shard: int, number: int) -> str:
+    """The name of an account that lies in a shard."""
+    tries = (f"{{s{shard}-{number}-{attempt}}}:wallet" for attempt in range(1000))
+    return next(name for name in tries if SLOTS[slot_of(account_id(name, "EUR"))] == shard)
+
+
+class Shard:
+    """A reactor over a folder of its own; a client is whoever submits."""
+
+    def __init__(self, path: Path, number: int, network: "Network") -> None:
+        self.path, self.number, self.network = path, number, network
+        self.names = [name_in(number, n) for n in range(4)]
+        self.open()
+
+    def open(self) -> None:
+        self.member = open_member(self.path, shard=self.number, settings=LARGE_SETTINGS)
+        self.reactor = Reactor(self.member, asyncio.get_running_loop())
+        placing = Placing(self.number, first_map({0: ["a:1"], 1: ["b:1"]}))
+        links = Asking(self.network, self.number)
+        reactor = self.reactor
+        reactor.coordinator = Coordinator(self.member, placing, links, reactor.legs, reactor.schedule)
+        self.reactor.schedule()
+
+    @property
+    def ledger(self):
+        return self.member.replica.ledger
+
+    async def execute(self, commands: Records) -> Records:
+        future = asyncio.get_running_loop().create_future()
+        assert self.reactor.submit(commands, future)
+        async with asyncio.timeout(20):
+            return await future
+
+    def balances(self, *names: str) -> list[int]:
+        return [int(self.account(name)["balance"]) for name in names]
+
+    def account(self, name: str, currency: str = "EUR"):
+        ids = np.array([id_words(account_id(name, currency))], np.int64)
+        return self.ledger.lookup_accounts(ids)[0]
+
+    def total(self) -> int:
+        """What the wallets have, without the outside world and what is in transit."""
+        return sum(self.balances(*self.names))
+
+    @property
+    def is_settled(self) -> bool:
+        return not len(self.ledger.open_tries()) and not len(self.ledger.unsettled())
+
+    def crash(self) -> None:
+        """End without answering anybody, and open the folder again. Nothing of the reactor may be under way."""
+        self.reactor.coordinator.lose()
+        self.reactor._expiry.stop()
+        self.reactor._pump_scheduled = True  # It does nothing any more.
+        self.reactor._sync_thread.stop()
+        self.reactor.publisher.close()
+        self.member.close()
+        self.open()
+
+
+class Network:
+    """Between two shards; `trouble` says of each question what becomes of it."""
+
+    def __init__(self) -> None:
+        self.shards: dict[int, Shard] = {}
+        self.trouble: Callable[[Records], str] = lambda legs: ""
+        self.legs: list[Records] = []
+
+    async def ask(self, asking: int, shard: int, commands: Records, timeout_s: float) -> Records:
+        trouble = self.trouble(commands)
+        self.legs.append(commands.copy())
+        if trouble == "lost":
+            raise ConnectionFailed("the question was lost")
+        if trouble == "late":
+            await asyncio.sleep(0.02)
+        future = asyncio.get_running_loop().create_future()
+
+        def respond(answer: Records | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(answer, Exception):
+                future.set_exception(ConnectionFailed("no leader"))
+            else:
+                future.set_result(answer.copy())
+
+        for _ in range(2 if trouble == "twice" else 1):
+            self.shards[shard].reactor.submit_legs(commands.copy(), respond)
+        if trouble == "no answer":
+            raise ConnectionFailed("the answer was lost")
+        try:
+            async with asyncio.timeout(0.5):
+                return await future
+        except TimeoutError as error:
+            raise ConnectionFailed("no answer came") from error
+
+
+class Asking:
+    """How one shard's coordinator sees the others."""
+
+    def __init__(self, network: Network, shard: int) -> None:
+        self._network, self._shard = network, shard
+
+    async def ask(self, shard: int, commands: Records, timeout_s: float) -> Records:
+        return await self._network.ask(self._shard, shard, commands, timeout_s)
+
+
+@pytest.fixture
+async def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Network]:
+    bugs: list[BaseException] = []
+    for module in (reactor_module, syncing, coordinating):
+        monkeypatch.setattr(module, "end_after_bug", bugs.append)
+    monkeypatch.setattr(coordinating, "ASK_AGAIN_S", 0.005)
+    monkeypatch.setattr(coordinating, "SETTLE_S", 0.005)
+    network = Network()
+    for number in (0, 1):
+        network.shards[number] = shard = Shard(tmp_path / str(number), number, network)
+        opened = await shard.execute(
+            join(opening(f"{{{shard.names[0]}}}", LIMIT_UNLIMITED), *map(opening, shard.names))
+        )
+        assert not opened["code"].any()
+    yield network
+    for shard in network.shards.values():
+        shard.reactor.coordinator.lose()
+        await shard.reactor.stop(settled=False)
+    assert bugs == []
+
+
+async def fund(shard: Shard, amount: int = 100) -> None:
+    world = f"{{{shard.names[0]}}}"
+    results = await shard.execute(join(*(transfer(world, name, amount) for name in shard.names)))
+    assert not results["code"].any()
+
+
+@pytest.fixture
+async def pair(network: Network) -> tuple[Shard, Shard]:
+    first, second = network.shards[0], network.shards[1]
+    await fund(first)
+    await fund(second)
+    return first, second
+
+
+async def settled(*shards: Shard) -> None:
+    await until(lambda: all(shard.is_settled and not shard.reactor.coordinator.under_way_count for shard in shards))
+    for shard in shards:
+        shard.ledger.check_invariants()
+
+
+async def test_a_transfer_to_another_shard(pair: tuple[Shard, Shard]) -> None:
+    first, second = pair
+    a, b = first.names[0], second.names[0]
+    (result,) = await first.execute(transfer(a, b, 30))
+    assert (result["code"], result["debit_balance"], result["debit_held"]) == (COMMITTED, 70, 0)
+    await settled(first, second)
+    assert (first.balances(a), second.balances(b)) == ([70], [130])
+    assert first.account("transit:0:1")["balance"] == 30
+    assert second.account("transit:1:0")["balance"] == -30
+
+
+async def test_repeats_get_the_first_outcome(pair: tuple[Shard, Shard], network: Network) -> None:
+    first, second = pair
+    command = transfer(first.names[0], second.names[0], 30)
+    network.trouble = lambda legs: "late"
+    results = await asyncio.gather(*(first.execute(command) for _ in range(3)), first.execute(join(command, command)))
+    await settled(first, second)
+    results = [*results, await first.execute(command)]
+    for result in np.concatenate(results):
+        assert (result["code"], result["debit_balance"]) == (COMMITTED, 70)
+    assert len({int(result["position"]) for result in np.concatenate(results)}) == 1
+    assert sum(not result["flags"] & ResultFlag.REPEATED for result in np.concatenate(results)) == 1
+    assert second.balances(second.names[0]) == [130]
+
+
+async def test_what_the_other_shard_refuses_is_given_back(pair: tuple[Shard, Shard]) -> None:
+    first, second = pair
+    command = transfer(first.names[0], name_in(1, 77), 30)
+    for flags in (0, int(ResultFlag.REPEATED)):
+        (result,) = await first.execute(command)
+        assert (result["code"], result["flags"]) == (ResultCode.CREDIT_ACCOUNT_UNKNOWN, flags)
+        await settled(first, second)
+    assert (first.balances(first.names[0]), first.account(first.names[0])["held"]) == ([100], 0)
+
+
+async def test_what_this_shard_refuses_never_leaves_it(pair: tuple[Shard, Shard], network: Network) -> None:
+    first, second = pair
+    (result,) = await first.execute(transfer(first.names[0], second.names[0], 101))
+    assert result["code"] == ResultCode.INSUFFICIENT_FUNDS
+    assert not any((legs["kind"] == CommandKind.TRY_CREDIT).any() for legs in network.legs)
+
+
+async def test_a_shard_that_does_not_answer_holds_nothing_up_for_ever(
+    pair: tuple[Shard, Shard], network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = pair
+    monkeypatch.setattr(coordinating, "TRY_S_MAX", 0.05)
+    network.trouble = lambda legs: "lost"
+    command = transfer(first.names[0], second.names[0], 30)
+    (result,) = await first.execute(command)
+    assert result["code"] == ResultCode.SHARD_UNREACHABLE
+    assert first.balances(first.names[0]) == [100]
+    (again,) = await first.execute(command)
+    assert (again["code"], again["flags"]) == (ResultCode.SHARD_UNREACHABLE, ResultFlag.REPEATED)
+    network.trouble = lambda legs: ""
+    await settled(first, second)
+    assert (first.balances(first.names[0]), second.balances(second.names[0])) == ([100], [100])
+
+
+async def test_a_try_that_comes_after_its_cancel_does_nothing(
+    pair: tuple[Shard, Shard], network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = pair
+    monkeypatch.setattr(coordinating, "TRY_S_MAX", 0.05)
+    network.trouble = lambda legs: "lost" if (legs["kind"] == CommandKind.TRY_CREDIT).any() else ""
+    (result,) = await first.execute(transfer(first.names[0], second.names[0], 30))
+    assert result["code"] == ResultCode.SHARD_UNREACHABLE
+    await settled(first, second)
+    tried = next(legs for legs in network.legs if (legs["kind"] == CommandKind.TRY_CREDIT).any())
+    network.trouble = lambda legs: ""
+    (late,) = await network.ask(0, 1, tried, 1.0)
+    assert late["code"] == ResultCode.ID_FORBIDDEN
+    assert second.account(second.names[0])["incoming"] == 0
+
+
+async def test_chains_and_holds_stay_in_their_shard(pair: tuple[Shard, Shard]) -> None:
+    first, second = pair
+    linked = transfer(first.names[0], second.names[0], 1, flags=1)
+    results = await first.execute(join(linked, transfer(first.names[0], first.names[1], 1)))
+    assert results["code"].tolist() == [ResultCode.WRONG_SHARD] * 2
+    hold = transfer(first.names[0], second.names[0], 1, kind=int(CommandKind.HOLD))
+    (result,) = await first.execute(hold)
+    assert result["code"] == ResultCode.WRONG_SHARD
+    assert first.balances(first.names[0]) == [100]
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_whatever_happens_on_the_way(pair: tuple[Shard, Shard], network: Network, monkeypatch, seed: int) -> None:
+    """Questions are lost, late, repeated, unanswered; coordinators and participants crash; then all is healed."""
+    chance = random.Random(seed)
+    monkeypatch.setattr(coordinating, "TRY_S_MAX", chance.choice([0.02, 0.2, 5.0]))
+    troubles = ["", "", "", "lost", "late", "twice", "no answer"]
+    network.trouble = lambda legs: chance.choice(troubles)
+    told: dict[int, int] = {}
+    commands: dict[int, tuple[int, Records]] = {}
+
+    async def client(number: int) -> None:
+        for n in range(8):
+            shard = network.shards[chance.randrange(2)]
+            names = pair[0].names + pair[1].names
+            debit, credit = chance.choice(shard.names), chance.choice(names)
+            if debit == credit:
+                continue
+            key = 100 * number + n
+            commands[key] = (shard.number, transfer(debit, credit, chance.randrange(1, 60)))
+            try:
+                async with asyncio.timeout(2):
+                    (result,) = await shard.execute(commands[key][1])
+            except TimeoutError:
+                continue  # It crashed meanwhile.
+            told[key] = int(result["code"])
+            await asyncio.sleep(chance.random() * 0.005)
+
+    async def crashes() -> None:
+        for _ in range(chance.randrange(3)):
+            await asyncio.sleep(chance.random() * 0.05)
+            shard = network.shards[chance.randrange(2)]
+            await until(lambda shard=shard: shard.reactor._group is None and not shard.reactor._pump_scheduled)
+            shard.crash()
+
+    waiting = [asyncio.create_task(client(number)) for number in range(6)]
+    await crashes()
+    _, pending = await asyncio.wait(waiting, timeout=8)
+    for task in pending:
+        task.cancel()
+    network.trouble = lambda legs: ""
+    await settled(*pair)
+    assert pair[0].total() + pair[1].total() == 800
+    transits = [int(pair[n].account(f"transit:{n}:{1 - n}")["balance"]) for n in (0, 1)]
+    assert sum(transits) == 0
+    for shard in pair:
+        assert not shard.ledger.lookup_accounts(
+            np.array([id_words(account_id(name, "EUR")) for name in shard.names], np.int64)
+        )["incoming"].any()
+    for key, (number, command) in commands.items():
+        (again,) = await network.shards[number].execute(command)
+        assert key not in told or again["code"] == told[key]
