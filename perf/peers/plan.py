@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Protocol
 
@@ -14,6 +15,7 @@ START_BALANCE: Final = 1_000_000_000
 """Minor units that every account begins with, enough that no transfer is refused for want of money."""
 AMOUNT_MAX: Final = 100
 """Minor units of the largest transfer."""
+_DRAWN_COUNT: Final = 1 << 14
 
 
 class ComparisonSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,17 +124,24 @@ def host_and_port(address: str) -> tuple[str, int]:
 
 
 def make_trades(plan: PeerPlan) -> Iterator[Trade]:
-    """Transfers without end between random accounts, of which the plan's share lies across two servers."""
+    """Transfers without end between random accounts, of which the plan's share lies across two servers.
+
+    Some thousands are drawn ahead and come again and again with new numbers, so that drawing takes no time from a load.
+    """
     chance = random.Random(plan.seed)
-    shards, number = len(plan.addresses), plan.first_number
-    while True:
-        debit, credit = chance.sample(range(plan.accounts), 2)
-        if shards > 1:
-            # The next account of the wanted shard below the one that was drawn, or above it at the bottom.
-            shift = 1 if chance.random() < plan.cross else 0
-            credit = credit - (credit - debit - shift) % shards
-            credit = credit + shards if credit < 0 else credit
-            if credit == debit:
-                credit = debit + shards if debit + shards < plan.accounts else debit - shards
-        yield Trade(number, debit, credit, chance.randint(1, AMOUNT_MAX))
-        number += 1
+    drawn = [_draw(chance, plan.accounts, len(plan.addresses), plan.cross) for _ in range(_DRAWN_COUNT)]
+    for number, trade in enumerate(cycle(drawn), plan.first_number):
+        yield Trade(number, *trade)
+
+
+def _draw(chance: random.Random, accounts: int, shards: int, cross: float) -> tuple[int, int, int]:
+    """Two different accounts and an amount."""
+    debit, credit = chance.sample(range(accounts), 2)
+    if shards > 1:
+        # The next account of the wanted shard below the one that was drawn, or above it at the bottom.
+        shift = 1 if chance.random() < cross else 0
+        credit -= (credit - debit - shift) % shards
+        credit = credit + shards if credit < 0 else credit
+        if credit == debit:
+            credit = debit + shards if debit + shards < accounts else debit - shards
+    return debit, credit, chance.randint(1, AMOUNT_MAX)

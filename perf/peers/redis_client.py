@@ -6,19 +6,22 @@ sharded by hand.
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
+import hiredis
 import redis.asyncio
-import redis.exceptions
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
+from bezant.cli.node_process import ProcessFailed
 from bezant.perf.peers.plan import START_BALANCE, PeerPlan, Trade, host_and_port
 
+Call = tuple[str | int, ...]
+"""What follows EVALSHA: a script's hash, the count of keys, the keys, the arguments."""
+
 SOCKET_TIMEOUT_S: Final = 30.0
-LOSSES: Final = (OSError, TimeoutError, redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
 _KEYS_AT_ONCE: Final = 10_000
+_READ_SIZE: Final = 1 << 16
+_pack: Callable[[Call], bytes] = hiredis.pack_command  # type: ignore[assignment]  # its stub takes one word alone
 _TRANSFER_KEYS: Final = "t:*"
 
 # KEYS: the id, the account that pays, the account that is paid; ARGV: the amount, the record of the transfer. The
@@ -48,14 +51,13 @@ MADE: Final = 1
 
 
 def connect(address: str) -> "redis.asyncio.Redis":
-    """A client with one connection that never asks again by itself: whether it should is what is measured."""
+    """redis-py's client, for all that is not measured."""
     host, port = host_and_port(address)
     return redis.asyncio.Redis(
         host=host,
         port=port,
         single_connection_client=True,
         socket_timeout=SOCKET_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
         protocol=2,
     )
 
@@ -97,12 +99,44 @@ async def is_durable(addresses: Sequence[str]) -> bool:
     return True
 
 
+class Connection:
+    """A connection of the load, with hiredis alone: redis-py's pipelines would take more time than the server.
+
+    It never asks again by itself: whether somebody should is what is measured.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._stream, self._writer = reader, writer
+        self._replies = hiredis.Reader()
+
+    async def run(self, calls: Sequence[Call]) -> list[int]:
+        """Run scripts by their hashes, in one pipeline; their codes. Raises `OSError` if the server is gone."""
+        if not calls:
+            return []
+        self._writer.writelines([_pack(("EVALSHA", *call)) for call in calls])
+        codes: list[int] = []
+        while len(codes) < len(calls):
+            part = await asyncio.wait_for(self._stream.read(_READ_SIZE), SOCKET_TIMEOUT_S)
+            if not part:
+                raise ConnectionResetError("the server closed the connection")
+            self._replies.feed(part)
+            while (reply := self._replies.gets()) is not False:
+                if not isinstance(reply, int):
+                    raise ProcessFailed(f"Redis says {reply!r}")
+                codes.append(reply)
+        return codes
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._writer.close()
+
+
 class RedisClient:
     """For every client a connection to each server."""
 
-    losses = LOSSES
+    losses = (OSError, TimeoutError)
 
-    def __init__(self, connections: Sequence[Sequence["redis.asyncio.Redis"]], scripts: Sequence[str]) -> None:
+    def __init__(self, connections: Sequence[Sequence[Connection]], scripts: Sequence[str]) -> None:
         self.retries = 0
         self._connections = connections
         self._transfer, self._debit, self._credit = scripts
@@ -111,7 +145,7 @@ class RedisClient:
         """Make transfers in one pipeline to each server, and then, of those across, the credits in another."""
         servers = self._connections[connection]
         count = len(servers)
-        calls: list[list[tuple[Any, ...]]] = [[] for _ in servers]
+        calls: list[list[Call]] = [[] for _ in servers]
         asked: list[list[Trade]] = [[] for _ in servers]
         for trade in trades:
             shard = trade.debit % count
@@ -126,7 +160,7 @@ class RedisClient:
         made = sum(code == MADE for part in codes for code in part)
         if count == 1:
             return made
-        second: list[list[tuple[Any, ...]]] = [[] for _ in servers]
+        second: list[list[Call]] = [[] for _ in servers]
         for shard in range(count):
             for trade, code in zip(asked[shard], codes[shard], strict=True):
                 if code == MADE and trade.credit % count != shard:
@@ -136,14 +170,13 @@ class RedisClient:
         await self._execute(servers, second)
         return made
 
-    async def _execute(
-        self, servers: Sequence["redis.asyncio.Redis"], calls: Sequence[Sequence[tuple[Any, ...]]]
-    ) -> list[list[int]]:
+    @staticmethod
+    async def _execute(servers: Sequence[Connection], calls: Sequence[Sequence[Call]]) -> list[list[int]]:
         """Run the calls of each server, all servers at once; the codes in the same order."""
         if len(servers) == 1:
-            return [await _run(servers[0], calls[0])]
+            return [await servers[0].run(calls[0])]
         # All are waited for, also when one fails: the others' money moves all the same.
-        found = await asyncio.gather(*map(_run, servers, calls), return_exceptions=True)
+        found = await asyncio.gather(*map(Connection.run, servers, calls), return_exceptions=True)
         codes: list[list[int]] = []
         for one in found:
             if isinstance(one, BaseException):
@@ -155,28 +188,17 @@ class RedisClient:
         """Let go of all connections."""
         for servers in self._connections:
             for server in servers:
-                await server.aclose()
-
-
-async def _run(server: Any, calls: Sequence[tuple[Any, ...]]) -> list[int]:
-    if not calls:
-        return []
-    if len(calls) == 1:
-        return [int(await server.execute_command("EVALSHA", *calls[0]))]
-    pipeline = server.pipeline(transaction=False)
-    for call in calls:
-        pipeline.execute_command("EVALSHA", *call)
-    codes: list[int] = await pipeline.execute()
-    return codes
+                server.close()
 
 
 async def open_redis(plan: PeerPlan) -> RedisClient:
     """Connect the clients of a plan, and load the scripts into the servers."""
-    connections = [[connect(address) for address in plan.addresses] for _ in range(plan.clients)]
     scripts: list[str] = []
-    for server in connections[0]:
-        scripts = [await server.script_load(script) for script in (TRANSFER, DEBIT, CREDIT)]
-    for servers in connections:
-        for server in servers:
-            await server.ping()
+    for address in plan.addresses:
+        async with connect(address) as client:
+            scripts = [await client.script_load(script) for script in (TRANSFER, DEBIT, CREDIT)]
+    connections = [
+        [Connection(*await asyncio.open_connection(*host_and_port(address))) for address in plan.addresses]
+        for _ in range(plan.clients)
+    ]
     return RedisClient(connections, scripts)
