@@ -8,7 +8,7 @@ from bezant.cli.statement import add_range_arguments
 from bezant.cli.times import add_moment_arguments, moment_of
 from bezant.protocol.kinds import CommandKind
 
-_MOVES = (CommandKind.TRANSFER, CommandKind.TRANSFER_AVAILABLE, CommandKind.CAPTURE)
+_MOVES = (CommandKind.TRANSFER, CommandKind.TRANSFER_AVAILABLE, CommandKind.CAPTURE, CommandKind.CONFIRM)
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -22,7 +22,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--account", metavar="NAME", help="paid or received; --currency says which of that name")
     parser.add_argument("--currency", metavar="CURRENCY", default="", help="as in EUR")
     parser.add_argument("--code", metavar="NUMBER", type=int, help="the code that its sender gave it")
-    kinds = [kind.name.lower() for kind in CommandKind if kind < CommandKind.TRY_DEBIT]
+    kinds = [kind.name.lower() for kind in CommandKind]
     parser.add_argument("--kind", dest="kinds", action="append", choices=kinds, help="events of this kind; repeatable")
     parser.add_argument("--refused", action="store_true", help="those that were refused, too")
     add_range_arguments(parser)

@@ -19,10 +19,12 @@ from bezant.protocol.names import currency_word
 from bezant.protocol.records import LIMIT_UNLIMITED, Words, position_of
 from bezant.sql import arrays
 
-_WITH_CREDIT: Final = (*MOVES, CommandKind.HOLD)
-_WITH_REFERENCE: Final = (CommandKind.CAPTURE, CommandKind.RELEASE, CommandKind.EXPIRE)
+_TRIES: Final = (CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT)
+_WITH_CREDIT: Final = (*MOVES, CommandKind.HOLD, *_TRIES, CommandKind.CANCEL)
+_ENDS: Final = (CommandKind.CAPTURE, CommandKind.RELEASE, CommandKind.EXPIRE, CommandKind.CONFIRM, CommandKind.CANCEL)
+_WITH_REFERENCE: Final = (*_ENDS, *_TRIES)
 _WITH_LIMIT: Final = (CommandKind.OPEN, CommandKind.SET_LIMIT)
-_WITH_AMOUNT: Final = (*MOVES, CommandKind.HOLD, CommandKind.RELEASE, CommandKind.EXPIRE)
+_WITH_AMOUNT: Final = (*MOVES, CommandKind.HOLD, CommandKind.RELEASE, CommandKind.EXPIRE, *_TRIES, CommandKind.CANCEL)
 _ID: Final = pa.string()
 
 
@@ -173,7 +175,7 @@ COLUMNS: Final[dict[str, Column]] = {
     "code": _field("code", pa.int32()),
     "reference": Column(_ID, lambda rows: rows.pair("reference", rows.is_kind(_WITH_REFERENCE))),
     "user_data": Column(_ID, lambda rows: rows.pair("user_data", ~rows.is_kind((CommandKind.OPEN,)))),
-    "timeout_ms": _field("timeout_ms", pa.int64(), lambda rows: rows.is_kind((CommandKind.HOLD,))),
+    "timeout_ms": _field("timeout_ms", pa.int64(), lambda rows: rows.is_kind((CommandKind.HOLD, CommandKind.CANCEL))),
     "linked": _flag(CommandFlag.LINKED),
     "imported": _flag(CommandFlag.IMPORTED),
     "keep_open": _flag(CommandFlag.KEEP_OPEN),

@@ -66,7 +66,7 @@ class LedgerImage(NamedTuple):
     positions: Mapping[str, int] = MappingProxyType({})
 
 
-def _pick(records: Records, dtype: np.dtype[np.void]) -> Records:
+def pick_fields(records: Records, dtype: np.dtype[np.void]) -> Records:
     """The fields of a dtype, out of records that have more."""
     picked = np.zeros(len(records), dtype)
     for name in dtype.names or ():
@@ -91,8 +91,8 @@ def take_image(arrays: LedgerArrays, currencies: dict[str, int], open_holds: Rec
         last_timestamp_ns=int(counters[COUNTER_LAST_TIMESTAMP_NS]),
         rows=arrays.rows[:accounts],
         rows_cold=arrays.rows_cold[:accounts],
-        holds=_pick(open_holds[open_holds["kind"] == HOLD], IMAGE_HOLD),
-        tries=_pick(open_holds[open_holds["kind"] != HOLD], IMAGE_TRY),
+        holds=pick_fields(open_holds[open_holds["kind"] == HOLD], IMAGE_HOLD),
+        tries=pick_fields(open_holds[open_holds["kind"] != HOLD], IMAGE_TRY),
         unsettled=unsettled_records(arrays).copy(),
     )
 

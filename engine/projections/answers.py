@@ -74,7 +74,12 @@ class Filter(NamedTuple):
     account: tuple[int, int] | None = None
     currency: str = ""
     code: int | None = None
-    kinds: tuple[CommandKind, ...] = (CommandKind.TRANSFER, CommandKind.TRANSFER_AVAILABLE, CommandKind.CAPTURE)
+    kinds: tuple[CommandKind, ...] = (
+        CommandKind.TRANSFER,
+        CommandKind.TRANSFER_AVAILABLE,
+        CommandKind.CAPTURE,
+        CommandKind.CONFIRM,
+    )
     """None of them: any kind."""
     refused: bool = False
     """Whether events that were refused are wanted, too."""

@@ -69,6 +69,10 @@ _CAPTURE: Final = int(CommandKind.CAPTURE)
 _RELEASE: Final = int(CommandKind.RELEASE)
 _EXPIRE: Final = int(CommandKind.EXPIRE)
 _CLOSE: Final = int(CommandKind.CLOSE)
+_TRY_DEBIT: Final = int(CommandKind.TRY_DEBIT)
+_TRY_CREDIT: Final = int(CommandKind.TRY_CREDIT)
+_CONFIRM: Final = int(CommandKind.CONFIRM)
+_CANCEL: Final = int(CommandKind.CANCEL)
 _KEEP_OPEN: Final = int(CommandFlag.KEEP_OPEN)
 
 _NAME_WORD: Final = 4
@@ -228,9 +232,9 @@ def change_hold(tables: TableArrays, row: int, remaining: int) -> None:
 
 @called
 def take_hold_event(tables: TableArrays, block: BlockArrays, event: Any, account: int, sequence: int) -> bool:
-    """What a HOLD, CAPTURE, RELEASE or EXPIRE does to a hold; False if that is not open."""
+    """What an event does to a hold or try, which it makes, changes or ends; False if that is not open."""
     kind = event["kind"]
-    if kind == _HOLD:
+    if kind in (_HOLD, _TRY_DEBIT, _TRY_CREDIT):
         head, tail = event["id_head"], event["id_tail"]
         hold_sequence, before, after = sequence, 0, event["amount"]
         make_hold(tables, head, tail, account, sequence, after)
@@ -274,12 +278,34 @@ def take_move(tables: TableArrays, block: BlockArrays, event: Any, debit: int, p
     return True
 
 
+@called
+def take_leg(tables: TableArrays, block: BlockArrays, event: Any, debit: int, place: int, sequence: int) -> int:
+    """What a TRY_DEBIT, TRY_CREDIT, CONFIRM or CANCEL did: the event says itself which accounts it touched."""
+    if event["debit_previous"] == 0:
+        return TAKEN  # a CANCEL that found nothing
+    if debit < 0:
+        return ACCOUNT_UNKNOWN
+    add_posting(tables, block, debit, LIST_ALL, place)
+    add_posting(tables, block, debit, LIST_HOLDS, place)
+    if event["kind"] == _CONFIRM:
+        if not take_move(tables, block, event, debit, place):
+            return ACCOUNT_UNKNOWN
+    elif event["credit_previous"] != 0:
+        credit = find_account(tables, event["credit_head"], event["credit_tail"])
+        if credit < 0:
+            return ACCOUNT_UNKNOWN
+        add_posting(tables, block, credit, LIST_ALL, place)
+    return TAKEN if take_hold_event(tables, block, event, debit, sequence) else HOLD_UNKNOWN
+
+
 @inlined
 def take_committed(
     tables: TableArrays, block: BlockArrays, event: Any, words: Words, debit: int, place: int, sequence: int
 ) -> int:
     """What an event did that was not refused. The debit account is known, but for an OPEN."""
     kind = event["kind"]
+    if kind >= _TRY_DEBIT:
+        return take_leg(tables, block, event, debit, place, sequence)
     if kind == _OPEN:
         debit = open_account(tables, event, words, sequence)
     if debit < 0:
@@ -360,7 +386,7 @@ def take_events(
         if kind != _OPEN or event["result"] != _COMMITTED:
             debit = find_account(tables, event["debit_head"], event["debit_tail"])
         if event["result"] == _COMMITTED:
-            if kind in (_CAPTURE, _RELEASE, _EXPIRE):
+            if kind in (_CAPTURE, _RELEASE, _EXPIRE, _CONFIRM, _CANCEL):
                 add_id(tables, block, event["reference_head"], event["reference_tail"], sequence)
             problem = take_committed(tables, block, event, words[number], debit, place, sequence)
             if problem != TAKEN:

@@ -51,15 +51,28 @@ from bezant.engine.projections.reading import (
 )
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import UsageError
-from bezant.protocol.kinds import AccountFlag, CommandKind
+from bezant.protocol.kinds import AccountFlag, CommandFlag, CommandKind
 from bezant.protocol.names import currency_word
 from bezant.protocol.records import ACCOUNT, EVENT, Records, Words, position_of, split_position
 
 ACCOUNTS_MAX: Final = 6553
 """Accounts in one question."""
 _NS_PER_S: Final = 10**9
-_MOVES: Final = (int(CommandKind.TRANSFER), int(CommandKind.TRANSFER_AVAILABLE), int(CommandKind.CAPTURE))
-_REFERRING: Final = (int(CommandKind.CAPTURE), int(CommandKind.RELEASE), int(CommandKind.EXPIRE))
+_MOVES: Final = (
+    int(CommandKind.TRANSFER),
+    int(CommandKind.TRANSFER_AVAILABLE),
+    int(CommandKind.CAPTURE),
+    int(CommandKind.CONFIRM),
+)
+_COUNTED: Final = (int(CommandKind.OPEN), int(CommandKind.CLOSE), *_MOVES)
+"""Kinds that sums are made of, besides what is held."""
+_REFERRING: Final = (
+    int(CommandKind.CAPTURE),
+    int(CommandKind.RELEASE),
+    int(CommandKind.EXPIRE),
+    int(CommandKind.CONFIRM),
+    int(CommandKind.CANCEL),
+)
 
 
 class AsOf(NamedTuple):
@@ -150,6 +163,10 @@ class Questions:
         chosen["held"] = np.where(is_debit, found["debit_held"], found["credit_held"])
         chosen["limit"] = events.of(limits)["effective_amount"]
         chosen["flags"] = self._flags(view, events, keys, flags)
+        # Nobody can change the limit of a transit account.
+        opened = events.of(limits)
+        is_transit = (opened["kind"] == CommandKind.OPEN) & (opened["flags"] & int(CommandFlag.TRANSIT) != 0)
+        chosen["flags"] |= is_transit * int(AccountFlag.TRANSIT)
         self._describe(view, chosen, row, last, counts)
         records[there] = chosen
         return AccountsAnswer(moment, records)
@@ -229,7 +246,7 @@ class Questions:
 
     def transfer(self, view: View, identifier: tuple[int, int], moment: Moment, wanted: Range) -> Page:
         """The events that have an id, one for each slot of debit accounts in which it was used; and those that name it
-        as the hold that they capture, release or expire."""
+        as the hold or try that they end."""
         hash_value = int(mix_words(identifier[0], identifier[1], 1, *view.salts))
         wanted_hash = np.array([hash_value], np.int64)
         _, values = view.runs.find(wanted_hash, np.zeros(1, np.int64), 1)
@@ -251,7 +268,7 @@ class Questions:
     def open_holds(
         self, as_of: AsOf, identifier: tuple[int, int] | None = None, after: int = 0, limit: int = 100
     ) -> HoldsPage:
-        """The holds that were open, of one account that pays or of all, with what remained of each."""
+        """The holds and tries that were open, of one account that pays or of all, with what remained of each."""
         view, rows = self._projections.open_holds()
         moment = self.moment(view, as_of)
         held = _holds_as_of(view, rows, moment.sequence)
@@ -285,7 +302,7 @@ class Questions:
 
     def _add_events(self, view: View, sums: dict[int, list[int]], events: Records) -> None:
         """Add events to sums, but for what they hold."""
-        events = events[events["result"] == ResultCode.COMMITTED]
+        events = events[(events["result"] == ResultCode.COMMITTED) & np.isin(events["kind"], _COUNTED)]
         debits = np.stack([events["debit_head"], events["debit_tail"]], axis=1)
         currencies = view.tables.accounts[self._numbers(view, debits), ACCOUNT_CURRENCY]
         for currency in np.unique(currencies).tolist():

@@ -31,8 +31,13 @@ from bezant.protocol.records import EVENT, EVENT_SIZE, Records, Words
 
 BATCH_EVENTS_MAX: Final = 1 << 14
 """Events in a batch: 3 MiB."""
-MOVES: Final = (CommandKind.TRANSFER, CommandKind.TRANSFER_AVAILABLE, CommandKind.CAPTURE)
-"""Kinds that move money, and touch the credit account."""
+MOVES: Final = (
+    CommandKind.TRANSFER,
+    CommandKind.TRANSFER_AVAILABLE,
+    CommandKind.CAPTURE,
+    CommandKind.CONFIRM,
+)
+"""Kinds that move money."""
 _STATE: Final = np.dtype(
     [
         ("balance", "<i8"),
@@ -136,7 +141,9 @@ class Replay:
         sequences = np.arange(batch.first_sequence, batch.first_sequence + len(events))
         # Debit and credit by turns, so that the last one that touched an account is the last one written.
         numbers = np.stack([batch.debit, batch.credit], axis=1)
-        touched = np.stack([committed, batch.moves], axis=1)
+        # An event names the one before it on every account that it touches; an OPEN has none.
+        touches_debit = committed & ((events["debit_previous"] != 0) | (kinds == CommandKind.OPEN))
+        touched = np.stack([touches_debit, committed & (events["credit_previous"] != 0)], axis=1)
         chosen = numbers[touched]
         for name in ("balance", "held"):
             state[name][chosen] = np.stack([events[f"debit_{name}"], events[f"credit_{name}"]], axis=1)[touched]

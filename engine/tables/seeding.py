@@ -10,7 +10,7 @@ import numpy as np
 
 from bezant.engine.checkpoints.file import Checkpoint, read_checkpoint
 from bezant.engine.checkpoints.folder import CheckpointFolder, checkpoint_name
-from bezant.engine.ledger.image import LedgerImage
+from bezant.engine.ledger.image import IMAGE_HOLD, LedgerImage, pick_fields
 from bezant.engine.log.storage import Directory
 from bezant.engine.projections.kernels import restore_holds
 from bezant.engine.projections.layout import (
@@ -58,7 +58,7 @@ def seed(tables: Tables, image: LedgerImage) -> None:
     rows[:, ACCOUNT_OPENED] = image.rows_cold["opened_position"] & _SEQUENCE_MASK
     rows[:, ACCOUNT_NAME:] = image.rows_cold["name"]
     tables.restore_accounts([rows.tobytes()], len(rows))
-    holds = image.holds
+    holds = np.concatenate([image.holds, pick_fields(image.tries, IMAGE_HOLD)])
     changes = np.zeros((len(holds), CHANGE_WORDS), np.int64)
     for place, name in (
         (CHANGE_SEQUENCE, "sequence"),

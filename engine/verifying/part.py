@@ -10,7 +10,7 @@ import numpy as np
 from bezant.engine.checkpoints.file import read_checkpoint
 from bezant.engine.checkpoints.folder import CheckpointFolder
 from bezant.engine.ids.run_set import RunSet, open_runs
-from bezant.engine.ledger.ledger import Ledger, ids_capacity_for
+from bezant.engine.ledger.ledger import KEYS_PER_COMMAND, Ledger, ids_capacity_for
 from bezant.engine.ledger.state import SEQUENCE_MASK
 from bezant.engine.log.log import open_log
 from bezant.engine.log.resume import ResumePoint
@@ -93,7 +93,7 @@ class Outcome(msgspec.Struct, frozen=True):
 class EarlierIds:
     """The ids used before a part, as the files of a later checkpoint have them; remembers all that it has told.
 
-    What became of a hold that was open when the part began is left out: the part finds that out itself.
+    What became of a hold or try that was open when the part began is left out: the part finds that out itself.
     """
 
     def __init__(self, runs: RunSet, first_sequence: int, open_sequences: Words) -> None:
@@ -155,7 +155,8 @@ def execute_part(order: Order, take_hashes: Callable[[int], Words], on_progress:
             is_alone = checkpoint.manifest.configuration is None
             asked = read_checkpoint(folder.directory, order.ids_from).manifest
             runs = open_runs(folder.directory, asked.identity, asked.runs, FILTER_BYTES_MAX)
-            earlier = EarlierIds(runs, ledger.next_sequence, checkpoint.image.holds["sequence"].copy())
+            is_open = np.concatenate([checkpoint.image.holds["sequence"], checkpoint.image.tries["sequence"]])
+            earlier = EarlierIds(runs, ledger.next_sequence, is_open)
             ledger.cold_ids = earlier
         begin = place_at(start, ledger.digest())
         first_sequence, entries = ledger.next_sequence, 0
@@ -192,7 +193,7 @@ def _sum_ids(
     take_hashes: Callable[[int], Words],
 ) -> IdSum:
     recalled = NO_IDS if earlier is None else earlier.told()
-    room = np.empty(ledger.next_sequence - first_sequence, np.int64)
+    room = np.empty(KEYS_PER_COMMAND * (ledger.next_sequence - first_sequence), np.int64)
     ids = sum_part(ledger.id_parts(), first_sequence, order.sum_salts, recalled, room)
     hashes = take_hashes(ids.count)
     hashes[:] = room[: ids.count]

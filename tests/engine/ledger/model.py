@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bezant.engine.ledger.state import UNSETTLED
 from bezant.protocol.codes import ResultCode as Code
 from bezant.protocol.errors import LedgerError, UsageError
 from bezant.protocol.kinds import CHAIN_COMMANDS_MAX, AccountFlag, CommandField, CommandKind, ResultFlag
@@ -31,7 +32,17 @@ from .model_records import (
     encode_events,
     encode_results,
 )
-from .model_rules import KINDS_THAT_TOUCH_CREDIT, KINDS_WITH_CREDIT, State, change, close_hold, code_of
+from .model_rules import (
+    KINDS_THAT_TOUCH_CREDIT,
+    KINDS_WITH_CREDIT,
+    State,
+    change,
+    close_hold,
+    code_of,
+    is_transit,
+    lacks_transit,
+    try_key,
+)
 
 EXPIRES_PER_ENTRY_MAX = 1_024
 
@@ -56,6 +67,21 @@ class Model:
         self.last_timestamp_ns = 0
         self.entry_timestamp_ns = 0
         self.events_before_entry = 0
+        self.rules_version = 1
+
+    def switch_rules(self, version: int) -> None:
+        self.rules_version = version
+
+    def open_tries(self) -> Words:
+        tries = [hold.sequence for hold in self.state.open_holds if hold.kind == CommandKind.TRY_DEBIT]
+        return np.array(tries, np.int64)
+
+    def unsettled(self) -> Records:
+        return np.array(self.state.unsettled, UNSETTLED)
+
+    def settle(self, try_sequences: Words) -> None:
+        settled = set(try_sequences.tolist())
+        self.state.unsettled = [one for one in self.state.unsettled if one[0] not in settled]
 
     @property
     def next_sequence(self) -> int:
@@ -115,21 +141,35 @@ class Model:
         (command,), (preset,) = commands, presets
         if preset:
             return Outcome(preset)
-        fault = malformed(command)
+        fault = malformed(command, self.rules_version)
         if fault is not None:
             return fault
         if command.key in self.first_uses:
             return self.compare_with_first(command)
-        code = next(self.codes_before_execution([command]))
-        return Outcome(code) if code else self.decide(command)
+        code = next(self.codes_before_execution([command])) or self.code_before_leg(command)
+        return Outcome(code) if code else undecided(command, self.decide(command))
+
+    def code_before_leg(self, command: Command) -> Code:
+        """What keeps a leg from being executed now."""
+        if command.kind < CommandKind.TRY_DEBIT:
+            return Code.COMMITTED
+        if lacks_transit(self.state, command):
+            return Code.TRANSIT_UNKNOWN
+        is_full = self.hold_count >= self.holds_max
+        if command.kind == CommandKind.TRY_DEBIT:
+            is_full |= len(self.open_tries()) + len(self.state.unsettled) >= self.holds_max
+        is_try = command.kind in (CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT)
+        return Code.HOLDS_FULL if is_full and is_try else Code.COMMITTED
 
     def compare_with_first(self, command: Command) -> Outcome:
         """The outcome of a command whose id is in use."""
         first = self.events[self.first_uses[command.key]]
+        if command.key in self.state.given_up:
+            return replace(first.outcome, code=Code.ID_FORBIDDEN, flags=ResultFlag.REPEATED)
         field = first_difference(first.command, command)
         if field != CommandField.NONE:
             return Outcome(Code.ID_CONFLICT, detail=field, position=first.outcome.position)
-        return replace(first.outcome, flags=ResultFlag.REPEATED)
+        return undecided(first.command, replace(first.outcome, flags=ResultFlag.REPEATED))
 
     def codes_before_execution(self, commands: Sequence[Command]) -> Iterator[Code]:
         """Steps 3 and 4 of each command, as if those before it had been executed."""
@@ -176,9 +216,10 @@ class Model:
         """Record what came of a command, on the chains of its accounts if it committed."""
         position = position_of(self.shard, self.next_sequence)
         debit_previous = credit_previous = 0
-        if code == Code.COMMITTED:
+        if code == Code.COMMITTED and (command.kind != CommandKind.CANCEL or effective_amount):
             debit_previous = self.touch(command.debit, position)
-            if command.kind in KINDS_THAT_TOUCH_CREDIT:
+            ends_credit = command.kind == CommandKind.CANCEL and is_transit(self.state, command.debit)
+            if command.kind in KINDS_THAT_TOUCH_CREDIT or ends_credit:
                 credit_previous = self.touch(command.credit, position)
         debit = self.state.accounts.get(command.debit)
         credit = self.state.accounts.get(command.credit) if command.kind in KINDS_WITH_CREDIT else None
@@ -194,6 +235,11 @@ class Model:
         )
         if command.kind != CommandKind.EXPIRE:
             self.first_uses[command.key] = len(self.events)
+            self.state.uses[command.key] = command.kind, code
+        if command.kind == CommandKind.CANCEL:
+            named = try_key(self.state, command)
+            if named in self.state.given_up and named not in self.first_uses:
+                self.first_uses[named] = len(self.events)
         self.events.append(Event(command, outcome, debit_previous, credit_previous))
         self.last_timestamp_ns = outcome.timestamp_ns
         return outcome
@@ -230,7 +276,9 @@ class Model:
             return [Outcome(code_of_all)] * count
         keys: set[Key] = set()
         for number, command in enumerate(commands):
-            fault = malformed(command)
+            fault = malformed(command, self.rules_version)
+            if fault is None and command.kind >= CommandKind.TRY_DEBIT:
+                fault = Outcome(Code.KIND_UNKNOWN)
             if fault is not None:
                 return all_but(count, number, fault, Code.CHAIN_MEMBER_NOT_EXECUTED)
             if command.key in keys:
@@ -286,6 +334,11 @@ class Model:
                 raise LedgerError(f"the balances in {currency_code(currency)} sum to {total}")
         for account in self.state.accounts.values():
             held = sum(hold.remaining for hold in self.state.open_holds if hold.debit == account.id)
+            tries = [hold for hold in self.state.open_holds if hold.kind != CommandKind.HOLD]
+            if account.incoming != sum(hold.remaining for hold in tries if hold.credit == account.id):
+                raise LedgerError(f"{account.name} has {account.incoming} incoming, its tries say otherwise")
+            if account.balance + account.incoming > INTEGER_MAX:
+                raise LedgerError(f"there is no room for what is to come in to {account.name}")
             if account.held != held:
                 raise LedgerError(f"{account.name} has {account.held} held, its holds {held}")
             if not -INTEGER_MAX <= account.balance - account.held <= account.balance <= INTEGER_MAX:
@@ -333,6 +386,12 @@ def all_but(count: int, number: int, outcome: Outcome, code: Code) -> list[Outco
     outcomes = [Outcome(code)] * count
     outcomes[number] = outcome
     return outcomes
+
+
+def undecided(command: Command, outcome: Outcome) -> Outcome:
+    """The outcome of a command, as a result tells it: that of a TRY_DEBIT which stands is still to come."""
+    is_open = command.kind == CommandKind.TRY_DEBIT and outcome.code == Code.COMMITTED
+    return replace(outcome, code=Code.UNDECIDED) if is_open else outcome
 
 
 NO_EVENT = Event(Command(), Outcome(Code.COMMITTED))

@@ -55,18 +55,29 @@ FIELDS_NOT_USED: Final = {
     CommandKind.UNFREEZE: _OF_ONE_ACCOUNT,
     CommandKind.CLOSE: _OF_ONE_ACCOUNT,
     CommandKind.FORBID: _OF_ONE_ACCOUNT,
+    CommandKind.TRY_DEBIT: {_F.TIMEOUT_MS, _F.CURRENCY},
+    CommandKind.TRY_CREDIT: {_F.TIMEOUT_MS, _F.CURRENCY},
+    CommandKind.CONFIRM: {_F.AMOUNT, _F.TIMEOUT_MS, _F.CURRENCY},
+    CommandKind.CANCEL: {_F.AMOUNT, _F.CURRENCY},
 }
 """By every kind that is executed."""
 FLAGS_OF_MOST: Final = CommandFlag.LINKED | CommandFlag.IMPORTED
 FLAGS_ALLOWED: Final = dict.fromkeys(FIELDS_NOT_USED, FLAGS_OF_MOST) | {
     CommandKind.CAPTURE: FLAGS_OF_MOST | CommandFlag.KEEP_OPEN,
+    CommandKind.OPEN: FLAGS_OF_MOST | CommandFlag.TRANSIT,
     CommandKind.FORBID: CommandFlag(0),
+    CommandKind.TRY_DEBIT: CommandFlag(0),
+    CommandKind.TRY_CREDIT: CommandFlag(0),
+    CommandKind.CONFIRM: CommandFlag(0),
+    CommandKind.CANCEL: CommandFlag.SETTLED,
 }
 
 
-def faults_of_all(command: Command) -> Iterator[tuple[bool, Code]]:
+def faults_of_all(command: Command, rules_version: int) -> Iterator[tuple[bool, Code]]:
     """Whether each fault that every kind can have is there, in order of precedence."""
     yield command.kind not in FIELDS_NOT_USED, Code.KIND_UNKNOWN
+    yield command.kind >= CommandKind.TRY_DEBIT and rules_version < 2, Code.KIND_UNKNOWN
+    yield command.flags & CommandFlag.TRANSIT != 0 and rules_version < 2, Code.FLAGS_UNKNOWN
     yield command.flags & ~int(FLAGS_ALLOWED[CommandKind(command.kind)]) != 0, Code.FLAGS_UNKNOWN
     yield command.reserved != 0, Code.RESERVED_NOT_ZERO
     yield command.id in (b"\x00" * 16, b"\xff" * 16), Code.ID_INVALID
@@ -74,9 +85,11 @@ def faults_of_all(command: Command) -> Iterator[tuple[bool, Code]]:
     yield not command.is_imported and command.client_timestamp_ns != 0, Code.TIMESTAMP_INVALID
 
 
-def faults_of_open(command: Command) -> Iterator[tuple[bool, Code]]:
+def faults_of_open(command: Command, rules_version: int) -> Iterator[tuple[bool, Code]]:
     name, currency = name_of(command), currency_of(command.currency)
     yield name is None, Code.NAME_INVALID
+    is_transit = bool(command.flags & CommandFlag.TRANSIT)
+    yield rules_version >= 2 and (name or "").startswith("transit:") != is_transit, Code.NAME_INVALID
     yield currency is None, Code.CURRENCY_INVALID
     yield command.debit != account_id(name or "", currency or ""), Code.ACCOUNT_ID_MISMATCH
     yield command.amount < 0, Code.LIMIT_NEGATIVE
@@ -106,27 +119,37 @@ def faults_of_release(command: Command) -> Iterator[tuple[bool, Code]]:
     yield command.reference == NO_ID, Code.REFERENCE_MISSING
 
 
+def faults_of_end(command: Command) -> Iterator[tuple[bool, Code]]:
+    yield command.debit == command.credit, Code.ACCOUNTS_EQUAL
+    yield not 0 <= command.timeout_ms < 2**15, Code.TIMEOUT_INVALID
+    yield command.reference == NO_ID, Code.REFERENCE_MISSING
+
+
 FAULTS_OF_KIND: Final = {
-    CommandKind.OPEN: faults_of_open,
     CommandKind.SET_LIMIT: faults_of_limit,
     CommandKind.TRANSFER: faults_of_transfer,
     CommandKind.TRANSFER_AVAILABLE: faults_of_transfer,
     CommandKind.HOLD: faults_of_hold,
     CommandKind.CAPTURE: faults_of_capture,
     CommandKind.RELEASE: faults_of_release,
+    CommandKind.TRY_DEBIT: faults_of_transfer,
+    CommandKind.TRY_CREDIT: faults_of_transfer,
+    CommandKind.CONFIRM: faults_of_end,
+    CommandKind.CANCEL: faults_of_end,
 }
 
 
-def malformed(command: Command) -> Outcome | None:
-    """The outcome of a command that nothing in the ledger could make valid, or None."""
-    for is_there, code in faults_of_all(command):
+def malformed(command: Command, rules_version: int) -> Outcome | None:
+    """The outcome of a command that nothing in the ledger could make valid under these rules, or None."""
+    for is_there, code in faults_of_all(command, rules_version):
         if is_there:
             return Outcome(code)
     kind = CommandKind(command.kind)
     for field, value in fields_of(command):
         if field in FIELDS_NOT_USED[kind] and value not in (0, NO_ID):
             return Outcome(Code.FIELD_NOT_ALLOWED, detail=field)
-    for is_there, code in FAULTS_OF_KIND[kind](command) if kind in FAULTS_OF_KIND else ():
+    faults = FAULTS_OF_KIND[kind](command) if kind in FAULTS_OF_KIND else ()
+    for is_there, code in faults_of_open(command, rules_version) if kind == CommandKind.OPEN else faults:
         if is_there:
             return Outcome(code)
     return None
@@ -136,7 +159,10 @@ def first_difference(first: Command, second: Command) -> CommandField:
     """The first field in which two commands differ, or NONE. Those of which one is a FORBID are not compared."""
     if CommandKind.FORBID in (first.kind, second.kind):
         return CommandField.NONE
+    passed_over: set[CommandField] = set()
+    if {first.kind, second.kind} <= {CommandKind.TRANSFER, CommandKind.TRY_DEBIT}:
+        passed_over = {CommandField.KIND, CommandField.REFERENCE}
     for (field, before), (_, now) in zip(fields_of(first), fields_of(second), strict=True):
-        if before != now:
+        if before != now and field not in passed_over:
             return field
     return CommandField.NONE

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from bezant.protocol.codes import ResultCode as Code
-from bezant.protocol.kinds import CommandFlag
+from bezant.protocol.kinds import CommandFlag, CommandKind
 from bezant.protocol.names import slot_of
 from bezant.protocol.records import ACCOUNT, COMMAND, EVENT, RESULT, Records, id_bytes, id_words
 
@@ -15,8 +15,8 @@ INTEGER_MAX: Final = 2**63 - 1
 UNLIMITED: Final = INTEGER_MAX
 NO_ID: Final = bytes(16)
 
-Key = tuple[int, bytes]
-"""What an id is used up in: the slot of the debit account, and the id."""
+Key = tuple[int, bytes, bool]
+"""What an id is used up in: the slot of the debit account, the id, and whether it is that of a leg."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Command:
     @property
     def key(self) -> Key:
         """What this command uses up."""
-        return slot_of(self.debit), self.id
+        return slot_of(self.debit), self.id, self.kind > CommandKind.TRY_DEBIT
 
     @property
     def hold_key(self) -> Key:
         """The key of the hold that it speaks of."""
-        return slot_of(self.debit), self.reference
+        return slot_of(self.debit), self.reference, False
 
     @property
     def is_linked(self) -> bool:
@@ -106,7 +106,7 @@ class Account:
 
 @dataclass
 class Hold:
-    """A hold, open or closed: what became of it is its fate, the code that a later capture gets."""
+    """A hold or try, open or closed: what became of it is its fate, the code that a later capture or confirm gets."""
 
     id: bytes
     debit: bytes
@@ -115,6 +115,7 @@ class Hold:
     remaining: int
     deadline_ns: int
     fate: Code | None = None
+    kind: int = CommandKind.HOLD
 
     @property
     def is_open(self) -> bool:

@@ -19,9 +19,18 @@ KINDS_WITH_CREDIT: Final = (
     CommandKind.HOLD,
     CommandKind.CAPTURE,
     CommandKind.EXPIRE,
+    CommandKind.TRY_CREDIT,
+    CommandKind.CONFIRM,
+    CommandKind.CANCEL,
 )
 """Kinds whose events show the credit account."""
-KINDS_THAT_TOUCH_CREDIT: Final = (CommandKind.TRANSFER, CommandKind.TRANSFER_AVAILABLE, CommandKind.CAPTURE)
+KINDS_THAT_TOUCH_CREDIT: Final = (
+    CommandKind.TRANSFER,
+    CommandKind.TRANSFER_AVAILABLE,
+    CommandKind.CAPTURE,
+    CommandKind.TRY_CREDIT,
+    CommandKind.CONFIRM,
+)
 """Kinds whose events are on the credit account's chain, too."""
 
 
@@ -35,12 +44,20 @@ class State:
     """In the order in which they were opened."""
     holds: dict[Key, Hold] = field(default_factory=dict)
     """Open and closed, in the order in which they were made."""
+    uses: dict[Key, tuple[int, Code]] = field(default_factory=dict)
+    """Kind and code of the event that used an id; not taken back."""
+    given_up: set[Key] = field(default_factory=set)
+    """Ids of tries that a CANCEL used up."""
+    unsettled: list[tuple[int, int, int]] = field(default_factory=list)
 
     def copy(self) -> "State":
         return State(
             self.decimals,
             {identifier: replace(account) for identifier, account in self.accounts.items()},
             {key: replace(hold) for key, hold in self.holds.items()},
+            self.uses,
+            self.given_up,
+            self.unsettled,
         )
 
     @property
@@ -68,6 +85,7 @@ def faults_of_pair(state: State, command: Command) -> Faults:
     yield command.credit not in state.accounts, Code.CREDIT_ACCOUNT_UNKNOWN
     debit, credit = state.accounts[command.debit], state.accounts[command.credit]
     yield debit.currency != credit.currency, Code.CURRENCY_MISMATCH
+    yield any(has_flag(one, AccountFlag.TRANSIT) for one in (debit, credit)), Code.TRANSIT_ACCOUNT
     yield from faults_of_flags(debit, credit)
 
 
@@ -96,6 +114,7 @@ def faults_of_open(state: State, command: Command, _: int) -> Faults:
 
 def faults_of_one_account(state: State, command: Command, _: int) -> Faults:
     yield command.debit not in state.accounts, Code.DEBIT_ACCOUNT_UNKNOWN
+    yield has_flag(state.accounts[command.debit], AccountFlag.TRANSIT), Code.TRANSIT_ACCOUNT
     yield has_flag(state.accounts[command.debit], AccountFlag.CLOSED), Code.DEBIT_ACCOUNT_CLOSED
 
 
@@ -138,6 +157,7 @@ def faults_of_the_hold(state: State, command: Command, entry_timestamp_ns: int) 
     """Reasons that lie in the hold which a capture or a release names."""
     yield command.hold_key not in state.holds, Code.HOLD_UNKNOWN
     hold = state.holds[command.hold_key]
+    yield hold.kind != CommandKind.HOLD, Code.HOLD_UNKNOWN
     yield not hold.is_open, hold.fate or Code.COMMITTED
     yield hold.debit != command.debit, Code.HOLD_OF_OTHER_ACCOUNTS
     yield command.kind == CommandKind.CAPTURE and hold.credit != command.credit, Code.HOLD_OF_OTHER_ACCOUNTS
@@ -164,6 +184,69 @@ def faults_of_forbid(_: State, __: Command, ___: int) -> Faults:
     yield True, Code.ID_FORBIDDEN
 
 
+# --- Tries
+
+
+def is_transit(state: State, identifier: bytes) -> bool:
+    return identifier in state.accounts and has_flag(state.accounts[identifier], AccountFlag.TRANSIT)
+
+
+def try_key(state: State, command: Command) -> Key:
+    """The key of the try that a CONFIRM or CANCEL names."""
+    slot, identifier, _ = command.hold_key
+    return slot, identifier, is_transit(state, command.debit)
+
+
+def lacks_transit(state: State, command: Command) -> bool:
+    """Whether a leg cannot be executed, for want of its transit account."""
+    if command.kind == CommandKind.TRY_DEBIT:
+        return command.debit in state.accounts and not is_transit(state, command.reference)
+    if command.kind == CommandKind.TRY_CREDIT:
+        return not is_transit(state, command.debit)
+    return not is_transit(state, command.debit) and not is_transit(state, command.credit)
+
+
+def faults_of_reserving(debit: Account, credit: Account, amount: int) -> Faults:
+    yield from faults_of_leaving(debit, amount)
+    yield debit.held + amount > INTEGER_MAX, Code.HELD_OVERFLOW
+    yield credit.incoming + amount > INTEGER_MAX, Code.BALANCE_OVERFLOW
+    yield from faults_of_arriving(credit, amount)
+
+
+def faults_of_try_debit(state: State, command: Command, _: int) -> Faults:
+    yield command.debit not in state.accounts, Code.DEBIT_ACCOUNT_UNKNOWN
+    wallet, transit = state.accounts[command.debit], state.accounts[command.reference]
+    yield wallet.currency != transit.currency, Code.CURRENCY_MISMATCH
+    yield has_flag(wallet, AccountFlag.TRANSIT), Code.TRANSIT_ACCOUNT
+    yield has_flag(wallet, AccountFlag.CLOSED), Code.DEBIT_ACCOUNT_CLOSED
+    yield has_flag(wallet, AccountFlag.FROZEN), Code.DEBIT_ACCOUNT_FROZEN
+    yield from faults_of_reserving(wallet, transit, command.amount)
+
+
+def faults_of_try_credit(state: State, command: Command, _: int) -> Faults:
+    yield command.credit not in state.accounts, Code.CREDIT_ACCOUNT_UNKNOWN
+    wallet, transit = state.accounts[command.credit], state.accounts[command.debit]
+    yield wallet.currency != transit.currency, Code.CURRENCY_MISMATCH
+    yield has_flag(wallet, AccountFlag.TRANSIT), Code.TRANSIT_ACCOUNT
+    yield has_flag(wallet, AccountFlag.CLOSED), Code.CREDIT_ACCOUNT_CLOSED
+    yield has_flag(wallet, AccountFlag.FROZEN), Code.CREDIT_ACCOUNT_FROZEN
+    yield from faults_of_reserving(transit, wallet, command.amount)
+
+
+def faults_of_end(state: State, command: Command, _: int) -> Faults:
+    """A CONFIRM or CANCEL is refused by what the try is, and by nothing else."""
+    key = try_key(state, command)
+    yield key in state.given_up, Code.HOLD_RELEASED
+    kind, code = state.uses.get(key, (0, Code.COMMITTED))
+    if kind in (CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT) and code == Code.COMMITTED:
+        hold = state.holds[key]
+        yield not hold.is_open, hold.fate or Code.COMMITTED
+        yield (hold.debit, hold.credit) != (command.debit, command.credit), Code.HOLD_OF_OTHER_ACCOUNTS
+        return
+    is_refused = kind in (CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT, CommandKind.FORBID)
+    yield command.kind == CommandKind.CONFIRM or not (kind == 0 or is_refused), Code.HOLD_UNKNOWN
+
+
 FAULTS: Final = {
     CommandKind.OPEN: faults_of_open,
     CommandKind.SET_LIMIT: faults_of_one_account,
@@ -176,6 +259,10 @@ FAULTS: Final = {
     CommandKind.CAPTURE: faults_of_capture,
     CommandKind.RELEASE: faults_of_release,
     CommandKind.FORBID: faults_of_forbid,
+    CommandKind.TRY_DEBIT: faults_of_try_debit,
+    CommandKind.TRY_CREDIT: faults_of_try_credit,
+    CommandKind.CONFIRM: faults_of_end,
+    CommandKind.CANCEL: faults_of_end,
 }
 
 
@@ -190,12 +277,16 @@ def change(state: State, command: Command, *, position: int, sequence: int, time
         if name is None:
             raise AssertionError("a malformed OPEN was committed")
         account = Account(command.debit, name, command.currency, command.amount, opened_position=position)
+        account.flags = AccountFlag.TRANSIT if command.flags & CommandFlag.TRANSIT else 0
         state.accounts[command.debit] = account
         return command.amount
     if kind == CommandKind.CAPTURE:
         return capture(state, command)
     if kind == CommandKind.RELEASE:
         return close_hold(state, state.holds[command.hold_key], Code.HOLD_RELEASED)
+    if kind >= CommandKind.TRY_DEBIT:
+        is_try = kind in (CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT)
+        return reserve(state, command, sequence) if is_try else end_try(state, command, sequence)
     debit, amount = state.accounts[command.debit], command.amount
     if kind == CommandKind.SET_LIMIT:
         debit.limit = amount
@@ -214,6 +305,40 @@ def change(state: State, command: Command, *, position: int, sequence: int, time
         debit.flags &= ~AccountFlag.FROZEN
     elif kind == CommandKind.CLOSE:
         debit.flags |= AccountFlag.CLOSED
+    return amount
+
+
+def set_incoming(account: Account, incoming: int) -> None:
+    account.incoming = incoming
+    account.flags &= ~AccountFlag.HAS_INCOMING
+    if incoming:
+        account.flags |= AccountFlag.HAS_INCOMING
+
+
+def reserve(state: State, command: Command, sequence: int) -> int:
+    credit = command.reference if command.kind == CommandKind.TRY_DEBIT else command.credit
+    made = Hold(command.id, command.debit, credit, sequence, command.amount, 0, kind=command.kind)
+    state.holds[command.key] = made
+    state.accounts[made.debit].held += command.amount
+    set_incoming(state.accounts[credit], state.accounts[credit].incoming + command.amount)
+    return command.amount
+
+
+def end_try(state: State, command: Command, sequence: int) -> int:
+    key = try_key(state, command)
+    if key not in state.holds or state.holds[key].kind == CommandKind.HOLD:
+        if key not in state.uses:
+            state.given_up.add(key)
+        return 0
+    made, is_confirm = state.holds[key], command.kind == CommandKind.CONFIRM
+    credit = state.accounts[made.credit]
+    amount = close_hold(state, made, Code.HOLD_CAPTURED if is_confirm else Code.HOLD_RELEASED)
+    set_incoming(credit, credit.incoming - amount)
+    if is_confirm:
+        state.accounts[made.debit].balance -= amount
+        credit.balance += amount
+    if made.kind == CommandKind.TRY_DEBIT and not command.flags & CommandFlag.SETTLED:
+        state.unsettled.append((made.sequence, sequence, int(is_confirm)))
     return amount
 
 

@@ -32,6 +32,12 @@ class Registration(NamedTuple):
     decimals: int
 
 
+class Settlement(NamedTuple):
+    """Tries (sequences) whose other shards were told, between two entries."""
+
+    sequences: list[int]
+
+
 class Pair:
     """A ledger and the model, and the history that they wrote, which is what `fetch_events` reads from.
 
@@ -46,6 +52,7 @@ class Pair:
         holds_max: int = 64,
         ids_capacity_initial: int = 16,
         fetches: bool = True,
+        rules_version: int = 1,
     ) -> None:
         self.shard = shard
         self.accounts_max = accounts_max
@@ -58,8 +65,11 @@ class Pair:
             fetch_events=self._fetch_events if fetches else None,
         )
         self.model = Model(shard=shard, accounts_max=accounts_max, holds_max=holds_max)
+        self.rules_version = rules_version
+        self.ledger.switch_rules(rules_version)
+        self.model.switch_rules(rules_version)
         self.sent: list[Command] = []
-        self.history: list[Entry | Registration] = []
+        self.history: list[Entry | Registration | Settlement] = []
         self.fetched: list[int] = []  # sequences, in the order in which entries asked for them
         self._events: list[np.void] = []
 
@@ -77,6 +87,12 @@ class Pair:
         self.ledger.register_currency(code, decimals)
         self.model.register_currency(code, decimals)
         self.history.append(Registration(code, decimals))
+
+    def settle(self, sequences: list[int]) -> None:
+        self.ledger.settle(np.array(sequences, np.int64))
+        self.model.settle(np.array(sequences, np.int64))
+        self.history.append(Settlement(sequences))
+        self.compare_counters()
 
     def execute(
         self, commands: Sequence[Command], timestamp_ns: int, presets: Sequence[int] | None = None
@@ -119,6 +135,8 @@ class Pair:
         expect("number of open holds", self.ledger.hold_count, self.model.hold_count)
         expect("number of those with a deadline", self.ledger.holds_with_deadline, self.model.holds_with_deadline)
         expect("next deadline", self.ledger.next_deadline_ns, self.model.next_deadline_ns)
+        expect("open tries", self.ledger.open_tries().tolist(), self.model.open_tries().tolist())
+        expect("what is unsettled", self.ledger.unsettled().tolist(), self.model.unsettled().tolist())
 
     def compare_accounts(self) -> None:
         """Every account, byte by byte, listed and looked up; and the books sum to zero in each currency."""
@@ -140,9 +158,12 @@ class Pair:
         again = Ledger(
             shard=self.shard, accounts_max=self.accounts_max, holds_max=self.holds_max, ids_capacity_initial=128
         )
+        again.switch_rules(self.rules_version)
         for part in self.history:
             if isinstance(part, Registration):
                 again.register_currency(part.code, part.decimals)
+            elif isinstance(part, Settlement):
+                again.settle(np.array(part.sequences, np.int64))
             elif len(part.events):
                 executed = again.execute(commands_of(part.events), part.timestamp_ns)
                 compare_records("replayed event", executed.events, part.events)
@@ -152,6 +173,11 @@ class Pair:
         expect("replayed last timestamp", again.last_timestamp_ns, self.ledger.last_timestamp_ns)
         expect("replayed state", again.digest(), self.ledger.digest())
         again.check_invariants()
+        restored = Ledger(
+            shard=self.shard, accounts_max=self.accounts_max, holds_max=self.holds_max, ids_capacity_initial=128
+        )
+        restored.restore(self.ledger.image())
+        expect("restored state", restored.digest(), self.ledger.digest())
 
 
 def commands_of(events: Records) -> Records:

@@ -18,18 +18,23 @@ from .tables import (
     MAX,
     MIN,
     account,
+    cancel,
     capture,
     capture_open,
     close,
+    confirm,
     forbid,
     freeze,
     hold,
     id_of,
     open_account,
+    open_transit,
     release,
     set_limit,
     transfer,
     transfer_available,
+    try_credit,
+    try_debit,
     unfreeze,
     word,
 )
@@ -37,6 +42,8 @@ from .tables import (
 CURRENCIES: Final = {"EUR": 2, "JPY": 0}
 CURRENCIES_LATER: Final = {"LATE1": 18, "LATE2": 3}
 NAMES: Final = ("world", "{t}ann", "{t}bob", "{t}world", "{u}eve", "x" * 48)
+TRANSITS: Final = ("transit:{t}:1", "transit:0:2")
+"""Transit accounts, one of them in the slot of most wallets."""
 LIMITS: Final = (MAX, 0, 100, MAX, MAX - 1, 0)  # with which they are opened
 ENTRY_GROUPS_MAX: Final = 6
 ENTRY_COMMANDS_MAX: Final = 20
@@ -77,12 +84,25 @@ class Recipe:
 
 
 def naming_hold(command: Command, sent: Sequence[Command], ago: int) -> Command:
-    """A capture or release of a hold that was asked for before."""
+    """A capture or release of a hold, or the end of a try, that was asked for before."""
+    if command.kind in (CommandKind.CONFIRM, CommandKind.CANCEL):
+        return naming_try(command, sent, ago)
     holds = [one for one in sent[-HOLDS_REMEMBERED_MAX:] if one.kind == CommandKind.HOLD]
     if not holds:
         return command
     named = holds[-1 - ago % len(holds)]
     credit = named.credit if command.kind == CommandKind.CAPTURE else NO_ID
+    return replace(command, debit=named.debit, credit=credit, reference=named.id)
+
+
+def naming_try(command: Command, sent: Sequence[Command], ago: int) -> Command:
+    """The end of a try that was asked for before."""
+    kinds = (CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT)
+    tries = [one for one in sent[-HOLDS_REMEMBERED_MAX:] if one.kind in kinds]
+    if not tries:
+        return command
+    named = tries[-1 - ago % len(tries)]
+    credit = named.reference if named.kind == CommandKind.TRY_DEBIT else named.credit
     return replace(command, debit=named.debit, credit=credit, reference=named.id)
 
 
@@ -143,7 +163,8 @@ wallets = weighted(
     (9, st.sampled_from(NAMES)),
     (1, st.sampled_from([f"{name}/{code}" for name in NAMES[:4] for code in ("JPY", *CURRENCIES_LATER, "NEVER")])),
 )
-accounts = weighted((19, wallets), (1, st.sampled_from([account("nobody"), bytes(16), b"\xff" * 16])))
+transits = st.sampled_from([*TRANSITS, *TRANSITS, "transit:{t}:1/JPY"])
+accounts = weighted((18, wallets), (1, transits), (1, st.sampled_from([account("nobody"), bytes(16), b"\xff" * 16])))
 amounts = weighted(
     (8, st.integers(1, 150)),
     (3, st.sampled_from([1, 2**32, 2**62, MAX // 2, MAX - 1, MAX])),
@@ -166,11 +187,19 @@ new_commands = weighted(
     (3, st.builds(unfreeze, accounts, id=ids)),
     (1, st.builds(close, wallets, id=ids)),
     (1, st.builds(forbid, accounts, ids)),
+    (1, st.builds(open_transit, transits, id=ids)),
+    (4, st.builds(try_debit, accounts, accounts, amounts, weighted((9, transits), (1, accounts)), id=ids)),
+    (4, st.builds(try_credit, weighted((9, transits), (1, accounts)), accounts, amounts, id=ids)),
 )
+settled = st.sampled_from([0, 0, int(CommandFlag.SETTLED)])
+reasons = st.sampled_from([0, 100, int(Code.CREDIT_ACCOUNT_FROZEN)])
 uses_of_holds = weighted(
     (6, st.builds(capture, accounts, accounts, ids, captured_amounts, id=ids)),
     (5, st.builds(capture_open, accounts, accounts, ids, captured_amounts, id=ids)),
     (4, st.builds(release, accounts, ids, id=ids)),
+    (4, st.builds(confirm, accounts, weighted((1, accounts), (1, transits)), ids, id=ids)),
+    (4, st.builds(cancel, accounts, transits, ids, id=ids, flags=settled, timeout_ms=reasons)),
+    (2, st.builds(cancel, transits, accounts, ids, id=ids)),
 )
 # Nothing is wrong with these, and the state refuses few of them.
 pairs = st.sampled_from([(debit, credit) for debit in NAMES for credit in NAMES if debit != credit])
@@ -183,10 +212,18 @@ sound_commands = weighted(
     (1, st.builds(unfreeze, st.sampled_from(NAMES))),
     (1, st.builds(open_account, wallets)),
 )
+sound_tries = weighted(
+    (1, st.builds(lambda pair, amount, transit: try_debit(*pair, amount, transit), pairs, small_amounts, transits)),
+    (1, st.builds(try_credit, st.sampled_from(TRANSITS), st.sampled_from(NAMES), small_amounts)),
+)
 sound_uses_of_holds = weighted(
     (1, st.builds(capture, wallets, accounts, ids, st.integers(0, 10))),
     (2, st.builds(capture_open, wallets, accounts, ids, st.integers(0, 10))),
     (1, st.builds(release, wallets, ids)),
+)
+sound_ends = weighted(
+    (3, st.builds(confirm, wallets, transits, ids)),
+    (2, st.builds(cancel, wallets, transits, ids, flags=settled, timeout_ms=reasons)),
 )
 
 raw_commands = st.builds(
@@ -201,8 +238,13 @@ raw_commands = st.builds(
     currency=weighted((6, ZERO), (1, st.just(word(b"EUR"))), (1, words)),
     timeout_ms=weighted((6, ZERO), (1, words)),
     code=codes,
-    flags=weighted((6, ZERO), (1, st.integers(0, 8)), (1, st.integers(-(2**15), 2**15 - 1))),
-    kind=weighted((12, st.integers(1, 12)), (1, st.integers(0, 40)), (1, st.integers(-(2**15), 2**15 - 1))),
+    flags=weighted((6, ZERO), (1, st.integers(0, 32)), (1, st.integers(-(2**15), 2**15 - 1))),
+    kind=weighted(
+        (9, st.integers(1, 12)),
+        (3, st.integers(32, 35)),
+        (1, st.integers(0, 40)),
+        (1, st.integers(-(2**15), 2**15 - 1)),
+    ),
     reserved=weighted((6, ZERO), (1, words)),
 )
 CHANGES: Final[dict[str, st.SearchStrategy[bytes] | st.SearchStrategy[int]]] = {
@@ -216,8 +258,8 @@ CHANGES: Final[dict[str, st.SearchStrategy[bytes] | st.SearchStrategy[int]]] = {
     "currency": weighted((1, st.just(word(b"JPY"))), (1, words)),
     "timeout_ms": words,
     "code": codes,
-    "flags": st.integers(0, 8),
-    "kind": st.integers(0, 12),
+    "flags": st.integers(0, 32),
+    "kind": weighted((3, st.integers(0, 12)), (1, st.integers(32, 35))),
     "reserved": words,
 }
 changes = st.one_of(*(st.fixed_dictionaries({name: values}) for name, values in CHANGES.items()))
@@ -239,6 +281,12 @@ sound_recipes = weighted(
     (2, st.builds(Recipe, sound_commands, is_sound=st.just(True))),
     (1, st.builds(Recipe, sound_uses_of_holds, of_hold=holds_ago, is_sound=st.just(True))),
 )
+# No chain can have a leg.
+sound_alone = weighted(
+    (3, sound_recipes),
+    (1, st.builds(Recipe, sound_tries, is_sound=st.just(True))),
+    (1, st.builds(Recipe, sound_ends, of_hold=holds_ago, is_sound=st.just(True))),
+)
 
 # A command may come with a code that was set before the ledger saw it.
 presets = st.sampled_from([0] * 63 + [Code.DEADLINE_PASSED])
@@ -250,7 +298,7 @@ def groups(draw: st.DrawFn) -> Group:
     is_chain = draw(st.sampled_from([False, False, True]))
     is_sound = draw(st.sampled_from([False, True, True] if is_chain else [False, False, True]))
     count = draw(st.integers(2, 6) if is_chain else st.integers(1, 5))
-    members = st.tuples(sound_recipes, ZERO) if is_sound else st.tuples(recipes, presets)
+    members = st.tuples(sound_recipes if is_chain else sound_alone, ZERO) if is_sound else st.tuples(recipes, presets)
     return Group(draw(st.lists(members, min_size=count, max_size=count)), is_chain)
 
 

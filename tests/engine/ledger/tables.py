@@ -179,6 +179,32 @@ def forbid(name: str | bytes, identifier: bytes, **fields: bytes | int) -> Comma
     return replace(of_one_account(CommandKind.FORBID, name), id=identifier, **fields)
 
 
+def open_transit(name: str, **fields: bytes | int) -> Command:
+    return replace(open_account(name, MAX), flags=int(CommandFlag.TRANSIT), **fields)
+
+
+def try_debit(
+    debit: str | bytes, credit: str | bytes, amount: int, transit: str | bytes, **fields: bytes | int
+) -> Command:
+    """Holds an amount for an account in another shard."""
+    return replace(transfer(debit, credit, amount, kind=CommandKind.TRY_DEBIT, reference=account(transit)), **fields)
+
+
+def try_credit(transit: str | bytes, credit: str | bytes, amount: int, **fields: bytes | int) -> Command:
+    """Reserves an amount that is to come in from another shard."""
+    return replace(transfer(transit, credit, amount, kind=CommandKind.TRY_CREDIT), **fields)
+
+
+def confirm(debit: str | bytes, credit: str | bytes, reference: bytes, **fields: bytes | int) -> Command:
+    """Moves what a try has reserved."""
+    return replace(transfer(debit, credit, 0, kind=CommandKind.CONFIRM, reference=reference), **fields)
+
+
+def cancel(debit: str | bytes, credit: str | bytes, reference: bytes, **fields: bytes | int) -> Command:
+    """Gives back what a try has reserved."""
+    return replace(confirm(debit, credit, reference), kind=CommandKind.CANCEL, **fields)
+
+
 def of_one_account(kind: CommandKind, name: str | bytes) -> Command:
     return Command(kind=kind, id=fresh_id(), debit=account(name))
 

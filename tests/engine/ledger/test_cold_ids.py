@@ -14,7 +14,7 @@ from bezant.engine.ledger.ledger import Ledger
 from bezant.engine.ledger.state import EXPIRES_PER_ENTRY_MAX, SEQUENCE_MASK
 from bezant.protocol.codes import ResultCode as Code
 from bezant.protocol.errors import LedgerError, StorageError
-from bezant.protocol.records import Words
+from bezant.protocol.records import RULES_VERSION, Words
 
 from . import strategies as drawn
 from .model_records import Command
@@ -62,10 +62,11 @@ class ColdPair(Pair):
     """A pair whose ledger keeps few ids in memory."""
 
     def __init__(self, *, shard: int = 0, accounts_max: int = 64, holds_max: int = 64) -> None:
-        super().__init__(shard=shard, accounts_max=accounts_max, holds_max=holds_max)
+        super().__init__(shard=shard, accounts_max=accounts_max, holds_max=holds_max, rules_version=RULES_VERSION)
         self.shelf = Shelf()
         self.frozen: tuple[Words, Words] | None = None
         self.ledger = self.new_ledger(None)
+        self.ledger.switch_rules(RULES_VERSION)
 
     def new_ledger(self, salts: tuple[int, int] | None) -> Ledger:
         ledger = Ledger(

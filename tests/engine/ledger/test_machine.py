@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from bezant.protocol.codes import ResultCode as Code
+from bezant.protocol.records import RULES_VERSION
 
 from . import strategies as drawn
 from .pair import Pair
-from .tables import MAX, id_of, open_account, transfer
+from .tables import MAX, id_of, open_account, open_transit, transfer
 
 # Without compilation the kernel is slower by a factor of about a hundred, and the same tests run with fewer examples.
 IS_COMPILED: Final = not numba.config.DISABLE_JIT
@@ -42,7 +43,8 @@ def fund(pair: Pair) -> None:
     """Open accounts with every sort of limit, and pay some of them."""
     opened = [open_account(name, limit) for name, limit in zip(drawn.NAMES, drawn.LIMITS, strict=True)]
     paid = [transfer("world", name, 200) for name in drawn.NAMES[1:4]]
-    pair.execute([*opened, *paid], 1_000)
+    transits = [open_transit(name) for name in drawn.TRANSITS]
+    pair.execute([*opened, *transits, *paid], 1_000)
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -58,9 +60,18 @@ class LedgerMachine(RuleBasedStateMachine):
         fetches=st.booleans(),
         holds_max=st.sampled_from([64, 64, 64, 5, 1]),
         is_funded=st.sampled_from([True, True, True, False]),
+        rules_version=st.sampled_from([1, *[RULES_VERSION] * 3]),
     )
-    def start(self, shard: int, accounts_max: int, fetches: bool, holds_max: int, is_funded: bool) -> None:
-        self.pair = Pair(shard=shard, accounts_max=accounts_max, holds_max=holds_max, fetches=fetches)
+    def start(
+        self, *, shard: int, accounts_max: int, fetches: bool, holds_max: int, is_funded: bool, rules_version: int
+    ) -> None:
+        self.pair = Pair(
+            shard=shard,
+            accounts_max=accounts_max,
+            holds_max=holds_max,
+            fetches=fetches,
+            rules_version=rules_version,
+        )
         for code, decimals in drawn.CURRENCIES.items():
             self.pair.register_currency(code, decimals)
         if is_funded:
@@ -82,6 +93,13 @@ class LedgerMachine(RuleBasedStateMachine):
         timestamp_ns = gap.timestamp_ns(model.last_timestamp_ns, model.next_deadline_ns)
         self.pair.execute(self.pair.sent[start : start + count], timestamp_ns)
 
+    @precondition(lambda self: self.pair.model.state.unsettled)
+    @rule(places=st.lists(st.integers(0, 100), min_size=1, max_size=4))
+    def settle(self, places: list[int]) -> None:
+        """The other shards were told of some decisions; of one that there never was, too."""
+        unsettled = self.pair.model.state.unsettled
+        self.pair.settle([unsettled[place % len(unsettled)][0] for place in places] + [10**9])
+
     @rule(code=st.sampled_from(list(drawn.CURRENCIES_LATER)))
     def register(self, code: str) -> None:
         self.pair.register_currency(code, drawn.CURRENCIES_LATER[code])
@@ -101,7 +119,7 @@ TestLedgerMachine.settings = SETTINGS
 @settings(SETTINGS, max_examples=80 if IS_COMPILED else 20)
 @given(batches=st.lists(st.tuples(drawn.entries(), drawn.gaps), max_size=4), shard=drawn.shards, fetches=st.booleans())
 def test_batches(batches: list[tuple[list[drawn.Group], drawn.Gap]], shard: int, fetches: bool) -> None:
-    pair = Pair(shard=shard, fetches=fetches)
+    pair = Pair(shard=shard, fetches=fetches, rules_version=RULES_VERSION)
     for code, decimals in drawn.CURRENCIES.items():
         pair.register_currency(code, decimals)
     fund(pair)
@@ -114,7 +132,7 @@ def test_batches(batches: list[tuple[list[drawn.Group], drawn.Gap]], shard: int,
 @settings(SETTINGS, max_examples=80 if IS_COMPILED else 20)
 @given(commands=drawn.raw_batches())
 def test_raw_commands(commands: list[drawn.Command]) -> None:
-    pair = Pair()
+    pair = Pair(rules_version=RULES_VERSION)
     pair.register_currency("EUR", 2)
     fund(pair)
     pair.execute(commands, 2_000)

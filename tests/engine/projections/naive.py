@@ -14,8 +14,9 @@ from bezant.protocol.kinds import AccountFlag, CommandFlag, CommandKind
 from bezant.protocol.names import currency_word
 from bezant.protocol.records import ACCOUNT, EVENT, Records, Words, position_of
 
-MOVES = (CommandKind.TRANSFER, CommandKind.TRANSFER_AVAILABLE, CommandKind.CAPTURE)
-HOLDING = (CommandKind.HOLD, CommandKind.CAPTURE, CommandKind.RELEASE, CommandKind.EXPIRE)
+MOVES = (CommandKind.TRANSFER, CommandKind.TRANSFER_AVAILABLE, CommandKind.CAPTURE, CommandKind.CONFIRM)
+MAKING = (CommandKind.HOLD, CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT)
+ENDING = (CommandKind.CAPTURE, CommandKind.RELEASE, CommandKind.EXPIRE, CommandKind.CONFIRM, CommandKind.CANCEL)
 Id = tuple[int, int]
 
 
@@ -54,17 +55,22 @@ def step(state: State, event: np.void) -> None:
     if event["result"] != 0:
         return
     kind, debit, amount = CommandKind(int(event["kind"])), side(event, "debit"), int(event["effective_amount"])
+    if kind == CommandKind.CANCEL and amount == 0:
+        return
     if kind == CommandKind.OPEN:
         raw = event.tobytes()
         currency = raw[96:104].rstrip(b"\0").decode()
-        state.accounts[debit] = Account(debit, raw[32:80].rstrip(b"\0"), currency, state.sequence, amount)
+        flags = int(AccountFlag.TRANSIT) if event["flags"] & CommandFlag.TRANSIT else 0
+        state.accounts[debit] = Account(debit, raw[32:80].rstrip(b"\0"), currency, state.sequence, amount, flags=flags)
     account = state.accounts[debit]
     account.balance, account.held = int(event["debit_balance"]), int(event["debit_held"])
     account.touched.append(state.sequence)
-    if kind in MOVES:
+    is_transit = account.flags & AccountFlag.TRANSIT
+    if kind in MOVES or (is_transit and kind in (CommandKind.TRY_CREDIT, CommandKind.CANCEL)):
         other = state.accounts[side(event, "credit")]
         other.balance, other.held = int(event["credit_balance"]), int(event["credit_held"])
         other.touched.append(state.sequence)
+    if kind in MOVES:
         state.moved.setdefault(account.currency, []).append(amount)
     if kind == CommandKind.SET_LIMIT:
         account.limit = amount
@@ -74,12 +80,12 @@ def step(state: State, event: np.void) -> None:
         account.flags &= ~AccountFlag.FROZEN
     if kind == CommandKind.CLOSE:
         account.flags |= AccountFlag.CLOSED
-    if kind in HOLDING:
+    if kind in (*MAKING, *ENDING):
         change_hold(state, event, kind, debit)
 
 
 def change_hold(state: State, event: np.void, kind: CommandKind, debit: Id) -> None:
-    if kind == CommandKind.HOLD:
+    if kind in MAKING:
         state.holds[side(event, "id"), debit] = state.sequence, int(event["amount"])
         return
     key = side(event, "reference"), debit
