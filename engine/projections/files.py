@@ -28,6 +28,8 @@ from bezant.protocol.records import Words
 STORE_NAME: Final = "store"
 FREE_SPACE_FLOOR: Final = 512 << 20
 """Bytes that stay free on the file system: twice of what a node's log leaves, so that the log never waits for this."""
+FREE_SPACE_FOR_SEALS: Final = 64 << 20
+"""Bytes besides those, for what is in memory and not sealed yet."""
 _ID_BYTES_MAX: Final = 20
 """Bytes of a file of ids for each."""
 Swap = Callable[[Callable[[], None]], None]

@@ -9,6 +9,7 @@ from bezant.engine.following import Follower
 from bezant.engine.log.entry import Entry, public_log_id
 from bezant.engine.log.resume import ResumePoint
 from bezant.engine.log.storage import Directory
+from bezant.engine.projections.files import FREE_SPACE_FLOOR, FREE_SPACE_FOR_SEALS
 from bezant.engine.projections.projections import Projections, ProjectionSettings, open_projections
 from bezant.engine.projections.queries import Questions
 from bezant.engine.projections.warm import warm_projections
@@ -63,6 +64,19 @@ class HistoryProjection:
             projections.apply(entry)
         if projections.sequence >= self._offered_sequence + RESUME_POINT_EVENTS:
             self._offer_resume_point()
+
+    def find_obstacle(self) -> str:
+        """Why nothing more is to be taken in for now, in words; "" if nothing is against it."""
+        room_bytes = FREE_SPACE_FLOOR + FREE_SPACE_FOR_SEALS
+        try:
+            if self._directory.free_bytes() >= room_bytes:
+                return ""
+        except FileNotFoundError:
+            return ""  # Somebody has removed the folder: what is written next finds that out, and all is made again.
+        return (
+            f"{self._directory.path}: less than {room_bytes >> 20} MiB are free on the disk; what can be asked about "
+            "the past stays behind until there is more room"
+        )
 
     def rest(self) -> None:
         """Everything published has been taken in."""

@@ -23,6 +23,8 @@ class Parts(NamedTuple):
 
     projections: list[Projection]
     queries: dict[int, Query]
+    find_obstacle: Callable[[], str] = lambda: ""
+    """Why projections are to take in nothing more for now, in words; "" if nothing is against it."""
 
 
 def make_parts(folder: Path, shard: int, log_id: int) -> Parts:
@@ -40,4 +42,5 @@ def make_parts(folder: Path, shard: int, log_id: int) -> Parts:
             **ProofQueries(proofs).by_operation(),
             **MetadataQueries(metadata).by_operation(),
         },
+        history.find_obstacle,
     )

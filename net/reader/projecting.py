@@ -10,7 +10,7 @@ from typing import Final, Protocol, TypeVar
 from bezant.engine.following import Follower
 from bezant.engine.log.entry import Entry
 from bezant.engine.log.resume import ResumePoint
-from bezant.protocol.errors import ArchiveUnavailable, BezantError, HistoryIncomplete
+from bezant.protocol.errors import ArchiveUnavailable, BezantError, HistoryIncomplete, StorageError
 
 POLL_S: Final = 0.1
 """Seconds after which the thread looks for new entries although nobody has told it of any."""
@@ -36,6 +36,10 @@ class AwaitsSequence(BezantError):  # noqa: N818 - it says what happened
     def __init__(self, sequence: int) -> None:
         super().__init__(f"event {sequence} is awaited")
         self.sequence = sequence
+
+
+class _Obstacle(BezantError):  # noqa: N818 - it says what is in the way
+    """Nothing is to be taken in for now."""
 
 
 class Projection(Protocol):
@@ -66,9 +70,17 @@ class Projector:
     """See the module."""
 
     def __init__(
-        self, projections: Sequence[Projection], follower: Follower, on_failure: Callable[[Exception], None]
+        self,
+        projections: Sequence[Projection],
+        follower: Follower,
+        on_failure: Callable[[Exception], None],
+        find_obstacle: Callable[[], str] = lambda: "",
     ) -> None:
-        """`follower` is this thread's own. `on_failure` is called on the loop when a projection or the log fails."""
+        """`follower` is this thread's own. `on_failure` is called on the loop when a projection or the log fails.
+
+        `find_obstacle` says, in the thread, why nothing more is to be taken in for now; "" if nothing is against it.
+        """
+        self._find_obstacle = find_obstacle
         self._projections = projections
         self._follower = follower
         self._on_failure = on_failure
@@ -82,7 +94,7 @@ class Projector:
         self.applied_sequence = 0
         """The last event that all projections have taken in."""
         self.problem = ""
-        """Which part of the history cannot be had, and keeps them where they are; "" if none does."""
+        """What keeps them where they are: a part of the history that cannot be had, or the disk; "" if nothing does."""
 
     def start(self) -> None:
         """Begin, in the thread."""
@@ -125,7 +137,10 @@ class Projector:
         if self._thread.is_alive():
             return  # The process is about to end, and its files can be read as they are.
         for projection in self._projections:
-            projection.close()
+            try:
+                projection.close()
+            except StorageError as error:  # What it has not saved is made again; why this ends, if it failed, is told.
+                _log.warning("bezant: not saved: %s", error)
         self._follower.close()
 
     # ---- in the thread ----
@@ -141,7 +156,7 @@ class Projector:
         starts = [projection.start() for projection in self._projections]
         indexes = [0 if start is None else start.index for start in starts]
         first = min(starts, key=lambda start: 0 if start is None else start.index)
-        self._read(lambda: follower.begin(first))
+        self._insist(lambda: follower.begin(first))
         if self._stopping:
             return
         for projection in self._projections:
@@ -149,7 +164,7 @@ class Projector:
         self._loop.call_soon_threadsafe(self._note_applied, follower.last_sequence)
         while not self._stopping:
             first_sequence = follower.last_sequence
-            entries = self._read(follower.take)
+            entries = self._insist(self._take)
             if not entries:
                 self._woken.clear()
                 if follower.published_index > follower.applied_index:
@@ -165,7 +180,13 @@ class Projector:
             if follower.last_sequence - first_sequence <= REST_EVENTS_MAX:
                 self._rest()
 
-    def _read(self, read: Callable[[], _Read]) -> _Read | None:
+    def _take(self) -> list[Entry]:
+        obstacle = self._find_obstacle()
+        if obstacle:
+            raise _Obstacle(obstacle)
+        return self._follower.take()
+
+    def _insist(self, read: Callable[[], _Read]) -> _Read | None:
         """What reading the log gives, as soon as all that it takes can be had; None when this is to stop.
 
         Those who are told of what happens now need none of that, so the reader goes on meanwhile.
@@ -173,7 +194,7 @@ class Projector:
         while not self._stopping:
             try:
                 found = read()
-            except (ArchiveUnavailable, HistoryIncomplete) as error:
+            except (_Obstacle, ArchiveUnavailable, HistoryIncomplete) as error:
                 if str(error) != self.problem:
                     self.problem = str(error)
                     _log.warning("bezant: the reader does not come further for now: %s", error)

@@ -80,8 +80,12 @@ class ProofProjection:
 
     def _maybe_save(self, events_min: int) -> None:
         folder, follower = self._tree_folder, self._follower
-        if folder is not None and follower is not None and folder.is_due(self.issuer, events_min):
-            folder.save(self.issuer, follower.log.resume_point())
+        if folder is None or follower is None or not folder.is_due(self.issuer, events_min):
+            return
+        point = follower.log.resume_point()
+        # Otherwise another projection has failed before this one could take the last batch in.
+        if point is not None and point.next_sequence - 1 == self.issuer.size:
+            folder.save(self.issuer, point)
 
     # ---- any thread ----
 

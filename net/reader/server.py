@@ -41,6 +41,9 @@ from bezant.protocol.messages import Welcome
 QUERY_THREADS: Final = 2
 QUERIES_MAX: Final = 1024
 """Queries of all connections together that are not answered yet; more are refused as OVERLOADED."""
+WAITING_MAX: Final = QUERIES_MAX // 2
+"""Queries among them that wait for the reader to come further; more are answered at once that it has not, so that
+those who ask for what is known are not kept out by them."""
 WAIT_S_MAX: Final = 5.0
 """Seconds that a query, or a subscription, waits for the reader to come as far as it asks."""
 LOG_POLL_S: Final = 0.1
@@ -62,6 +65,7 @@ class ReaderServer:
         self._stopped: asyncio.Future[None] = self._loop.create_future()
         self._threads = ThreadPoolExecutor(QUERY_THREADS, thread_name_prefix="bezant-query")
         self._queries_in_flight = 0
+        self._queries_waiting = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._queries: dict[int, Query] = {}
         self._follower: Follower | None = None
@@ -164,7 +168,7 @@ class ReaderServer:
             follower = open_follower(self._directory, self._setup.shard)
             if follower is None:
                 raise StorageError(f"{self._directory.path}: the log has gone")
-            self._projector = Projector(parts.projections, follower, self._fail)
+            self._projector = Projector(parts.projections, follower, self._fail, parts.find_obstacle)
             self._projector.start()
 
     def _on_entries(self, entries: Sequence[Entry]) -> None:
@@ -251,7 +255,7 @@ class ReaderServer:
             connection.reply(header, await self._run_query(query, body))
         except AwaitsSequence:
             last = 0 if self._projector is None else self._projector.applied_sequence
-            message = f"this reader is at event {last}, and has not come further within {WAIT_S_MAX:g} s"
+            message = f"this reader is at event {last}; as far as is asked for it has not come in time"
             connection.refuse(header.request_id, FrameError.BEHIND, message)
         except RemoteProtocolError as error:
             connection.refuse(header.request_id, FrameError.BODY_MALFORMED, str(error))
@@ -273,8 +277,14 @@ class ReaderServer:
         try:
             return await self._loop.run_in_executor(self._threads, query, body)
         except AwaitsSequence as awaited:
-            if self._projector is None or not await self._projector.wait(awaited.sequence, WAIT_S_MAX):
+            if self._projector is None or self._queries_waiting >= WAITING_MAX:
                 raise
+            self._queries_waiting += 1
+            try:
+                if not await self._projector.wait(awaited.sequence, WAIT_S_MAX):
+                    raise
+            finally:
+                self._queries_waiting -= 1
         return await self._loop.run_in_executor(self._threads, query, body)
 
     def on_congested(self, connection: ReaderConnection) -> None:

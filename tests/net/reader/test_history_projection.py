@@ -1,5 +1,6 @@
 """Claim: what a reader keeps of a history is gone on with at the next start, on a real log of many segments."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 
 from bezant.engine.following import Follower, open_follower
+from bezant.engine.log.storage import Directory
+from bezant.engine.projections.files import FREE_SPACE_FLOOR
 from bezant.engine.projections.projections import ProjectionSettings
 from bezant.engine.projections.queries import AsOf
 from bezant.engine.projections.reading import NotKnownYet
@@ -123,3 +126,17 @@ def test_it_is_never_ahead_of_what_is_published_and_follows_while_the_log_is_wri
     later.take_in()
     assert later.balances(AsOf()) == [-23, 23, 0]
     later.close()
+
+
+def test_a_disk_that_is_nearly_full_is_said_before_anything_fails(
+    data: Path, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pay(replica, 1, 1)
+    kept = Kept(data)
+    assert kept.projection.find_obstacle() == ""
+    monkeypatch.setattr(Directory, "free_bytes", lambda _: FREE_SPACE_FLOOR)
+    assert "what can be asked about the past stays behind" in kept.projection.find_obstacle()
+    monkeypatch.undo()
+    shutil.rmtree(data / "shard-0000" / "reader")
+    assert kept.projection.find_obstacle() == ""
+    kept.close()

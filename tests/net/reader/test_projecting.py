@@ -1,7 +1,7 @@
 """Claim: projections take small batches in together, and never hold up whoever waits for an event."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ from bezant.engine.following import Follower
 from bezant.engine.log.entry import Entry
 from bezant.net.reader import projecting
 from bezant.net.reader.projecting import Projector
+from bezant.protocol.errors import ArchiveUnavailable, HistoryIncomplete, StorageError
 
 LONG_S = 600.0
 SOON_S = 30.0
@@ -59,16 +60,18 @@ class Batches:
         self.is_closed = True
 
 
-async def make() -> tuple[Log, Batches, Projector]:
-    """A projector that has taken one entry in, and rests."""
+async def make(find_obstacle: Callable[[], str] = lambda: "") -> tuple[Log, Batches, Projector]:
+    """A projector that has taken one entry in, if nothing is against it, and rests."""
 
     def fail(error: Exception) -> None:
         raise error
 
     log, batches = Log(), Batches()
     log.published_index = 1
-    projector = Projector([batches], cast(Follower, log), fail)
+    projector = Projector([batches], cast(Follower, log), fail, find_obstacle)
     projector.start()
+    if find_obstacle():
+        return log, batches, projector
     async with asyncio.timeout(SOON_S):
         while batches.sizes != [1]:
             await asyncio.sleep(0.001)
@@ -102,6 +105,54 @@ async def test_what_is_published_while_somebody_waits_needs_no_wake_up() -> None
     assert await waiting
     assert batches.sizes == [1, 1]
     projector.stop()
+
+
+async def test_an_obstacle_keeps_it_where_it_is_until_it_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projecting, "UNAVAILABLE_RETRY_S", 0.01)
+    obstacles = ["the disk is full"]
+    log, batches, projector = await make(lambda: obstacles[0])
+    log.published_index = 2
+    projector.wake()
+    assert not await projector.wait(2, 0.1)
+    assert (batches.sizes, projector.problem) == ([], "the disk is full")
+    obstacles[0] = ""
+    assert await projector.wait(2, SOON_S)
+    assert (batches.sizes, projector.problem) == ([2], "")
+    projector.stop()
+
+
+@pytest.mark.parametrize("error", [ArchiveUnavailable, HistoryIncomplete])
+async def test_what_cannot_be_had_is_asked_for_again(
+    error: type[ArchiveUnavailable] | type[HistoryIncomplete], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projecting, "UNAVAILABLE_RETRY_S", 0.01)
+    log, batches, projector = await make()
+    take, away = log.take, [True]
+
+    def take_what_is_there() -> list[Any]:
+        if away[0]:
+            raise error("it is not there")
+        return take()
+
+    monkeypatch.setattr(log, "take", take_what_is_there)
+    log.published_index = 2
+    assert not await projector.wait(2, 0.2)
+    assert projector.problem == "it is not there"
+    away[0] = False
+    assert await projector.wait(2, SOON_S)
+    assert (batches.sizes, projector.problem) == ([1, 1], "")
+    projector.stop()
+
+
+async def test_what_cannot_be_saved_does_not_hide_what_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, batches, projector = await make()
+
+    def fail() -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(batches, "close", fail)
+    await asyncio.get_running_loop().run_in_executor(None, projector.stop)
+    assert log.is_closed
 
 
 async def test_who_waits_too_long_is_told() -> None:
