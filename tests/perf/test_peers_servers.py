@@ -1,11 +1,11 @@
 """Claim: each peer runs on real servers, keeps its books in peace and after kills as it promises, and is gone after."""
 
-import asyncio
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -16,7 +16,7 @@ from bezant.cli.node_process import ProcessFailed
 from bezant.cli.session import run_async
 from bezant.perf.peers.comparing import compare, run_load
 from bezant.perf.peers.load import open_client
-from bezant.perf.peers.plan import START_BALANCE, ComparisonSettings, CrashPoint, PeerClient, PeerKind, Trade
+from bezant.perf.peers.plan import START_BALANCE, ComparisonSettings, CrashPoint, PeerClient, PeerKind, PeerPlan, Trade
 from bezant.perf.peers.programs import PeerUnavailable
 from bezant.perf.peers.servers import Site
 from bezant.perf.peers.wallets import PeerWallet, TwoPhaseWallet, make_wallet
@@ -25,12 +25,10 @@ ACCOUNTS = 40
 DATABASES: list[PeerKind] = ["postgres", "postgres-2pc", "redis", "redis-sharded"]
 ACROSS: list[PeerKind] = ["postgres-2pc", "redis-sharded"]
 
-MakePeer = Callable[[PeerKind], PeerWallet]
 
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that every user can come to, which `tmp_path` is not; the test is to leave it empty."""
+@contextmanager
+def open_to_all() -> Iterator[Path]:
+    """A folder that every user can come to, which `tmp_path` is not."""
     folder = Path(tempfile.mkdtemp(prefix="bezant-test-peers-", dir="/tmp"))
     folder.chmod(0o711)
     yield folder
@@ -38,16 +36,29 @@ def open_folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def make_peer(open_folder: Path) -> MakePeer:
+def open_folder() -> Iterator[Path]:
+    """Such a folder, which the test is to leave empty."""
+    with open_to_all() as folder:
+        yield folder
+
+
+def make_or_skip(kind: PeerKind, folder: Path) -> PeerWallet:
     """Make a peer with few accounts; the test is skipped if its programs cannot be had."""
+    try:
+        return make_wallet(kind, ACCOUNTS, Site(folder), 8, lambda _: None)
+    except PeerUnavailable as error:
+        pytest.skip(str(error))
 
-    def make(kind: PeerKind) -> PeerWallet:
-        try:
-            return make_wallet(kind, ACCOUNTS, Site(open_folder), 8, lambda _: None)
-        except PeerUnavailable as error:
-            pytest.skip(str(error))
 
-    return make
+@pytest.fixture
+def can_have() -> Callable[[PeerKind], None]:
+    """Skip the test if the programs of a peer cannot be had."""
+
+    def check(kind: PeerKind) -> None:
+        with open_to_all() as folder:
+            make_or_skip(kind, folder)
+
+    return check
 
 
 def processes_that_name(folder: Path) -> list[str]:
@@ -65,11 +76,9 @@ def processes_that_name(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("kind", DATABASES)
 def test_a_short_comparison_keeps_its_promises_and_leaves_nothing(
-    open_folder: Path, make_peer: MakePeer, kind: PeerKind
+    open_folder: Path, can_have: Callable[[PeerKind], None], kind: PeerKind
 ) -> None:
-    make_peer(kind)
-    for left in open_folder.iterdir():  # what was copied for the peer that is not started
-        shutil.rmtree(left)
+    can_have(kind)
     steps: list[tuple[int, int]] = []
     settings = ComparisonSettings(
         peers=[kind], seconds=0.5, clients=4, pipeline=4, accounts=ACCOUNTS, directory=open_folder
@@ -107,9 +116,9 @@ def test_bezant_itself_is_beside_them(open_folder: Path) -> None:
 
 
 def test_the_command_prints_and_draws(
-    make_peer: MakePeer, capsys: pytest.CaptureFixture[str], tmp_path: Path, open_folder: Path
+    can_have: Callable[[PeerKind], None], capsys: pytest.CaptureFixture[str], tmp_path: Path, open_folder: Path
 ) -> None:
-    make_peer("redis")
+    can_have("redis")
     plot = tmp_path / "peers.svg"
     words = ["--seconds", "0.2", "--accounts", "10", "--clients", "1", "--pipeline", "1", "--directory"]
     assert main(["bench", "compare", "--peers", "redis", *words, str(open_folder), "--plot", str(plot), "--json"]) == 0
@@ -139,12 +148,22 @@ def test_a_peer_that_cannot_be_had_is_told_and_the_command_fails(
 # ---- what a transfer promises ----
 
 
-def with_client(peer: PeerWallet, use: Callable[[PeerClient], "asyncio.Future[object] | object"]) -> None:
+@pytest.fixture(scope="module", params=DATABASES)
+def running(request: pytest.FixtureRequest) -> Iterator[PeerWallet]:
+    """A peer of each kind that runs, for all tests that look only at what they change."""
+    with open_to_all() as folder, make_or_skip(request.param, folder) as peer:
+        yield peer
+    assert peer.process_ids == []
+
+
+Use = Callable[[PeerClient], Coroutine[None, None, None]]
+
+
+def with_client(peer: PeerWallet, use: Use) -> None:
     """Use a client of a running peer in this process."""
 
     async def run() -> None:
-        plan = peer.plan(clients=1, pipeline=1, seconds=1.0, first_number=1, cross=1.0, seed=1)
-        client = await open_client(plan)
+        client = await open_client(a_plan(peer))
         try:
             await use(client)
         finally:
@@ -153,8 +172,13 @@ def with_client(peer: PeerWallet, use: Callable[[PeerClient], "asyncio.Future[ob
     run_async(run())
 
 
-@pytest.mark.parametrize("kind", DATABASES)
-def test_an_id_works_once_and_nobody_pays_more_than_there_is(make_peer: MakePeer, kind: PeerKind) -> None:
+def a_plan(peer: PeerWallet, **changes: object) -> PeerPlan:
+    """A load of one client, if it is not said otherwise."""
+    plan = peer.plan(clients=1, pipeline=1, seconds=1.0, first_number=1 << 80, cross=1.0, seed=1)
+    return msgspec.structs.replace(plan, **changes)
+
+
+def test_an_id_works_once_and_nobody_pays_more_than_there_is(running: PeerWallet) -> None:
     async def use(client: PeerClient) -> None:
         for credit in (1, 2):  # in the other server and in the same, if there are two
             assert await client.transfer(0, [Trade(10 + credit, 0, credit, 5)]) == 1
@@ -162,66 +186,55 @@ def test_an_id_works_once_and_nobody_pays_more_than_there_is(make_peer: MakePeer
             assert await client.transfer(0, [Trade(20 + credit, 0, credit, START_BALANCE)]) == 0
             assert await client.transfer(0, [Trade(20 + credit, credit, 0, 1)]) == 1
 
-    with make_peer(kind) as peer:
-        with_client(peer, use)
-        assert peer.read_books() == (ACCOUNTS * START_BALANCE, 4)
-        assert peer.is_durable()
-        assert len(peer.process_ids) == len(peer.addresses) == (2 if kind in ACROSS else 1)
-    assert peer.process_ids == []
+    with_client(running, use)
+    assert running.read_books() == (ACCOUNTS * START_BALANCE, 4)
+    assert running.is_durable()
+    assert len(running.process_ids) == len(running.addresses) == (2 if running.kind in ACROSS else 1)
 
 
+@pytest.mark.parametrize("running", ACROSS, indirect=True)
+def test_a_transfer_whose_second_server_is_gone(running: PeerWallet) -> None:
+    """It is rolled back by two-phase commit; of two Redis, one has taken the money that the other never gets."""
+
+    async def use(client: PeerClient) -> None:
+        running.kill()
+        with pytest.raises(client.losses):
+            await client.transfer(0, [Trade(100, 0, 1, 5)])
+
+    balance, made = running.read_books()
+    with_client(running, use)
+    running.restart()
+    lost = running.kind == "redis-sharded"
+    assert running.read_books() == (balance - 5 * lost, made + lost)
+
+
+@pytest.mark.parametrize("running", ["postgres-2pc"], indirect=True)
 @pytest.mark.parametrize(("crash_at", "made"), [("prepared", 0), ("decided", 1)])
 def test_what_a_dead_coordinator_prepared_is_settled_by_its_decision(
-    make_peer: MakePeer, crash_at: CrashPoint, made: int
+    running: PeerWallet, crash_at: CrashPoint, made: int
 ) -> None:
-    with make_peer("postgres-2pc") as peer:
-        assert isinstance(peer, TwoPhaseWallet)
-        plan = peer.plan(
-            clients=1, pipeline=1, seconds=60.0, first_number=1, cross=1.0, seed=1, crash_at=crash_at, crash_after=0
-        )
-        assert run_load(plan, lambda: None) == (None, 0)
-        assert peer.read_books() == (ACCOUNTS * START_BALANCE, 0)
-        peer.kill()
-        peer.restart()  # what is prepared outlives its server, too
-        assert peer.recovered == ((2, 0) if made else (0, 2))
-        assert peer.read_books() == (ACCOUNTS * START_BALANCE, made)
-        peer.recover()
-        assert peer.recovered == (0, 0)
+    assert isinstance(running, TwoPhaseWallet)
+    _, made_before = running.read_books()
+    plan = a_plan(running, seconds=60.0, first_number=1000 + made, crash_at=crash_at)
+    assert run_load(plan, lambda: None) == (None, 0)
+    assert running.read_books() == (ACCOUNTS * START_BALANCE, made_before)
+    running.kill()
+    running.restart()  # what is prepared outlives its server, too
+    assert running.recovered == ((2, 0) if made else (0, 2))
+    assert running.read_books() == (ACCOUNTS * START_BALANCE, made_before + made)
+    running.recover()
+    assert running.recovered == (0, 0)
 
 
-def test_a_transfer_whose_second_server_is_gone_is_rolled_back(make_peer: MakePeer) -> None:
-    async def use(client: PeerClient) -> None:
-        peer.kill()
-        with pytest.raises(client.losses):
-            await client.transfer(0, [Trade(1, 0, 1, 5)])
-
-    with make_peer("postgres-2pc") as peer:
-        with_client(peer, use)
-        peer.restart()
-        assert peer.read_books() == (ACCOUNTS * START_BALANCE, 0)
-
-
-def test_sharded_redis_loses_what_it_debited_when_the_other_server_is_gone(make_peer: MakePeer) -> None:
-    async def use(client: PeerClient) -> None:
-        peer.kill()
-        with pytest.raises(client.losses):
-            await client.transfer(0, [Trade(1, 0, 1, 5)])
-
-    with make_peer("redis-sharded") as peer:
-        with_client(peer, use)
-        peer.restart()
-        assert peer.read_books() == (ACCOUNTS * START_BALANCE - 5, 1)
-
-
-def test_legs_that_wait_for_each_other_are_tried_again(make_peer: MakePeer) -> None:
-    """Two accounts only, one in each server: nearly every transfer meets another."""
-    with make_peer("postgres-2pc") as peer:
-        plan = peer.plan(clients=8, pipeline=1, seconds=1.0, first_number=1, cross=1.0, seed=1)
-        outcome, made = run_load(msgspec.structs.replace(plan, accounts=2), lambda: None)
-        assert outcome is not None
-        assert outcome.unknown == 0
-        assert peer.read_books() == (ACCOUNTS * START_BALANCE, made)
-        assert outcome.retries > 0
+@pytest.mark.parametrize("running", ["postgres-2pc"], indirect=True)
+def test_legs_that_wait_for_each_other_are_tried_again(running: PeerWallet) -> None:
+    """Four accounts only, two in each server: nearly every transfer meets another."""
+    _, made_before = running.read_books()
+    outcome, made = run_load(a_plan(running, clients=8, accounts=4, first_number=1 << 90), lambda: None)
+    assert outcome is not None
+    assert outcome.unknown == 0
+    assert running.read_books() == (ACCOUNTS * START_BALANCE, made_before + made)
+    assert outcome.retries > 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs servers as somebody else")
