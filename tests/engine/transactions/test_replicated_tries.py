@@ -1,0 +1,87 @@
+"""Claim: open tries, and decisions that other shards may not know, outlive a restart, a checkpoint and a replay."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bezant.engine.checkpoints.file import read_checkpoint, write_checkpoint
+from bezant.engine.ledger.ledger import Ledger
+from bezant.engine.log.log import open_log
+from bezant.engine.replica import SETTLED_MAX, Replica, ReplicaSettings, open_replica, shard_directory
+from bezant.engine.verify import verify
+from bezant.protocol.codes import ResultCode as Code
+from bezant.protocol.errors import LedgerError
+from bezant.protocol.records import Records
+
+from ..ledger.model_records import encode_commands
+from ..ledger.tables import MAX, cancel, confirm, id_of, open_account, open_transit, transfer, try_debit
+
+T = "transit:0:1"
+
+
+def run(replica: Replica, *commands: object) -> Records:
+    return replica.execute(encode_commands(commands)).results["code"]
+
+
+@pytest.fixture
+def replica(tmp_path: Path, small: ReplicaSettings) -> Replica:
+    """Three tries: one open, one confirmed, one cancelled; and a CANCEL that came before its try."""
+    opened = open_replica(tmp_path, settings=small)
+    run(opened, open_account("world", MAX), open_account("ann"), open_transit(T), transfer("world", "ann", 100))
+    run(opened, *(try_debit("ann", "far", 10 + number, T, id=id_of(number)) for number in (1, 2, 3)))
+    run(opened, confirm("ann", T, id_of(1)), cancel("ann", T, id_of(2)), cancel("ann", T, id_of(9)))
+    assert opened.ledger.open_tries().tolist() == [7]
+    assert opened.ledger.unsettled().tolist() == [(5, 8, 1), (6, 9, 0)]
+    return opened
+
+
+def test_a_restart_and_a_verification_find_them(replica: Replica, tmp_path: Path, small: ReplicaSettings) -> None:
+    index = replica.log.last_index
+    assert replica.settle(np.array([5], np.int64)) == index + 1
+    replica.write_group()
+    digest = replica.ledger.digest()
+    replica.close()
+    assert verify(tmp_path).events == 10
+    again = open_replica(tmp_path, settings=small)
+    assert (again.ledger.digest(), again.ledger.unsettled().tolist()) == (digest, [(6, 9, 0)])
+    assert run(again, try_debit("ann", "far", 1, T, id=id_of(9))).tolist() == [Code.ID_FORBIDDEN]
+    assert run(again, confirm("ann", T, id_of(3)), confirm("ann", T, id_of(2))).tolist() == [0, Code.HOLD_RELEASED]
+    again.close()
+
+
+def test_no_entry_settles_nothing_or_too_much(replica: Replica) -> None:
+    index = replica.log.last_index
+    assert replica.settle(np.zeros(0, np.int64)) == index
+    with pytest.raises(LedgerError, match="tries are over"):
+        replica.settle(np.zeros(SETTLED_MAX + 1, np.int64))
+    assert replica.log.last_index == index
+    replica.close()
+
+
+def test_a_checkpoint_has_them(replica: Replica, tmp_path: Path) -> None:
+    replica.write_group()
+    replica.close()
+    log = open_log(shard_directory(tmp_path, 0), writable=False)
+    assert len(list(log.open())) == 4
+    directory, ledger = shard_directory(tmp_path, 0), replica.ledger
+    point = log.resume_point()
+    assert point is not None
+    write_checkpoint(
+        directory,
+        "a-checkpoint",
+        ledger.image(),
+        shard=0,
+        point=point,
+        salts=ledger.salts,
+        runs=(),
+        run_number_next=1,
+        state_digest=ledger.digest(),
+        configuration=None,
+    )
+    log.close()
+    restored = Ledger(accounts_max=16, holds_max=16, ids_capacity_initial=16)
+    restored.restore(read_checkpoint(directory, "a-checkpoint").image)
+    assert restored.digest() == ledger.digest()
+    assert restored.open_tries().tolist() == [7]
+    assert restored.unsettled().tolist() == [(5, 8, 1), (6, 9, 0)]
