@@ -1,6 +1,6 @@
 """Claim: what is reserved to come in to an account counts: there stays room for it, and the account stays open.
 
-No kind reserves anything yet (transactions between shards will), so these tests write it into the account's row.
+These tests write it into the account's row; how tries reserve it is in ``test_table_tries.py``.
 """
 
 import pytest
