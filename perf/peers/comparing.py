@@ -265,7 +265,7 @@ class _Peer:
         if outcome is not None:
             raise ProcessFailed("the coordinator was not killed")
         wallet.recover()
-        return self._read_after_kill(f"the coordinator when it had {crash_at}", made, 0)
+        return self._read_after_kill(f"the coordinator, when it had {crash_at},", made, 0)
 
     def _plan(self, clients: int, pipeline: int, crash_at: CrashPoint = "") -> PeerPlan:
         self._load_count += 1

@@ -7,8 +7,8 @@ from typing import Final
 from bezant.perf.peers.plan import PeerKind
 from bezant.perf.peers.report import Comparison
 
-_WIDTH: Final = 920
-_LABEL_WIDTH: Final = 330
+_WIDTH: Final = 960
+_LABEL_WIDTH: Final = 370
 _VALUE_WIDTH: Final = 150
 _ROW_HEIGHT: Final = 24
 _BAR_HEIGHT: Final = 15

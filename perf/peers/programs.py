@@ -126,8 +126,8 @@ def _fetch(wanted: Wanted, top: Path, say: Say) -> None:
                 f"{wanted.package} is not installed, and without {tool} it cannot be fetched", "install it"
             )
     top.parent.mkdir(parents=True, exist_ok=True)
-    files = top.with_name(f"{top.name}.packages")
-    files.mkdir(exist_ok=True)
+    files = top.with_name(f"{top.name}.{os.getpid()}.packages")
+    files.mkdir()
     options = _apt_options(top.parent)
     packages = _resolve(wanted, options, say)
     say(f"fetching {', '.join(packages)} from Debian's packages to {top}")

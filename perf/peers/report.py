@@ -119,9 +119,9 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             if peer.unavailable is not None:
                 lines.append(f"{peer.title}: not measured: {peer.unavailable}")
             else:
-                lines.append(
-                    f"{peer.title}: {peer.version}" + (f" ({', '.join(peer.settings)})" if peer.settings else "")
-                )
+                lines.append(": ".join(part for part in (peer.title, peer.version, ", ".join(peer.settings)) if part))
+                if peer.cross is not None:
+                    lines.append(f"    {peer.cross:.0%} of its transfers lie across the two servers")
                 lines += [f"    {_describe(kill)}" for kill in peer.kills]
         return lines
 
@@ -155,7 +155,7 @@ def _describe(kill: Kill) -> str:
     if kill.prepared_committed or kill.prepared_rolled_back:
         settled = f"; {kill.prepared_committed} halves were committed and {kill.prepared_rolled_back} rolled back after"
     return (
-        f"{kill.killed} killed: {kill.acknowledged:,} transfers acknowledged, {kill.missing} of them missing, "
+        f"{kill.killed} was killed: {kill.acknowledged:,} transfers acknowledged, {kill.missing} of them missing, "
         f"{kill.unknown} without an answer, {kill.lost_minor_units / 100:,.2f} lost{settled}"
     )
 

@@ -123,6 +123,8 @@ class Server(ABC):
         process_id = self.process_id
         if self._process is None or process_id is None:
             raise ProcessFailed(f"{self.name} ended by itself: {self._last_words()}")
+        # It is stopped first, so that it starts nobody whom we do not see.
+        self._process.send_signal(signal.SIGSTOP)
         _kill_all([process_id, *_descendants(process_id)])
         self._process.wait()
 

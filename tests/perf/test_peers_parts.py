@@ -177,6 +177,7 @@ def comparison() -> Comparison:
         version="7",
         durable=True,
         atomic_across_shards=False,
+        cross=0.3,
         measured=[measured(), measured(clients=16, pipeline=16, transfers_per_s=0.0)],
         kills=[kill, Kill(killed="a server", acknowledged=9, unknown=0, lost_minor_units=-50, missing=2)],
     )
@@ -191,9 +192,8 @@ def test_the_table_says_what_was_measured_and_lost() -> None:
     assert rows[0] == ["Redis x 2 <&>", "1", "1,234", "0.81", "-", "yes", "NO", "3.00, 2 transfers", "0.50"]
     assert rows[1][1] == "16 x 16"
     remarks = told.remarks()
-    assert (
-        "a server killed: 90 transfers acknowledged, 0 of them missing, 16 without an answer, 2.50 lost" in remarks[1]
-    )
+    assert remarks[1].strip() == "30% of its transfers lie across the two servers"
+    assert "killed: 90 transfers acknowledged, 0 of them missing, 16 without an answer, 2.50 lost" in remarks[2]
     assert remarks[-1] == "postgres: not measured: there is none"
     fields = told.as_json()
     assert [peer["lost_minor_units"] for peer in fields["peers"]] == [300, None]

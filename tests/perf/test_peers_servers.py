@@ -3,7 +3,11 @@
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +26,7 @@ from bezant.perf.peers.servers import Site
 from bezant.perf.peers.wallets import PeerWallet, TwoPhaseWallet, make_wallet
 
 ACCOUNTS = 40
+STOP_TIMEOUT_S = 60
 DATABASES: list[PeerKind] = ["postgres", "postgres-2pc", "redis", "redis-sharded"]
 ACROSS: list[PeerKind] = ["postgres-2pc", "redis-sharded"]
 
@@ -143,6 +148,28 @@ def test_a_peer_that_cannot_be_had_is_told_and_the_command_fails(
     told = capsys.readouterr()
     assert told.out.count("not measured: there is no such thing here") == 2
     assert "postgres is left out" in told.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_is_stopped_leaves_nothing(
+    open_folder: Path, can_have: Callable[[PeerKind], None], number: signal.Signals
+) -> None:
+    can_have("redis-sharded")
+    words = ("bench", "compare", "--peers", "redis-sharded", "--seconds", "60", "--directory", str(open_folder))
+    command = subprocess.Popen([sys.executable, "-m", "bezant", *words], stderr=subprocess.PIPE)
+    try:
+        deadline_s = time.monotonic() + STOP_TIMEOUT_S
+        while len(processes_that_name(open_folder)) < 3 and time.monotonic() < deadline_s:
+            time.sleep(0.05)  # the command and two servers
+        assert len(processes_that_name(open_folder)) >= 3
+        command.send_signal(number)
+        command.communicate(timeout=STOP_TIMEOUT_S)
+    finally:
+        command.kill()
+        command.wait()
+    assert command.returncode == {signal.SIGTERM: 128 + signal.SIGTERM, signal.SIGINT: 130}[number]
+    assert processes_that_name(open_folder) == []
+    assert list(open_folder.iterdir()) == []
 
 
 # ---- what a transfer promises ----
