@@ -78,6 +78,7 @@ class Operation(IntEnum):
     PEER_MESSAGE = 17
     PEER_PING = 18
     LEGS = 19
+    TRANSACTIONS = 20
     QUERY_ACCOUNTS = 32
     STATEMENT = 33
     FIND_TRANSFERS = 34

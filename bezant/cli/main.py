@@ -29,6 +29,7 @@ COMMANDS: Final[dict[str, _Command]] = {
     "cluster": _Command("cluster", "run a group of nodes on this machine, a process a node"),
     "members": _Command("members", "show the nodes of a group, or change who they are"),
     "shards": _Command("shards", "show which shard has which slots, and who leads it"),
+    "transactions": _Command("transactions", "list the transfers between shards that have not ended"),
     "import": _Command("import_command", "import a CSV file of dated transfers, with their dates"),
     "accounts": _Command("accounts", "list all accounts with their balances"),
     "balance": _Command("balance", "show one account, as it is or as it was"),

@@ -124,10 +124,11 @@ async def _read_map(arguments: argparse.Namespace) -> "SlotMap":
         if found is None:
             raise InputWrong("there is no slot map yet")
         return found
-    return await _ask_map(arguments.connect.split(","), arguments.timeout_s)
+    return await ask_map(arguments.connect.split(","), arguments.timeout_s)
 
 
-async def _ask_map(nodes: list[str], timeout_s: float) -> "SlotMap":
+async def ask_map(nodes: list[str], timeout_s: float) -> "SlotMap":
+    """The map that the first node of these that answers goes by. Raises `BezantError` if there is none."""
     from bezant.net.client.members import ask_node
     from bezant.protocol.messages import decode_message
     from bezant.protocol.placement import SlotMap

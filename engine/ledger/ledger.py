@@ -437,6 +437,8 @@ class Ledger:
 
     def open_tries(self) -> npt.NDArray[np.int64]:
         """Sequences of the TRY_DEBITs that are not decided, ascending."""
+        if not self._arrays.counters[COUNTER_TRY_DEBITS]:
+            return np.zeros(0, np.int64)
         holds = self._open_holds()
         return np.asarray(holds["sequence"][holds["kind"] == TRY_DEBIT], np.int64)
 

@@ -89,6 +89,7 @@ _AMONG_COMMANDS: Final = frozenset(
         Operation.LIST_ACCOUNTS,
         Operation.LIST_CURRENCIES,
         Operation.REGISTER_CURRENCY,
+        Operation.TRANSACTIONS,
         Operation.SET_METADATA,
         Operation.MAP,
         Operation.REPLACE_MAP,

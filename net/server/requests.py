@@ -5,6 +5,7 @@ sent when that is durable.
 """
 
 import secrets
+import time
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from bezant.engine.metadata.setting import set_metadata
 from bezant.engine.placement.replacing import replace_map
 from bezant.engine.raft.interface import NotYet
 from bezant.engine.replica import Replica
+from bezant.engine.transactions.under_way import transfers_under_way
 from bezant.protocol.errors import BezantError, RemoteProtocolError, UsageError
 from bezant.protocol.frames import (
     ACCOUNT_COUNT_MAX,
@@ -91,6 +93,8 @@ def answer_request(replica: Replica, operation: Operation, body: bytes) -> bytes
         replica.register_currency(currency.code, currency.decimals)
     elif body:
         raise RemoteProtocolError(f"{operation.name} has no body")
+    elif operation is Operation.TRANSACTIONS:
+        return encode_message(transfers_under_way(replica.ledger, replica.log.read_events, time.time_ns()))
     return encode_message(
         Currencies([Currency(code, decimals) for code, decimals in replica.ledger.currencies.items()])
     )

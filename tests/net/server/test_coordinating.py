@@ -10,6 +10,7 @@ import pytest
 
 from bezant.engine.opening import open_member
 from bezant.engine.placement.maps import first_map
+from bezant.engine.transactions.under_way import transfers_under_way
 from bezant.net.server import coordinating, syncing
 from bezant.net.server import reactor as reactor_module
 from bezant.net.server.coordinating import Coordinator
@@ -21,6 +22,7 @@ from bezant.protocol.kinds import CommandKind, ResultFlag
 from bezant.protocol.names import account_id, slot_of
 from bezant.protocol.placement import owners_of
 from bezant.protocol.records import LIMIT_UNLIMITED, Records, id_words
+from bezant.protocol.transactions import TransactionsUnderWay
 
 from ...engine.commands import join, opening, transfer
 from .node import LARGE_SETTINGS, until
@@ -232,6 +234,26 @@ async def test_a_shard_that_does_not_answer_holds_nothing_up_for_ever(
     network.trouble = lambda legs: ""
     await settled(first, second)
     assert (first.balances(first.names[0]), second.balances(second.names[0])) == ([100], [100])
+
+
+async def test_what_is_under_way_can_be_seen(pair: tuple[Shard, Shard], network: Network) -> None:
+    first, second = pair
+    network.trouble = lambda legs: "lost"
+    paying = asyncio.create_task(first.execute(transfer(first.names[0], second.names[0], 30)))
+    await until(lambda: first.member.replica.durable_index and len(first.ledger.open_tries()) == 1)
+
+    def told() -> TransactionsUnderWay:
+        return transfers_under_way(first.ledger, first.member.replica.log.read_events, 1 << 62)
+
+    (tried,) = told().transfers
+    assert (tried.phase, tried.shard, tried.amount, tried.currency) == ("trying", 1, 30, "EUR")
+    assert tried.age_ms > 0
+    network.trouble = lambda legs: "lost" if (legs["kind"] == CommandKind.CONFIRM).any() else ""
+    await paying
+    assert [transfer.phase for transfer in told().transfers] == ["confirming"]
+    network.trouble = lambda legs: ""
+    await settled(first, second)
+    assert told() == TransactionsUnderWay([], 0)
 
 
 async def test_a_try_that_comes_after_its_cancel_does_nothing(

@@ -1,7 +1,11 @@
 """Claim: whatever is killed while money moves between shards of real nodes, none of it is lost, invented or stuck."""
 
 import asyncio
+import json
 import random
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -59,6 +63,16 @@ async def settled(wallet: bezant.Wallet, names: list[str]) -> list[bezant.Accoun
             await asyncio.sleep(0.05)
 
 
+def transactions(addresses: list[str]) -> dict[str, Any]:
+    """What `bezant transactions` says, when all shards have settled what has ended."""
+    deadline_s = time.monotonic() + WAIT_S
+    while True:
+        command = [sys.executable, "-m", "bezant", "transactions", "--json", "--connect", ",".join(addresses)]
+        told = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=WAIT_S).stdout)
+        if not told["count"] or time.monotonic() > deadline_s:
+            return dict(told)
+
+
 async def test_money_is_conserved_while_shards_are_killed(tmp_path: Path) -> None:
     init_shards(tmp_path, Plan(2, 1, 0))
     outcomes: Counter[str] = Counter()
@@ -73,6 +87,8 @@ async def test_money_is_conserved_while_shards_are_killed(tmp_path: Path) -> Non
                 for client in range(CLIENTS):
                     tasks.create_task(pay(wallet, names, client, outcomes))
             accounts = await settled(wallet, names)
+            told = await asyncio.to_thread(transactions, shards.addresses)
+            assert (told["in_flight"], told["transfers"], told["count"]) == ({}, [], 0)
             assert sum(account.balance for account in accounts) == WALLETS * FUNDS
             assert all(account.balance >= 0 for account in accounts)
             bank = await wallet.account("bank", CURRENCY)

@@ -1,0 +1,102 @@
+"""`bezant transactions`: lists the transfers between shards that have not ended, and what is in flight."""
+
+import argparse
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from bezant.cli.output import write_json, write_line, write_table
+from bezant.cli.session import DEFAULT_ADDRESS, add_json_argument, addresses, positive_seconds, run_async
+from bezant.cli.shards import DEFAULT_TIMEOUT_S, ask_map
+from bezant.protocol.frames import Operation
+
+if TYPE_CHECKING:
+    from bezant.protocol.placement import ShardPlace
+
+_HEADINGS: Final = ("id", "phase", "from shard", "to shard", "amount", "currency", "age")
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the arguments of `bezant transactions`."""
+    parser = subparsers.add_parser(
+        "transactions",
+        description="List the transfers between shards that have not ended: how far each is, and since when; and, for "
+        "each currency, what is in flight.",
+    )
+    parser.add_argument(
+        "--connect",
+        metavar="HOST:PORT,...",
+        type=addresses,
+        default=DEFAULT_ADDRESS,
+        help="nodes of any shard (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        dest="timeout_s",
+        type=positive_seconds,
+        default=DEFAULT_TIMEOUT_S,
+        help="how long to wait for each shard (default: %(default)s)",
+    )
+    add_json_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """List them; the exit status is 0 whether there are any or not."""
+    return run_async(_list(arguments))
+
+
+async def _list(arguments: argparse.Namespace) -> int:
+    from bezant.net.client.connection import TcpChannel
+    from bezant.protocol.messages import decode_message
+    from bezant.protocol.money import format_amount
+    from bezant.protocol.transactions import TransactionsUnderWay
+
+    slot_map = await ask_map(arguments.connect.split(","), arguments.timeout_s)
+    decimals: dict[str, int] = {}
+
+    async def ask(place: "ShardPlace") -> TransactionsUnderWay:
+        channel = await TcpChannel.open(",".join(place.addresses), arguments.timeout_s)
+        try:
+            decimals.update(await _decimals(channel))
+            return decode_message(await channel.request(Operation.TRANSACTIONS, b""), TransactionsUnderWay)
+        finally:
+            await channel.close()
+
+    answers = await asyncio.gather(*(ask(place) for place in slot_map.shards))
+    in_flight: Counter[str] = Counter()
+    rows: list[dict[str, Any]] = []
+    for place, answer in zip(slot_map.shards, answers, strict=True):
+        for transfer in answer.transfers:
+            in_flight[transfer.currency] += transfer.amount
+            amount = format_amount(transfer.amount, decimals[transfer.currency])
+            rows.append(
+                {
+                    "id": transfer.id,
+                    "phase": transfer.phase,
+                    "from_shard": place.shard,
+                    "to_shard": transfer.shard,
+                    "amount": amount,
+                    "currency": transfer.currency,
+                    "age_ms": transfer.age_ms,
+                }
+            )
+    rows.sort(key=lambda row: -int(row["age_ms"]))
+    totals = {currency: format_amount(units, decimals[currency]) for currency, units in sorted(in_flight.items())}
+    count = sum(answer.count for answer in answers)
+    if arguments.json:
+        write_json({"count": count, "in_flight": totals, "transfers": rows})
+        return 0
+    cells = [(*(str(value) for value in list(row.values())[:-1]), f"{row['age_ms'] / 1000:.1f} s") for row in rows]
+    write_table(_HEADINGS, cells, right=frozenset({"amount", "age"}))
+    told = ", ".join(f"{amount} {currency}" for currency, amount in totals.items()) or "nothing"
+    write_line(f"{count} under way; in flight: {told}" + (f" in the {len(rows)} shown" if len(rows) < count else ""))
+    return 0
+
+
+async def _decimals(channel: Any) -> dict[str, int]:
+    """The decimals of the currencies that a shard knows."""
+    from bezant.protocol.messages import Currencies, decode_message
+
+    found = decode_message(await channel.request(Operation.LIST_CURRENCIES, b""), Currencies)
+    return {currency.code: currency.decimals for currency in found.currencies}

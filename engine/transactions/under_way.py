@@ -1,0 +1,45 @@
+"""What a shard's ledger has under way: transfers to other shards that are tried, or decided and not settled."""
+
+from typing import Final
+
+import numpy as np
+
+from bezant.engine.ledger.ledger import FetchEvents, Ledger
+from bezant.protocol.names import TRANSIT_NAME_PREFIX, currency_code
+from bezant.protocol.records import EVENT, Records, Words
+from bezant.protocol.transactions import TransactionsUnderWay, TransferUnderWay
+
+UNDER_WAY_MAX: Final = 1000
+"""Transfers that are told one by one; of more than that the oldest."""
+
+
+def transfers_under_way(ledger: Ledger, read_events: FetchEvents, now_ns: int) -> TransactionsUnderWay:
+    """What is under way, the oldest first; `read_events` as `Log.read_events`, `now_ns` by the node's clock."""
+    open_tries, unsettled = ledger.open_tries(), ledger.unsettled()
+    phase_of = dict.fromkeys(open_tries.tolist(), "trying")
+    for sequence, is_confirm in zip(unsettled["try_sequence"].tolist(), unsettled["is_confirm"].tolist(), strict=True):
+        phase_of[sequence] = "confirming" if is_confirm else "cancelling"
+    sequences = np.array(sorted(phase_of)[:UNDER_WAY_MAX], np.int64)
+    tries = read_events(sequences) if len(sequences) else np.zeros(0, EVENT)
+    shards, currencies = _through(ledger, tries)
+    transfers = [
+        TransferUnderWay(
+            id=tries[number : number + 1].view(np.uint8)[:16].tobytes().hex(),
+            phase=phase_of[sequence],
+            shard=shards[number],
+            amount=int(tries[number]["amount"]),
+            currency=currencies[number],
+            age_ms=max(now_ns - int(tries[number]["timestamp_ns"]), 0) // 1_000_000,
+        )
+        for number, sequence in enumerate(sequences.tolist())
+    ]
+    return TransactionsUnderWay(transfers, len(phase_of))
+
+
+def _through(ledger: Ledger, tries: Records) -> tuple[list[int], list[str]]:
+    """The shard that each try goes to, and its currency: as its transit account says."""
+    ids: Words = np.stack([tries["reference_head"], tries["reference_tail"]], axis=1)
+    accounts = ledger.lookup_accounts(ids)
+    names = [bytes(name).decode("ascii") for name in accounts["name"]]
+    shards = [int(name.rpartition(":")[2]) if name.startswith(TRANSIT_NAME_PREFIX) else -1 for name in names]
+    return shards, [currency_code(int(word)) for word in accounts["currency"]]
