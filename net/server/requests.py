@@ -88,6 +88,11 @@ def answer_request(replica: Replica, operation: Operation, body: bytes) -> bytes
         return _slot_map(replica, operation, body)
     if operation in (Operation.SET_METADATA, Operation.KEEP_POSITIONS):
         return _keep(replica, operation, body)
+    return _tell(replica, operation, body)
+
+
+def _tell(replica: Replica, operation: Operation, body: bytes) -> bytes:
+    """What is there: transactions under way, or currencies, with the new one if one is registered."""
     if operation is Operation.REGISTER_CURRENCY:
         currency = decode_message(body, Currency)
         replica.register_currency(currency.code, currency.decimals)
