@@ -265,7 +265,7 @@ class _Peer:
         if outcome is not None:
             raise ProcessFailed("the coordinator was not killed")
         wallet.recover()
-        return self._read_after_kill(f"the coordinator, when it had {crash_at},", made, 0)
+        return self._read_after_kill(f"the coordinator, when it had {crash_at},", made, None)
 
     def _plan(self, clients: int, pipeline: int, crash_at: CrashPoint = "") -> PeerPlan:
         self._load_count += 1
@@ -290,7 +290,7 @@ class _Peer:
             self._fault(f"{stored - self._stored} transfers are stored, but {outcome.made} were acknowledged")
         self._stored = stored
 
-    def _read_after_kill(self, killed: str, acknowledged: int, unknown: int) -> Kill:
+    def _read_after_kill(self, killed: str, acknowledged: int, unknown: int | None) -> Kill:
         """What the books say after a kill; money that is gone is a fault unless the peer promises nothing."""
         balance, stored = self._wallet.read_books()
         recovered = self._wallet.recovered if isinstance(self._wallet, TwoPhaseWallet) else (0, 0)

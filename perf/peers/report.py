@@ -52,13 +52,13 @@ class Kill(msgspec.Struct, frozen=True, kw_only=True):
     """A SIGKILL under load, and what the books said when everything was started again.
 
     ``killed`` is what: a server, or the coordinator. ``lost_minor_units`` is what all balances add up to less than
-    before, ``missing`` how many transfers fewer are there than were acknowledged; ``unknown`` ones got no answer.
-    ``prepared_*`` are the halves of transactions that recovery found prepared.
+    before, ``missing`` how many transfers fewer are there than were acknowledged; ``unknown`` ones got no answer, None if
+    whoever asked died, too. ``prepared_*`` are the halves of transactions that recovery found prepared.
     """
 
     killed: str
     acknowledged: int
-    unknown: int
+    unknown: int | None
     lost_minor_units: int
     missing: int
     prepared_committed: int = 0
@@ -154,9 +154,10 @@ def _describe(kill: Kill) -> str:
     settled = ""
     if kill.prepared_committed or kill.prepared_rolled_back:
         settled = f"; {kill.prepared_committed} halves were committed and {kill.prepared_rolled_back} rolled back after"
+    unknown = "" if kill.unknown is None else f"{kill.unknown} without an answer, "
     return (
         f"{kill.killed} was killed: {kill.acknowledged:,} transfers acknowledged, {kill.missing} of them missing, "
-        f"{kill.unknown} without an answer, {kill.lost_minor_units / 100:,.2f} lost{settled}"
+        f"{unknown}{kill.lost_minor_units / 100:,.2f} lost{settled}"
     )
 
 

@@ -101,7 +101,9 @@ def test_a_short_comparison_keeps_its_promises_and_leaves_nothing(
     assert report.atomic_across_shards == {"postgres-2pc": True, "redis-sharded": False}.get(kind)
     assert len(report.kills) == (3 if kind == "postgres-2pc" else 1)
     assert report.missing == 0
-    assert report.kills[0].unknown > 0
+    assert report.kills[0].unknown
+    assert [kill.unknown for kill in report.kills[1:]] == [None] * (len(report.kills) - 1)
+    assert all(kill.prepared_rolled_back + kill.prepared_committed > 0 for kill in report.kills[1:])
     assert steps == [(number + 1, len(steps)) for number in range(len(report.measured) + len(report.kills))]
     assert processes_that_name(open_folder) == []
     assert list(open_folder.iterdir()) == []
