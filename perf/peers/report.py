@@ -52,8 +52,8 @@ class Kill(msgspec.Struct, frozen=True, kw_only=True):
     """A SIGKILL under load, and what the books said when everything was started again.
 
     ``killed`` is what: a server, or the coordinator. ``lost_minor_units`` is what all balances add up to less than
-    before, ``missing`` how many transfers fewer are there than were acknowledged; ``unknown`` ones got no answer, None if
-    whoever asked died, too. ``prepared_*`` are the halves of transactions that recovery found prepared.
+    before, ``missing`` how many transfers fewer are there than were acknowledged; ``unknown`` ones got no answer, None
+    if whoever asked died, too. ``prepared_*`` are the halves of transactions that recovery found prepared.
     """
 
     killed: str
