@@ -13,6 +13,7 @@ from bezant.engine.projections.files import FREE_SPACE_FLOOR, FREE_SPACE_FOR_SEA
 from bezant.engine.projections.projections import Projections, ProjectionSettings, open_projections
 from bezant.engine.projections.queries import Questions
 from bezant.engine.projections.warm import warm_projections
+from bezant.net.reader.projecting import read_taken
 from bezant.protocol.errors import LedgerError, StorageError
 
 FOLDER: Final = "projections"
@@ -55,7 +56,7 @@ class HistoryProjection:
         """The log is open: from now on there is what to ask."""
         warm_projections()
         self._follower = follower
-        self._questions = Questions(self._opened, follower.read_events, self.shard)
+        self._questions = Questions(self._opened, read_taken(follower), self.shard)
 
     def take_in(self, entries: Sequence[Entry]) -> None:
         """Take entries in. Raises `CorruptLog`, `StorageError`."""

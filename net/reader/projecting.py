@@ -11,6 +11,7 @@ from bezant.engine.following import Follower
 from bezant.engine.log.entry import Entry
 from bezant.engine.log.resume import ResumePoint
 from bezant.protocol.errors import ArchiveUnavailable, BezantError, HistoryIncomplete, StorageError
+from bezant.protocol.records import Records, Words
 
 POLL_S: Final = 0.1
 """Seconds after which the thread looks for new entries although nobody has told it of any."""
@@ -40,6 +41,21 @@ class AwaitsSequence(BezantError):  # noqa: N818 - it says what happened
 
 class _Obstacle(BezantError):  # noqa: N818 - it says what is in the way
     """Nothing is to be taken in for now."""
+
+
+def read_taken(follower: Follower) -> Callable[..., Records]:
+    """`Follower.read_events`, but for raising `AwaitsSequence` for what has not been taken yet.
+
+    A projection that was saved later than another knows of events that the log, which is read from where the earlier
+    one stands, has not come to.
+    """
+
+    def read_events(sequences: Words, check_bodies: bool = True) -> Records:
+        if len(sequences) and int(sequences[-1]) > follower.last_sequence:
+            raise AwaitsSequence(int(sequences[-1]))
+        return follower.read_events(sequences, check_bodies)
+
+    return read_events
 
 
 class Projection(Protocol):

@@ -12,7 +12,7 @@ from bezant.engine.proofs.hashing import warm_hashing
 from bezant.engine.proofs.issuing import SAVE_EVENTS_MIN, Issuer, TreeFolder
 from bezant.engine.proofs.keys import open_key
 from bezant.engine.proofs.offline import TREE_FOLDER
-from bezant.net.reader.projecting import AwaitsSequence
+from bezant.net.reader.projecting import AwaitsSequence, read_taken
 from bezant.protocol.errors import StorageError, UsageError
 from bezant.protocol.frames import Operation
 from bezant.protocol.messages import decode_message, encode_message
@@ -56,7 +56,7 @@ class ProofProjection:
         warm_hashing()
         self._follower = follower
         self._issuer = Issuer(
-            follower.read_events,
+            read_taken(follower),
             lambda: open_key(self._data_directory),
             shard=self.shard,
             log_id=self._log_id,

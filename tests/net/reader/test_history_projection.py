@@ -16,6 +16,7 @@ from bezant.engine.projections.reading import NotKnownYet
 from bezant.engine.replica import Replica, ReplicaSettings, open_replica, shard_directory
 from bezant.net.reader import history as history_module
 from bezant.net.reader.history import HistoryProjection
+from bezant.net.reader.projecting import AwaitsSequence
 from bezant.protocol.errors import StorageError
 from bezant.protocol.names import account_id
 from bezant.protocol.records import id_words
@@ -32,6 +33,7 @@ class Kept:
     """A projection on a log, as the reader's thread drives it."""
 
     def __init__(self, data: Path) -> None:
+        self.data = data
         directory = shard_directory(data, 0)
         follower = open_follower(directory)
         assert follower is not None
@@ -44,6 +46,18 @@ class Kept:
         self.projection.begin(follower)
         with pytest.raises(StorageError, match="being read"):
             self.projection.check_level()
+
+    def begin_again(self) -> None:
+        """Have the log read from its beginning, as for another projection that was not saved."""
+        self.close()
+        directory = shard_directory(self.data, 0)
+        follower = open_follower(directory)
+        assert follower is not None
+        self.follower = follower
+        self.projection = HistoryProjection(directory.path / "reader", 0, follower.log_id, TINY)
+        assert self.projection.start() is not None
+        follower.begin(None)
+        self.projection.begin(follower)
 
     def take_in(self) -> None:
         while entries := self.follower.take(BATCH_BYTES):
@@ -106,6 +120,25 @@ def test_it_goes_on_where_it_was_on_a_log_of_many_segments(
     with pytest.raises(NotKnownYet):
         second.balances(AsOf(position=last + 1))
     second.close()
+
+
+def test_what_it_knows_and_the_log_has_not_come_to_yet_is_waited_for(
+    data: Path, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_module, "RESUME_POINT_EVENTS", 20)
+    pay(replica, 150, 7)
+    replica.close()
+    kept = Kept(data)
+    kept.take_in()
+    kept.begin_again()
+    for _ in range(2):
+        with pytest.raises(AwaitsSequence) as awaited:
+            kept.balances(AsOf(position=500))
+        assert kept.follower.last_sequence < awaited.value.sequence <= 500
+        kept.follower.take(1)
+    kept.take_in()
+    assert kept.balances(AsOf(position=500)) == [-497, 497, 0]
+    kept.close()
 
 
 def test_it_is_never_ahead_of_what_is_published_and_follows_while_the_log_is_written(
