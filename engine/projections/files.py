@@ -4,6 +4,7 @@ Order of writes, each durable before the next: the new files; the database, whic
 no more are removed. Whatever a crash leaves between two of them, the database names files that are whole.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -252,6 +253,12 @@ class Files:
     def condemn(self, name: str) -> None:
         """Remove a file that was found damaged, so that the next opening makes it again."""
         self._directory.remove(name)
+
+    def condemn_runs(self) -> None:
+        """The same for all files of ids that count."""
+        for info in self.manifest.runs:
+            with contextlib.suppress(FileNotFoundError):  # condemned already, or just merged into another
+                (self._directory.path / run_name(info.number)).unlink()
 
     def stop(self) -> None:
         """Give up the merge that is under way; none is begun any more."""

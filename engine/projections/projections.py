@@ -333,6 +333,10 @@ class Projections:
         if span.number:
             self._files.condemn(span_name(span.number))
 
+    def condemn_ids(self) -> None:
+        """The same for the files of ids, one of which was found damaged: without them all is made again."""
+        self._files.condemn_runs()
+
     def close(self) -> None:
         """Give up what is under way and close. What is not sealed is taken in again from the log next time."""
         self._files.stop()

@@ -50,7 +50,7 @@ from bezant.engine.projections.reading import (
     walk_list,
 )
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.errors import UsageError
+from bezant.protocol.errors import CorruptLog, UsageError
 from bezant.protocol.kinds import AccountFlag, CommandFlag, CommandKind
 from bezant.protocol.names import currency_word
 from bezant.protocol.records import ACCOUNT, EVENT, Records, Words, position_of, split_position
@@ -249,7 +249,14 @@ class Questions:
         as the hold or try that they end."""
         hash_value = int(mix_words(identifier[0], identifier[1], 1, *view.salts))
         wanted_hash = np.array([hash_value], np.int64)
-        _, values = view.runs.find(wanted_hash, np.zeros(1, np.int64), 1)
+        try:
+            _, values = view.runs.find(wanted_hash, np.zeros(1, np.int64), 1)
+        except CorruptLog as error:
+            self._projections.condemn_ids()
+            raise CorruptLog(
+                f"the index of ids is damaged: {error.args[0].partition(';')[0]}; it is made again from the log when "
+                "the reader is started again"
+            ) from error
         found = [values, *(sequences[hashes == hash_value] for hashes, sequences in view.unsealed)]
         low, high = self.bounds(view, moment, wanted)
         sequences = np.unique(np.concatenate(found))

@@ -202,6 +202,28 @@ def test_a_damaged_file_is_told_and_made_again(
     fed.close()
 
 
+def test_a_block_of_ids_that_is_damaged_is_made_again_once_somebody_asks_for_it(
+    tmp_path: Path, history: list[Any], expected: list[Any]
+) -> None:
+    """Blocks are not read at a start, so whoever asked again would meet the damage at each."""
+    fed = fed_with(tmp_path / "p", history)
+    fed.projections.settle()
+    fed.close()
+    for path in (tmp_path / "p").glob("ids-*"):
+        flip(path, 100)
+    fed.open()
+    assert fed.notices == []
+    fed.feed_again()
+    with pytest.raises(CorruptLog, match="block of ids is damaged; it is made again from the log"):
+        answers_of(fed)
+    fed.close()
+    fed.open()
+    assert "made again from the log" in fed.notices[0]
+    fed.feed_again()
+    assert answers_of(fed) == expected
+    fed.close()
+
+
 def test_what_is_damaged_while_it_is_open_gives_an_error_and_never_a_wrong_answer(
     tmp_path: Path, history: list[Any]
 ) -> None:
