@@ -43,6 +43,8 @@ TRY_S_MAX: Final = 10.0
 """Seconds that another shard may take to answer a try, before it is cancelled."""
 LEG_S_MAX: Final = 5.0
 """Seconds that one question to another shard may take, before it is asked again."""
+PARKED_S: Final = 30.0
+"""Seconds until a shard is asked again that will not do what was decided: only a person can see to that."""
 ASK_AGAIN_S: Final = 0.2
 """Seconds until a shard is asked again that cannot do now what it must do in the end."""
 SETTLE_S: Final = 0.05
@@ -257,22 +259,32 @@ class Coordinator:
                 await asyncio.sleep(ASK_AGAIN_S)
 
     async def _end(self, transit: Transit, tries: Records, decisions: Records, sequences: Words) -> None:
-        """Have the other shard do what was decided, however long that takes, and note that all is done."""
+        """Have the other shard do what was decided, however long that takes, and note that all is done.
+
+        What it refuses to do, though it was tried there, is parked: told at each question, and never dropped.
+        """
         legs = build_second_legs(tries, decisions, transit.far_id)
         while len(legs):
             results = await self._ask(transit, legs, LEG_S_MAX)
+            pause_s = ASK_AGAIN_S
             if results is not None:
-                is_open = _is_open(results["code"])
-                wrong = np.flatnonzero(~is_open & (results["code"] != _COMMITTED))
-                if len(wrong):
-                    raise LedgerError(
-                        f"shard {transit.shard} answers {results['code'][wrong[0]]} to what was decided here of the "
-                        f"transfer with sequence {sequences[wrong[0]]}: its books and ours do not agree"
+                is_done = results["code"] == _COMMITTED
+                parked = np.flatnonzero(~is_done & ~_is_open(results["code"]))
+                if len(parked):
+                    pause_s = PARKED_S
+                    _log.error(
+                        "bezant: shard %d answers %d to what was decided of %d transfers, the first with sequence %d: "
+                        "its books and ours do not agree. They stay as they are (`bezant transactions`) and are asked "
+                        "for again; see what has become of that shard's log",
+                        transit.shard,
+                        results["code"][parked[0]],
+                        len(parked),
+                        sequences[parked[0]],
                     )
-                self._settle(sequences[~is_open])
-                legs, sequences = legs[is_open], sequences[is_open]
+                self._settle(sequences[is_done])
+                legs, sequences = legs[~is_done], sequences[~is_done]
             if len(legs):
-                await asyncio.sleep(ASK_AGAIN_S)
+                await asyncio.sleep(pause_s)
 
     async def _ask(self, transit: Transit, legs: Records, timeout_s: float) -> Records | None:
         """Their results; None if the shard does not answer now, which says nothing about what it has done."""

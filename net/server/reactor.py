@@ -491,6 +491,8 @@ class Reactor:
         self._expiry.stop()
         if settled:
             await self.wait_idle()
+        if self.coordinator is not None:
+            self.coordinator.lose()
         self._settle_group()
         await self._checkpointing.stop()
         await self._dropping.stop()

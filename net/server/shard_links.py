@@ -7,9 +7,9 @@ from typing import Final
 import numpy as np
 
 from bezant.net.client.connection import TcpChannel
-from bezant.protocol.errors import BezantError, ConnectionFailed
+from bezant.protocol.errors import BezantError, ConnectionFailed, RemoteProtocolError
 from bezant.protocol.frames import BATCH_COUNT_MAX, Operation
-from bezant.protocol.records import RESULT, Records
+from bezant.protocol.records import RESULT, RESULT_SIZE, Records
 
 CONNECT_S_MAX: Final = 2.0
 """Seconds that a first connection to the leader of another shard may take, before that is tried again."""
@@ -34,6 +34,8 @@ class ShardLinks:
         for first in range(0, len(commands), BATCH_COUNT_MAX):
             part = commands[first : first + BATCH_COUNT_MAX]
             body = await channel.request(Operation.LEGS, part.tobytes(), timeout_s)
+            if len(body) != len(part) * RESULT_SIZE:
+                raise RemoteProtocolError(f"shard {shard} answers {len(part)} legs with {len(body)} bytes")
             results[first : first + len(part)] = np.frombuffer(body, RESULT)
         return results
 

@@ -21,7 +21,7 @@ from bezant.protocol.errors import ConnectionFailed
 from bezant.protocol.kinds import CommandKind, ResultFlag
 from bezant.protocol.names import account_id, slot_of
 from bezant.protocol.placement import owners_of
-from bezant.protocol.records import LIMIT_UNLIMITED, Records, id_words
+from bezant.protocol.records import LIMIT_UNLIMITED, RESULT, Records, id_words
 from bezant.protocol.transactions import TransactionsUnderWay
 
 from ...engine.commands import join, opening, transfer
@@ -152,7 +152,6 @@ async def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         assert not opened["code"].any()
     yield network
     for shard in network.shards.values():
-        shard.reactor.coordinator.lose()
         await shard.reactor.stop(settled=False)
     assert bugs == []
 
@@ -270,6 +269,30 @@ async def test_a_try_that_comes_after_its_cancel_does_nothing(
     (late,) = await network.ask(0, 1, tried, 1.0)
     assert late["code"] == ResultCode.ID_FORBIDDEN
     assert second.account(second.names[0])["incoming"] == 0
+
+
+async def test_what_the_other_shard_will_not_do_is_parked_and_told(
+    pair: tuple[Shard, Shard], network: Network, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = pair
+    monkeypatch.setattr(coordinating, "PARKED_S", 0.005)
+    answer, refusing = network.ask, [True]
+
+    async def ask(asking: int, shard: int, commands: Records, timeout_s: float) -> Records:
+        if refusing[0] and (commands["kind"] == CommandKind.CONFIRM).any():
+            refused = np.zeros(len(commands), RESULT)
+            refused["code"] = int(ResultCode.HOLD_UNKNOWN)
+            return refused
+        return await answer(asking, shard, commands, timeout_s)
+
+    monkeypatch.setattr(network, "ask", ask)
+    (result,) = await first.execute(transfer(first.names[0], second.names[0], 30))
+    assert result["code"] == COMMITTED
+    await until(lambda: caplog.text.count("its books and ours do not agree") > 1)
+    assert len(first.ledger.unsettled()) == 1
+    refusing[0] = False
+    await settled(first, second)
+    assert second.balances(second.names[0]) == [130]
 
 
 async def test_chains_and_holds_stay_in_their_shard(pair: tuple[Shard, Shard]) -> None:
