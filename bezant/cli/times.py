@@ -62,6 +62,8 @@ def _is_date(text: str) -> bool:
 
 def _read(text: str, of_day: timedelta) -> int:
     if text.isascii() and text.isdigit() and len(text) > 8:
+        if int(text) >= 1 << 63:
+            raise argparse.ArgumentTypeError(f"times lie between 1970 and 2262; {text!r} does not")
         return int(text)
     fraction = _FRACTION.search(text)
     whole = text if fraction is None else text[: fraction.start()] + text[fraction.end() :]

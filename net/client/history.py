@@ -274,7 +274,10 @@ class History:
     async def _ask(self, operation: Operation, asked: msgspec.Struct, about: bytes) -> bytes:
         """Ask the reader that has the accounts which a question is about, by their ids; none: the whole ledger."""
         reader, log_id = await self._readers.reader_of(about)
-        body = encode_message(msgspec.structs.replace(asked, log_id=log_id))
+        try:
+            body = encode_message(msgspec.structs.replace(asked, log_id=log_id))
+        except OverflowError as error:
+            raise UsageError("a time or a position of more than 64 bits was asked for") from error
         return await reader.request(operation, body, self._timeout_s)
 
     async def _pages(

@@ -3,7 +3,7 @@
 from typing import Final
 
 from bezant.net.client.sharding_readers import Readers
-from bezant.protocol.errors import ReceiptInvalid
+from bezant.protocol.errors import ReceiptInvalid, UsageError
 from bezant.protocol.frames import Operation
 from bezant.protocol.messages import decode_message, encode_message
 from bezant.protocol.receipts import (
@@ -38,6 +38,8 @@ class Receipts:
         `extends` is an earlier receipt: this one then proves that nothing of the history at that time has changed. It
         can be had as soon as the reader has come so far, some milliseconds after the result; that is waited for.
         """
+        if not -(1 << 63) <= position < 1 << 63:
+            raise UsageError(f"a position has 64 bits; {position} has more")
         reader, log_id = await self._readers.reader_at(position)
         earlier = 0 if extends is None else check_receipt(extends, log_id=log_id).head.size
         asked = encode_message(AskReceipt(position, earlier))

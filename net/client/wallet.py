@@ -481,6 +481,8 @@ class Wallet:
         """
         references = tuple(accounts)
         check_subscription_name(name)
+        if after is not None and not -(1 << 63) <= after < 1 << 63:
+            raise UsageError(f"a position has 64 bits; {after} has more")
         wanted = Subscribe(currency=currency, kinds=kind_numbers(kinds), refused=refused, after=after, name=name)
 
         async def prepare() -> Subscribe:

@@ -14,7 +14,7 @@ from bezant.net.client.history import AsOf
 from bezant.net.client.members import ask_node
 from bezant.net.client.wallet import Wallet
 from bezant.net.server.warm import warm_kernels
-from bezant.protocol.errors import RequestRefused
+from bezant.protocol.errors import RequestRefused, UsageError
 from bezant.protocol.frames import FrameError, Operation
 from bezant.protocol.history_messages import QueryAccounts, QueryStatement, QueryTransfers
 from bezant.protocol.kinds import CommandKind
@@ -161,6 +161,18 @@ async def test_what_cannot_be_known_is_refused_in_words(wallet: Wallet, node: No
         assert (answer.code, words in str(answer)) == (code, True), str(answer)
     waits = await refusal(ask_node(reader, Operation.TOTALS, b"\x80\x80", WAIT_S))
     assert waits.code == FrameError.BODY_MALFORMED
+
+
+async def test_numbers_of_more_than_64_bits_are_refused_in_words(wallet: Wallet) -> None:
+    for number in (1 << 64, -(1 << 63) - 1):
+        with pytest.raises(UsageError, match="64 bits"):
+            await wallet.history.totals(position=number)
+        with pytest.raises(UsageError, match="64 bits"):
+            await wallet.history.totals(at=number)
+        with pytest.raises(UsageError, match="64 bits"):
+            wallet.subscribe(after=number)
+        with pytest.raises(UsageError, match="64 bits"):
+            await wallet.receipts.receipt(number)
 
 
 async def test_a_reader_that_is_killed_answers_the_same_again(wallet: Wallet, node: NodeProcess) -> None:
