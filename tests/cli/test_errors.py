@@ -6,6 +6,7 @@ import bezant.protocol.errors as tree
 from bezant.cli.errors import InputFileError, OutcomeNotKnown, describe, exit_status
 from bezant.net.client.channel import OutcomeUnknown, unknown_results
 from bezant.protocol.errors import BezantError, InvalidAmountOrName, RequestRefused, UsageError
+from bezant.protocol.frames import FrameError
 
 
 def _classes(root: type[BezantError]) -> list[type[BezantError]]:
@@ -43,3 +44,10 @@ def test_statuses(error: BezantError, status: int) -> None:
 
 def test_an_error_without_words_is_told_by_its_class() -> None:
     assert describe(BezantError()) == "failed: BezantError"
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"), [(FrameError.OVERLOADED, "try again"), (FrameError.REQUEST_REFUSED, "correct the request")]
+)
+def test_who_is_refused_for_now_is_told_to_try_again(code: FrameError, advice: str) -> None:
+    assert advice in describe(RequestRefused(int(code), "the story"))
