@@ -32,7 +32,8 @@ class SegmentFolder:
         here = segment_numbers(self._directory)
         # The mark is looked at behind the files: it is there before the first of them goes.
         self.archive.load()
-        return sorted({*here, *(segment.number for segment in self.archive.segments)})
+        # A number that is here twice, under a name that no node gives, stays twice: it is no log that can be trusted.
+        return sorted([*here, *{segment.number for segment in self.archive.segments}.difference(here)])
 
     def header(self, number: int) -> SegmentHeader:
         """The header of a segment that is here or in an archive. Raises `CorruptLog`, `UnsupportedFormat`."""

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from bezant.engine.diagnosis import FindingKind, Verdict
+from bezant.engine.ledger.state import RULES_VERSION_FIRST
 from bezant.engine.log.control import ControlFile
 from bezant.engine.log.storage import Directory
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.messages import ControlEntry, encode_message
-from bezant.protocol.records import RULES_VERSION
 
 from .log.logs import Writer, open_entries
 from .test_doctor import log_of, look, only, start_of
@@ -19,7 +19,7 @@ def test_a_cut_that_was_interrupted(tmp_path: Path) -> None:
     log_of(data).mkdir()
     folder = Directory(log_of(data))
     writer = Writer(folder)
-    writer.append_body(EntryKind.CONTROL, encode_message(ControlEntry(rules_version=RULES_VERSION)))
+    writer.append_body(EntryKind.CONTROL, encode_message(ControlEntry(rules_version=RULES_VERSION_FIRST)))
     writer.append_body(EntryKind.FILLER, bytes(100))
     writer.append_body(EntryKind.FILLER, bytes(200))
     writer.sync()

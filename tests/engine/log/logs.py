@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 
+from bezant.engine.ledger.state import RULES_VERSION_FIRST
 from bezant.engine.log.entry import Entry
 from bezant.engine.log.log import Log, open_log
 from bezant.engine.log.resume import ResumePoint
@@ -133,7 +134,14 @@ class Writer:
         if not self.log.has_room(len(body)):
             raise AssertionError("the log has no room for the entries of the test")
         sequence, timestamp_ns = self.next_sequence, 10 * (len(self.facts) + 1)
-        header = self.log.append(kind, body, first_sequence=sequence, count=count, timestamp_ns=timestamp_ns)
+        header = self.log.append(
+            kind,
+            body,
+            first_sequence=sequence,
+            count=count,
+            timestamp_ns=timestamp_ns,
+            rules_version=RULES_VERSION_FIRST,
+        )
         fact = Fact(header.index, int(kind), sequence, count, timestamp_ns, body)
         self.facts.append(fact)
         return fact

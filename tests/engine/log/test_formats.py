@@ -29,6 +29,7 @@ from bezant.protocol.records import (
     ENTRY_HEADER,
     ENTRY_HEADER_SIZE,
     LOG_FORMAT_VERSION,
+    RULES_VERSION,
     SEGMENT_HEADER_SIZE,
 )
 
@@ -270,7 +271,7 @@ def test_a_control_page_of_the_format_before_is_refused_in_words(tmp_path: Path)
         ({"kind": 7}, "entry 7 has kind 7, which"),
         ({"kind": -1}, "entry 7 has kind -1, which"),
         ({"format_version": 3}, "entry 7 has format 3, which"),
-        ({"rules_version": 2}, "entry 7 has rules 2, which"),
+        ({"rules_version": RULES_VERSION + 1}, f"entry 7 has rules {RULES_VERSION + 1}, which"),
     ],
 )
 @pytest.mark.parametrize("control", ["up to date", "forgotten"])

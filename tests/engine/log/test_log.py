@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bezant.engine.ledger.state import RULES_VERSION_FIRST
 from bezant.engine.log.entry import BODY_SIZE_MAX, HASH_NONE
 from bezant.engine.log.group import Group
 from bezant.engine.log.log import SEGMENT_SIZE_MIN, open_log
 from bezant.engine.log.storage import Directory
 from bezant.protocol.errors import CorruptLog, LedgerError, StorageError
 from bezant.protocol.kinds import EntryKind
-from bezant.protocol.records import LOG_FORMAT_VERSION, RULES_VERSION, SEGMENT_HEADER_SIZE
+from bezant.protocol.records import LOG_FORMAT_VERSION, SEGMENT_HEADER_SIZE
 
 from .logs import (
     ROOM,
@@ -75,7 +76,7 @@ def test_entries_come_back_as_they_were(tmp_path: Path) -> None:
     assert log.recovery == (5, True, 0, "")
     for entry in entries:
         header = entry.header
-        assert (header.format_version, header.rules_version) == (LOG_FORMAT_VERSION, RULES_VERSION)
+        assert (header.format_version, header.rules_version) == (LOG_FORMAT_VERSION, RULES_VERSION_FIRST)
         assert (header.log_id, header.shard, header.term) == (log_id, 0, 0)
     log.close()
 
