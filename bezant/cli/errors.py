@@ -26,7 +26,6 @@ from bezant.protocol.errors import (
     UnsupportedFormat,
     UsageError,
 )
-from bezant.protocol.frames import FrameError
 
 STATUS_FAILED: Final = 1
 STATUS_USAGE: Final = 2
@@ -120,10 +119,6 @@ _DISK_SAYS_NO: Final = frozenset(
 """What the operating system answers because of a disk, a path or a right, and not because of a bug."""
 
 
-_NOT_NOW: Final = frozenset({FrameError.OVERLOADED, FrameError.BEHIND, FrameError.NOT_LEADER})
-"""Refusals that have nothing to do with what was asked."""
-
-
 def disk_error(error: OSError) -> StorageError | None:
     """The same as an error of ours, or None if nobody at this computer can do anything about it."""
     if error.errno not in _DISK_SAYS_NO:
@@ -137,10 +132,17 @@ def describe(error: BezantError) -> str:
     row = _row_of(error)
     told = " ".join(str(error).split()) or type(error).__name__
     next_step = getattr(error, "next_step", "") or row.next_step
-    if isinstance(error, RequestRefused) and error.code in _NOT_NOW:
+    if isinstance(error, RequestRefused) and _is_for_now(error):
         next_step = "nothing was changed; try again in a moment"
     line = f"{row.fault}: {told}"
     return f"{line.rstrip('.')}; {next_step}" if next_step else line
+
+
+def _is_for_now(refusal: RequestRefused) -> bool:
+    """Whether a refusal has nothing to do with what was asked."""
+    from bezant.protocol.frames import FrameError  # whoever was refused by a node has loaded it
+
+    return refusal.code in {FrameError.OVERLOADED, FrameError.BEHIND, FrameError.NOT_LEADER}
 
 
 def exit_status(error: BezantError) -> int:

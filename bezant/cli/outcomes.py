@@ -45,6 +45,9 @@ NEXT_STEPS: Final[dict[ResultCode, str]] = {
     ResultCode.CHAIN_MEMBER_REFUSED: "see to the command of the chain that was refused, and use new ids",
     ResultCode.ID_FORBIDDEN: "it was given up with `bezant resolve`; to do it after all, use another id",
     ResultCode.NOTHING_AVAILABLE: _LOOK,
+    ResultCode.UNDECIDED: "ask again with the same --id; see what is under way: bezant transactions{where}",
+    ResultCode.TRANSIT_ACCOUNT: "name the accounts between which money is to move; what is between shards is theirs",
+    ResultCode.SHARD_UNREACHABLE: "see which shard does not answer: bezant shards{where}; then use another id",
 }
 """For each code that refuses; in braces what the command line named, and the words that lead to the same ledger."""
 

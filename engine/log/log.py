@@ -39,7 +39,6 @@ from bezant.protocol.records import (
     ENTRY_INDEX_FIRST,
     EVENT,
     LOG_FORMAT_VERSION,
-    RULES_VERSION,
     SEGMENT_HEADER_SIZE,
     Records,
     Words,
@@ -122,7 +121,7 @@ class Log(OpenedLog):
         first_sequence: int,
         count: int,
         timestamp_ns: int,
-        rules_version: int = RULES_VERSION,
+        rules_version: int,
     ) -> EntryHeader:
         """Add an entry, made under these rules, behind the last one, in memory. `has_room` must have said yes."""
         self.settle_hash()

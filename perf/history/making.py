@@ -74,12 +74,16 @@ def make_history(
             raise StorageError(f"{folder}: there is a log already")
         timestamp_ns = _STARTED_NS
         body = encode_message(control)
-        log.append(EntryKind.CONTROL, body, first_sequence=1, count=0, timestamp_ns=timestamp_ns)
+        rules_version = ledger.rules_version
+        log.append(
+            EntryKind.CONTROL, body, first_sequence=1, count=0, timestamp_ns=timestamp_ns, rules_version=rules_version
+        )
+        ledger.switch_rules(control.rules_version)
         for commands in _batches(events, accounts, seed):
             timestamp_ns += _ENTRY_NS
             first_sequence = ledger.next_sequence
             made = ledger.execute(commands, timestamp_ns).events
-            _append(log, made, first_sequence, timestamp_ns)
+            _append(log, made, first_sequence, timestamp_ns, ledger.rules_version)
             on_progress(ledger.next_sequence - 1)
         log.commit_index = log.last_index
     finally:
@@ -112,7 +116,7 @@ def make_checkpoints(folder: Path, events: int, accounts: LoadAccounts, on_progr
         lock.release()
 
 
-def _append(log: Log, events: Records, first_sequence: int, timestamp_ns: int) -> None:
+def _append(log: Log, events: Records, first_sequence: int, timestamp_ns: int, rules_version: int) -> None:
     if not log.has_room(events.nbytes):
         raise StorageError("the log has no room left")
     log.append(
@@ -121,6 +125,7 @@ def _append(log: Log, events: Records, first_sequence: int, timestamp_ns: int) -
         first_sequence=first_sequence,
         count=len(events),
         timestamp_ns=timestamp_ns,
+        rules_version=rules_version,
     )
     log.commit_index = log.last_index
     group = log.begin_group()

@@ -37,7 +37,7 @@ from bezant.protocol.receipts import (
     path_length,
     root_of_path,
 )
-from bezant.protocol.records import COMMAND, COMMAND_SIZE, EVENT_SIZE, Bytes, Records
+from bezant.protocol.records import COMMAND, COMMAND_SIZE, EVENT_SIZE, RULES_VERSION, Bytes, Records
 
 BATCH: Final = 8189
 ACCOUNT_COUNT: Final = 10_000
@@ -193,6 +193,7 @@ def _append_and_sync(count: int) -> Callable[[int], float]:
                     first_sequence=1 + number * count,
                     count=count,
                     timestamp_ns=1 + number * count,
+                    rules_version=RULES_VERSION,
                 )
                 group = log.begin_group()
                 if group is None:
