@@ -214,7 +214,9 @@ class Logs:
         for node in nodes or (1, 2, 3):
             log = self._logs[node]
             index = log.last_index + 1
-            log.append(kind, events.tobytes(), first_sequence=2 * index - 1, count=2, timestamp_ns=index)
+            log.append(
+                kind, events.tobytes(), first_sequence=2 * index - 1, count=2, timestamp_ns=index, rules_version=1
+            )
             group = log.begin_group()
             assert group is not None
             group.write_and_sync()

@@ -361,7 +361,12 @@ def test_an_entry_that_is_too_large_is_refused(tmp_path: Path) -> None:
     writer = Writer(tmp_path)
     with pytest.raises(LedgerError, match="over the 8388608"):
         writer.log.append(
-            EntryKind.FILLER, np.zeros(BODY_SIZE_MAX + 1, np.uint8), first_sequence=1, count=0, timestamp_ns=1
+            EntryKind.FILLER,
+            np.zeros(BODY_SIZE_MAX + 1, np.uint8),
+            first_sequence=1,
+            count=0,
+            timestamp_ns=1,
+            rules_version=RULES_VERSION_FIRST,
         )
     assert writer.log.idle
     writer.close()

@@ -13,7 +13,7 @@ from bezant.net.reader.hub import Filter
 from bezant.protocol.frames import FrameFlag, FrameReader, Operation
 from bezant.protocol.kinds import CommandKind, EntryKind
 from bezant.protocol.names import currency_word
-from bezant.protocol.records import EVENT, PROGRESS, PUSHED_EVENT, Records, position_of
+from bezant.protocol.records import EVENT, PROGRESS, PUSHED_EVENT, RULES_VERSION, Records, position_of
 
 CURRENCIES = ("EUR", "USD", "JPY")
 ACCOUNTS = 6
@@ -94,6 +94,7 @@ class History:
             first_sequence=first_sequence,
             count=len(rows),
             timestamp_ns=first_sequence,
+            rules_version=RULES_VERSION,
         )
         self._write_group()
         self.rows += rows
@@ -103,7 +104,12 @@ class History:
         """Append an entry without events."""
         first_sequence = len(self.rows) + 1
         self.log.append(
-            EntryKind.FILLER, bytes(64), first_sequence=first_sequence, count=0, timestamp_ns=first_sequence
+            EntryKind.FILLER,
+            bytes(64),
+            first_sequence=first_sequence,
+            count=0,
+            timestamp_ns=first_sequence,
+            rules_version=RULES_VERSION,
         )
         self._write_group()
 
