@@ -1,11 +1,13 @@
 """Claim: a follower takes exactly what was published, in order and once, from a node's folder in any state."""
 
+import time
 from pathlib import Path
 
 import pytest
 
 from bezant.engine.following import BATCH_ENTRIES_MAX, Follower, open_follower
 from bezant.engine.log.log import Log, open_log
+from bezant.engine.log.segment import segment_name
 from bezant.engine.log.storage import Directory
 from bezant.engine.publication import Publisher
 from bezant.protocol.errors import CorruptLog
@@ -158,6 +160,10 @@ def test_damage_is_told_and_nothing_behind_it_taken(directory: Directory, writer
 def test_the_writer_is_untouched(directory: Directory, writer: Writer) -> None:
     Publisher(directory.path, writer.log.log_id).publish(0)
     writer.write(1, 2)
+    until_s = time.monotonic() + 20.0
+    while segment_name(2) not in directory.names():  # The next segment is made ahead, on a thread.
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
     names = sorted(directory.names())
     follower = opened(directory)
     follower.begin()
