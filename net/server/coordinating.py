@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bezant.engine.member import Member
-from bezant.engine.replica import SETTLED_MAX
+from bezant.engine.replica import BATCH_COMMANDS_MAX, SETTLED_MAX
 from bezant.engine.transactions.legs import (
     build_decisions,
     build_second_legs,
@@ -214,9 +214,12 @@ class Coordinator:
     # ---- one flight ----
 
     def _send_on(self, events: Records, sequences: Words, batch: Batch | None, rows: Words) -> None:
-        for transit, numbers in self._transits.groups(events):
-            own_rows = rows if batch is None else rows[numbers]
-            self._start(self._carry(Flight(events[numbers], sequences[numbers], transit, batch, own_rows)))
+        for transit, group in self._transits.groups(events):
+            # What is found at a start may be more than the lane takes at a time.
+            for first in range(0, len(group), BATCH_COMMANDS_MAX):
+                numbers = group[first : first + BATCH_COMMANDS_MAX]
+                own_rows = rows if batch is None else rows[numbers]
+                self._start(self._carry(Flight(events[numbers], sequences[numbers], transit, batch, own_rows)))
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

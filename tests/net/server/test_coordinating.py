@@ -12,6 +12,7 @@ from bezant.engine.opening import open_member
 from bezant.engine.placement.maps import first_map
 from bezant.engine.transactions.under_way import transfers_under_way
 from bezant.net.server import coordinating, syncing
+from bezant.net.server import legs as legs_module
 from bezant.net.server import reactor as reactor_module
 from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.placing import Placing
@@ -293,6 +294,25 @@ async def test_what_the_other_shard_will_not_do_is_parked_and_told(
     refusing[0] = False
     await settled(first, second)
     assert second.balances(second.names[0]) == [130]
+
+
+async def test_more_is_found_at_a_start_than_is_executed_at_a_time(
+    pair: tuple[Shard, Shard], network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = pair
+    network.trouble = lambda legs: "lost"
+    commands = join(*(transfer(first.names[0], second.names[0]) for _ in range(10)))
+    waiting = [asyncio.create_task(first.execute(commands))]
+    await until(lambda: len(first.ledger.open_tries()) == 10 and bool(network.legs))
+    await until(lambda: first.reactor._group is None and not first.reactor._pump_scheduled)
+    monkeypatch.setattr(coordinating, "BATCH_COMMANDS_MAX", 4)
+    monkeypatch.setattr(legs_module, "BATCH_COMMANDS_MAX", 4)
+    first.crash()
+    waiting[0].cancel()
+    await asyncio.wait(waiting)
+    network.trouble = lambda legs: ""
+    await settled(first, second)
+    assert (first.balances(first.names[0]), second.balances(second.names[0])) == ([90], [110])
 
 
 async def test_chains_and_holds_stay_in_their_shard(pair: tuple[Shard, Shard]) -> None:
