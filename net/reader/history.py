@@ -38,6 +38,7 @@ class HistoryProjection:
         self._follower: Follower | None = None
         self._is_level = False
         self._offered_sequence = 0
+        self._applied_index = 0
 
     # ---- the thread that feeds ----
 
@@ -50,7 +51,9 @@ class HistoryProjection:
             settings=self._settings,
             on_notice=lambda notice: _log.warning("bezant: %s", notice),
         )
-        return self._projections.resume_point
+        point = self._projections.resume_point
+        self._applied_index = 0 if point is None else point.index
+        return point
 
     def begin(self, follower: Follower) -> None:
         """The log is open: from now on there is what to ask."""
@@ -63,6 +66,8 @@ class HistoryProjection:
         projections = self._opened
         for entry in entries:
             projections.apply(entry)
+        if entries:
+            self._applied_index = entries[-1].header.index
         if projections.sequence >= self._offered_sequence + RESUME_POINT_EVENTS:
             self._offer_resume_point()
 
@@ -107,6 +112,11 @@ class HistoryProjection:
         return self._projections
 
     # ---- any thread ----
+
+    @property
+    def applied_index(self) -> int:
+        """The last entry that was taken in."""
+        return self._applied_index
 
     @property
     def questions(self) -> Questions:

@@ -14,7 +14,7 @@ from bezant.engine.following import Follower, open_follower
 from bezant.engine.replica import shard_directory
 from bezant.net.reader.history import HistoryProjection
 from bezant.net.reader.metadata import MetadataProjection, MetadataQueries
-from bezant.net.reader.projecting import AwaitsSequence
+from bezant.net.reader.projecting import Awaits
 from bezant.net.reader.queries import HistoryQueries
 from bezant.net.reader.server import READER_FOLDER
 from bezant.protocol.errors import RemoteProtocolError, RequestRefused, StorageError, UsageError
@@ -45,7 +45,7 @@ class LocalHistory:
         self._history: HistoryProjection | None = None
         self._metadata: MetadataProjection | None = None
         self._history_index = self._metadata_index = 0
-        self._queries: dict[int, Callable[[bytes], bytes]] = {}
+        self._queries: dict[int, Callable[[bytes, int], bytes]] = {}
 
     async def request(self, operation: Operation, body: bytes) -> bytes:
         """Answer one question. Raises `RequestRefused` as a reader does, `StorageError` and its kinds."""
@@ -64,8 +64,8 @@ class LocalHistory:
     def _answer(self, operation: Operation, body: bytes) -> bytes:
         self._take_in(lambda *_: None)
         try:
-            return self._queries[operation](body)
-        except AwaitsSequence as awaited:
+            return self._queries[operation](body, 0)  # all that was published has been taken in
+        except Awaits as awaited:
             raise RequestRefused(FrameError.BEHIND, str(awaited)) from awaited
         except RemoteProtocolError as error:
             raise RequestRefused(FrameError.BODY_MALFORMED, str(error)) from error

@@ -14,6 +14,7 @@ from bezant.engine.log.entry import Entry, public_log_id
 from bezant.engine.log.resume import ResumePoint
 from bezant.engine.log.storage import Directory
 from bezant.engine.metadata.table import MetadataTable
+from bezant.net.reader.projecting import Awaits
 from bezant.protocol.errors import CorruptLog, RemoteProtocolError, StorageError, UsageError
 from bezant.protocol.frames import Operation
 from bezant.protocol.kinds import EntryKind
@@ -87,10 +88,15 @@ class MetadataProjection:
         return public_log_id(self._log_id)
 
     def find(self, subject_kind: int, subject: bytes, wait_for: int) -> Metadata:
-        """The metadata of a subject. Raises `StorageError` while that is not known, and `CorruptLog`."""
+        """The metadata of a subject, as of the entry `wait_for` or a later one.
+
+        Raises `Awaits` if that has not come, `StorageError` while those before are being read, and `CorruptLog`.
+        """
         follower = self._follower
-        if follower is None or not self._is_level or wait_for > self._applied_index:
+        if follower is None or not self._is_level:
             raise StorageError(f"metadata is known up to version {self._applied_index} here so far; try again later")
+        if wait_for > self._applied_index:
+            raise Awaits(index=wait_for)
         with self._lock:
             index = self._table.index_of(subject_kind, subject)
         if not index:
@@ -109,14 +115,15 @@ class MetadataQueries:
     def __init__(self, projection: MetadataProjection) -> None:
         self._projection = projection
 
-    def by_operation(self) -> dict[int, Callable[[bytes], bytes]]:
+    def by_operation(self) -> dict[int, Callable[[bytes, int], bytes]]:
         """The queries, as a reader lists them."""
         return {Operation.GET_METADATA: self.metadata}
 
-    def metadata(self, body: bytes) -> bytes:
-        """Answer GET_METADATA. Raises `RemoteProtocolError`, `UsageError`, `StorageError`."""
+    def metadata(self, body: bytes, published_index: int) -> bytes:
+        """Answer GET_METADATA. Raises `RemoteProtocolError`, `UsageError`, `Awaits`, `StorageError`."""
         asked = decode_message(body, GetMetadata)
         check_subject(asked.subject_kind, asked.subject)
         if asked.log_id and asked.log_id != self._projection.public_id:
             raise UsageError(f"the position is one of log {asked.log_id}, and this is log {self._projection.public_id}")
-        return encode_message(self._projection.find(asked.subject_kind, asked.subject, asked.wait_for))
+        wait_for = max(asked.wait_for, published_index)
+        return encode_message(self._projection.find(asked.subject_kind, asked.subject, wait_for))

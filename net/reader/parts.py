@@ -14,8 +14,9 @@ from bezant.net.reader.projecting import Projection
 from bezant.net.reader.proving import ProofProjection, ProofQueries
 from bezant.net.reader.queries import HistoryQueries
 
-Query = Callable[[bytes], bytes]
-"""From the body of a request to that of its reply; on any of a few threads."""
+Query = Callable[[bytes, int], bytes]
+"""From the body of a request to that of its reply; on any of a few threads. The number is the index of the entry up to
+which the log was published when the request came: whoever asks for what is now is told all up to there."""
 
 
 class Parts(NamedTuple):

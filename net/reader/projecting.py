@@ -31,12 +31,17 @@ _Read = TypeVar("_Read")
 _log = logging.getLogger("bezant")
 
 
-class AwaitsSequence(BezantError):  # noqa: N818 - it says what happened
-    """A query cannot be answered before the projections have taken this event in. Asked again when they have."""
+class Awaits(BezantError):  # noqa: N818 - it says what happened
+    """A query waits for the projections to have come as far as this event, and this entry. Asked again when they have.
 
-    def __init__(self, sequence: int) -> None:
-        super().__init__(f"event {sequence} is awaited")
+    If that does not come in time it is refused; or, if it is not `needed`, answered with what is known.
+    """
+
+    def __init__(self, *, sequence: int = 0, index: int = 0, needed: bool = True) -> None:
+        super().__init__(f"event {sequence} is awaited" if sequence else f"entry {index} is awaited")
         self.sequence = sequence
+        self.index = index
+        self.needed = needed
 
 
 class _Obstacle(BezantError):  # noqa: N818 - it says what is in the way
@@ -44,7 +49,7 @@ class _Obstacle(BezantError):  # noqa: N818 - it says what is in the way
 
 
 def read_taken(follower: Follower) -> Callable[..., Records]:
-    """`Follower.read_events`, but for raising `AwaitsSequence` for what has not been taken yet.
+    """`Follower.read_events`, but for raising `Awaits` for what has not been taken yet.
 
     A projection that was saved later than another knows of events that the log, which is read from where the earlier
     one stands, has not come to.
@@ -52,7 +57,7 @@ def read_taken(follower: Follower) -> Callable[..., Records]:
 
     def read_events(sequences: Words, check_bodies: bool = True) -> Records:
         if len(sequences) and int(sequences[-1]) > follower.last_sequence:
-            raise AwaitsSequence(int(sequences[-1]))
+            raise Awaits(sequence=int(sequences[-1]))
         return follower.read_events(sequences, check_bodies)
 
     return read_events
@@ -106,7 +111,8 @@ class Projector:
         self._stopping = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bezant-projector", daemon=True)
-        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._waiters: list[tuple[Awaits, asyncio.Future[None]]] = []
+        self._applied_index = 0
         self.applied_sequence = 0
         """The last event that all projections have taken in."""
         self.problem = ""
@@ -121,12 +127,17 @@ class Projector:
         if not self._woken.is_set():
             self._woken.set()
 
-    async def wait(self, sequence: int, timeout_s: float) -> bool:
-        """Whether the projections have taken an event in, or have within the time. On the loop."""
-        if sequence <= self.applied_sequence:
+    @property
+    def published_index(self) -> int:
+        """The last entry that can be taken in now: whoever has been told a result of this node finds it up to there."""
+        return self._follower.published_index
+
+    async def wait(self, awaited: Awaits, timeout_s: float) -> bool:
+        """Whether the projections have come as far, or do within the time. On the loop."""
+        if self._has_come_to(awaited):
             return True
         reached = self._loop.create_future()
-        waiter = (sequence, reached)
+        waiter = (awaited, reached)
         self._waiters.append(waiter)
         self._hurry()
         try:
@@ -177,7 +188,7 @@ class Projector:
             return
         for projection in self._projections:
             projection.begin(follower)
-        self._loop.call_soon_threadsafe(self._note_applied, follower.last_sequence)
+        self._loop.call_soon_threadsafe(self._note_applied, follower.last_sequence, follower.applied_index)
         while not self._stopping:
             first_sequence = follower.last_sequence
             entries = self._insist(self._take)
@@ -192,7 +203,7 @@ class Projector:
             first_index = entries[0].header.index
             for projection, index in zip(self._projections, indexes, strict=True):
                 projection.take_in(entries[max(index + 1 - first_index, 0) :])
-            self._loop.call_soon_threadsafe(self._note_applied, follower.last_sequence)
+            self._loop.call_soon_threadsafe(self._note_applied, follower.last_sequence, follower.applied_index)
             if follower.last_sequence - first_sequence <= REST_EVENTS_MAX:
                 self._rest()
 
@@ -227,9 +238,12 @@ class Projector:
 
     # ---- on the loop ----
 
-    def _note_applied(self, sequence: int) -> None:
-        self.applied_sequence = sequence
-        for waiter in [waiter for waiter in self._waiters if waiter[0] <= sequence]:
+    def _has_come_to(self, awaited: Awaits) -> bool:
+        return awaited.sequence <= self.applied_sequence and awaited.index <= self._applied_index
+
+    def _note_applied(self, sequence: int, index: int) -> None:
+        self.applied_sequence, self._applied_index = sequence, index
+        for waiter in [waiter for waiter in self._waiters if self._has_come_to(waiter[0])]:
             self._waiters.remove(waiter)
             if not waiter[1].done():
                 waiter[1].set_result(None)

@@ -12,7 +12,7 @@ from bezant.engine.proofs.hashing import warm_hashing
 from bezant.engine.proofs.issuing import SAVE_EVENTS_MIN, Issuer, TreeFolder
 from bezant.engine.proofs.keys import open_key
 from bezant.engine.proofs.offline import TREE_FOLDER
-from bezant.net.reader.projecting import AwaitsSequence, read_taken
+from bezant.net.reader.projecting import Awaits, read_taken
 from bezant.protocol.errors import StorageError, UsageError
 from bezant.protocol.frames import Operation
 from bezant.protocol.messages import decode_message, encode_message
@@ -97,12 +97,12 @@ class ProofProjection:
         return self._issuer
 
     def await_event(self, sequence: int) -> None:
-        """Raise `AwaitsSequence` if an event has not come yet, `StorageError` while those before are being read."""
+        """Raise `Awaits` if an event has not come yet, `StorageError` while those before are being read."""
         size = self.issuer.size
         if sequence > size:
             if not self._is_level:
                 raise StorageError(f"the history is being read, up to event {size} so far; try again later")
-            raise AwaitsSequence(sequence)
+            raise Awaits(sequence=sequence)
 
 
 class ProofQueries:
@@ -111,7 +111,7 @@ class ProofQueries:
     def __init__(self, proofs: ProofProjection) -> None:
         self._proofs = proofs
 
-    def by_operation(self) -> dict[int, Callable[[bytes], bytes]]:
+    def by_operation(self) -> dict[int, Callable[[bytes, int], bytes]]:
         """The queries, as a reader lists them."""
         return {
             Operation.TREE_HEAD: self.head,
@@ -119,11 +119,11 @@ class ProofQueries:
             Operation.CONSISTENCY: self.consistency,
         }
 
-    def head(self, _body: bytes) -> bytes:
+    def head(self, _body: bytes, _published_index: int) -> bytes:
         """Answer TREE_HEAD."""
         return encode_message(SignedTreeHead(*self._proofs.issuer.head()))
 
-    def receipt(self, body: bytes) -> bytes:
+    def receipt(self, body: bytes, _published_index: int) -> bytes:
         """Answer RECEIPT."""
         asked = decode_message(body, AskReceipt)
         issuer = self._proofs.issuer
@@ -132,7 +132,7 @@ class ProofQueries:
             self._proofs.await_event(max(sequence, asked.extends_size))
         return issuer.receipt(asked.position, asked.extends_size)
 
-    def consistency(self, body: bytes) -> bytes:
+    def consistency(self, body: bytes, _published_index: int) -> bytes:
         """Answer CONSISTENCY."""
         asked = decode_message(body, AskConsistency)
         if asked.old_size > asked.size:

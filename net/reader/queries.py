@@ -13,7 +13,7 @@ from bezant.engine.projections.queries import AsOf, Questions
 from bezant.engine.projections.reading import Moment
 from bezant.engine.projections.searching import find_transfers
 from bezant.net.reader.history import HistoryProjection
-from bezant.net.reader.projecting import AwaitsSequence
+from bezant.net.reader.projecting import Awaits
 from bezant.protocol.errors import RemoteProtocolError, UsageError
 from bezant.protocol.frames import HISTORY_ACCOUNTS_MAX, Operation
 from bezant.protocol.history_messages import (
@@ -55,15 +55,15 @@ class _Question(Protocol):
 class HistoryQueries:
     """Answers; all methods may be called by any of a few threads.
 
-    They raise `RemoteProtocolError` for a body that is none, `UsageError` for what cannot be asked, `AwaitsSequence`
-    for what is to be waited for, `StorageError` for what can be asked later.
+    They raise `RemoteProtocolError` for a body that is none, `UsageError` for what cannot be asked, `Awaits` for
+    what is to be waited for, `StorageError` for what can be asked later.
     """
 
     def __init__(self, history: HistoryProjection) -> None:
         self._history = history
         self._shard = history.shard
 
-    def by_operation(self) -> dict[int, Callable[[bytes], bytes]]:
+    def by_operation(self) -> dict[int, Callable[[bytes, int], bytes]]:
         """The queries, as a reader lists them."""
         return {
             Operation.QUERY_ACCOUNTS: self.accounts,
@@ -73,7 +73,7 @@ class HistoryQueries:
             Operation.TOTALS: self.totals,
         }
 
-    def accounts(self, body: bytes) -> bytes:
+    def accounts(self, body: bytes, published_index: int) -> bytes:
         """Answer QUERY_ACCOUNTS."""
         asked = decode_message(body, QueryAccounts)
         if len(asked.accounts) % _ID_SIZE:
@@ -81,18 +81,18 @@ class HistoryQueries:
         ids = np.frombuffer(asked.accounts, np.int64).reshape(-1, 2)
         if len(ids) > HISTORY_ACCOUNTS_MAX:
             raise UsageError(f"{len(ids)} accounts in one question: it has {HISTORY_ACCOUNTS_MAX} at most")
-        questions, view, moment = self._begin(asked)
+        questions, view, moment = self._begin(asked, published_index)
         answer = questions.accounts(view, ids, moment)
         return encode_message(AccountsAsOf(*self._told(moment), answer.records.tobytes()))
 
-    def statement(self, body: bytes) -> bytes:
+    def statement(self, body: bytes, published_index: int) -> bytes:
         """Answer STATEMENT."""
         asked = decode_message(body, QueryStatement)
         account = _id_of(asked.account, "account")
-        questions, view, moment = self._begin(asked)
+        questions, view, moment = self._begin(asked, published_index)
         return self._page(view, questions.statement(view, account, moment, self._range(questions, view, asked)))
 
-    def transfers(self, body: bytes) -> bytes:
+    def transfers(self, body: bytes, published_index: int) -> bytes:
         """Answer FIND_TRANSFERS."""
         asked = decode_message(body, QueryTransfers)
         if asked.id and (asked.account or asked.currency or asked.code is not None or asked.kinds or asked.refused):
@@ -105,27 +105,27 @@ class HistoryQueries:
             kinds=_kinds_of(asked.kinds),
             refused=asked.refused,
         )
-        questions, view, moment = self._begin(asked)
+        questions, view, moment = self._begin(asked, published_index)
         part = self._range(questions, view, asked)
         if identifier is not None:
             return self._page(view, questions.transfer(view, identifier, moment, part))
         return self._page(view, find_transfers(questions, view, wanted, moment, part))
 
-    def holds(self, body: bytes) -> bytes:
+    def holds(self, body: bytes, published_index: int) -> bytes:
         """Answer OPEN_HOLDS."""
         asked = decode_message(body, QueryHolds)
         account = _id_of(asked.account, "account") if asked.account else None
-        questions, view, _ = self._begin(asked)
+        questions, view, _ = self._begin(asked, published_index)
         after = self._sequence(questions, view, asked.after)
         page = questions.open_holds(_as_of(asked), account, after, asked.limit)
         events = self._pushed(questions.view(), page.sequences, page.events)
         remaining = page.remaining.tobytes()
         return encode_message(HoldsPage(*self._told(page.moment), events, remaining, self._position(page.next_after)))
 
-    def totals(self, body: bytes) -> bytes:
+    def totals(self, body: bytes, published_index: int) -> bytes:
         """Answer TOTALS."""
         asked = decode_message(body, QueryTotals)
-        questions, view, moment = self._begin(asked)
+        questions, view, moment = self._begin(asked, published_index)
         told = [
             CurrencyTotals(*total[:5], str(total.moved), str(total.positive), str(total.held))
             for total in questions.totals(view, moment)
@@ -134,7 +134,7 @@ class HistoryQueries:
 
     # ---- what they share ----
 
-    def _begin(self, asked: _Question) -> tuple[Questions, View, Moment]:
+    def _begin(self, asked: _Question, published_index: int) -> tuple[Questions, View, Moment]:
         """What is known now, and the moment that a question is as of."""
         if asked.log_id and asked.log_id != self._history.public_id:
             raise UsageError(f"the positions are of log {asked.log_id}; this is log {self._history.public_id}")
@@ -145,10 +145,12 @@ class HistoryQueries:
             if shard != self._shard:
                 raise UsageError(f"position {asked.wait_for} is none of this log: it belongs to another shard")
             if sequence > view.sequence:
-                raise AwaitsSequence(sequence)
+                raise Awaits(sequence=sequence)
         as_of = _as_of(asked)
         if as_of == AsOf() or (as_of.time_ns or 0) > view.timestamp_ns or self._is_ahead(view, as_of.position):
             self._history.check_level()
+            if published_index > self._history.applied_index:
+                raise Awaits(index=published_index, needed=False)
         return questions, view, questions.moment(view, as_of)
 
     def _is_ahead(self, view: View, position: int | None) -> bool:

@@ -20,7 +20,7 @@ from bezant.net.reader.forwarding import Forwarding
 from bezant.net.reader.hub import Hub
 from bezant.net.reader.names import NamedPositions
 from bezant.net.reader.parts import Parts, Query, make_parts
-from bezant.net.reader.projecting import AwaitsSequence, Projector
+from bezant.net.reader.projecting import Awaits, Projector
 from bezant.net.reader.setup import Setup
 from bezant.net.reader.starting import find_start
 from bezant.net.reader.subscriptions import Subscriptions
@@ -251,12 +251,13 @@ class ReaderServer:
             task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, connection: ReaderConnection, header: FrameHeader, body: bytes, query: Query) -> None:
+        problem = "" if self._projector is None else self._projector.problem
         try:
             connection.reply(header, await self._run_query(query, body))
-        except AwaitsSequence:
+        except Awaits:
             last = 0 if self._projector is None else self._projector.applied_sequence
             message = f"this reader is at event {last}; as far as is asked for it has not come in time"
-            connection.refuse(header.request_id, FrameError.BEHIND, message)
+            connection.refuse(header.request_id, FrameError.BEHIND, f"{message}. {problem}" if problem else message)
         except RemoteProtocolError as error:
             connection.refuse(header.request_id, FrameError.BODY_MALFORMED, str(error))
         except UsageError as error:
@@ -264,7 +265,6 @@ class ReaderServer:
         except CorruptLog as error:
             self._fail(error)
         except StorageError as error:
-            problem = "" if self._projector is None else self._projector.problem
             connection.refuse(header.request_id, FrameError.OVERLOADED, problem or str(error))
         except Exception as error:
             self._fail(error)
@@ -274,18 +274,26 @@ class ReaderServer:
 
     async def _run_query(self, query: Query, body: bytes) -> bytes:
         """Run a query, and once more if it has to wait for the projections. Raises what it raises."""
+        projector = self._projector
+        published_index = 0 if projector is None else projector.published_index
         try:
-            return await self._loop.run_in_executor(self._threads, query, body)
-        except AwaitsSequence as awaited:
-            if self._projector is None or self._queries_waiting >= WAITING_MAX:
-                raise
-            self._queries_waiting += 1
-            try:
-                if not await self._projector.wait(awaited.sequence, WAIT_S_MAX):
+            return await self._loop.run_in_executor(self._threads, query, body, published_index)
+        except Awaits as awaited:
+            if not await self._wait(awaited):
+                if awaited.needed:
                     raise
-            finally:
-                self._queries_waiting -= 1
-        return await self._loop.run_in_executor(self._threads, query, body)
+                published_index = 0
+        return await self._loop.run_in_executor(self._threads, query, body, published_index)
+
+    async def _wait(self, awaited: Awaits) -> bool:
+        """Whether the projections come as far within the time that a query waits, if there is room to wait."""
+        if self._projector is None or self._projector.problem or self._queries_waiting >= WAITING_MAX:
+            return False
+        self._queries_waiting += 1
+        try:
+            return await self._projector.wait(awaited, WAIT_S_MAX)
+        finally:
+            self._queries_waiting -= 1
 
     def on_congested(self, connection: ReaderConnection) -> None:
         """A client does not read."""

@@ -19,13 +19,11 @@ WAIT_S = 20.0
 SYSTEM_BUFFER_SIZE = 64 << 10
 
 
-class Rig:
-    """A log in a data folder, and a reader of it; `stop` leaves nothing behind."""
+class ReaderRig:
+    """A reader of whatever log is in a data folder; `stop` leaves nothing behind."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(server_module, "make_parts", lambda *_: Parts([], {}))
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.history = History(folder / "shard-0000", segment_size=1 << 20)
         self.clients: list[Client] = []
         self.task: asyncio.Task[None] | None = None
 
@@ -64,4 +62,16 @@ class Rig:
             self.server.stop()
             async with asyncio.timeout(WAIT_S):
                 await self.task
+
+
+class Rig(ReaderRig):
+    """A log in a data folder, and a reader of it that keeps nothing."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(folder)
+        monkeypatch.setattr(server_module, "make_parts", lambda *_: Parts([], {}))
+        self.history = History(folder / "shard-0000", segment_size=1 << 20)
+
+    async def stop(self) -> None:
+        await super().stop()
         self.history.close()

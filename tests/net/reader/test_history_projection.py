@@ -16,7 +16,7 @@ from bezant.engine.projections.reading import NotKnownYet
 from bezant.engine.replica import Replica, ReplicaSettings, open_replica, shard_directory
 from bezant.net.reader import history as history_module
 from bezant.net.reader.history import HistoryProjection
-from bezant.net.reader.projecting import AwaitsSequence
+from bezant.net.reader.projecting import Awaits
 from bezant.protocol.errors import StorageError
 from bezant.protocol.names import account_id
 from bezant.protocol.records import id_words
@@ -132,7 +132,7 @@ def test_what_it_knows_and_the_log_has_not_come_to_yet_is_waited_for(
     kept.take_in()
     kept.begin_again()
     for _ in range(2):
-        with pytest.raises(AwaitsSequence) as awaited:
+        with pytest.raises(Awaits) as awaited:
             kept.balances(AsOf(position=500))
         assert kept.follower.last_sequence < awaited.value.sequence <= 500
         kept.follower.take(1)

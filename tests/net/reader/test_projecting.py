@@ -10,7 +10,7 @@ import pytest
 from bezant.engine.following import Follower
 from bezant.engine.log.entry import Entry
 from bezant.net.reader import projecting
-from bezant.net.reader.projecting import Projector
+from bezant.net.reader.projecting import Awaits, Projector
 from bezant.protocol.errors import ArchiveUnavailable, HistoryIncomplete, StorageError
 
 LONG_S = 600.0
@@ -92,14 +92,14 @@ async def test_what_comes_during_a_rest_is_taken_in_together_and_at_once_when_aw
         projector.wake()
     await asyncio.sleep(0.05)
     assert batches.sizes == [1]
-    assert await projector.wait(3, SOON_S)
+    assert await projector.wait(Awaits(sequence=3), SOON_S)
     assert batches.sizes == [1, 2]
     projector.stop()
 
 
 async def test_what_is_published_while_somebody_waits_needs_no_wake_up() -> None:
     log, batches, projector = await make()
-    waiting = asyncio.create_task(projector.wait(2, SOON_S))
+    waiting = asyncio.create_task(projector.wait(Awaits(sequence=2), SOON_S))
     await asyncio.sleep(0.01)
     log.published_index = 2
     assert await waiting
@@ -113,10 +113,10 @@ async def test_an_obstacle_keeps_it_where_it_is_until_it_has_gone(monkeypatch: p
     log, batches, projector = await make(lambda: obstacles[0])
     log.published_index = 2
     projector.wake()
-    assert not await projector.wait(2, 0.1)
+    assert not await projector.wait(Awaits(sequence=2), 0.1)
     assert (batches.sizes, projector.problem) == ([], "the disk is full")
     obstacles[0] = ""
-    assert await projector.wait(2, SOON_S)
+    assert await projector.wait(Awaits(sequence=2), SOON_S)
     assert (batches.sizes, projector.problem) == ([2], "")
     projector.stop()
 
@@ -136,10 +136,10 @@ async def test_what_cannot_be_had_is_asked_for_again(
 
     monkeypatch.setattr(log, "take", take_what_is_there)
     log.published_index = 2
-    assert not await projector.wait(2, 0.2)
+    assert not await projector.wait(Awaits(sequence=2), 0.2)
     assert projector.problem == "it is not there"
     away[0] = False
-    assert await projector.wait(2, SOON_S)
+    assert await projector.wait(Awaits(sequence=2), SOON_S)
     assert (batches.sizes, projector.problem) == ([1, 1], "")
     projector.stop()
 
@@ -157,7 +157,7 @@ async def test_what_cannot_be_saved_does_not_hide_what_has_failed(monkeypatch: p
 
 async def test_who_waits_too_long_is_told() -> None:
     _, batches, projector = await make()
-    assert not await projector.wait(2, 0.01)
+    assert not await projector.wait(Awaits(sequence=2), 0.01)
     assert batches.sizes == [1]
     projector.stop()
 

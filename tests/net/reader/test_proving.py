@@ -14,7 +14,7 @@ from bezant.engine.replica import ReplicaSettings, open_replica, shard_directory
 from bezant.net.client.members import ask_node
 from bezant.net.client.wallet import Wallet
 from bezant.net.reader import proving as proving_module
-from bezant.net.reader.projecting import AwaitsSequence
+from bezant.net.reader.projecting import Awaits
 from bezant.net.reader.proving import ProofProjection, ProofQueries
 from bezant.protocol.errors import ReceiptInvalid, RemoteProtocolError, RequestRefused, StorageError, UsageError
 from bezant.protocol.frames import FrameError, Operation
@@ -119,7 +119,7 @@ def test_a_tree_is_saved_and_gone_on_with(
     follower = fed(tmp_path, 450, small)
     second = projection_of(tmp_path, follower)
     assert take_all(second, follower) < entries
-    receipt = ProofQueries(second).receipt(encode_message(AskReceipt(900, check_receipt(earlier).head.size)))
+    receipt = ProofQueries(second).receipt(encode_message(AskReceipt(900, check_receipt(earlier).head.size)), 0)
     check_receipt(receipt, extends=earlier)
     second.close()
     follower.close()
@@ -140,22 +140,22 @@ def test_what_is_asked_too_early(tmp_path: Path, small: ReplicaSettings) -> None
     projection = projection_of(tmp_path, follower)
     queries = ProofQueries(projection)
     with pytest.raises(StorageError, match="is being opened"):
-        queries.head(b"")
+        queries.head(b"", 0)
     follower.begin()
     projection.begin(follower)
     with pytest.raises(StorageError, match="is being read, up to event 0"):
-        queries.receipt(encode_message(AskReceipt(1)))
+        queries.receipt(encode_message(AskReceipt(1)), 0)
     follower.close()
     follower = fed(tmp_path, 0, small)
     take_all(projection, follower)
     size = projection.issuer.size
     for body in (AskReceipt(size + 1), AskReceipt(1, size + 1)):
-        with pytest.raises(AwaitsSequence):
-            queries.receipt(encode_message(body))
-    with pytest.raises(AwaitsSequence):
-        queries.consistency(encode_message(AskConsistency(1, size + 1)))
+        with pytest.raises(Awaits):
+            queries.receipt(encode_message(body), 0)
+    with pytest.raises(Awaits):
+        queries.consistency(encode_message(AskConsistency(1, size + 1)), 0)
     with pytest.raises(UsageError):
-        queries.receipt(encode_message(AskReceipt(1 << 60)))
+        queries.receipt(encode_message(AskReceipt(1 << 60)), 0)
     with pytest.raises(RemoteProtocolError):
-        queries.receipt(b"")
+        queries.receipt(b"", 0)
     follower.close()

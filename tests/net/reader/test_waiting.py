@@ -6,7 +6,7 @@ import pytest
 
 from bezant.net.reader import server as server_module
 from bezant.net.reader.parts import Parts
-from bezant.net.reader.projecting import AwaitsSequence
+from bezant.net.reader.projecting import Awaits
 from bezant.protocol.frames import FrameError, Operation, encode_frame
 
 from .rig import Rig
@@ -16,9 +16,9 @@ AHEAD = 5
 WAITING_MAX = 3
 
 
-def answer(body: bytes) -> bytes:
+def answer(body: bytes, _published_index: int) -> bytes:
     if body:
-        raise AwaitsSequence(AHEAD)
+        raise Awaits(sequence=AHEAD)
     return b"known"
 
 
