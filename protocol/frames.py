@@ -25,6 +25,8 @@ BATCH_COUNT_MAX: Final = (FRAME_SIZE_MAX - FRAME_HEADER_SIZE) // COMMAND_SIZE
 """Commands in one frame, at most: 8191."""
 ACCOUNT_COUNT_MAX: Final = (FRAME_SIZE_MAX - FRAME_HEADER_SIZE) // ACCOUNT_SIZE
 """Accounts in one reply, and so in one look-up, at most: 6553."""
+TRIES_COUNT_MAX: Final = 8191
+"""Tries in one question to another shard, at most: as many as there are commands in a frame."""
 EVENT_COUNT_MAX: Final = (FRAME_SIZE_MAX - FRAME_HEADER_SIZE) // EVENT_ANSWER_SIZE
 """Events in one reply, and so in one look-up, at most: 5041."""
 PUSHED_COUNT_MAX: Final = (FRAME_SIZE_MAX - FRAME_HEADER_SIZE) // PUSHED_EVENT_SIZE
@@ -79,6 +81,7 @@ class Operation(IntEnum):
     PEER_PING = 18
     LEGS = 19
     TRANSACTIONS = 20
+    TRIES = 21
     QUERY_ACCOUNTS = 32
     STATEMENT = 33
     FIND_TRANSFERS = 34

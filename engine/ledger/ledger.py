@@ -53,7 +53,7 @@ from bezant.engine.ledger.state import (
 )
 from bezant.engine.metadata.table import MetadataTable
 from bezant.protocol.errors import LedgerError, UsageError
-from bezant.protocol.kinds import AccountFlag
+from bezant.protocol.kinds import AccountFlag, CommandKind
 from bezant.protocol.money import AMOUNT_MAX, DECIMALS_MAX
 from bezant.protocol.names import currency_word
 from bezant.protocol.records import (
@@ -435,12 +435,12 @@ class Ledger:
         holds = self._arrays.holds
         return int(holds.rows[int(holds.heap[0])]["deadline_ns"])
 
-    def open_tries(self) -> npt.NDArray[np.int64]:
-        """Sequences of the TRY_DEBITs that are not decided, ascending."""
-        if not self._arrays.counters[COUNTER_TRY_DEBITS]:
+    def open_tries(self, kind: CommandKind = CommandKind.TRY_DEBIT) -> npt.NDArray[np.int64]:
+        """Sequences of the tries of a kind that have not ended, ascending."""
+        if kind == CommandKind.TRY_DEBIT and not self._arrays.counters[COUNTER_TRY_DEBITS]:
             return np.zeros(0, np.int64)
         holds = self._open_holds()
-        return np.asarray(holds["sequence"][holds["kind"] == TRY_DEBIT], np.int64)
+        return np.asarray(holds["sequence"][holds["kind"] == int(kind)], np.int64)
 
     @property
     def unsettled_count(self) -> int:

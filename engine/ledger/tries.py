@@ -224,9 +224,7 @@ def execute_cancel(arrays: LedgerArrays, event: Any, fate: int, sequence: int, p
             forbid_try(arrays, event, sequence)
         elif fate == FATE_CONFIRMED:
             return _HOLD_CAPTURED
-        elif fate in (FATE_CANCELLED, FATE_NO_DEBIT, FATE_NO_CREDIT):
-            return _HOLD_RELEASED
-        elif fate != FATE_REFUSED:
+        elif fate not in (FATE_REFUSED, FATE_CANCELLED, FATE_NO_DEBIT, FATE_NO_CREDIT):
             return _HOLD_UNKNOWN
         return _COMMITTED
     kind = arrays.holds.rows[number]["kind"]

@@ -25,13 +25,15 @@ from bezant.protocol.records import Bytes, Records, Words
 
 @unique
 class Leg(IntEnum):
-    """What follows a TRY_DEBIT: numbers that go into ids."""
+    """What follows a try: numbers that go into ids."""
 
     TRY_CREDIT = 1
     CONFIRM_DEBIT = 2
     CONFIRM_CREDIT = 3
     CANCEL_DEBIT = 4
     CANCEL_CREDIT = 5
+    CANCEL_ORPHAN = 6
+    """Of a TRY_CREDIT, and derived from that: its own shard has taken it back."""
 
 
 _PREFIX: Final = np.frombuffer(b"bezant leg", np.uint8)

@@ -98,6 +98,16 @@ def build_second_legs(tries: Records, decisions: Records, far_transits: Words, *
     return legs
 
 
+def build_orphan_cancels(tries: Records, *, salt: int = 0) -> Records:
+    """The CANCEL of each TRY_CREDIT (EVENT records) that the shard it came from does not know."""
+    legs = _legs(tries, CommandKind.CANCEL, derived_ids(tries, Leg.CANCEL_ORPHAN, salt=salt))
+    _write_ids(legs, "reference", words_of(tries, "id"))
+    _write_ids(legs, "debit", words_of(tries, "debit"))
+    _write_ids(legs, "credit", words_of(tries, "credit"))
+    legs["timeout_ms"] = int(ResultCode.SHARD_UNREACHABLE)
+    return legs
+
+
 def find_decisions(ledger: Ledger, tries: Records, *, salt: int = 0) -> Records:
     """RESULT[count]: what clients are to be told of their tries (EVENT records of TRY_DEBITs that stand)."""
     results = np.zeros(len(tries), RESULT)

@@ -5,8 +5,9 @@ from typing import Final
 import numpy as np
 
 from bezant.engine.ledger.ledger import FetchEvents, Ledger
+from bezant.engine.transactions.ids import Leg, derived_ids
 from bezant.protocol.names import TRANSIT_NAME_PREFIX, currency_code
-from bezant.protocol.records import EVENT, Records, Words
+from bezant.protocol.records import EVENT, Bytes, Records, Words
 from bezant.protocol.transactions import TransactionsUnderWay, TransferUnderWay
 
 UNDER_WAY_MAX: Final = 1000
@@ -34,6 +35,15 @@ def transfers_under_way(ledger: Ledger, read_events: FetchEvents, now_ns: int) -
         for number, sequence in enumerate(sequences.tolist())
     ]
     return TransactionsUnderWay(transfers, len(phase_of))
+
+
+def known_tries(ledger: Ledger, read_events: FetchEvents, ids: Words, *, salt: int = 0) -> Bytes:
+    """Which of these TRY_CREDITs (ids, int64 of shape (count, 2)) belong to what this shard has under way: 1, or 0."""
+    sequences = np.union1d(ledger.open_tries(), ledger.unsettled()["try_sequence"])
+    if not len(sequences):
+        return np.zeros(len(ids), np.uint8)
+    known = set(map(tuple, derived_ids(read_events(sequences), Leg.TRY_CREDIT, salt=salt).tolist()))
+    return np.array([tuple(one) in known for one in ids.tolist()], np.uint8)
 
 
 def _through(ledger: Ledger, tries: Records) -> tuple[list[int], list[str]]:

@@ -14,7 +14,6 @@ import socket
 import time
 from typing import Final, cast
 
-import numpy as np
 from typing_extensions import Buffer
 
 from bezant.net.server.batch import Request, Run
@@ -35,11 +34,10 @@ from bezant.net.server.frame_kernels import (
     scan_frames,
 )
 from bezant.net.server.inbox import Inbox, SkippedFrame, Unread
-from bezant.net.server.legs import is_leg
 from bezant.net.server.open_connections import GREETING_S_MAX, UNSENT_BYTES_MAX
 from bezant.net.server.placing import Placing
 from bezant.net.server.reactor import CONNECTION_BYTES_IN_FLIGHT_MAX
-from bezant.net.server.requests import AnsweredElsewhere, WrongShard, error_code, reply_size_max
+from bezant.net.server.requests import AnsweredElsewhere, WrongShard, error_code, legs_of, reply_size_max, tries_of
 from bezant.protocol.errors import RemoteProtocolError, UsageError
 from bezant.protocol.frames import (
     CLOSES_CONNECTION,
@@ -55,7 +53,7 @@ from bezant.protocol.frames import (
     frame_checksum,
 )
 from bezant.protocol.messages import ErrorMessage, Hello, decode_message, encode_message
-from bezant.protocol.records import COMMAND, COMMAND_SIZE, Bytes, Records
+from bezant.protocol.records import Bytes, Records
 
 FRAMES_PER_STEP_MAX: Final = 64
 """Frames, other than commands, that a connection handles before it is others' turn."""
@@ -344,8 +342,8 @@ class Connection(asyncio.BufferedProtocol):
             self._change_members(header, body)
         elif operation in _AMONG_COMMANDS:
             self._request(Operation(operation), header, body)
-        elif operation == Operation.LEGS and self._reactor.coordinator is not None:
-            self._take_legs(header, body)
+        elif operation in (Operation.LEGS, Operation.TRIES) and self._reactor.coordinator is not None:
+            self._take_coordinators(header, body)
         else:
             message = f"operation {operation} is not one that a client may ask for here"
             self._refuse(header.request_id, FrameError.OPERATION_UNKNOWN, message)
@@ -403,23 +401,23 @@ class Connection(asyncio.BufferedProtocol):
         self._update()
         self._reactor.request(Request(operation, body, respond))
 
-    def _take_legs(self, header: FrameHeader, body: bytes) -> None:
-        """Have legs of transactions executed, which another shard's coordinator asks for."""
-        if not body or len(body) % COMMAND_SIZE:
-            raise RemoteProtocolError("LEGS has a body of 1 to 8191 whole commands")
-        commands = np.frombuffer(body, COMMAND)
-        if not is_leg(commands).all():
-            raise RemoteProtocolError("LEGS has commands of coordinators only")
+    def _take_coordinators(self, header: FrameHeader, body: bytes) -> None:
+        """Have done, past what clients ask for, what another shard's coordinator does."""
+        commands = legs_of(body) if header.operation == Operation.LEGS else None
+        answer_tries = tries_of(self._reactor.replica, body) if commands is None else None
         self._is_coordinators = True
 
-        def respond(answer: Records | Exception) -> None:
-            self._respond(header, answer if isinstance(answer, Exception) else answer.tobytes())
+        def respond(answer: Records | bytes | Exception) -> None:
+            self._respond(header, answer if isinstance(answer, bytes | Exception) else answer.tobytes())
             self._settle(header.length)
 
         self._bytes_in_flight += header.length
         self._reactor.bytes_in_flight += header.length
         self._update()
-        self._reactor.submit_legs(commands, respond)
+        if commands is not None:
+            self._reactor.submit_legs(commands, respond)
+        elif answer_tries is not None:
+            self._reactor.ask_past_clients(answer_tries, respond)
 
     def _respond(self, header: FrameHeader, answer: bytes | Exception) -> None:
         """Send what a request among the commands is answered."""

@@ -1,7 +1,11 @@
 """The coordinator of a shard: carries transfers to accounts of other shards from their try to their end (TC/C).
 
-    a client's batch -> tries (held, committed here) -> legs to the other shards -> decisions (events here) -> reply
-                                                                                    second legs -> settled
+    a client's batch -> tries (held here)        \\
+                        legs to the other shards  > both committed -> decisions (events here) -> reply
+                                                                      second legs -> settled
+
+The other shard is asked as soon as the try is executed here, while the disk is waited for. If this node is lost before
+the try is committed, what the other shard has reserved belongs to nobody: that shard finds it out (`orphans.py`).
 
 A batch travels as a whole, or as one part for each shard and currency. All that is done is commands with ids of their
 own, so every step may be repeated; and all that matters is in the log, so a leader that takes over finds in the ledger
@@ -33,6 +37,7 @@ from bezant.engine.transactions.legs import (
 from bezant.net.server.batch import Batch
 from bezant.net.server.failure import end_after_bug
 from bezant.net.server.legs import LegsLane
+from bezant.net.server.orphans import AsksTries, Orphans
 from bezant.net.server.transits import Transit, Transits
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import BezantError, LedgerError, StorageError
@@ -47,6 +52,11 @@ PARKED_S: Final = 30.0
 """Seconds until a shard is asked again that will not do what was decided: only a person can see to that."""
 ASK_AGAIN_S: Final = 0.2
 """Seconds until a shard is asked again that cannot do now what it must do in the end."""
+END_S: Final = 0.005
+END_COMMANDS: Final = 1024
+"""Seconds in which decisions collect that another shard is to be told of, unless there are so many."""
+SWEEP_S: Final = 5.0
+"""Seconds between two looks for what nobody carries on: it is as long under way, at least, before anybody asks."""
 SETTLE_S: Final = 0.05
 """Seconds in which transactions that have ended collect, to be settled by one entry."""
 
@@ -67,7 +77,7 @@ class Places(Protocol):
     """The shard of each slot."""
 
 
-class Links(Protocol):
+class Links(AsksTries, Protocol):
     """How other shards are asked."""
 
     async def ask(self, shard: int, commands: Records, timeout_s: float) -> Records:
@@ -88,13 +98,12 @@ class Flight(NamedTuple):
     rows: Words
 
 
-class _Tries(NamedTuple):
-    """Tries that are executed, and not committed yet."""
+class _Decided(NamedTuple):
+    """Tries that are decided here, of which the other shard is to be told."""
 
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
-    batch: Batch
-    rows: Words
-    events: Records
+    tries: Records
+    decisions: Records
+    sequences: Words
 
 
 class _Found(NamedTuple):
@@ -120,12 +129,16 @@ class Coordinator:
         self._transits = Transits(member)
         self._term = 0
         self._found: _Found | None = None
-        self._tries: list[_Tries] = []
         self._repeats: dict[int, list[tuple[Batch, int]]] = {}
         """Who has asked again for a try that is under way, by the try's sequence."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._settled: list[Words] = []
         self._settle_timer: asyncio.TimerHandle | None = None
+        self._ending: dict[Transit, list[_Decided]] = {}
+        self._end_timer: asyncio.TimerHandle | None = None
+        self._orphans = Orphans(member, self._transits, links, self._execute)
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._departs = False
 
     # ---- what the reactor tells ----
 
@@ -152,39 +165,38 @@ class Coordinator:
             tries = events[(events["kind"] == _TRY_DEBIT) & (events["result"] == _COMMITTED)]
             if len(tries) != len(rows):
                 raise LedgerError(f"{len(rows)} results say that a try stands, and {len(tries)} events do")
-            self._tries.append(_Tries(self._member.replica.log.last_index, batch, rows, tries))
+            self._send_on(tries, results["position"][rows] & _SEQUENCE_MASK, batch, rows)
 
     def on_committed(self) -> None:
-        """More of the log is committed: send on the tries that are."""
+        """More of the log is committed: carry on what was found, if that is."""
         self.begin_term()
-        committed_index, count = self._member.committed_index, 0
-        if self._found is not None and self._found.index <= committed_index:
+        if self._found is not None and self._found.index <= self._member.committed_index:
             found, self._found = self._found, None
             self._carry_on(found)
-        for tries in self._tries:
-            if tries.index > committed_index:
-                break
-            sequences = tries.batch.results["position"][tries.rows] & _SEQUENCE_MASK
-            self._send_on(tries.events, sequences, tries.batch, tries.rows)
-            count += 1
-        del self._tries[:count]
 
     def lose(self) -> None:
         """This node leads no more: whoever leads now carries on."""
         self._term, self._found = 0, None
-        self._tries.clear()
         self._repeats.clear()
         self._settled.clear()
-        if self._settle_timer is not None:
-            self._settle_timer.cancel()
-            self._settle_timer = None
+        self._ending.clear()
+        self._orphans.lose()
+        for timer in (self._settle_timer, self._end_timer, self._sweep_timer):
+            if timer is not None:
+                timer.cancel()
+        self._settle_timer = self._end_timer = self._sweep_timer = None
         for task in self._tasks:
             task.cancel()
 
     @property
     def under_way_count(self) -> int:
         """Parts of batches, and of what was found, that have not ended."""
-        return len(self._tries) + len(self._tasks)
+        return len(self._ending) + len(self._tasks)
+
+    def take_departure(self) -> bool:
+        """Whether something is about to leave for another shard since this was asked last."""
+        departs, self._departs = self._departs, False
+        return departs
 
     # ---- what was under way ----
 
@@ -195,6 +207,7 @@ class Coordinator:
             ledger = member.replica.ledger
             self._term = member.term
             self._found = _Found(member.replica.log.last_index, ledger.open_tries(), ledger.unsettled())
+            self._sweep_later()
 
     def _carry_on(self, found: _Found) -> None:
         if len(found.open_tries):
@@ -220,6 +233,7 @@ class Coordinator:
                 numbers = group[first : first + BATCH_COMMANDS_MAX]
                 own_rows = rows if batch is None else rows[numbers]
                 self._start(self._carry(Flight(events[numbers], sequences[numbers], transit, batch, own_rows)))
+                self._departs = True
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -242,7 +256,7 @@ class Coordinator:
         must_be_told = np.flatnonzero((codes == _COMMITTED) | _is_open(codes))
         if len(must_be_told):
             events, sequences = flight.events[must_be_told], flight.sequences[must_be_told]
-            await self._end(flight.transit, events, decisions[must_be_told], sequences)
+            self._end_soon(flight.transit, _Decided(events, decisions[must_be_told], sequences))
 
     async def _try(self, flight: Flight) -> Words:
         """What the other shard answers to each try; a code that settles nothing where it has not answered in time."""
@@ -260,6 +274,29 @@ class Coordinator:
                 codes[left] = results["code"]
             if _is_open(codes).any():
                 await asyncio.sleep(ASK_AGAIN_S)
+
+    def _end_soon(self, transit: Transit, decided: _Decided) -> None:
+        """Tell the other shard what was decided, together with what is decided just after it.
+
+        Nobody waits for that, and the next try to that shard would wait for the disk behind it.
+        """
+        waiting = self._ending.setdefault(transit, [])
+        waiting.append(decided)
+        if sum(len(part.sequences) for part in waiting) >= END_COMMANDS:
+            self._end_now(transit)
+        elif self._end_timer is None:
+            self._end_timer = asyncio.get_running_loop().call_later(END_S, self._end_all)
+
+    def _end_all(self) -> None:
+        self._end_timer = None
+        for transit in list(self._ending):
+            self._end_now(transit)
+
+    def _end_now(self, transit: Transit) -> None:
+        tries, decisions, sequences = (np.concatenate(parts) for parts in zip(*self._ending.pop(transit), strict=True))
+        for first in range(0, len(sequences), BATCH_COMMANDS_MAX):
+            part = slice(first, first + BATCH_COMMANDS_MAX)
+            self._start(self._end(transit, tries[part], decisions[part], sequences[part]))
 
     async def _end(self, transit: Transit, tries: Records, decisions: Records, sequences: Words) -> None:
         """Have the other shard do what was decided, however long that takes, and note that all is done.
@@ -304,18 +341,20 @@ class Coordinator:
 
     async def _decide(self, flight: Flight, codes: Words, decisions: Records) -> bool:
         """Have decisions executed, and told when they are committed; False if this node leads no more."""
+        return await self._execute(decisions, lambda decided: self._tell(flight, codes, decided))
+
+    async def _execute(self, commands: Records, on_committed: Callable[[Records], None]) -> bool:
+        """Execute commands here, past those of clients; False if this node leads no more, and nobody knows."""
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
         def respond(answer: Records | Exception) -> None:
             if future.done():
                 return
-            if isinstance(answer, Exception):
-                future.set_result(False)
-            else:
-                self._tell(flight, codes, answer)
-                future.set_result(True)
+            if not isinstance(answer, Exception):
+                on_committed(answer)
+            future.set_result(not isinstance(answer, Exception))
 
-        self._lane.add(decisions, respond)
+        self._lane.add(commands, respond)
         self._schedule()
         return await future
 
@@ -353,6 +392,15 @@ class Coordinator:
             else:
                 result["code"] = _told_codes(result["code"])
                 _tell_again(batch, row, result)
+
+    # ---- what others have left here ----
+
+    def _sweep_later(self) -> None:
+        self._sweep_timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweep_later()
+        self._start(self._orphans.sweep())
 
     # ---- what has ended ----
 

@@ -9,7 +9,7 @@ Bounds: legs come from coordinators, each of which carries on no more than its o
 
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,7 @@ from bezant.engine.replica import BATCH_COMMANDS_MAX
 from bezant.protocol.kinds import CommandFlag, CommandKind
 from bezant.protocol.records import COMMAND, Records
 
-_LEG_KINDS = [
-    int(kind) for kind in (CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT, CommandKind.CONFIRM, CommandKind.CANCEL)
-]
+_LEG_KINDS: Final = range(int(CommandKind.TRY_DEBIT), int(CommandKind.CANCEL) + 1)
 
 Respond = Callable[[Records | Exception], None]
 
@@ -41,6 +39,15 @@ class _Executed(NamedTuple):
     parts: list[Legs]
 
 
+class _Asked(NamedTuple):
+    """An answer that is told when the log is committed up to `index`, by a node that still led when it was made."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    read_ticket: int
+    answer: bytes
+    respond: Callable[[bytes | Exception], None]
+
+
 class LegsLane:
     """See the module. All methods on the loop."""
 
@@ -48,6 +55,8 @@ class LegsLane:
         self._member = member
         self._collected: deque[Legs] = deque()
         self._executed: deque[_Executed] = deque()
+        self._questions: deque[tuple[Callable[[], bytes], Callable[[bytes | Exception], None]]] = deque()
+        self._asked: deque[_Asked] = deque()
         self.command_count = 0
         """Commands that are not executed yet."""
 
@@ -59,7 +68,7 @@ class LegsLane:
     @property
     def is_empty(self) -> bool:
         """Whether nobody waits for it."""
-        return not (self._collected or self._executed)
+        return not (self._collected or self._executed or self._questions or self._asked)
 
     @property
     def next_count(self) -> int:
@@ -80,8 +89,24 @@ class LegsLane:
         self._executed.append(_Executed(self._member.replica.log.last_index, executed.results, parts))
         return executed.event_count
 
-    def reply(self, committed_index: int) -> None:
-        """Answer everything that has been committed."""
+    def ask(self, answer: Callable[[], bytes], respond: Callable[[bytes | Exception], None]) -> None:
+        """Have `answer` called as a look-up, which sees all that has been executed."""
+        self._questions.append((answer, respond))
+
+    def answer(self) -> None:
+        """Make the answers to what has been asked."""
+        while self._questions:
+            answer, respond = self._questions.popleft()
+            ticket = 0 if self._member.is_alone else self._member.request_read()
+            self._asked.append(_Asked(self._member.replica.log.last_index, ticket, answer(), respond))
+
+    def reply(self, committed_index: int, confirmed_ticket: int) -> None:
+        """Answer everything that has been committed, and is known to have been answered by a leader."""
+        while self._asked and self._asked[0].index <= committed_index:
+            if self._asked[0].read_ticket > confirmed_ticket:
+                break
+            asked = self._asked.popleft()
+            asked.respond(asked.answer)
         while self._executed and self._executed[0].index <= committed_index:
             _, results, parts = self._executed.popleft()
             first = 0
@@ -95,6 +120,12 @@ class LegsLane:
         executed, self._executed = self._executed, deque()
         collected, self._collected = self._collected, deque()
         self.command_count = 0
+        for _, respond_question in self._questions:
+            respond_question(not_executed)
+        for asked in self._asked:
+            asked.respond(not_executed)
+        self._questions.clear()
+        self._asked.clear()
         for batch in executed:
             for part in batch.parts:
                 part.respond(unknown)
@@ -104,5 +135,6 @@ class LegsLane:
 
 def is_leg(commands: Records) -> npt.NDArray[np.bool_]:
     """Which commands a coordinator may ask for: the legs of transactions, and that transit accounts are opened."""
-    opens_transit = (commands["kind"] == int(CommandKind.OPEN)) & (commands["flags"] == int(CommandFlag.TRANSIT))
-    return np.asarray(np.isin(commands["kind"], _LEG_KINDS) | opens_transit, np.bool_)
+    kinds = commands["kind"]
+    opens_transit = (kinds == int(CommandKind.OPEN)) & (commands["flags"] == int(CommandFlag.TRANSIT))
+    return np.asarray((kinds >= _LEG_KINDS[0]) & (kinds <= _LEG_KINDS[-1]) | opens_transit, np.bool_)

@@ -151,6 +151,11 @@ class Reactor:
         self.legs.add(commands, respond)
         self.schedule()
 
+    def ask_past_clients(self, answer: Callable[[], bytes], respond: Callable[[bytes | Exception], None]) -> None:
+        """Add a coordinator's question, past what clients have asked for: those may wait for its answer."""
+        self.legs.ask(answer, respond)
+        self.schedule()
+
     def request(self, request: Request) -> None:
         """Add a request that is answered in its place among the commands."""
         self._collecting.requests.append(request)
@@ -172,11 +177,17 @@ class Reactor:
         started = time.perf_counter()
         self._pump_scheduled = False
         self._freeze_when_due()
+        if self.member.is_leader:
+            self.legs.answer()
         if self._has_unwritten and self._group is None:
             self._start_group()
         elif self._should_execute_legs() or self._should_execute():
             is_large = self._execute_next() >= EXECUTE_EARLY_COMMANDS_MIN
-            if not is_large and self._group is None:
+            if self.coordinator is not None and self.coordinator.take_departure():
+                # It leaves before the disk is waited for: written in the next turn of the loop, and sent at its end.
+                self._pump_scheduled = True
+                self._loop.call_soon(self._loop.call_soon, self._run_pump)
+            elif not is_large and self._group is None:
                 self._start_group()
         has_more_to_apply = self.member.work()
         if (
@@ -373,14 +384,14 @@ class Reactor:
     def _reply(self) -> None:
         """Tell the results of everything that has been committed."""
         member, waiting = self.member, self._waiting
+        if member.reads_confirmed:
+            self._confirmed_ticket = max(ticket for ticket, _ in member.reads_confirmed)
+            member.reads_confirmed.clear()
         if self.coordinator is not None or not self.legs.is_empty:
             self._reply_to_coordinators()
         if not waiting and member.is_leader:
             return
         started = time.perf_counter()
-        if member.reads_confirmed:
-            self._confirmed_ticket = max(ticket for ticket, _ in member.reads_confirmed)
-            member.reads_confirmed.clear()
         if not member.is_leader and (waiting or self._executed):
             self._abandon()
             waiting = self._waiting
@@ -398,7 +409,7 @@ class Reactor:
     def _reply_to_coordinators(self) -> None:
         """Have what is committed carried on, here and in other shards."""
         if self.member.is_leader:
-            self.legs.reply(self.member.committed_index)
+            self.legs.reply(self.member.committed_index, self._confirmed_ticket)
             if self.coordinator is not None:
                 self.coordinator.on_committed()
             return

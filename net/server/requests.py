@@ -6,6 +6,7 @@ sent when that is durable.
 
 import secrets
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,20 +15,22 @@ from bezant.engine.metadata.setting import set_metadata
 from bezant.engine.placement.replacing import replace_map
 from bezant.engine.raft.interface import NotYet
 from bezant.engine.replica import Replica
-from bezant.engine.transactions.under_way import transfers_under_way
+from bezant.engine.transactions.under_way import known_tries, transfers_under_way
+from bezant.net.server.legs import is_leg
 from bezant.protocol.errors import BezantError, RemoteProtocolError, UsageError
 from bezant.protocol.frames import (
     ACCOUNT_COUNT_MAX,
     EVENT_COUNT_MAX,
     FRAME_SIZE_MAX,
     KEEP_POSITIONS_MAX,
+    TRIES_COUNT_MAX,
     FrameError,
     Operation,
 )
 from bezant.protocol.messages import Currencies, Currency, KeepPositions, ListAccounts, decode_message, encode_message
 from bezant.protocol.metadata import SALT_SIZE, MetadataSet, SetMetadata
 from bezant.protocol.placement import METADATA_SHARD, ReplaceMap
-from bezant.protocol.records import ACCOUNT_SIZE, EVENT_ANSWER_SIZE, EVENT_QUERY
+from bezant.protocol.records import ACCOUNT_SIZE, COMMAND, COMMAND_SIZE, EVENT_ANSWER_SIZE, EVENT_QUERY, Records
 
 _ID_SIZE = 16
 
@@ -129,6 +132,27 @@ def _keep(replica: Replica, operation: Operation, body: bytes) -> bytes:
         raise UsageError(f"the positions are of log {asked.log_id}; this is log {replica.log.public_id}")
     keep_positions(replica, asked.positions)
     return b""
+
+
+def legs_of(body: bytes) -> Records:
+    """The commands of LEGS, COMMAND records. Raises `RemoteProtocolError` for what is no coordinator's."""
+    if not body or len(body) % COMMAND_SIZE:
+        raise RemoteProtocolError("LEGS has a body of 1 to 8191 whole commands")
+    commands = np.frombuffer(body, COMMAND)
+    if not is_leg(commands).all():
+        raise RemoteProtocolError("LEGS has commands of coordinators only")
+    return commands
+
+
+def tries_of(replica: Replica, body: bytes) -> Callable[[], bytes]:
+    """What answers TRIES: which of another shard's tries are of what is under way here.
+
+    Raises `RemoteProtocolError` for a body that does not fit.
+    """
+    if len(body) % _ID_SIZE or len(body) > TRIES_COUNT_MAX * _ID_SIZE:
+        raise RemoteProtocolError(f"TRIES takes up to {TRIES_COUNT_MAX} ids of {_ID_SIZE} bytes")
+    ids = np.frombuffer(body, np.int64).reshape(-1, 2)
+    return lambda: known_tries(replica.ledger, replica.log.read_events, ids).tobytes()
 
 
 def _lookup_accounts(replica: Replica, body: bytes) -> bytes:

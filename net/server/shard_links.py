@@ -5,11 +5,12 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from bezant.net.client.connection import TcpChannel
 from bezant.protocol.errors import BezantError, ConnectionFailed, RemoteProtocolError
 from bezant.protocol.frames import BATCH_COUNT_MAX, Operation
-from bezant.protocol.records import RESULT, RESULT_SIZE, Records
+from bezant.protocol.records import RESULT, RESULT_SIZE, Records, Words
 
 CONNECT_S_MAX: Final = 2.0
 """Seconds that a first connection to the leader of another shard may take, before that is tried again."""
@@ -38,6 +39,17 @@ class ShardLinks:
                 raise RemoteProtocolError(f"shard {shard} answers {len(part)} legs with {len(body)} bytes")
             results[first : first + len(part)] = np.frombuffer(body, RESULT)
         return results
+
+    async def ask_tries(self, shard: int, ids: Words, timeout_s: float) -> npt.NDArray[np.bool_]:
+        """Which of these TRY_CREDITs (int64 of shape (count, 2)) the leader of a shard has under way.
+
+        Raises `BezantError` if no answer comes in time.
+        """
+        channel = await self._channel(shard)
+        body = await channel.request(Operation.TRIES, ids.tobytes(), timeout_s)
+        if len(body) != len(ids):
+            raise RemoteProtocolError(f"shard {shard} answers for {len(ids)} tries with {len(body)} bytes")
+        return np.asarray(np.frombuffer(body, np.uint8) != 0, np.bool_)
 
     async def _channel(self, shard: int) -> TcpChannel:
         addresses = self._addresses_of(shard)

@@ -76,9 +76,12 @@ class Transits:
         self._member.execute(_open_transit(self._shard, shard, currency), np.zeros(0, np.int64))
         self._ids[shard, currency_number] = _transit_words(self._shard, shard, currency)
 
-    def groups(self, tries: Records) -> Iterator[tuple[Transit, npt.NDArray[np.intp]]]:
-        """Tries (EVENT records) by their transit account: which, and the numbers of those that go through it."""
-        heads, tails = tries["reference_head"], tries["reference_tail"]
+    def groups(self, tries: Records, field: str = "reference") -> Iterator[tuple[Transit, npt.NDArray[np.intp]]]:
+        """Tries (EVENT records) by their transit account: which, and the numbers of those that go through it.
+
+        `field` has its id: the reference of a TRY_DEBIT, the debit account of a TRY_CREDIT.
+        """
+        heads, tails = tries[f"{field}_head"], tries[f"{field}_tail"]
         left = np.arange(len(tries))
         while len(left):
             head, tail = int(heads[left[0]]), int(tails[left[0]])

@@ -169,7 +169,11 @@ class Model:
         field = first_difference(first.command, command)
         if field != CommandField.NONE:
             return Outcome(Code.ID_CONFLICT, detail=field, position=first.outcome.position)
-        return undecided(first.command, replace(first.outcome, flags=ResultFlag.REPEATED))
+        outcome = replace(first.outcome, flags=ResultFlag.REPEATED)
+        made = self.state.holds.get(command.key)
+        if command.kind == CommandKind.TRY_CREDIT and made is not None and made.fate == Code.HOLD_RELEASED:
+            return replace(outcome, code=Code.ID_FORBIDDEN)
+        return undecided(first.command, outcome)
 
     def codes_before_execution(self, commands: Sequence[Command]) -> Iterator[Code]:
         """Steps 3 and 4 of each command, as if those before it had been executed."""

@@ -236,15 +236,18 @@ def faults_of_try_credit(state: State, command: Command, _: int) -> Faults:
 def faults_of_end(state: State, command: Command, _: int) -> Faults:
     """A CONFIRM or CANCEL is refused by what the try is, and by nothing else."""
     key = try_key(state, command)
-    yield key in state.given_up, Code.HOLD_RELEASED
+    is_cancel = command.kind == CommandKind.CANCEL
+    yield key in state.given_up and not is_cancel, Code.HOLD_RELEASED
     kind, code = state.uses.get(key, (0, Code.COMMITTED))
     if kind in (CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT) and code == Code.COMMITTED:
         hold = state.holds[key]
+        if is_cancel and hold.fate == Code.HOLD_RELEASED:
+            return
         yield not hold.is_open, hold.fate or Code.COMMITTED
         yield (hold.debit, hold.credit) != (command.debit, command.credit), Code.HOLD_OF_OTHER_ACCOUNTS
         return
     is_refused = kind in (CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT, CommandKind.FORBID)
-    yield command.kind == CommandKind.CONFIRM or not (kind == 0 or is_refused), Code.HOLD_UNKNOWN
+    yield not is_cancel or not (kind == 0 or is_refused), Code.HOLD_UNKNOWN
 
 
 FAULTS: Final = {
@@ -329,6 +332,8 @@ def end_try(state: State, command: Command, sequence: int) -> int:
     if key not in state.holds or state.holds[key].kind == CommandKind.HOLD:
         if key not in state.uses:
             state.given_up.add(key)
+        return 0
+    if not state.holds[key].is_open:
         return 0
     made, is_confirm = state.holds[key], command.kind == CommandKind.CONFIRM
     credit = state.accounts[made.credit]

@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from bezant.engine.opening import open_member
 from bezant.engine.placement.maps import first_map
+from bezant.engine.transactions.legs import build_try_credits, build_try_debits, transit_id
 from bezant.engine.transactions.under_way import transfers_under_way
 from bezant.net.server import coordinating, syncing
 from bezant.net.server import legs as legs_module
@@ -17,12 +19,13 @@ from bezant.net.server import reactor as reactor_module
 from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.placing import Placing
 from bezant.net.server.reactor import Reactor
+from bezant.net.server.requests import tries_of
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import ConnectionFailed
 from bezant.protocol.kinds import CommandKind, ResultFlag
 from bezant.protocol.names import account_id, slot_of
 from bezant.protocol.placement import owners_of
-from bezant.protocol.records import LIMIT_UNLIMITED, RESULT, Records, id_words
+from bezant.protocol.records import LIMIT_UNLIMITED, RESULT, Records, Words, id_words
 from bezant.protocol.transactions import TransactionsUnderWay
 
 from ...engine.commands import join, opening, transfer
@@ -135,6 +138,12 @@ class Asking:
 
     async def ask(self, shard: int, commands: Records, timeout_s: float) -> Records:
         return await self._network.ask(self._shard, shard, commands, timeout_s)
+
+    async def ask_tries(self, shard: int, ids: Words, timeout_s: float) -> npt.NDArray[np.bool_]:
+        future = asyncio.get_running_loop().create_future()
+        reactor = self._network.shards[shard].reactor
+        reactor.ask_past_clients(tries_of(reactor.replica, ids.tobytes()), future.set_result)
+        return np.frombuffer(await future, np.uint8) != 0
 
 
 @pytest.fixture
@@ -377,3 +386,41 @@ async def test_whatever_happens_on_the_way(pair: tuple[Shard, Shard], network: N
     for key, (number, command) in commands.items():
         (again,) = await network.shards[number].execute(command)
         assert key not in told or again["code"] == told[key]
+
+
+async def test_what_a_lost_coordinator_has_left_is_taken_back(
+    pair: tuple[Shard, Shard], network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its shard has never heard of the transfer: the other shard finds that out, and only that."""
+    first, second = pair
+    monkeypatch.setattr(coordinating, "SWEEP_S", 0.05)
+    a, b = first.names[0], second.names[0]
+    await first.execute(transfer(a, b, 1))
+    await settled(first, second)
+    # Legs as they left a leader that was lost before its own entry was committed.
+    command = transfer(a, b, 30)
+    tries = build_try_debits(command, np.array(id_words(transit_id(0, 1, "EUR")), np.int64))
+    lost = build_try_credits(tries, np.array(id_words(transit_id(1, 0, "EUR")), np.int64))
+    assert (await network.ask(0, 1, lost, 1))["code"].tolist() == [COMMITTED]
+    # And those of one that is only slow: the other shard's answers get lost for a while.
+    network.trouble = lambda legs: "no answer" if int(legs["kind"][0]) == CommandKind.TRY_CREDIT else ""
+    slow = asyncio.create_task(first.execute(transfer(a, b, 20)))
+    await until(lambda: second.account(b)["incoming"] == 50)
+    restart_sweeps(second)
+    await until(lambda: second.account(b)["incoming"] == 20)
+    await asyncio.sleep(0.3)
+    assert second.account(b)["incoming"] == 20
+    network.trouble = lambda legs: ""
+    assert (await slow)["code"].tolist() == [COMMITTED]
+    # Whoever repeats the transfer now is refused: it must not be taken for one that stands there.
+    (refused,) = await first.execute(command)
+    assert refused["code"] == ResultCode.ID_FORBIDDEN
+    await settled(first, second)
+    assert (first.balances(a), second.balances(b)) == ([79], [121])
+
+
+def restart_sweeps(shard: Shard) -> None:
+    """Have a coordinator look again, as soon as it is set to now."""
+    coordinator = shard.reactor.coordinator
+    coordinator._sweep_timer.cancel()
+    coordinator._sweep_later()

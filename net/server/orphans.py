@@ -1,0 +1,97 @@
+"""Tries of other shards that nobody there carries on: their leader was lost before it had done its own half.
+
+Whoever leads that shard now has never heard of them, and no client was told anything. So what has been under way here
+for some time is asked for there, and taken back if it is unknown. It never comes again after that: a repeat of such a
+try is refused. The answer is the leader's, as of what is committed, so that a try which stands there is never unknown.
+
+Bounds: so many tries at a look, `TRIES_MAX`; one look at a time.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bezant.engine.member import Member
+from bezant.engine.transactions.ids import words_of
+from bezant.engine.transactions.legs import build_orphan_cancels
+from bezant.net.server.transits import Transit, Transits
+from bezant.protocol.errors import BezantError
+from bezant.protocol.frames import TRIES_COUNT_MAX
+from bezant.protocol.kinds import CommandKind
+from bezant.protocol.records import Records, Words
+
+ASK_S_MAX: Final = 5.0
+"""Seconds that another shard may take to say what it has under way, before it is asked again at the next look."""
+TRIES_MAX: Final = TRIES_COUNT_MAX
+"""Tries that one look asks for; the rest waits for the next."""
+
+_log = logging.getLogger("bezant")
+
+Execute = Callable[[Records, Callable[[Records], None]], Awaitable[bool]]
+
+
+class AsksTries(Protocol):
+    """How other shards are asked what they have under way."""
+
+    async def ask_tries(self, shard: int, ids: Words, timeout_s: float) -> npt.NDArray[np.bool_]:
+        """Which of these TRY_CREDITs (int64 of shape (count, 2)) that shard has under way. Raises `BezantError`."""
+        ...
+
+
+class Orphans:
+    """See the module. All methods on the loop."""
+
+    def __init__(self, member: Member, transits: Transits, links: AsksTries, execute: Execute) -> None:
+        """`execute` has commands executed past those of clients, and tells when they are committed."""
+        self._member = member
+        self._transits = transits
+        self._links = links
+        self._execute = execute
+        self._next_sequence = 0
+        """Of the last look: what came before it, and is still there at the next, has had its time."""
+        self._is_looking = False
+
+    def lose(self) -> None:
+        """This node leads no more."""
+        self._next_sequence = 0
+        self._is_looking = False
+
+    async def sweep(self) -> None:
+        """Ask for everything that was here at the last look already, unless that is being done."""
+        if self._is_looking:
+            return
+        ledger = self._member.replica.ledger
+        sequences = ledger.open_tries(CommandKind.TRY_CREDIT)
+        sequences = sequences[sequences < self._next_sequence][:TRIES_MAX]
+        self._next_sequence = ledger.next_sequence
+        if not len(sequences):
+            return
+        self._is_looking = True
+        try:
+            tries = self._member.replica.log.read_events(sequences)
+            for transit, numbers in self._transits.groups(tries, "debit"):
+                await self._ask(transit, tries[numbers])
+        finally:
+            self._is_looking = False
+
+    async def _ask(self, transit: Transit, tries: Records) -> None:
+        try:
+            is_known = await self._links.ask_tries(transit.shard, words_of(tries, "id"), ASK_S_MAX)
+        except BezantError as error:
+            _log.info("bezant: shard %d does not say what it has under way: %s; asked later", transit.shard, error)
+            return
+        orphans = tries[~is_known]
+        if len(orphans) and await self._execute(build_orphan_cancels(orphans), _nothing_more):
+            _log.warning(
+                "bezant: %d tries of shard %d are unknown there, and are taken back: its leader was lost before it had "
+                "committed them",
+                len(orphans),
+                transit.shard,
+            )
+
+
+def _nothing_more(results: Records) -> None:
+    """They are cancelled, or have been meanwhile."""
