@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import json
 import signal
-from collections.abc import Coroutine
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,8 +13,9 @@ from bezant.cli.session import add_json_argument, placement, positive_count, run
 from bezant.protocol.errors import UsageError
 
 if TYPE_CHECKING:
-    from bezant.cli.local_cluster import LocalCluster, Say
+    from bezant.cli.local_cluster import LocalCluster
     from bezant.cli.local_shards import LocalShards
+    from bezant.cli.watched_nodes import Say
 
 NODES_DEFAULT: Final = 3
 BASE_PORT_DEFAULT: Final = 7420
@@ -136,15 +136,16 @@ def _init(arguments: argparse.Namespace) -> None:
 async def _run(arguments: argparse.Namespace) -> int:
     from bezant.cli.local_cluster import LocalCluster
     from bezant.cli.local_shards import LocalShards, read_plan
+    from bezant.cli.watched_nodes import done_before, say_plainly
 
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    say = _say_json if arguments.json else _say
+    say = _say_json if arguments.json else say_plainly
     is_sharded = read_plan(arguments.data) is not None
     cluster = LocalShards(arguments.data, say) if is_sharded else LocalCluster(arguments.data, say)
     try:
-        if await _done_before(stopping, _bring_up(cluster, say)):
+        if await done_before(stopping, _bring_up(cluster, say)):
             await cluster.watch(stopping)
         write_remark(f"bezant: stopping the nodes, the leader{' of each group' if is_sharded else ''} last")
         await cluster.stop()
@@ -164,28 +165,6 @@ async def _bring_up(cluster: "LocalCluster | LocalShards", say: "Say") -> None:
         slot_map = await cluster.start()
         fields |= {"shards": len(slot_map.shards), "map_version": slot_map.version, "placement": cluster.placement}
     say(f"cluster ready: {','.join(cluster.addresses)}", fields)
-
-
-async def _done_before(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
-    """Do the work; false if it was left because of the event."""
-    working, waiting = asyncio.create_task(work), asyncio.create_task(stopping.wait())
-    try:
-        await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            await working
-        return working.done()
-    finally:
-        for task in (working, waiting):
-            task.cancel()
-        await asyncio.wait((working, waiting))
-
-
-def _say(words: str, fields: dict[str, Any]) -> None:
-    """Results to stdout, the rest to stderr."""
-    if fields["event"] in {"node", "ready"}:
-        write_at_once(words)
-    else:
-        write_remark(f"bezant: {words}")
 
 
 def _say_json(_words: str, fields: dict[str, Any]) -> None:

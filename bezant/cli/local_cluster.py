@@ -10,14 +10,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from bezant.cli.errors import CommandFailed, InputWrong
 from bezant.cli.node_process import NODE_COMMAND, START_TIMEOUT_S, NodeProcess, ProcessFailed, spawn
+from bezant.cli.watched_nodes import WATCH_POLL_S, Say, WatchedNodes
 from bezant.engine.log.storage import Directory
 from bezant.engine.node_file import NodeFile, new_cluster_id, new_group_node, read_node_file, write_node_file
 from bezant.net.client.members import read_members
@@ -28,20 +28,11 @@ HOST: Final = "127.0.0.1"
 LEADER_TIMEOUT_S: Final = 60.0
 """How long a group whose nodes all listen may take to have a leader."""
 STATUS_TIMEOUT_S: Final = 1.0
-RESTARTS_MAX: Final = 5
-"""Starts of one node again within RESTART_WINDOW_S; then it is left alone."""
-RESTART_WINDOW_S: Final = 60.0
-RESTART_DELAY_S: Final = 0.5
-"""Before the first start again; twice as long before each further one within the window."""
-WATCH_POLL_S: Final = 0.05
 _PORT_MAX: Final = 65_535
 _NODE_FOLDER: Final = re.compile(r"node-([1-9][0-9]{0,9})")
 _SHARD_FOLDERS: Final = "shard-*"
 _WARM: Final = "from bezant.net.server.warm import warm_kernels; warm_kernels()"
 _NO_STREAMS: Final = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-
-Say = Callable[[str, dict[str, Any]], None]
-"""Told what happens: in words, and as fields of which ``event`` names it."""
 
 
 def init_cluster(
@@ -118,7 +109,7 @@ def warm_kernels_once() -> None:
         raise ProcessFailed(f"the kernels cannot be compiled: status {status}")
 
 
-class LocalCluster:
+class LocalCluster(WatchedNodes):
     """See the module. Used from one event loop; as an async context manager it leaves nothing running.
 
     ``nodes``: the processes, by node id.
@@ -138,13 +129,8 @@ class LocalCluster:
         """`arguments`, `echo` and `environment` are given to every node; `name` is what the group is called, if it is
         one of several. Raises what `node_files` does."""
         self._folder = folder
-        self._name = name
         self.files = node_files(folder)
-        self._say = say
-        self._restarts: dict[int, deque[float]] = {number: deque(maxlen=RESTARTS_MAX) for number in self.files}
-        self._due_s: dict[int, float] = {}
-        self._left_alone: set[int] = set()
-        self.nodes = {
+        nodes = {
             number: NodeProcess(
                 node_folder(folder, number),
                 log_path=folder / f"node-{number}.log",
@@ -153,16 +139,11 @@ class LocalCluster:
                 arguments=arguments,
                 environment=environment,
                 command=command,
-                name=self._called(number),
+                name=f"{name} node {number}".lstrip(),
             )
             for number in self.files
         }
-
-    def _called(self, number: int) -> str:
-        return f"{self._name} node {number}" if self._name else f"node {number}"
-
-    def _fields(self, event: str, number: int) -> dict[str, Any]:
-        return {"event": event, "node": number} | ({"group": self._name} if self._name else {})
+        super().__init__(nodes, say, {"group": name} if name else {})
 
     @property
     def addresses(self) -> list[str]:
@@ -194,7 +175,7 @@ class LocalCluster:
             await node.ready()
             data = node_folder(self._folder, number)
             self._say(
-                f"{self._called(number)}: {node.address}, process {node.process_id}, {data}",
+                f"{node.name}: {node.address}, process {node.process_id}, {data}",
                 self._fields("node", number) | {"address": node.address, "process_id": node.process_id},
             )
 
@@ -214,41 +195,6 @@ class LocalCluster:
                 told = f"node {status.node_id} knows of no leader"
             await asyncio.sleep(WATCH_POLL_S)
         raise CommandFailed(f"the group had no leader within {timeout_s:g} s: {told}")
-
-    async def watch(self, stopping: asyncio.Event) -> None:
-        """Start nodes again that end, until told to stop. Raises `CommandFailed` when all are left alone."""
-        while not stopping.is_set():
-            for number, node in self.nodes.items():
-                if number not in self._left_alone and node.ended:
-                    self._on_ended(number, node)
-            if len(self._left_alone) == len(self.nodes):
-                raise CommandFailed("no node can be kept running", "see what they wrote, beside their data folders")
-            await asyncio.sleep(WATCH_POLL_S)
-
-    def _on_ended(self, number: int, node: NodeProcess) -> None:
-        """Say so, and start the node again when it is due."""
-        now_s, restarts = time.monotonic(), self._restarts[number]
-        due_s = self._due_s.get(number)
-        if due_s is None:
-            while restarts and restarts[0] < now_s - RESTART_WINDOW_S:
-                restarts.popleft()
-            status, words = node.status, node.describe_end()
-            fields = self._fields("ended", number) | {"status": status}
-            if len(restarts) == RESTARTS_MAX:
-                self._left_alone.add(number)
-                within = f"{RESTARTS_MAX} times within {RESTART_WINDOW_S:g} s"
-                self._say(f"{words}; it was started again {within}, and is left alone", fields | {"again": False})
-                return
-            self._say(f"{words}; it is started again", fields | {"again": True})
-            self._due_s[number] = now_s + RESTART_DELAY_S * 2 ** len(restarts)
-        elif now_s >= due_s:
-            del self._due_s[number]
-            restarts.append(now_s)
-            node.start()
-            self._say(
-                f"{self._called(number)} is started again, process {node.process_id}",
-                self._fields("started", number) | {"process_id": node.process_id},
-            )
 
     async def stop(self) -> None:
         """Stop all nodes in order, the leader last: nobody has to be elected meanwhile. Raises `ProcessFailed`."""
@@ -270,12 +216,6 @@ class LocalCluster:
                     failures.append(error)
         if failures:
             raise failures[0]
-
-    def end(self) -> None:
-        """Leave nothing running; safe to repeat."""
-        with ExitStack() as closing:
-            for node in self.nodes.values():
-                closing.callback(node.end)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -14,8 +14,9 @@ from typing import Any, Final
 import msgspec
 
 from bezant.cli.errors import InputWrong
-from bezant.cli.local_cluster import LocalCluster, Say, init_cluster, missing_nodes, needs_init, node_files
+from bezant.cli.local_cluster import LocalCluster, init_cluster, missing_nodes, needs_init, node_files
 from bezant.cli.node_process import NODE_COMMAND
+from bezant.cli.watched_nodes import Say
 from bezant.engine.log.storage import Directory
 from bezant.engine.placement.maps import first_map
 from bezant.net.placement.store import open_store

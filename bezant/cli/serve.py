@@ -32,8 +32,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--data",
         metavar="DIR",
         type=Path,
+        action="append",
         required=True,
-        help="the data folder; made if it is not there, and held by one process at a time",
+        help="the data folder; made if it is not there, and held by one process at a time. Given several times: the"
+        " folders of several shards, initialised, each served by a process of its own that is started again if it ends",
     )
     parser.add_argument(
         "--listen",
@@ -128,6 +130,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
+    if len(arguments.data) > 1:
+        return _run_several(arguments)
     from bezant.engine.replica import ReplicaSettings
     from bezant.net.server.serve import serve
 
@@ -141,7 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from error
     return serve(
-        arguments.data,
+        arguments.data[0],
         arguments.listen,
         say=write_at_once,
         echo=arguments.echo,
@@ -151,3 +155,20 @@ def run(arguments: argparse.Namespace) -> int:
         reader_listen=arguments.reader_listen,
         placement=arguments.placement,
     )
+
+
+def _run_several(arguments: argparse.Namespace) -> int:
+    """Serve several shards, each as its folder says."""
+    for option in ("listen", "echo", "reader_listen"):
+        if getattr(arguments, option) is not None:
+            raise UsageError(f"--{option.replace('_', '-')} is for one folder: with several each says where it listens")
+    from bezant.cli.serve_shards import serve_shards
+    from bezant.cli.session import run_async
+    from bezant.cli.watched_nodes import say_plainly
+
+    words = [word for word in ("no_reader", "repair_from_group") if getattr(arguments, word)]
+    values = [(option, getattr(arguments, option)) for option, _, _ in _SETTINGS]
+    values.append(("placement", ",".join(arguments.placement) if arguments.placement else None))
+    given = [f"--{option.replace('_', '-')}={value}" for option, value in values if value is not None]
+    given += [f"--{word.replace('_', '-')}" for word in words]
+    return run_async(serve_shards(arguments.data, given, say_plainly))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bezant.cli import local_cluster
+from bezant.cli import watched_nodes
 from bezant.cli.errors import CommandFailed, InputWrong
 from bezant.cli.local_cluster import LocalCluster, init_cluster, missing_nodes, needs_init, node_files, node_folder
 from bezant.cli.main import main
@@ -163,7 +163,7 @@ async def test_a_node_that_does_not_start_is_told_and_nothing_is_left(running: R
 
 
 async def test_a_node_that_dies_is_started_again_where_it_was(running: Running, monkeypatch) -> None:
-    monkeypatch.setattr(local_cluster, "RESTART_DELAY_S", 0.01)
+    monkeypatch.setattr(watched_nodes, "RESTART_DELAY_S", 0.01)
     stopping = asyncio.Event()
     async with running.cluster as cluster:
         watching = asyncio.create_task(cluster.watch(stopping))
@@ -181,14 +181,14 @@ async def test_a_node_that_dies_is_started_again_where_it_was(running: Running, 
 
 
 async def test_a_node_that_cannot_be_kept_running_is_left_alone(running: Running, monkeypatch) -> None:
-    monkeypatch.setattr(local_cluster, "RESTART_DELAY_S", 0.0)
+    monkeypatch.setattr(watched_nodes, "RESTART_DELAY_S", 0.0)
     stopping = asyncio.Event()
     async with running.cluster as cluster:
         watching = asyncio.create_task(cluster.watch(stopping))
         (running.folder / "fails-3").touch()
         cluster.nodes[3].kill()
         await running.until(lambda: not running.told[-1].get("again", True))
-        assert len(running.events("started")) == local_cluster.RESTARTS_MAX
+        assert len(running.events("started")) == watched_nodes.RESTARTS_MAX
         assert running.words[-1] == (
             "node 3 ended early (status 1): it was told to fail; it was started again 5 times within 60 s, and is left"
             " alone"
@@ -200,7 +200,7 @@ async def test_a_node_that_cannot_be_kept_running_is_left_alone(running: Running
 
 
 async def test_without_any_node_it_gives_up(running: Running, monkeypatch) -> None:
-    monkeypatch.setattr(local_cluster, "RESTARTS_MAX", 0)
+    monkeypatch.setattr(watched_nodes, "RESTARTS_MAX", 0)
     async with running.cluster as cluster:
         for node in cluster.nodes.values():
             node.kill()
@@ -212,7 +212,7 @@ async def test_without_any_node_it_gives_up(running: Running, monkeypatch) -> No
 
 COMMAND = f"""
 import sys
-from bezant.cli import local_cluster
+from bezant.cli import local_cluster, watched_nodes
 from bezant.cli.main import main
 local_cluster.LocalCluster.__init__.__kwdefaults__["command"] = {FAKE_MEMBER!r}
 local_cluster.warm_kernels_once = lambda: None
