@@ -21,6 +21,7 @@ over, which is what its predecessor had under way.
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
@@ -340,8 +341,27 @@ class Coordinator:
             return None
 
     async def _decide(self, flight: Flight, codes: Words, decisions: Records) -> bool:
-        """Have decisions executed, and told when they are committed; False if this node leads no more."""
-        return await self._execute(decisions, lambda decided: self._tell(flight, codes, decided))
+        """Have decisions executed, and told when they are committed; False if this node leads no more.
+
+        Those for which there is no room now, on the disk, stay what was decided, and are executed when there is some.
+        """
+        left = np.arange(len(decisions))
+        while len(left):
+            undone: list[Words] = []
+            if not await self._execute(decisions[left], partial(self._tell_done, flight, codes, left, undone)):
+                return False
+            (left,) = undone
+            if len(left):
+                _log.info("bezant: %d decisions on transfers to other shards find no room now", len(left))
+                await asyncio.sleep(ASK_AGAIN_S)
+        return True
+
+    def _tell_done(self, flight: Flight, codes: Words, numbers: Words, undone: list[Words], decided: Records) -> None:
+        """Tell what became of the tries with these numbers, but for those whose decisions were not executed."""
+        is_undone = _is_open(decided["code"])
+        done = numbers[~is_undone]
+        self._tell(flight, done, codes[done], decided[~is_undone])
+        undone.append(numbers[is_undone])
 
     async def _execute(self, commands: Records, on_committed: Callable[[Records], None]) -> bool:
         """Execute commands here, past those of clients; False if this node leads no more, and nobody knows."""
@@ -360,23 +380,26 @@ class Coordinator:
 
     # ---- what clients are told ----
 
-    def _tell(self, flight: Flight, codes: Words, decided: Records) -> None:
-        """Put what became of tries into the results of those who wait. The decisions are committed."""
+    def _tell(self, flight: Flight, numbers: Words, codes: Words, decided: Records) -> None:
+        """Put what became of the tries with these numbers into the results of those who wait.
+
+        The decisions are committed.
+        """
         wrong = np.flatnonzero(decided["code"] != _COMMITTED)
         if len(wrong):
             raise LedgerError(
-                f"the transfer with sequence {flight.sequences[wrong[0]]} was decided twice: the ledger answers "
-                f"{decided['code'][wrong[0]]} to the second decision"
+                f"the transfer with sequence {flight.sequences[numbers[wrong[0]]]} was decided twice: the ledger "
+                f"answers {decided['code'][wrong[0]]} to the second decision"
             )
         told = decided.copy()
         told["code"], told["flags"] = _told_codes(codes), 0
         told["effective_amount"][codes != _COMMITTED] = 0
         told["credit_balance"] = told["credit_held"] = 0
         if flight.batch is not None:
-            flight.batch.results[flight.rows] = told
+            flight.batch.results[flight.rows[numbers]] = told
             flight.batch.undecided_count -= len(told)
         if self._repeats:
-            for number, sequence in enumerate(flight.sequences.tolist()):
+            for number, sequence in enumerate(flight.sequences[numbers].tolist()):
                 for batch, row in self._repeats.pop(sequence, ()):
                     _tell_again(batch, row, told[number])
                     batch.undecided_count -= 1

@@ -19,6 +19,7 @@ from bezant.engine.transactions.marking import (
     MARKED_SIZE,
     mark_transfers_out,
 )
+from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import LedgerError
 from bezant.protocol.names import TRANSIT_NAME_PREFIX, currency_code
 from bezant.protocol.placement import SLOT_COUNT
@@ -48,6 +49,8 @@ class Transits:
         self._shard = member.replica.shard
         # Memory only for those that exist: the rest is never touched.
         self._ids = np.zeros((SLOT_COUNT, CURRENCIES_MAX, 2), np.int64)
+        self._unopened: list[tuple[int, int]] = []
+        """(shard, number of the currency) of those in `_ids` that a batch needs and that could not be opened."""
         self._by_id: dict[tuple[int, int], Transit] = {}
         self._marked = np.zeros(MARKED_SIZE, np.int64)
         self._refused = np.zeros(BATCH_COMMANDS_MAX, np.int64)
@@ -64,6 +67,9 @@ class Transits:
             if marked[MARKED_PEER] < 0:
                 break
             self._open(int(marked[MARKED_PEER]), int(marked[MARKED_CURRENCY]))
+        for place in self._unopened:
+            self._ids[place] = 0
+        self._unopened.clear()
         if not marked[MARKED_REFUSED]:
             return preset
         codes = refused.copy() if not len(preset) else np.where(preset != 0, preset, refused)
@@ -71,10 +77,15 @@ class Transits:
         return codes
 
     def _open(self, shard: int, currency_number: int) -> None:
-        """Open this shard's transit account; without room for it the ledger answers TRANSIT_UNKNOWN to who needs it."""
+        """Open this shard's transit account.
+
+        Without room for it the ledger answers TRANSIT_UNKNOWN to who needs it now, and the next batch tries again.
+        """
         currency = currency_code(int(self._ledger.arrays.currencies[currency_number]))
-        self._member.execute(_open_transit(self._shard, shard, currency), np.zeros(0, np.int64))
+        executed = self._member.execute(_open_transit(self._shard, shard, currency), np.zeros(0, np.int64))
         self._ids[shard, currency_number] = _transit_words(self._shard, shard, currency)
+        if int(executed.results["code"][0]) not in (int(ResultCode.COMMITTED), int(ResultCode.ACCOUNT_EXISTS)):
+            self._unopened.append((shard, currency_number))
 
     def groups(self, tries: Records, field: str = "reference") -> Iterator[tuple[Transit, npt.NDArray[np.intp]]]:
         """Tries (EVENT records) by their transit account: which, and the numbers of those that go through it.

@@ -11,6 +11,7 @@ import pytest
 
 from bezant.engine.opening import open_member
 from bezant.engine.placement.maps import first_map
+from bezant.engine.replica import Executed
 from bezant.engine.transactions.legs import build_try_credits, build_try_debits, transit_id
 from bezant.engine.transactions.under_way import transfers_under_way
 from bezant.net.server import coordinating, syncing
@@ -322,6 +323,47 @@ async def test_more_is_found_at_a_start_than_is_executed_at_a_time(
     network.trouble = lambda legs: ""
     await settled(first, second)
     assert (first.balances(first.names[0]), second.balances(second.names[0])) == ([90], [110])
+
+
+async def test_a_decision_that_finds_no_room_is_made_when_there_is_some(
+    pair: tuple[Shard, Shard], network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = pair
+    network.trouble = lambda legs: "lost"
+    paying = asyncio.create_task(first.execute(transfer(first.names[0], second.names[0], 30)))
+    await until(lambda: len(first.ledger.open_tries()) == 1 and bool(network.legs))
+    with monkeypatch.context() as full:
+        full.setattr(first.member.replica.log, "has_room", lambda size: False)
+        network.trouble = lambda legs: ""
+        await until(lambda: bool(second.account(second.names[0])["incoming"]))
+        await asyncio.sleep(0.05)
+        assert (len(first.ledger.open_tries()), paying.done()) == (1, False)
+    (result,) = await paying
+    assert (result["code"], result["debit_balance"], result["debit_held"]) == (COMMITTED, 70, 0)
+    await settled(first, second)
+    assert second.balances(second.names[0]) == [130]
+
+
+async def test_a_transit_account_that_finds_no_room_is_opened_when_there_is_some(
+    pair: tuple[Shard, Shard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = pair
+    whole = first.member.execute
+    with monkeypatch.context() as full:
+
+        def execute(commands: Records, preset: Words) -> Executed:
+            if commands["kind"][0] == CommandKind.OPEN:
+                full.setattr(first.member.replica.log, "has_room", lambda size: False)
+            executed = whole(commands, preset)
+            full.undo()
+            return executed
+
+        full.setattr(first.member, "execute", execute)
+        (result,) = await first.execute(transfer(first.names[0], second.names[0], 30))
+        assert result["code"] == ResultCode.TRANSIT_UNKNOWN
+    (result,) = await first.execute(transfer(first.names[0], second.names[0], 30))
+    assert (result["code"], result["debit_balance"]) == (COMMITTED, 70)
+    await settled(first, second)
 
 
 async def test_chains_and_holds_stay_in_their_shard(pair: tuple[Shard, Shard]) -> None:
