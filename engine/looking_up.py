@@ -4,7 +4,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bezant.engine.ledger.ledger import Ledger
-from bezant.protocol.records import COMMAND, EVENT_ANSWER, Records, position_of
+from bezant.engine.moves.copies import positions_of, unmarked
+from bezant.protocol.records import COMMAND, EVENT_ANSWER, Records
 
 
 def find_answers(ledger: Ledger, shard: int, keys: npt.NDArray[np.int64]) -> Records:
@@ -14,8 +15,9 @@ def find_answers(ledger: Ledger, shard: int, keys: npt.NDArray[np.int64]) -> Rec
     commands["debit_head"], commands["debit_tail"] = keys[:, 2], keys[:, 3]
     sequences, events = ledger.find_events(commands)
     answers = np.zeros(len(keys), EVENT_ANSWER)
+    positions, events = positions_of(shard, sequences, events), unmarked(events)
     for number in np.flatnonzero(sequences).tolist():
-        answers[number]["position"] = position_of(shard, int(sequences[number]))
+        answers[number]["position"] = positions[number]
         answers[number]["found"] = 1
         answers[number]["event"] = events[number].tobytes()
     return answers

@@ -10,6 +10,7 @@ from bezant.engine.ledger.rebuilding import copy_commands, find_different
 from bezant.engine.log.checking import find_miscounted
 from bezant.engine.log.entry import Entry, EntryHeader
 from bezant.engine.metadata.applying import apply_blob
+from bezant.engine.moves.copies import is_of_move
 from bezant.engine.positions import apply_positions
 from bezant.engine.skimming import configuration_of
 from bezant.protocol.codes import CODE_ROW, ResultCode
@@ -96,6 +97,8 @@ def apply_control(ledger: Ledger, entry: Entry) -> None:
         ledger.settle(np.frombuffer(control.settled, np.int64))
         if control.positions:
             apply_positions(ledger, entry.header.shard, control.positions)
+        if control.move is not None:
+            ledger.moves.apply(control.move, entry.header.index)
     except UsageError as error:
         raise CorruptLog(f"control entry {entry.header.index} cannot be applied: {error}") from error
 
@@ -117,6 +120,9 @@ def replay_events(ledger: Ledger, entry: Entry) -> None:
     """Rebuild the commands of an entry from its events, execute them, and require the same bytes."""
     header = entry.header
     recorded = np.frombuffer(entry.body, EVENT)
+    if is_of_move(recorded[:1]).any():
+        _replay_moves(ledger, entry, recorded)
+        return
     asked = recorded if not ledger.holds_with_deadline else recorded[recorded["kind"] != EXPIRE]
     commands = np.empty(len(asked), COMMAND)
     copy_commands(_bytes_of(asked), commands.view(np.uint8))
@@ -132,6 +138,20 @@ def replay_events(ledger: Ledger, entry: Entry) -> None:
                 "accounts_max and holds_max (`bezant serve`: --accounts-max, --holds-max) of the node that wrote it"
             )
         raise CorruptLog(_describe_difference(header.index, header.first_sequence, recorded, execution))
+
+
+def _replay_moves(ledger: Ledger, entry: Entry, recorded: Records) -> None:
+    """Execute the events of a move again, which say themselves what is to be done, and require the same bytes."""
+    try:
+        executed = ledger.execute_moves(recorded, entry.header.timestamp_ns)
+    except LedgerError as error:
+        raise CorruptLog(f"entry {entry.header.index} cannot be executed again: {error}") from error
+    different = find_different(executed.view(np.uint8), _bytes_of(recorded))
+    if different >= 0:
+        raise CorruptLog(
+            f"entry {entry.header.index}, sequence {entry.header.first_sequence + different}: the event of a move is "
+            "another one when it is executed again"
+        )
 
 
 def _bytes_of(events: Records) -> Bytes:

@@ -37,7 +37,9 @@ from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import HistoryIncomplete, LedgerError, StorageError, UsageError
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.messages import Configuration, ControlEntry, Currency, encode_message
+from bezant.protocol.moves import MoveStep
 from bezant.protocol.records import (
+    ENTRIES_MOVES,
     ENTRY_HEADER_SIZE,
     ENTRY_INDEX_FIRST,
     EVENT,
@@ -431,6 +433,39 @@ class Replica:
             timestamp_ns = self._next_timestamp_ns()
             self.ledger.settle(try_sequences)
             self._append_control(ControlEntry(settled=settled), timestamp_ns)
+        return self.log.last_index
+
+    def execute_moves(self, events: Records) -> int:
+        """Execute events of a move of slots, at most BATCH_COMMANDS_MAX, and append them; returns the entry's index.
+
+        Raises `StorageError` if there is no room for them on the disk, or for their ids in memory.
+        """
+        if not len(events) or len(events) > BATCH_COMMANDS_MAX:
+            raise LedgerError(f"an entry of a move has 1 to {BATCH_COMMANDS_MAX} events, not {len(events)}")
+        if not self.ledger.has_room_for_ids(len(events)) or not self.log.has_room(len(events) * EVENT_SIZE):
+            raise StorageError("there is no room now for what a move of slots brings")
+        first_sequence, timestamp_ns = self.ledger.next_sequence, self._next_timestamp_ns()
+        executed = self.ledger.execute_moves(events, timestamp_ns)
+        self.log.append(
+            EntryKind.EVENTS,
+            executed.view(np.uint8).data,
+            first_sequence=first_sequence,
+            count=len(executed),
+            timestamp_ns=timestamp_ns,
+            rules_version=self.ledger.rules_version,
+        )
+        self.applied_index = self.log.last_index
+        return self.log.last_index
+
+    def take_step(self, step: MoveStep) -> int:
+        """Append a step of a move of slots; returns its index. Raises `UsageError` for one that cannot come next."""
+        self.check_ready(ENTRIES_MOVES)
+        self.ledger.moves.check(step)
+        control = ControlEntry(move=step)
+        if not self.log.has_room(len(encode_message(control))):
+            raise StorageError("the disk is at its free-space floor; no slots can be moved now")
+        self._append_control(control, self._next_timestamp_ns())
+        self.ledger.moves.apply(step, self.log.last_index)
         return self.log.last_index
 
     def switch_rules(self, version: int) -> int:

@@ -82,6 +82,9 @@ class Operation(IntEnum):
     LEGS = 19
     TRANSACTIONS = 20
     TRIES = 21
+    MOVE_SLOTS = 24
+    TAKE_SLOTS = 25
+    MOVES = 26
     QUERY_ACCOUNTS = 32
     STATEMENT = 33
     FIND_TRANSFERS = 34

@@ -9,6 +9,8 @@ from typing import Final
 
 TIMEOUT_MS_MAX: Final = 100 * 365 * 24 * 3600 * 1000
 """The longest timeout of a hold: a hundred years."""
+COPY_OF: Final = 64
+"""The kind of an event that is a copy of another shard's, from which the ids of a slot came: 64 more than there."""
 CHAIN_COMMANDS_MAX: Final = 256
 """Commands in one linked chain, at most."""
 
@@ -33,6 +35,11 @@ class CommandKind(IntEnum):
     TRY_CREDIT = 33
     CONFIRM = 34
     CANCEL = 35
+    MOVE_OPEN = 40  # from here on: only ever events, of slots that move from one shard to another
+    MOVE_IN = 41
+    MOVE_OUT = 42
+    MOVE_HOLD_IN = 43
+    MOVE_HOLD_OUT = 44
 
 
 @unique
@@ -54,6 +61,7 @@ class AccountFlag(IntFlag):
     CLOSED = 2
     HAS_INCOMING = 4
     TRANSIT = 8
+    MOVED = 16  # the account has moved to another shard, and is there
 
 
 @unique

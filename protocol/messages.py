@@ -9,6 +9,7 @@ import msgspec
 from typing_extensions import Buffer
 
 from bezant.protocol.errors import RemoteProtocolError, UnsupportedFormat
+from bezant.protocol.moves import MoveStep, StrictMoveStep
 from bezant.protocol.placement import SlotMap, StrictSlotMap
 
 MEMBERS_MAX: Final = 15
@@ -348,6 +349,7 @@ class ControlEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     ``configuration``, in the first entry only: the group that the log begins with; None is one node alone.
     ``slot_map``, in the log of a metadata group only: the map from here on. ``settled``: int64 sequences of TRY_DEBITs
     whose other shards know what was decided. ``positions``: what was acknowledged under names, never less than before.
+    ``move``: how far a move of slots is.
     What says nothing is left out, so that an entry without a later field can be read by versions that do not know that
     field.
     """
@@ -359,6 +361,7 @@ class ControlEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     slot_map: SlotMap | None = None
     settled: bytes = b""
     positions: dict[str, int] = {}
+    move: MoveStep | None = None
 
 
 class _StrictCurrency(Currency, frozen=True, forbid_unknown_fields=True):
@@ -381,6 +384,7 @@ class StrictControlEntry(ControlEntry, frozen=True, forbid_unknown_fields=True):
     currencies: list[_StrictCurrency] = []  # type: ignore[assignment]  # as above
     configuration: StrictConfiguration | None = None
     slot_map: StrictSlotMap | None = None
+    move: StrictMoveStep | None = None
 
 
 _Message = TypeVar("_Message")

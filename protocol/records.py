@@ -36,7 +36,9 @@ ENTRIES_METADATA: Final = 1
 """What a node knows that says so of its entries: those of kind BLOB."""
 ENTRIES_POSITIONS: Final = 2
 """These, and named positions in control entries."""
-ENTRIES_VERSION: Final = 2
+ENTRIES_MOVES: Final = 3
+"""These, and slots that move."""
+ENTRIES_VERSION: Final = 3
 """The latest of them that this version knows."""
 RULES_ACROSS_SHARDS: Final = 2
 """The first rules that know transit accounts and the kinds from TRY_DEBIT to CANCEL."""

@@ -22,6 +22,7 @@ from bezant.engine.ledger.state import ROW, ROW_COLD, UNSETTLED
 from bezant.engine.log.resume import ResumePoint
 from bezant.engine.log.storage import Directory
 from bezant.engine.metadata.table import SUBJECT
+from bezant.engine.moves.state import MovesRecord
 from bezant.protocol.errors import CorruptLog, UnsupportedFormat
 from bezant.protocol.messages import Configuration
 from bezant.protocol.placement import SlotMap
@@ -52,7 +53,7 @@ class Manifest(msgspec.Struct, frozen=True):
     `point` is the durable entry that it stands behind; `runs` the files of ids, newest first; `salts` those of every
     hash in them; `state_digest` that of the ledger (`Ledger.digest`), in hexadecimal; `configuration` the latest of the
     group's up to there, and the index of its entry, if the group is not one node alone; `slot_map` that of a metadata
-    group; `positions` those that have names.
+    group; `positions` those that have names; `moves` what is known of moves of slots.
     """
 
     created_by: str
@@ -69,6 +70,7 @@ class Manifest(msgspec.Struct, frozen=True):
     configuration: tuple[int, Configuration] | None = None
     slot_map: SlotMap | None = None
     positions: dict[str, int] = {}
+    moves: MovesRecord | None = None
 
     @property
     def identity(self) -> RunIdentity:
@@ -115,6 +117,7 @@ def write_checkpoint(
         configuration=configuration,
         slot_map=slot_map,
         positions=dict(image.positions),
+        moves=image.moves,
         sections=tuple(
             Section(section, len(array) // dtype.itemsize, xxhash.xxh3_64_intdigest(array.data))
             for (section, dtype), array in zip(sections, arrays, strict=True)
@@ -190,6 +193,7 @@ def read_checkpoint(directory: Directory, name: str) -> Checkpoint:
         next_sequence=manifest.point.next_sequence,
         last_timestamp_ns=manifest.last_timestamp_ns,
         positions=manifest.positions,
+        moves=manifest.moves,
         **arrays,
     )
     return Checkpoint(manifest, image)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import blake3
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -52,8 +53,12 @@ from bezant.engine.ledger.state import (
     new_arrays,
 )
 from bezant.engine.metadata.table import MetadataTable
+from bezant.engine.moves.copies import COPY_MARK, without_copies
+from bezant.engine.moves.kernels import execute_moves, find_fates
+from bezant.engine.moves.state import SlotMoves
+from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import LedgerError, UsageError
-from bezant.protocol.kinds import AccountFlag, CommandKind
+from bezant.protocol.kinds import AccountFlag, CommandKind, ResultFlag
 from bezant.protocol.money import AMOUNT_MAX, DECIMALS_MAX
 from bezant.protocol.names import currency_word
 from bezant.protocol.records import (
@@ -63,6 +68,7 @@ from bezant.protocol.records import (
     POSITION_NONE,
     RESULT,
     RULES_VERSION,
+    SEQUENCE_BITS,
     SEQUENCE_FIRST,
     Records,
     Words,
@@ -159,6 +165,7 @@ class Ledger:
         self.cold_ids: ColdIds | None = None
         self.metadata = MetadataTable()
         self.positions: dict[str, int] = {}  # by the names of subscriptions
+        self.moves = SlotMoves(shard)
         self.replaying = False
 
     # ---- what changes it ----
@@ -215,12 +222,15 @@ class Ledger:
         restore_image(self._arrays, image)
         self.metadata.restore(image.metadata)
         self.positions = dict(image.positions)
+        self.moves.restore(image.moves)
         self.check_invariants()
 
     def image(self) -> LedgerImage:
         """The state without its ids; its account rows are views, good until the next entry."""
         image = take_image(self._arrays, self.currencies, self._open_holds())
-        return image._replace(metadata=self.metadata.records(), positions=dict(self.positions))
+        return image._replace(
+            metadata=self.metadata.records(), positions=dict(self.positions), moves=self.moves.record()
+        )
 
     def execute(self, commands: Records, entry_timestamp_ns: int, preset: Words = _NO_PRESET) -> Execution:
         """Execute a batch (COMMAND records, contiguous) at one time, which is after `last_timestamp_ns`.
@@ -235,12 +245,48 @@ class Ledger:
         event_count_max = count + (EXPIRES_PER_ENTRY_MAX if self.holds_with_deadline else 0)
         events, results = np.empty(event_count_max, EVENT), np.empty(count, RESULT)
         self._half_done = True
-        self._run(commands, preset, events, results)
+        originals = self._run(commands, preset, events, results)
         self._half_done = False
+        self._tell_first_positions(originals, results)
         execution = Execution(events[: int(self._progress[PROGRESS_EVENTS])], results)
         if self._kept is not None and len(execution.events):
             self._kept.append(execution.events)
         return execution
+
+    def execute_moves(self, events: Records, entry_timestamp_ns: int) -> Records:
+        """Execute events of moves (EVENT records) at one time, which is after `last_timestamp_ns`; see `engine/moves`.
+
+        Returns them with what the ledger has made of them. Raises `LedgerError` for what cannot be: then the ledger is
+        of no more use.
+        """
+        self._check_input(np.zeros(0, COMMAND), entry_timestamp_ns, _NO_PRESET)
+        self._make_room(len(events))
+        executed = np.require(events.copy(), requirements=["C_CONTIGUOUS", "WRITEABLE"])
+        self._half_done = True
+        words = executed.view(np.int64).reshape(len(executed), 24)
+        failed = execute_moves(self._arrays, executed, words, entry_timestamp_ns)
+        if failed >= 0:
+            raise LedgerError(f"event {failed} of a move, of kind {events['kind'][failed]}, cannot be executed here")
+        self._half_done = False
+        if self._kept is not None and len(executed):
+            self._kept.append(executed)
+        return executed
+
+    def fates_of(self, events: Records, sequences: Words) -> Words:
+        """The fates of the holds or tries that these events (no copies) have made; 0 of what is open, or never was."""
+        hashes, fates = np.zeros(len(events), np.int64), np.zeros(len(events), np.int64)
+        find_fates(self.arrays, events, np.ascontiguousarray(sequences, np.int64), hashes, fates)
+        missing = np.flatnonzero(fates < 0)
+        fates[missing] = 0
+        if self.cold_ids is not None and len(missing):
+            found, values = self.cold_ids.find(
+                np.ascontiguousarray(hashes[missing]), np.zeros(len(missing), np.int64), len(missing)
+            )
+            pairs = zip(found.tolist(), values.tolist(), strict=True)
+            value_of = {(hash_value, value & SEQUENCE_MASK): value for hash_value, value in pairs}
+            for number in missing.tolist():
+                fates[number] = value_of.get((int(hashes[number]), int(sequences[number])), 0) >> SEQUENCE_BITS
+        return fates
 
     def originals_of(self, commands: Records) -> tuple[Words, Words]:
         """Sequences of the events before these commands that executing them may take: of those that used their ids, and
@@ -271,8 +317,25 @@ class Ledger:
             raise LedgerError(f"{len(preset)} preset codes of {preset.dtype} for {len(commands)} commands")
         return np.require(commands, requirements=["C_CONTIGUOUS", "WRITEABLE"])
 
-    def _run(self, commands: Records, preset: Words, events: Records, results: Records) -> None:
-        """Run the kernel to the end of a batch, fetching events of earlier ones when it asks for them."""
+    def _tell_first_positions(self, originals: Originals, results: Records) -> None:
+        """Answer repeats of what was executed in another shard, before its slot came here, with the position there."""
+        marked = np.flatnonzero(originals.events["event_reserved"] == COPY_MARK)
+        if not len(marked):
+            return
+        first_of = dict(
+            zip(
+                (position_of(self.shard, 0) + originals.sequences[marked]).tolist(),
+                originals.events["credit_previous"][marked].tolist(),
+                strict=True,
+            )
+        )
+        told = (results["flags"] & int(ResultFlag.REPEATED) != 0) | (results["code"] == int(ResultCode.ID_CONFLICT))
+        for row in np.flatnonzero(told).tolist():
+            position = int(results["position"][row])
+            results["position"][row] = first_of.get(position, position)
+
+    def _run(self, commands: Records, preset: Words, events: Records, results: Records) -> Originals:
+        """Run the kernel to the end of a batch, fetching events of earlier ones when it asks for them: which it did."""
         command_words = commands.view(np.int64).reshape(len(commands), 16)
         event_words = events.view(np.int64).reshape(len(events), 24)
         progress = self._progress
@@ -289,6 +352,7 @@ class Ledger:
             originals = self._fetch_originals(commands, originals, stops)
         if self._execute_batch is execute_batch:
             self._execute_batch = direct(execute_batch)  # Once: finding it takes tens of microseconds.
+        return originals
 
     def _make_room(self, count: int) -> None:
         """Make room in the indexes: a command may add an id, an account or a hold, and the fate of a hold."""
@@ -364,6 +428,7 @@ class Ledger:
         events = self._fetch_events(sequences)
         if len(events) != len(sequences):
             raise LedgerError(f"{len(sequences)} events were asked for and {len(events)} came")
+        events = without_copies(events)
         foreign = first_foreign(arrays, events, sequences)
         if foreign >= 0:
             raise LedgerError(f"the event read back as {sequences[foreign]} is not the one with that sequence")
@@ -447,6 +512,10 @@ class Ledger:
         """Decisions on tries that are not settled."""
         return int(self._arrays.counters[COUNTER_UNSETTLED])
 
+    def open_hold_rows(self) -> Records:
+        """HOLD_ROW records of the open holds and tries, in order of their sequence."""
+        return self._open_holds()
+
     def unsettled(self) -> Records:
         """UNSETTLED records of what was decided on tries and is not settled, in the order of the decisions."""
         return unsettled_records(self._arrays).copy()
@@ -482,6 +551,7 @@ class Ledger:
         """(sequences, EVENT records) of the events that used these ids; sequence 0 where none did.
 
         `keys` are COMMAND records of which id and debit account count; and the kind, if it is one whose ids are apart.
+        What a copy is found of has COPY_MARK; `moves/copies.py` says how that is to be told.
         """
         self._take_tables()
         sequences, events = self._find_events_in(self._arrays, keys)
@@ -595,4 +665,6 @@ class Ledger:
             hasher.update(b"metadata")
             hasher.update(image.metadata.tobytes())
         hasher.update("".join(f"{name}:{at};" for name, at in sorted(image.positions.items())).encode())
+        if image.moves is not None:
+            hasher.update(b"moves" + msgspec.msgpack.encode(image.moves))
         return hasher.hexdigest()

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bezant.engine.ledger.ledger import Ledger
+from bezant.engine.moves.copies import positions_of
 from bezant.engine.transactions.ids import Leg, derived_ids, words_of
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import UsageError
@@ -19,7 +20,6 @@ from bezant.protocol.records import (
     Records,
     Words,
     id_words,
-    position_of,
 )
 
 _COPIED: Final = ("user_data_head", "user_data_tail", "code")
@@ -129,7 +129,7 @@ def _answer(results: Records, found: Words, sequences: Words, events: Records, s
     decisions = events[found]
     is_confirm = decisions["kind"] == int(CommandKind.CONFIRM)
     results["code"][found] = np.where(is_confirm, int(ResultCode.COMMITTED), decisions["timeout_ms"])
-    results["position"][found] = position_of(shard, 0) + sequences[found]
+    results["position"][found] = positions_of(shard, sequences[found], decisions)
     results["effective_amount"][found] = np.where(is_confirm, decisions["effective_amount"], 0)
     for name in ("timestamp_ns", "debit_balance", "debit_held"):
         results[name][found] = decisions[name]

@@ -34,6 +34,7 @@ from bezant.net.server.frame_kernels import (
     scan_frames,
 )
 from bezant.net.server.inbox import Inbox, SkippedFrame, Unread
+from bezant.net.server.moving import Moving
 from bezant.net.server.open_connections import GREETING_S_MAX, UNSENT_BYTES_MAX
 from bezant.net.server.placing import Placing
 from bezant.net.server.reactor import CONNECTION_BYTES_IN_FLIGHT_MAX
@@ -344,6 +345,8 @@ class Connection(asyncio.BufferedProtocol):
             self._request(Operation(operation), header, body)
         elif operation in (Operation.LEGS, Operation.TRIES) and self._reactor.coordinator is not None:
             self._take_coordinators(header, body)
+        elif self._reactor.moving is not None and self._reactor.moving.takes(operation):
+            self._move(self._reactor.moving, header, body)
         else:
             message = f"operation {operation} is not one that a client may ask for here"
             self._refuse(header.request_id, FrameError.OPERATION_UNKNOWN, message)
@@ -418,6 +421,21 @@ class Connection(asyncio.BufferedProtocol):
             self._reactor.submit_legs(commands, respond)
         elif answer_tries is not None:
             self._reactor.ask_past_clients(answer_tries, respond)
+
+    def _move(self, moving: Moving, header: FrameHeader, body: bytes) -> None:
+        """Have a question about moves of slots answered."""
+
+        def respond(answer: bytes | Exception) -> None:
+            self._respond(header, answer)
+            self._settle(header.length)
+
+        self._bytes_in_flight += header.length
+        self._reactor.bytes_in_flight += header.length
+        try:
+            moving.ask(header.operation, body, respond)
+        except RemoteProtocolError:
+            self._settle(header.length)
+            raise
 
     def _respond(self, header: FrameHeader, answer: bytes | Exception) -> None:
         """Send what a request among the commands is answered."""

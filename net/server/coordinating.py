@@ -20,7 +20,7 @@ over, which is what its predecessor had under way.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -43,6 +43,7 @@ from bezant.net.server.transits import Transit, Transits
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import BezantError, LedgerError, StorageError
 from bezant.protocol.kinds import CommandKind, ResultFlag
+from bezant.protocol.placement import slots_of_words
 from bezant.protocol.records import EVENT, SEQUENCE_BITS, Records, Words
 
 TRY_S_MAX: Final = 10.0
@@ -64,6 +65,7 @@ SETTLE_S: Final = 0.05
 _TRY_DEBIT: Final = int(CommandKind.TRY_DEBIT)
 _COMMITTED: Final = int(ResultCode.COMMITTED)
 _UNDECIDED: Final = int(ResultCode.UNDECIDED)
+_WRONG_SHARD: Final = int(ResultCode.WRONG_SHARD)
 _UNANSWERED: Final = int(ResultCode.OVERLOADED)
 _SEQUENCE_MASK: Final = (1 << SEQUENCE_BITS) - 1
 _NO_ROWS: Final = np.zeros(0, np.int64)
@@ -74,8 +76,10 @@ _log = logging.getLogger("bezant")
 class Places(Protocol):
     """Which shard has which slot."""
 
-    owners: Words
-    """The shard of each slot."""
+    @property
+    def owners(self) -> Words:
+        """The shard of each slot."""
+        ...
 
 
 class Links(AsksTries, Protocol):
@@ -261,8 +265,8 @@ class Coordinator:
 
     async def _try(self, flight: Flight) -> Words:
         """What the other shard answers to each try; a code that settles nothing where it has not answered in time."""
-        legs = build_try_credits(flight.events, flight.transit.far_id)
-        codes = np.full(len(legs), _UNANSWERED, np.int64)
+        routes = _Routes(self._transits, self._places, flight.transit, flight.events)
+        codes = np.full(len(flight.events), _UNANSWERED, np.int64)
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + TRY_S_MAX
         while True:
@@ -270,9 +274,12 @@ class Coordinator:
             left_s = deadline_s - loop.time()
             if not len(left) or left_s <= 0:
                 return codes
-            results = await self._ask(flight.transit, legs[left], min(left_s, LEG_S_MAX))
-            if results is not None:
-                codes[left] = results["code"]
+            for transit, rows in routes.groups(left):
+                legs = build_try_credits(flight.events[rows], transit.far_id)
+                results = await self._ask(transit, legs, min(left_s, LEG_S_MAX))
+                if results is not None:
+                    codes[rows] = results["code"]
+            routes.follow(np.flatnonzero(codes == _WRONG_SHARD))
             if _is_open(codes).any():
                 await asyncio.sleep(ASK_AGAIN_S)
 
@@ -304,28 +311,34 @@ class Coordinator:
 
         What it refuses to do, though it was tried there, is parked: told at each question, and never dropped.
         """
-        legs = build_second_legs(tries, decisions, transit.far_id)
-        while len(legs):
-            results = await self._ask(transit, legs, LEG_S_MAX)
-            pause_s = ASK_AGAIN_S
-            if results is not None:
-                is_done = results["code"] == _COMMITTED
-                parked = np.flatnonzero(~is_done & ~_is_open(results["code"]))
-                if len(parked):
-                    pause_s = PARKED_S
-                    _log.error(
-                        "bezant: shard %d answers %d to what was decided of %d transfers, the first with sequence %d: "
-                        "its books and ours do not agree. They stay as they are (`bezant transactions`) and are asked "
-                        "for again; see what has become of that shard's log",
-                        transit.shard,
-                        results["code"][parked[0]],
-                        len(parked),
-                        sequences[parked[0]],
-                    )
-                self._settle(sequences[is_done])
-                legs, sequences = legs[~is_done], sequences[~is_done]
-            if len(legs):
-                await asyncio.sleep(pause_s)
+        routes = _Routes(self._transits, self._places, transit, tries)
+        left = np.arange(len(tries))
+        while len(left):
+            codes = np.full(len(tries), _UNANSWERED, np.int64)
+            for there, rows in routes.groups(left):
+                legs = build_second_legs(tries[rows], decisions[rows], there.far_id)
+                results = await self._ask(there, legs, LEG_S_MAX)
+                if results is not None:
+                    codes[rows] = results["code"]
+                    self._settle(sequences[rows[results["code"] == _COMMITTED]])
+            left = left[codes[left] != _COMMITTED]
+            routes.follow(left[codes[left] == _WRONG_SHARD])
+            parked = left[~_is_open(codes[left])]
+            if len(parked):
+                self._tell_parked(transit, codes[parked], sequences[parked])
+            if len(left):
+                await asyncio.sleep(PARKED_S if len(parked) else ASK_AGAIN_S)
+
+    def _tell_parked(self, transit: Transit, codes: Words, sequences: Words) -> None:
+        _log.error(
+            "bezant: shard %d answers %d to what was decided of %d transfers, the first with sequence %d: its books "
+            "and ours do not agree. They stay as they are (`bezant transactions`) and are asked for again; see what has "
+            "become of that shard's log",
+            transit.shard,
+            codes[0],
+            len(codes),
+            sequences[0],
+        )
 
     async def _ask(self, transit: Transit, legs: Records, timeout_s: float) -> Records | None:
         """Their results; None if the shard does not answer now, which says nothing about what it has done."""
@@ -447,6 +460,27 @@ class Coordinator:
             _log.warning("bezant: transfers to other shards that are done are not settled: %s", error)
         self._member.note_appended()
         self._schedule()
+
+
+class _Routes:
+    """Which shard is asked about each of some tries: the one that their transit account leads to, unless that says that
+    the slot of the credit account has moved, and has seen nothing of the try. Then the shard that has the slot now."""
+
+    def __init__(self, transits: Transits, places: Places, transit: Transit, tries: Records) -> None:
+        self._transits = transits
+        self._places = places
+        self._currency = transit.currency
+        self._slots = slots_of_words(tries["credit_head"])
+        self._shards = np.full(len(tries), transit.shard, np.int64)
+
+    def groups(self, rows: Words) -> Iterator[tuple[Transit, Words]]:
+        """Tries, given by their numbers, by the shard that is asked about them."""
+        for shard in np.unique(self._shards[rows]).tolist():
+            yield self._transits.towards(shard, self._currency), rows[self._shards[rows] == shard]
+
+    def follow(self, rows: Words) -> None:
+        """Ask about these where the slot map says from now on."""
+        self._shards[rows] = self._places.owners[self._slots[rows]]
 
 
 def _is_open(codes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

@@ -8,12 +8,16 @@ and pays nothing for there being one elsewhere.
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from bezant.engine.compiled import direct
+from bezant.engine.moves.state import SlotMoves
 from bezant.engine.replica import BATCH_COMMANDS_MAX
 from bezant.net.server.placing_kernels import preset_wrong_shard
 from bezant.net.server.requests import WrongShard
+from bezant.protocol.codes import ResultCode
 from bezant.protocol.frames import FrameHeader, Operation
+from bezant.protocol.kinds import CommandKind
 from bezant.protocol.messages import decode_message, encode_message
 from bezant.protocol.metadata import SetMetadata, SubjectKind
 from bezant.protocol.placement import (
@@ -27,6 +31,11 @@ from bezant.protocol.placement import (
 from bezant.protocol.records import EVENT_QUERY, Records, Words
 
 _ID_SIZE: Final = 16
+_DEBIT_WORD: Final = 2
+_CREDIT_WORD: Final = 4
+_KIND_WORD: Final = 14
+_KIND_SHIFT: Final = 48
+_NO_SLOTS: Final = np.zeros(0, np.bool_)
 
 
 class Placing:
@@ -38,9 +47,11 @@ class Placing:
         self.slot_map: SlotMap | None = None
         self.encoded = b""
         """The body of the reply to MAP; empty if this node goes by no map."""
-        self.owners = np.full(SLOT_COUNT, shard, np.int64)
-        """The shard of each slot; without a map, this one."""
+        self._owners = np.full(SLOT_COUNT, shard, np.int64)
         self._own = np.zeros(SLOT_COUNT, np.uint8)
+        self._moves = SlotMoves(shard)
+        self._moves_version = 0
+        self._draining = _NO_SLOTS
         self._codes = np.zeros(BATCH_COMMANDS_MAX, np.int64)
         self._preset = direct(preset_wrong_shard)
         if slot_map is not None:
@@ -62,9 +73,60 @@ class Placing:
         if slot_map.version <= self.map_version:
             return False
         self.slot_map, self.encoded = slot_map, encode_message(slot_map)
-        self.owners = owners_of(slot_map).astype(np.int64)
-        self._own = (self.owners == self.shard).astype(np.uint8)
+        self._decide()
         return True
+
+    # ---- slots that move ----
+
+    def follow_moves(self, moves: SlotMoves) -> None:
+        """Go by what the shard's own log says of slots that have moved, and by the map for all others."""
+        self._moves = moves
+        self._decide()
+
+    def drain(self, slots: npt.NDArray[np.bool_] | None) -> None:
+        """Refuse what would tie these slots (None: no more) to other shards, or to slots that stay."""
+        self._draining = _NO_SLOTS if slots is None else slots
+
+    @property
+    def owners(self) -> Words:
+        """The shard of each slot; without a map, this one."""
+        self._follow()
+        return self._owners
+
+    @property
+    def has_moves(self) -> bool:
+        """Whether legs of other shards' coordinators may be for slots that are not here any more, or not for long."""
+        return len(self._draining) > 0 or self._moves.version > 0
+
+    def refuses_new(self, heads: Words) -> npt.NDArray[np.bool_]:
+        """Which accounts, given by the first words of their ids, nothing new between shards can be about now."""
+        self._follow()
+        slots = slots_of_words(heads)
+        refused = self._own[slots] == 0
+        return np.asarray(refused | self._draining[slots] if len(self._draining) else refused, np.bool_)
+
+    def is_elsewhere(self, heads: Words) -> npt.NDArray[np.bool_]:
+        """Which accounts, given likewise, are another shard's."""
+        self._follow()
+        return np.asarray(self._own[slots_of_words(heads)] == 0, np.bool_)
+
+    def _follow(self) -> None:
+        if self._moves_version != self._moves.version:
+            self._decide()
+
+    def _decide(self) -> None:
+        """Whose each slot is: what the log has decided counts, whatever map it is; the rest the map says."""
+        self._moves_version = self._moves.version
+        if self.slot_map is None:
+            return
+        owners, decided = owners_of(self.slot_map).astype(np.int64), self._moves.owners
+        owners[decided == self.shard] = self.shard
+        gone = (decided >= 0) & (decided != self.shard) & (owners == self.shard)
+        owners[gone] = decided[gone]
+        self._owners = owners
+        self._own = (owners == self.shard).astype(np.uint8)
+
+    # ---- what is refused ----
 
     def addresses_of(self, shard: int) -> str:
         """Where clients reach the members of a shard, "host:port,host:port"; "" if the map does not say."""
@@ -80,8 +142,21 @@ class Placing:
         if not len(preset):
             codes = self._codes[:count]
             codes[:] = 0
+        self._follow()
         refused = self._preset(frames, frame_count, command_words, self._own, codes)
+        if len(self._draining):
+            refused += self._refuse_ties(command_words[:count], codes)
         return codes if refused else preset
+
+    def _refuse_ties(self, command_words: Words, codes: Words) -> int:
+        """Refuse transfers out of slots that drain to other shards, and holds between them and others."""
+        kinds = command_words[:, _KIND_WORD] >> _KIND_SHIFT
+        payers, payees = slots_of_words(command_words[:, _DEBIT_WORD]), slots_of_words(command_words[:, _CREDIT_WORD])
+        pays, receives = self._draining[payers], self._draining[payees]
+        ties = (kinds == int(CommandKind.TRANSFER)) & pays & (self._own[payees] == 0)
+        ties |= (kinds == int(CommandKind.HOLD)) & (pays != receives)
+        codes[ties & (codes == 0)] = int(ResultCode.WRONG_SHARD)
+        return int(np.count_nonzero(ties))
 
     def check_header(self, header: FrameHeader) -> None:
         """Raise `WrongShard` for a frame other than COMMANDS that means another shard than this node's."""
@@ -101,6 +176,7 @@ class Placing:
             heads = np.frombuffer(asked.subject, np.int64)[:1]
         else:
             return
+        self._follow()
         elsewhere = np.flatnonzero(self._own[slots_of_words(heads)] == 0)
         if len(elsewhere):
             raise self._wrong(f"slot {int(slots_of_words(heads)[elsewhere[0]])} is another shard's")

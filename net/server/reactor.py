@@ -31,6 +31,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, ParamSpec, Protocol
 
+import numpy as np
+
 from bezant.engine.log.group import Group
 from bezant.engine.member import Member
 from bezant.engine.publication import Publisher
@@ -42,6 +44,8 @@ from bezant.net.server.dropping import Dropping
 from bezant.net.server.expiry import ExpiryTimer
 from bezant.net.server.failure import end_after_bug, end_after_failed_sync
 from bezant.net.server.legs import LegsLane, Respond
+from bezant.net.server.moved_legs import without_legs_elsewhere
+from bezant.net.server.moving import Moving
 from bezant.net.server.placing import Placing
 from bezant.net.server.requests import AnsweredElsewhere, answer_request
 from bezant.net.server.statistics import Counters
@@ -49,7 +53,7 @@ from bezant.net.server.syncing import SyncThread, write_or_die
 from bezant.protocol.errors import CorruptLog, LedgerError, RemoteProtocolError, StorageError, UsageError
 from bezant.protocol.frames import FrameError
 from bezant.protocol.raft_messages import RaftMessage
-from bezant.protocol.records import Records
+from bezant.protocol.records import RESULT, Records
 
 CONNECTION_BYTES_IN_FLIGHT_MAX: Final = 8 << 20
 TOTAL_BYTES_IN_FLIGHT_MAX: Final = 64 << 20
@@ -105,6 +109,8 @@ class Reactor:
         self.legs = LegsLane(member)
         self.coordinator: Coordinator | None = None
         """Carries on transfers to other shards; None if there are none."""
+        self.moving: Moving | None = None
+        """Moves slots to other shards, and takes those that come; None if there are none."""
         self._executed: list[Batch] = []
         self._waiting: deque[Batch] = deque()
         self._confirmed_ticket = 0
@@ -148,6 +154,11 @@ class Reactor:
 
     def submit_legs(self, commands: Records, respond: Respond) -> None:
         """Add commands of a coordinator, past what clients have asked for."""
+        if self.placing is not None and self.placing.has_moves and self.member.is_leader:
+            commands, respond = without_legs_elsewhere(self.placing, self.replica.ledger, commands, respond)
+            if not len(commands):
+                respond(np.zeros(0, RESULT))
+                return
         self.legs.add(commands, respond)
         self.schedule()
 
@@ -412,10 +423,14 @@ class Reactor:
             self.legs.reply(self.member.committed_index, self._confirmed_ticket)
             if self.coordinator is not None:
                 self.coordinator.on_committed()
+            if self.moving is not None:
+                self.moving.on_committed()
             return
         self.legs.refuse(self._elsewhere(FrameError.NOT_LEADER), self._elsewhere(FrameError.OUTCOME_UNKNOWN))
         if self.coordinator is not None:
             self.coordinator.lose()
+        if self.moving is not None:
+            self.moving.lose()
 
     def _abandon(self) -> None:
         """This node leads no more: nobody knows whether what it has executed and not seen committed will be."""
@@ -482,6 +497,7 @@ class Reactor:
             and not self._executed
             and not self._waiting
             and self.legs.is_empty
+            and (self.moving is None or self.moving.is_idle)
             and self._group is None
             and not self.member.has_work
             and not self._pump_scheduled
@@ -504,6 +520,8 @@ class Reactor:
             await self.wait_idle()
         if self.coordinator is not None:
             self.coordinator.lose()
+        if self.moving is not None:
+            self.moving.lose()
         self._settle_group()
         await self._checkpointing.stop()
         await self._dropping.stop()

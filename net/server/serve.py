@@ -27,6 +27,7 @@ from bezant.engine.opening import REPAIR_ADVICE, must_ask_for_group, open_member
 from bezant.engine.placement.file import read_map
 from bezant.engine.repair import repair_from_group
 from bezant.engine.replica import ReplicaSettings, shard_directory
+from bezant.net.placement.store import open_store
 from bezant.net.server.clients import Clients, make_welcome
 from bezant.net.server.connection import Connection
 from bezant.net.server.coordinating import Coordinator
@@ -34,6 +35,8 @@ from bezant.net.server.echo import EchoProtocol
 from bezant.net.server.following_map import MapFollower, await_map
 from bezant.net.server.joining import join_group
 from bezant.net.server.listening import address_of, bind_address, listen_on
+from bezant.net.server.moving import Moving
+from bezant.net.server.moving_out import Around
 from bezant.net.server.open_connections import files_for_connections
 from bezant.net.server.peering import Peering
 from bezant.net.server.placing import Placing
@@ -203,7 +206,7 @@ async def _serve(
         loop.add_signal_handler(number, _settle, stopped, None)
     reactor = Reactor(member, loop)
     following = _place(reactor, node)
-    links = _coordinate(reactor)
+    links = _coordinate(reactor, [] if node is None else node.placement)
     peering = None if node is None else Peering(reactor, node, loop, lambda error: _settle(stopped, error), found)
     reader_address = address_of(sockets.reader[0]) if sockets.reader else ""
     welcome = make_welcome(reactor, f"bezant {version('bezant')}", kernel_digest(), reader_address)
@@ -257,13 +260,14 @@ def _place(reactor: Reactor, node: NodeFile | None) -> MapFollower:
     return MapFollower(reactor.placing, data_directory, [] if node is None else node.placement)
 
 
-def _coordinate(reactor: Reactor) -> ShardLinks:
+def _coordinate(reactor: Reactor, places: Sequence[str]) -> ShardLinks:
     """Have the leader of a shard carry on transfers to others; returns its links to them."""
     placing = reactor.placing
     if placing is None or placing.shard == METADATA_SHARD:
         return ShardLinks(lambda _shard: "")
     links = ShardLinks(placing.addresses_of)
     reactor.coordinator = Coordinator(reactor.member, placing, links, reactor.legs, reactor.schedule)
+    reactor.moving = Moving(Around(reactor.member, placing, links, lambda: open_store(places), reactor.schedule))
     return links
 
 

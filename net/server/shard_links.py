@@ -51,6 +51,10 @@ class ShardLinks:
             raise RemoteProtocolError(f"shard {shard} answers for {len(ids)} tries with {len(body)} bytes")
         return np.asarray(np.frombuffer(body, np.uint8) != 0, np.bool_)
 
+    async def request(self, shard: int, operation: Operation, body: bytes, timeout_s: float) -> bytes:
+        """The body of the reply of a shard's leader. Raises `BezantError` as `ask`."""
+        return await (await self._channel(shard)).request(operation, body, timeout_s)
+
     async def _channel(self, shard: int) -> TcpChannel:
         addresses = self._addresses_of(shard)
         if not addresses:

@@ -32,6 +32,7 @@ class Transit:
     def __init__(self, own_shard: int, shard: int, currency: str) -> None:
         self.shard = shard
         """The other one."""
+        self.currency = currency
         self.far_id = _transit_words(shard, own_shard, currency)
         """Of its account, int64 of shape (2,)."""
         self.far_open = _open_transit(shard, own_shard, currency)
@@ -52,6 +53,7 @@ class Transits:
         self._unopened: list[tuple[int, int]] = []
         """(shard, number of the currency) of those in `_ids` that a batch needs and that could not be opened."""
         self._by_id: dict[tuple[int, int], Transit] = {}
+        self._by_place: dict[tuple[int, str], Transit] = {}
         self._marked = np.zeros(MARKED_SIZE, np.int64)
         self._refused = np.zeros(BATCH_COMMANDS_MAX, np.int64)
 
@@ -100,6 +102,13 @@ class Transits:
             yield self._transit_of(head, tail), left[is_same]
             left = left[~is_same]
 
+    def towards(self, shard: int, currency: str) -> Transit:
+        """The accounts of another two: where a slot has moved, its new shard has what the old one would have had."""
+        transit = self._by_place.get((shard, currency))
+        if transit is None:
+            transit = self._by_place[shard, currency] = Transit(self._shard, shard, currency)
+        return transit
+
     def _transit_of(self, head: int, tail: int) -> Transit:
         transit = self._by_id.get((head, tail))
         if transit is None:
@@ -108,8 +117,7 @@ class Transits:
             if not name.startswith(TRANSIT_NAME_PREFIX):
                 raise LedgerError(f"a try goes through an account named {name!r}, which is no transit account")
             shard = int(name.rpartition(":")[2])
-            transit = Transit(self._shard, shard, currency_code(int(account["currency"])))
-            self._by_id[head, tail] = transit
+            transit = self._by_id[head, tail] = self.towards(shard, currency_code(int(account["currency"])))
         return transit
 
 

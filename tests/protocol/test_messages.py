@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bezant.protocol import messages, placement
+from bezant.protocol import messages, moves, placement
 from bezant.protocol.errors import RemoteProtocolError, UnsupportedFormat
 from bezant.protocol.messages import (
     INCARNATION_MAX,
@@ -41,6 +41,16 @@ from bezant.protocol.messages import (
     decode_message,
     encode_message,
 )
+from bezant.protocol.moves import (
+    MoveCurrency,
+    Moves,
+    MoveSlots,
+    MoveStatus,
+    MoveStep,
+    SlotsTaken,
+    StrictMoveStep,
+    TakeSlots,
+)
 from bezant.protocol.placement import SLOT_COUNT, ReplaceMap, ShardPlace, SlotMap, StrictSlotMap
 
 EUR = Currency("EUR", 2)
@@ -54,6 +64,10 @@ SLOT_MAP_JSON = f'{{"version":2,"slots":"{SLOTS_JSON}","shards":[{{"shard":7,"ad
 WELCOME = Welcome("bezant 0.1.0", 1, "00000000000000ff", 0, 1, "d1", 1 << 20, 8191, 8 << 20, 1_700_000_000_000_000_000)
 
 # Every message and, as JSON, the map of names that it is on the wire.
+SLOTS = b"\x01" + bytes(511)
+SLOTS_JSON = b64encode(SLOTS).decode()
+STEP = MoveStep(b"m" * 16, "sealed", 7, SLOTS)
+STEP_JSON = f'{{"move":"bW1tbW1tbW1tbW1tbW1tbQ==","phase":"sealed","peer":7,"slots":"{SLOTS_JSON}"}}'
 MESSAGES: list[tuple[msgspec.Struct, str]] = [
     (Hello("test", 1), '{"client":"test","protocol_version":1,"token":""}'),
     (Hello("test", 1, "secret"), '{"client":"test","protocol_version":1,"token":"secret"}'),
@@ -103,6 +117,25 @@ MESSAGES: list[tuple[msgspec.Struct, str]] = [
     (ReplaceMap(1, SLOT_MAP), f'{{"expected_version":1,"map":{SLOT_MAP_JSON}}}'),
     (ControlEntry(slot_map=SLOT_MAP), f'{{"slot_map":{SLOT_MAP_JSON}}}'),
     (ControlEntry(positions={"mail": 7}), '{"positions":{"mail":7}}'),
+    (STEP, STEP_JSON),
+    (ControlEntry(move=STEP), f'{{"move":{STEP_JSON}}}'),
+    (MoveSlots(b"m" * 16, SLOTS, 7), f'{{"move":"bW1tbW1tbW1tbW1tbW1tbQ==","slots":"{SLOTS_JSON}","to":7}}'),
+    (
+        TakeSlots(b"m" * 16, 7, SLOTS, "prepare", 1, 2, [MoveCurrency("EUR", 2, 300)]),
+        f'{{"move":"bW1tbW1tbW1tbW1tbW1tbQ==","source":7,"slots":"{SLOTS_JSON}","part":"prepare","accounts":1,"holds":2,'
+        '"currencies":[{"code":"EUR","decimals":2,"total":300}]}',
+    ),
+    (MoveCurrency("EUR", 2, 300), '{"code":"EUR","decimals":2,"total":300}'),
+    (SlotsTaken(True), '{"is_taken":true}'),
+    (
+        Moves([MoveStatus("6d", 7, 1, "sealed", 2, 99.5, 0.5, "slow")]),
+        '{"moves":[{"move":"6d","to":7,"slots":1,"phase":"sealed","copied":2,"log_percent":99.5,"gap_ms":0.5,'
+        '"problem":"slow"}]}',
+    ),
+    (
+        MoveStatus("6d", 7, 1, "copying"),
+        '{"move":"6d","to":7,"slots":1,"phase":"copying","copied":0,"log_percent":0.0,"gap_ms":0.0,"problem":""}',
+    ),
     (KeepPositions({"mail": 7}, "00000000000000ff"), '{"positions":{"mail":7},"log_id":"00000000000000ff"}'),
     (
         ControlEntry([EUR], 1, "bezant 0.1.0", ALONE, settled=b"\x07" + bytes(7)),
@@ -160,7 +193,7 @@ REFUSED = [
 def test_every_message_of_the_module_is_tested_here() -> None:
     defined = {
         value
-        for value in (*vars(messages).values(), *vars(placement).values())
+        for value in (*vars(messages).values(), *vars(moves).values(), *vars(placement).values())
         if isinstance(value, type) and issubclass(value, msgspec.Struct) and value is not msgspec.Struct
         if not value.__struct_config__.forbid_unknown_fields  # twins, for reading the log; see below
     }
@@ -238,15 +271,16 @@ def test_nothing_within_a_control_entry_may_have_unknown_fields() -> None:
                 walk(part)
         else:
             plain = msgspec.inspect.StrType | msgspec.inspect.IntType | msgspec.inspect.NoneType
-            plain |= msgspec.inspect.BytesType
+            plain |= msgspec.inspect.BytesType | msgspec.inspect.LiteralType
             assert isinstance(kind, plain), f"look into {kind} as well"
 
     walk(msgspec.inspect.type_info(StrictControlEntry))
-    assert len(structs) == 6
+    assert len(structs) == 7
     assert all(kind.forbid_unknown_fields for kind in structs)
     assert StrictControlEntry.__struct_fields__ == ControlEntry.__struct_fields__
     assert StrictConfiguration.__struct_fields__ == Configuration.__struct_fields__
     assert StrictSlotMap.__struct_fields__ == SlotMap.__struct_fields__
+    assert StrictMoveStep.__struct_fields__ == MoveStep.__struct_fields__
 
 
 def members(*node_ids: int) -> list[Member]:

@@ -24,6 +24,7 @@ from bezant.protocol import (
     money,
     names,
     peer_frames,
+    moves,
     placement,
     records,
 )
@@ -184,7 +185,7 @@ def test_frame_errors_close_the_connection_where_the_table_says() -> None:
     assert closing == CLOSES_CONNECTION
 
 
-MESSAGE_MODULES = (messages, history_messages, metadata, placement)
+MESSAGE_MODULES = (messages, history_messages, metadata, moves, placement)
 MESSAGES_DEFINED = [value for module in MESSAGE_MODULES for value in vars(module).values()]
 MESSAGE_TYPES = [value for value in MESSAGES_DEFINED if isinstance(value, type) and value is not msgspec.Struct]
 MESSAGE_TYPES = [value for value in MESSAGE_TYPES if issubclass(value, msgspec.Struct)]

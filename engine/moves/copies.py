@@ -1,0 +1,85 @@
+"""Copies of another shard's events, from which a ledger knows the ids that were used in a slot before it came.
+
+A copy has the kind of the first event plus COPY_OF, and what that one said, but:
+
+    client_timestamp_ns   its time (of an imported one it was that already)
+    credit_previous       its position
+    event_reserved        what became of the hold or try that it made: its fate
+    debit_previous        the sequence of the event, or copy, that this ledger knows the id by already; 0 if it does not
+
+It touches no account and is no news to anybody: it is there to be found by its id.
+"""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from bezant.protocol.kinds import COPY_OF, CommandFlag, CommandKind
+from bezant.protocol.records import Records, Words, position_of
+
+COPY_MARK: Final = 1
+"""`event_reserved` of an event that was made out of a copy: its `credit_previous` is its position."""
+MOVING_KINDS: Final = (
+    CommandKind.MOVE_OPEN,
+    CommandKind.MOVE_IN,
+    CommandKind.MOVE_OUT,
+    CommandKind.MOVE_HOLD_IN,
+    CommandKind.MOVE_HOLD_OUT,
+)
+_MOVING_FIRST: Final = int(min(MOVING_KINDS))
+
+
+def is_copy(events: Records) -> npt.NDArray[np.bool_]:
+    """Which events are copies."""
+    return np.asarray(events["kind"] >= COPY_OF, np.bool_)
+
+
+def is_of_move(events: Records) -> npt.NDArray[np.bool_]:
+    """Which events no command has made, but a move of slots."""
+    return np.asarray(events["kind"] >= _MOVING_FIRST, np.bool_)
+
+
+def as_copies(events: Records, positions: Words, fates: Words) -> Records:
+    """Copies of events (not of copies) at these positions, whose holds or tries have these fates."""
+    copies = events.copy()
+    copies["kind"] += COPY_OF
+    copies["client_timestamp_ns"] = events["timestamp_ns"]
+    copies["timestamp_ns"] = 0
+    copies["credit_previous"] = positions
+    copies["event_reserved"] = fates
+    copies["debit_previous"] = 0
+    return copies
+
+
+def without_copies(events: Records) -> Records:
+    """These events, each copy as the event that it is a copy of: with COPY_MARK, and without back-pointers."""
+    copied = is_copy(events)
+    if not copied.any():
+        return events
+    restored = events.copy()
+    rows = np.flatnonzero(copied)
+    restored["kind"][rows] -= COPY_OF
+    restored["timestamp_ns"][rows] = events["client_timestamp_ns"][rows]
+    imported = events["flags"][rows] & int(CommandFlag.IMPORTED) != 0
+    restored["client_timestamp_ns"][rows] = np.where(imported, events["client_timestamp_ns"][rows], 0)
+    restored["event_reserved"][rows] = COPY_MARK
+    restored["debit_previous"][rows] = 0
+    return restored
+
+
+def positions_of(shard: int, sequences: Words, events: Records) -> Words:
+    """The positions of events that were found under these sequences: of what was a copy, where it was first."""
+    own = position_of(shard, 0) + sequences
+    return np.asarray(np.where(events["event_reserved"] == COPY_MARK, events["credit_previous"], own), np.int64)
+
+
+def unmarked(events: Records) -> Records:
+    """Events as they are told to others: without COPY_MARK, and what goes with it."""
+    marked = events["event_reserved"] == COPY_MARK
+    if not marked.any():
+        return events
+    told = events.copy()
+    told["event_reserved"][marked] = 0
+    told["credit_previous"][marked] = 0
+    return told
