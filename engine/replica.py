@@ -37,9 +37,7 @@ from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import HistoryIncomplete, LedgerError, StorageError, UsageError
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.messages import Configuration, ControlEntry, Currency, encode_message
-from bezant.protocol.moves import MoveStep
 from bezant.protocol.records import (
-    ENTRIES_MOVES,
     ENTRY_HEADER_SIZE,
     ENTRY_INDEX_FIRST,
     EVENT,
@@ -399,15 +397,7 @@ class Replica:
         execution = self.ledger.execute(commands, timestamp_ns, preset)
         count = len(execution.events)
         if count:
-            self.log.append(
-                EntryKind.EVENTS,
-                execution.events.view(np.uint8).data,
-                first_sequence=first_sequence,
-                count=count,
-                timestamp_ns=timestamp_ns,
-                rules_version=self.ledger.rules_version,
-            )
-            self.applied_index = self.log.last_index
+            self._append_events(execution.events, first_sequence, timestamp_ns)
         return Executed(execution.results, self.log.last_index, execution.events)
 
     def register_currency(self, code: str, decimals: int) -> int:
@@ -446,26 +436,7 @@ class Replica:
             raise StorageError("there is no room now for what a move of slots brings")
         first_sequence, timestamp_ns = self.ledger.next_sequence, self._next_timestamp_ns()
         executed = self.ledger.execute_moves(events, timestamp_ns)
-        self.log.append(
-            EntryKind.EVENTS,
-            executed.view(np.uint8).data,
-            first_sequence=first_sequence,
-            count=len(executed),
-            timestamp_ns=timestamp_ns,
-            rules_version=self.ledger.rules_version,
-        )
-        self.applied_index = self.log.last_index
-        return self.log.last_index
-
-    def take_step(self, step: MoveStep) -> int:
-        """Append a step of a move of slots; returns its index. Raises `UsageError` for one that cannot come next."""
-        self.check_ready(ENTRIES_MOVES)
-        self.ledger.moves.check(step)
-        control = ControlEntry(move=step)
-        if not self.log.has_room(len(encode_message(control))):
-            raise StorageError("the disk is at its free-space floor; no slots can be moved now")
-        self._append_control(control, self._next_timestamp_ns())
-        self.ledger.moves.apply(step, self.log.last_index)
+        self._append_events(executed, first_sequence, timestamp_ns)
         return self.log.last_index
 
     def switch_rules(self, version: int) -> int:
@@ -481,6 +452,18 @@ class Replica:
             self.ledger.switch_rules(version)
             self._append_control(ControlEntry(rules_version=version), timestamp_ns, before)
         return self.log.last_index
+
+    def _append_events(self, events: Records, first_sequence: int, timestamp_ns: int) -> None:
+        """Append events that the ledger has made."""
+        self.log.append(
+            EntryKind.EVENTS,
+            events.view(np.uint8).data,
+            first_sequence=first_sequence,
+            count=len(events),
+            timestamp_ns=timestamp_ns,
+            rules_version=self.ledger.rules_version,
+        )
+        self.applied_index = self.log.last_index
 
     def _append_control(self, control: ControlEntry, timestamp_ns: int, rules_version: int | None = None) -> None:
         """Append a control entry, made under these rules or those in force."""

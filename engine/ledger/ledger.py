@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bezant.engine.compiled import direct
-from bezant.engine.ledger.checks import HOLD, TRY_DEBIT
 from bezant.engine.ledger.cold import KEYS_PER_COMMAND_MAX, ColdIds, gather_keys, new_key_space, recall
 from bezant.engine.ledger.generations import Generations
 from bezant.engine.ledger.image import LedgerImage, restore_image, take_image, unsettled_records
 from bezant.engine.ledger.index import PREPARE_AT_PERCENT, Index
+from bezant.engine.ledger.invariants import check_state
 from bezant.engine.ledger.kernel import execute_batch
 from bezant.engine.ledger.listing import account_records
 from bezant.engine.ledger.lookups import (
@@ -44,7 +44,6 @@ from bezant.engine.ledger.state import (
     COUNTER_UNSETTLED,
     CURRENCIES_MAX,
     EXPIRES_PER_ENTRY_MAX,
-    FATE_OPEN,
     NO_ORIGINALS,
     RULES_VERSION_FIRST,
     SEQUENCE_MASK,
@@ -53,22 +52,19 @@ from bezant.engine.ledger.state import (
     new_arrays,
 )
 from bezant.engine.metadata.table import MetadataTable
-from bezant.engine.moves.copies import COPY_MARK, without_copies
-from bezant.engine.moves.kernels import execute_moves, find_fates
+from bezant.engine.moves.copies import tell_first_positions, without_copies
+from bezant.engine.moves.kernels import execute_moves
 from bezant.engine.moves.state import SlotMoves
-from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import LedgerError, UsageError
-from bezant.protocol.kinds import AccountFlag, CommandKind, ResultFlag
-from bezant.protocol.money import AMOUNT_MAX, DECIMALS_MAX
+from bezant.protocol.kinds import CommandKind
+from bezant.protocol.money import DECIMALS_MAX
 from bezant.protocol.names import currency_word
 from bezant.protocol.records import (
     ACCOUNT,
     COMMAND,
     EVENT,
-    POSITION_NONE,
     RESULT,
     RULES_VERSION,
-    SEQUENCE_BITS,
     SEQUENCE_FIRST,
     Records,
     Words,
@@ -247,7 +243,7 @@ class Ledger:
         self._half_done = True
         originals = self._run(commands, preset, events, results)
         self._half_done = False
-        self._tell_first_positions(originals, results)
+        tell_first_positions(self.shard, originals.events, originals.sequences, results)
         execution = Execution(events[: int(self._progress[PROGRESS_EVENTS])], results)
         if self._kept is not None and len(execution.events):
             self._kept.append(execution.events)
@@ -271,22 +267,6 @@ class Ledger:
         if self._kept is not None and len(executed):
             self._kept.append(executed)
         return executed
-
-    def fates_of(self, events: Records, sequences: Words) -> Words:
-        """The fates of the holds or tries that these events (no copies) have made; 0 of what is open, or never was."""
-        hashes, fates = np.zeros(len(events), np.int64), np.zeros(len(events), np.int64)
-        find_fates(self.arrays, events, np.ascontiguousarray(sequences, np.int64), hashes, fates)
-        missing = np.flatnonzero(fates < 0)
-        fates[missing] = 0
-        if self.cold_ids is not None and len(missing):
-            found, values = self.cold_ids.find(
-                np.ascontiguousarray(hashes[missing]), np.zeros(len(missing), np.int64), len(missing)
-            )
-            pairs = zip(found.tolist(), values.tolist(), strict=True)
-            value_of = {(hash_value, value & SEQUENCE_MASK): value for hash_value, value in pairs}
-            for number in missing.tolist():
-                fates[number] = value_of.get((int(hashes[number]), int(sequences[number])), 0) >> SEQUENCE_BITS
-        return fates
 
     def originals_of(self, commands: Records) -> tuple[Words, Words]:
         """Sequences of the events before these commands that executing them may take: of those that used their ids, and
@@ -316,23 +296,6 @@ class Ledger:
         if len(preset) not in (0, len(commands)) or preset.dtype != np.int64 or not preset.flags.c_contiguous:
             raise LedgerError(f"{len(preset)} preset codes of {preset.dtype} for {len(commands)} commands")
         return np.require(commands, requirements=["C_CONTIGUOUS", "WRITEABLE"])
-
-    def _tell_first_positions(self, originals: Originals, results: Records) -> None:
-        """Answer repeats of what was executed in another shard, before its slot came here, with the position there."""
-        marked = np.flatnonzero(originals.events["event_reserved"] == COPY_MARK)
-        if not len(marked):
-            return
-        first_of = dict(
-            zip(
-                (position_of(self.shard, 0) + originals.sequences[marked]).tolist(),
-                originals.events["credit_previous"][marked].tolist(),
-                strict=True,
-            )
-        )
-        told = (results["flags"] & int(ResultFlag.REPEATED) != 0) | (results["code"] == int(ResultCode.ID_CONFLICT))
-        for row in np.flatnonzero(told).tolist():
-            position = int(results["position"][row])
-            results["position"][row] = first_of.get(position, position)
 
     def _run(self, commands: Records, preset: Words, events: Records, results: Records) -> Originals:
         """Run the kernel to the end of a batch, fetching events of earlier ones when it asks for them: which it did."""
@@ -589,52 +552,8 @@ class Ledger:
 
     def check_invariants(self) -> None:
         """Raise `LedgerError` unless the state is one that the rules can reach; for tests, verify and start-up."""
-        rows = self._arrays.rows[: self.account_count]
-        cold = self._arrays.rows_cold[: self.account_count]
-        for number, code in enumerate(self._currency_decimals):
-            of_currency = rows["currency_number"] == number
-            total = sum(rows["balance"][of_currency].tolist())
-            if total != 0:
-                raise LedgerError(f"the balances in {code} add up to {total}, not to zero")
-        if np.any(rows["balance"] < rows["held"] - AMOUNT_MAX):
-            raise LedgerError("balance less held is below the range")
-        if np.any(rows["held"] < 0) or np.any(cold["incoming"] < 0):
-            raise LedgerError("a held or incoming sum is negative")
-        if np.any(rows["event_count"] < 1) or np.any(rows["last_position"] == POSITION_NONE):
-            raise LedgerError("an account has no event, not even the one that opened it")
-        self._check_holds(rows["held"], cold["incoming"])
-        if np.any(cold["incoming"] > AMOUNT_MAX - np.maximum(rows["balance"], 0)):
-            raise LedgerError("what is reserved to come in would take a balance above the range")
-        if not np.array_equal(rows["flags"] & AccountFlag.HAS_INCOMING != 0, cold["incoming"] != 0):
-            raise LedgerError("the flag of an account does not say whether something is reserved to come in")
-        if len(rows):
-            numbers = np.full(len(rows), -1, np.int64)
-            find_rows(self._arrays, np.stack([rows["id_head"], rows["id_tail"]], axis=1), numbers)
-            if not np.array_equal(numbers, np.arange(len(rows))):
-                raise LedgerError("the account index does not lead to every account")
-
-    def _check_holds(self, held: npt.NDArray[np.int64], incoming: npt.NDArray[np.int64]) -> None:
-        """Raise `LedgerError` unless every account's held and incoming sums are those of its open holds and tries."""
-        holds = self._open_holds()
-        tries = holds[holds["kind"] != HOLD]
-        for what, sums, rows, remaining in (
-            ("held", held, holds["debit_row"], holds["remaining"]),
-            ("incoming", incoming, tries["credit_row"], tries["remaining"]),
-        ):
-            totals = np.zeros(len(sums), np.int64)
-            np.add.at(totals, rows, remaining)
-            if not np.array_equal(totals, sums):
-                raise LedgerError(f"an account's {what} sum is not that of its open holds and tries")
-        unsettled = self.unsettled()
-        decisions = unsettled["decision_sequence"]
-        if np.any(unsettled["try_sequence"] >= decisions) or np.any(decisions[1:] <= decisions[:-1]):
-            raise LedgerError("what is unsettled is not in the order of the decisions, each after its try")
-        if np.count_nonzero(tries["kind"] == TRY_DEBIT) != int(self._arrays.counters[COUNTER_TRY_DEBITS]):
-            raise LedgerError("the number of open tries is not what it was counted to be")
-        if np.any(holds["remaining"] <= 0) or np.any(holds["fate"] != FATE_OPEN) or len(holds) != self.hold_count:
-            raise LedgerError("a hold with nothing left, or with a fate, is still open")
-        if np.count_nonzero(holds["deadline_ns"]) != self.holds_with_deadline:
-            raise LedgerError("the heap of deadlines does not have every open hold that has one")
+        self._take_tables()
+        check_state(self._arrays, list(self._currency_decimals), self._open_holds())
 
     def _open_holds(self) -> Records:
         """HOLD_ROW records of the open holds and tries, in order of their sequence."""

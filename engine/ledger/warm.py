@@ -5,7 +5,7 @@ import numpy as np
 from bezant.engine.ledger.cold import latest_time_ms_of_events
 from bezant.engine.ledger.ledger import Ledger
 from bezant.engine.ledger.rebuilding import copy_commands, find_different
-from bezant.engine.moves.kernels import execute_moves
+from bezant.engine.moves.kernels import execute_moves, find_fates
 from bezant.protocol.kinds import CommandKind
 from bezant.protocol.records import COMMAND, EVENT, Records, Words
 
@@ -22,7 +22,7 @@ def warm_ledger() -> None:
         ledger.execute(command, timestamp_ns)
     ledger.lookup_accounts(np.zeros((1, 2), np.int64))
     event = np.zeros(1, EVENT)
-    ledger.fates_of(event, np.ones(1, np.int64))
+    find_fates(ledger.arrays, event, np.ones(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64))
     execute_moves(ledger.arrays, event, event.view(np.int64).reshape(1, 24), 4)
     _warm_cold_ids(ledger, command)
 

@@ -15,7 +15,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from bezant.protocol.kinds import COPY_OF, CommandFlag, CommandKind
+from bezant.protocol.codes import ResultCode
+from bezant.protocol.kinds import COPY_OF, CommandFlag, CommandKind, ResultFlag
 from bezant.protocol.records import Records, Words, position_of
 
 COPY_MARK: Final = 1
@@ -83,3 +84,19 @@ def unmarked(events: Records) -> Records:
     told["event_reserved"][marked] = 0
     told["credit_previous"][marked] = 0
     return told
+
+
+def tell_first_positions(shard: int, originals: Records, sequences: Words, results: Records) -> None:
+    """Answer repeats of what was executed in another shard, before its slot came here, with the position there.
+
+    `originals` are the events, with these sequences, from which any of the results (RESULT) were made.
+    """
+    marked = np.flatnonzero(originals["event_reserved"] == COPY_MARK)
+    if not len(marked):
+        return
+    own = (position_of(shard, 0) + sequences[marked]).tolist()
+    first_of = dict(zip(own, originals["credit_previous"][marked].tolist(), strict=True))
+    told = (results["flags"] & int(ResultFlag.REPEATED) != 0) | (results["code"] == int(ResultCode.ID_CONFLICT))
+    for row in np.flatnonzero(told).tolist():
+        position = int(results["position"][row])
+        results["position"][row] = first_of.get(position, position)

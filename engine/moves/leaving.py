@@ -14,6 +14,7 @@ from bezant.engine.ledger.checks import HOLD
 from bezant.engine.ledger.ledger import Ledger
 from bezant.engine.ledger.state import FATE_OPEN
 from bezant.engine.moves.copies import MOVING_KINDS, as_copies, is_copy, without_copies
+from bezant.engine.moves.fates import fates_of
 from bezant.engine.replica import Replica
 from bezant.engine.skimming import split_span
 from bezant.engine.transactions.legs import transit_id
@@ -100,7 +101,7 @@ class CopyReader:
         rows = np.flatnonzero(has_fate)
         keep = np.ones(len(events), np.bool_)
         if len(rows):
-            fates[rows] = self._replica.ledger.fates_of(events[rows], sequences[rows])
+            fates[rows] = fates_of(self._replica.ledger, events[rows], sequences[rows])
             if not open_too:
                 put_off = rows[fates[rows] == FATE_OPEN]
                 keep[put_off] = False

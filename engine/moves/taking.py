@@ -10,6 +10,8 @@ import numpy as np
 from bezant.engine.ledger.ledger import Ledger
 from bezant.engine.ledger.state import FATE_OPEN
 from bezant.engine.moves.copies import without_copies
+from bezant.engine.moves.fates import fates_of
+from bezant.engine.moves.stepping import take_step
 from bezant.engine.replica import Replica
 from bezant.engine.transactions.legs import build_transit_open, transit_id
 from bezant.protocol.codes import ResultCode
@@ -38,7 +40,7 @@ def take_part(replica: Replica, part: TakeSlots, records: Records) -> bool:
     if part.part == "prepare":
         _prepare(replica, part)
     elif part.part == "taken":
-        replica.take_step(MoveStep(part.move, "taken", part.source, part.slots))
+        take_step(replica, MoveStep(part.move, "taken", part.source, part.slots))
         return True
     else:
         replica.check_ready(ENTRIES_MOVES)
@@ -120,7 +122,7 @@ def _unknown_holds(ledger: Ledger, records: Records) -> Records:
     if not sequences.all():
         raise RemoteProtocolError("a hold comes before the copy of the event that made it")
     wanted = ~np.isin(sequences, ledger.open_hold_rows()["sequence"])
-    wanted &= ledger.fates_of(events, sequences) == FATE_OPEN
+    wanted &= fates_of(ledger, events, sequences) == FATE_OPEN
     holds = records.copy()
     holds["reference_head"] = sequences
     found: Records = holds[wanted]

@@ -332,8 +332,8 @@ class Coordinator:
     def _tell_parked(self, transit: Transit, codes: Words, sequences: Words) -> None:
         _log.error(
             "bezant: shard %d answers %d to what was decided of %d transfers, the first with sequence %d: its books "
-            "and ours do not agree. They stay as they are (`bezant transactions`) and are asked for again; see what has "
-            "become of that shard's log",
+            "and ours do not agree. They stay as they are (`bezant transactions`) and are asked for again; see what "
+            "has become of that shard's log",
             transit.shard,
             codes[0],
             len(codes),

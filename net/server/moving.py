@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from bezant.engine.moves.leaving import CopyReader
+from bezant.engine.moves.stepping import take_step
 from bezant.engine.moves.taking import take_part
 from bezant.net.server.failure import end_after_bug
 from bezant.net.server.moving_out import Around, MoveOut
@@ -103,7 +104,7 @@ class Moving:
             raise UsageError(f"the slot map names no shard {asked.to}: add it first")
         step = MoveStep(asked.move, "begun", asked.to, asked.slots)
         CopyReader(replica, step)
-        replica.take_step(step)
+        take_step(replica, step)
 
     def _statuses(self) -> list[MoveStatus]:
         moves = self._member.replica.ledger.moves

@@ -19,6 +19,7 @@ import numpy as np
 
 from bezant.engine.member import Member
 from bezant.engine.moves.leaving import CopyReader, account_outs, find_hindrance, hold_outs, outline, went_out
+from bezant.engine.moves.stepping import take_step
 from bezant.engine.placement.maps import with_slots_moved
 from bezant.engine.transactions.legs import build_transit_open, transit_id
 from bezant.net.placement.store import PlacementStore
@@ -70,7 +71,7 @@ class PartLinks(Protocol):
 
 
 class Around(NamedTuple):
-    """What a move works with. `open_store`: where slot maps are kept; `schedule` has the reactor write what is there."""
+    """What a move works with. `open_store`: where slot maps are kept; `schedule` has the reactor write what it has."""
 
     member: Member
     placing: Placing
@@ -312,7 +313,7 @@ class MoveOut:
 
     def _append_step(self, phase: str) -> None:
         self.step = msgspec.structs.replace(self.step, phase=phase)
-        self._replica.take_step(self.step)
+        take_step(self._replica, self.step)
         self._appended()
 
     def _appended(self) -> None:

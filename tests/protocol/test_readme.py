@@ -22,9 +22,9 @@ from bezant.protocol import (
     messages,
     metadata,
     money,
+    moves,
     names,
     peer_frames,
-    moves,
     placement,
     records,
 )

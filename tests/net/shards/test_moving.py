@@ -1,5 +1,6 @@
 """Claim: slots move from one shard to another with their accounts and the ids that they have used, while serving."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import bezant
 from bezant.protocol.names import IdMaker
 
+from ..server.node import WAIT_S
 from .moving import MovingShards, open_accounts, slots_of
 from .shards import CURRENCY, channel_of, names_of
 
@@ -24,6 +26,13 @@ async def moving(tmp_path: Path) -> AsyncIterator[MovingShards]:
 async def balances(wallet: bezant.Wallet, names: list[str]) -> list[int]:
     accounts = [await wallet.account(name, CURRENCY) for name in names]
     return [account.balance for account in accounts if account is not None]
+
+
+async def settle(wallet: bezant.Wallet, names: list[str], expected: list[int]) -> None:
+    """Return when all has arrived: a transfer is answered when it is decided."""
+    async with asyncio.timeout(WAIT_S):
+        while await balances(wallet, names) != expected:
+            await asyncio.sleep(0.005)
 
 
 async def test_accounts_move_with_their_ids(moving: MovingShards) -> None:
@@ -45,12 +54,16 @@ async def test_accounts_move_with_their_ids(moving: MovingShards) -> None:
             await wallet.transfer(first, second, "1000.00", CURRENCY, id=ids[2]),
         ]
         for before, after in zip([paid, sent, refused], again, strict=True):
-            assert (after.code, after.position, after.timestamp_ns) == (before.code, before.position, before.timestamp_ns)
+            assert (after.code, after.position, after.timestamp_ns) == (
+                before.code,
+                before.position,
+                before.timestamp_ns,
+            )
         assert await balances(wallet, [first, second, far]) == [8500, 11000, 10500]
         assert channel_of(wallet).slot_map.version == 2
         assert (await wallet.transfer(first, far, "1.00", CURRENCY)).committed
         assert (await wallet.transfer(first, second, "2.00", CURRENCY)).committed
         assert (await wallet.transfer(second, first, "4.00", CURRENCY)).committed
-        assert await balances(wallet, [first, second, far]) == [8600, 10800, 10600]
+        await settle(wallet, [first, second, far], [8600, 10800, 10600])
     for node in moving.nodes:
         node.replica.ledger.check_invariants()
