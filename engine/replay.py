@@ -120,7 +120,7 @@ def replay_events(ledger: Ledger, entry: Entry) -> None:
     """Rebuild the commands of an entry from its events, execute them, and require the same bytes."""
     header = entry.header
     recorded = np.frombuffer(entry.body, EVENT)
-    if is_of_move(recorded[:1]).any():
+    if is_of_move(recorded).all():
         _replay_moves(ledger, entry, recorded)
         return
     asked = recorded if not ledger.holds_with_deadline else recorded[recorded["kind"] != EXPIRE]
