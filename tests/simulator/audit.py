@@ -46,12 +46,18 @@ class Executed(NamedTuple):
 class Audit:
     """Executes the canonical history once more, on a ledger of its own, and compares it with what clients were told."""
 
-    def __init__(self, history: list[Committed], counts: Counter[str], settings: tuple[int, int]) -> None:
+    without_event: frozenset[ResultCode] = WITHOUT_EVENT
+
+    def __init__(
+        self, history: list[Committed], counts: Counter[str], settings: tuple[int, int], *, shard: int = 0
+    ) -> None:
         self._history = history
         self._counts = counts
         self._committed_us = [item.at_us for item in history]
         self._executed: dict[Key, Executed] = {}
-        self._ledger = Ledger(accounts_max=settings[0], holds_max=settings[1], ids_capacity_initial=1 << 12)
+        self._ledger = Ledger(
+            shard=shard, accounts_max=settings[0], holds_max=settings[1], ids_capacity_initial=1 << 12
+        )
         self._ledger.replaying = True
 
     def run(self, operations: Iterable[Operation]) -> str:
@@ -86,11 +92,14 @@ class Audit:
                 raise Violation(f"id {key} was executed twice: in entries {self._executed[key].index} and {number}")
             self._executed[key] = Executed(number, header.first_sequence + place, event)
 
+    def _is_same(self, event: Any, command: Any) -> bool:
+        return _is_same(event, command)
+
     def _check_operation(self, operation: Operation) -> None:
         if len(operation.commands) and operation.refused.issuperset(range(len(operation.sent))):
             for command in operation.commands:
                 executed = self._executed.get(_key(command))
-                if executed is not None and _is_same(executed.event, command):
+                if executed is not None and self._is_same(executed.event, command):
                     raise Violation(f"client {operation.client}: {_key(command)} was refused everywhere and executed")
         for told in operation.told:
             if told.answer.outcome is Outcome.DONE and len(operation.commands):
@@ -104,7 +113,7 @@ class Audit:
             executed = self._executed.get(_key(command))
             what = f"client {operation.client}, id {_key(command)}, told {row.code.name} at {told.at_us} us"
             if not row.leaves_event:
-                if row.code not in WITHOUT_EVENT:
+                if row.code not in self.without_event:
                     raise Violation(f"{what}: nothing explains that")
                 if row.code is ResultCode.ID_CONFLICT:
                     self._check_conflict(what, command, executed, told)
@@ -116,12 +125,12 @@ class Audit:
             self._counts["answers explained"] += 1
 
     def _check_conflict(self, what: str, command: Any, executed: Executed | None, told: Told) -> None:
-        if executed is None or executed.index > told.commits_known or _is_same(executed.event, command):
+        if executed is None or executed.index > told.commits_known or self._is_same(executed.event, command):
             raise Violation(f"{what}: no other command has that id")
 
     def _check_outcome(self, what: str, command: Any, result: Any, executed: Executed) -> None:
         event = executed.event
-        if int(event["result"]) != int(result["code"]) or not _is_same(event, command):
+        if int(event["result"]) != int(result["code"]) or not self._is_same(event, command):
             raise Violation(f"{what}: the history says {int(event['result'])}")
         if split_position(int(result["position"]))[1] != executed.sequence:
             raise Violation(f"{what}: the history has it at {executed.sequence}, not {result['position']}")

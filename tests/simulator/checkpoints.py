@@ -15,7 +15,7 @@ class InlineCheckpoints:
 
     def __init__(self, disk: Disk, replica: Replica, counts: Counter[str]) -> None:
         self._replica = replica
-        self._directory = shard_directory(disk.root, 0)
+        self._directory = shard_directory(disk.root, replica.shard)
         self._counts = counts
 
     def freeze_when_due(self) -> None:

@@ -2,7 +2,7 @@
 or its patience ends. What it asked, when, and what it was told when, is its history."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -69,7 +69,9 @@ class Client:
         nodes: list[int],
         deliver: Deliver,
         commits_known: Callable[[], int],
+        names: Sequence[str] = NAMES,
     ) -> None:
+        """`names`: of the accounts that it asks about; the first one has no limit."""
         self.number = number
         self.history: list[Operation] = []
         self.is_quiet = False
@@ -77,6 +79,7 @@ class Client:
         self._chance = schedule.chance(f"client {number}")
         self._counts = counts
         self._nodes = nodes
+        self._names = names
         self._leader = nodes[0]
         self._deliver = deliver
         self._commits_known = commits_known
@@ -118,7 +121,7 @@ class Client:
 
     def transfer_one(self) -> Operation:
         """Ask for one transfer, until there is an answer."""
-        return self._insist(self._transfer("world", "a", "EUR", 1), NO_KEYS)
+        return self._insist(self._transfer(self._names[0], self._names[1], "EUR", 1), NO_KEYS)
 
     def _insist(self, commands: Records, keys: Words) -> Operation:
         operation = self._new(commands, keys)
@@ -181,16 +184,20 @@ class Client:
 
     # ---- what is asked ----
 
+    @property
+    def _makers(self) -> list[Callable[[], Records]]:
+        """What commands of a batch are drawn from."""
+        return [self._some_transfer, self._some_transfer, self._some_hold, self._some_settling, self._some_other]
+
     def _some_keys(self) -> Words:
-        names = self._chance.sample(NAMES, 2)
+        names = self._chance.sample(self._names, 2)
         return np.array([id_words(account_id(name, "EUR")) for name in names], np.int64)
 
     def _some_commands(self) -> Records:
         chance = self._chance
         if len(self.history) == 1:
-            return joined(self._open(name, currency) for name in NAMES for currency in CURRENCIES)
-        makers = [self._some_transfer, self._some_transfer, self._some_hold, self._some_settling, self._some_other]
-        commands = [chance.choice(makers)() for _ in range(chance.randrange(1, COMMANDS_MAX + 1))]
+            return joined(self._open(name, currency) for name in self._names for currency in CURRENCIES)
+        commands = [chance.choice(self._makers)() for _ in range(chance.randrange(1, COMMANDS_MAX + 1))]
         if len(commands) > 1 and chance.random() < 0.3:
             for command in commands[:-1]:
                 command["flags"] |= int(CommandFlag.LINKED)
@@ -206,7 +213,7 @@ class Client:
 
     def _open(self, name: str, currency: str) -> Records:
         head, tail = id_words(account_id(name, currency))
-        limit = LIMIT_UNLIMITED if name == "world" else self._chance.choice([0, 100])
+        limit = LIMIT_UNLIMITED if name == self._names[0] else self._chance.choice([0, 100])
         command = self._command(CommandKind.OPEN, {"debit_head": head, "debit_tail": tail, "amount": limit})
         command["currency"] = currency_word(currency)
         command.view(np.uint8)[32:80] = np.frombuffer(name.encode().ljust(48, b"\0"), np.uint8)
@@ -226,13 +233,13 @@ class Client:
         return self._command(CommandKind.TRANSFER, {**self._sides(debit, credit, currency), "amount": amount})
 
     def _some_transfer(self) -> Records:
-        debit, credit = self._chance.sample(NAMES, 2)
+        debit, credit = self._chance.sample(self._names, 2)
         if self._chance.random() < 0.4:
-            debit, credit = "world", self._chance.choice(NAMES[1:])
+            debit, credit = self._names[0], self._chance.choice(self._names[1:])
         return self._transfer(debit, credit, self._chance.choice(CURRENCIES), self._chance.randrange(1, 60))
 
     def _some_hold(self) -> Records:
-        debit, credit = self._chance.sample(NAMES, 2)
+        debit, credit = self._chance.sample(self._names, 2)
         fields = {**self._sides(debit, credit, "EUR"), "amount": self._chance.randrange(1, 40)}
         fields["timeout_ms"] = self._chance.choice([0, 50, 500, 100_000])
         command = self._command(CommandKind.HOLD, fields)
@@ -258,7 +265,7 @@ class Client:
     def _some_other(self) -> Records:
         """An id of old with other content, or an account that exists."""
         if self._last_id > 4 and self._chance.random() < 0.5:
-            command = self._transfer("world", "b", "EUR", 1_000_000 + self._last_id)
+            command = self._transfer(self._names[0], self._names[2], "EUR", 1_000_000 + self._last_id)
             command["id_tail"] = self._chance.randrange(1, self._last_id)
             return command
-        return self._open(self._chance.choice(NAMES), "EUR")
+        return self._open(self._chance.choice(self._names), "EUR")

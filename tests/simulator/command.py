@@ -10,15 +10,17 @@ import traceback
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from bezant.net.server.warm import warm_kernels
 
-from .profiles import PROFILES
+from .profiles import PROFILES, SHARD_PROFILES
+from .shards.world import World
 from .shrink import shrink
 from .simulation import Report, Simulation
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("protocol", "engine", "tests/simulator")
+SOURCES = ("protocol", "engine", "net/server", "tests/simulator")
 BAR_WIDTH = 30
 
 
@@ -27,7 +29,12 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulator", description=__doc__)
     parser.add_argument("--seeds", type=int, default=100, help="how many")
     parser.add_argument("--from", type=int, default=0, dest="first", help="the first one")
-    parser.add_argument("--profile", choices=[*PROFILES, "all"], default="all", help="all: each seed runs under one")
+    parser.add_argument(
+        "--profile",
+        choices=[*PROFILES, *SHARD_PROFILES, "all"],
+        default="all",
+        help="all: each seed runs under one of those with one group",
+    )
     parser.add_argument("--replay", type=int, help="run this seed alone, and print its last events")
     parser.add_argument("--shrink", type=int, help="find out what a failing seed needs to fail, and how long")
     parser.add_argument("--record", type=Path, help="append what was run to this file, a line of JSON")
@@ -45,8 +52,20 @@ def profile_of(seed: int, profile: str) -> str:
     return list(PROFILES)[seed % len(PROFILES)] if profile == "all" else profile
 
 
+def simulation_of(seed: int, profile: str, **settings: Any) -> Simulation | World:
+    """One seed of one group, or of several shards."""
+    return (World if profile in SHARD_PROFILES else Simulation)(seed, profile, **settings)
+
+
+def kinds_of(profile: str) -> list[str]:
+    """The kinds of trouble that a profile has."""
+    if profile in SHARD_PROFILES:
+        return ["loss", "repeat", *SHARD_PROFILES[profile].rates, *SHARD_PROFILES[profile].group.rates]
+    return ["loss", "repeat", *PROFILES[profile].rates]
+
+
 def _replay(seed: int, profile: str) -> int:
-    simulation = Simulation(seed, profile)
+    simulation = simulation_of(seed, profile)
     try:
         report = simulation.run()
     except Exception:
@@ -61,19 +80,19 @@ def _replay(seed: int, profile: str) -> int:
 def _shrink(seed: int, profile: str) -> int:
     def fails(without: frozenset[str], trouble_us: int) -> bool:
         try:
-            Simulation(seed, profile, without=without, trouble_us=trouble_us).run()
+            simulation_of(seed, profile, without=without, trouble_us=trouble_us).run()
         except Exception:
             return True
         return False
 
-    trouble_us = Simulation(seed, profile).trouble_us
+    trouble_us = simulation_of(seed, profile).trouble_us
     if not fails(frozenset(), trouble_us):
         print(f"seed {seed}, {profile}, does not fail")
         return 0
-    kinds = ["loss", "repeat", *PROFILES[profile].rates]
+    kinds = kinds_of(profile)
     without, trouble_us = shrink(kinds, trouble_us, fails)
     needed = [kind for kind in kinds if kind not in without]
-    simulation = Simulation(seed, profile, without=without, trouble_us=trouble_us)
+    simulation = simulation_of(seed, profile, without=without, trouble_us=trouble_us)
     try:
         simulation.run()
     except Exception as error:
@@ -89,7 +108,7 @@ def _run(first: int, seeds: int, profile: str, record: Path | None) -> int:
     hashes = hashlib.blake2b(digest_size=8)
     failed: list[int] = []
     for number, seed in enumerate(range(first, first + seeds), 1):
-        simulation = Simulation(seed, profile_of(seed, profile))
+        simulation = simulation_of(seed, profile_of(seed, profile))
         try:
             report: Report = simulation.run()
         except Exception as error:

@@ -25,7 +25,6 @@ CLOG_US_MAX = 800_000
 CLOCK_NS_MAX = 3_600_000_000_000
 SLOW_SYNC_US = 250_000
 SLOW_DISK_US_MAX = 1_000_000
-SHARD = "shard-0000"
 WIPED = 0.3
 """Of the starts, those with a blank disk, where that is allowed."""
 
@@ -189,7 +188,7 @@ class Faults:
         node = self._some("rot", up=False)
         if node is None or not self._may_lose(node):
             return False
-        mark = ControlFile(node.directory, shard=0, log_id=self._simulation.log_id, writable=False).read()
+        mark = ControlFile(node.directory, shard=node.file.shard, log_id=self._simulation.log_id, writable=False).read()
         number = chance.randrange(1, mark.durable_segment + 1) if mark.durable_segment else 0
         end = mark.durable_offset if number == mark.durable_segment else SEGMENT_SIZE_MIN
         if not number or mark.cutting or end == SEGMENT_HEADER_SIZE:
@@ -197,7 +196,7 @@ class Faults:
         name, offset = segment_name(number), chance.randrange(SEGMENT_HEADER_SIZE, end)
         if not any(node.directory.durable[name][offset:end]):
             return False  # Behind the last entry of a segment that is full: nobody would miss it.
-        self._rotten[node.node_id] = (name, offset, node.disk.flip(SHARD, name, offset, chance.randrange(8)))
+        self._rotten[node.node_id] = (name, offset, node.disk.flip(node.folder, name, offset, chance.randrange(8)))
         self._lossy = node.node_id
         self._schedule.note("rots", node.node_id, name, offset)
         return True
@@ -232,7 +231,7 @@ class Faults:
             damage = self._rotten.pop(node.node_id)
             if self._schedule.chance("repair").random() < 0.5:
                 self._counts["files brought back"] += 1
-                node.disk.restore(SHARD, *damage)
+                node.disk.restore(node.folder, *damage)
                 self._lossy = 0
             else:
                 node.repair()
@@ -269,7 +268,9 @@ class Faults:
         slots = node.directory.durable["vote"]
         if slots[:VOTE_SLOT_SIZE] != slots[VOTE_SLOT_SIZE:]:
             return False  # One of them was being written: the other is the last good copy.
-        node.disk.flip(SHARD, "vote", chance.randrange(2) * VOTE_SLOT_SIZE + chance.randrange(64), chance.randrange(8))
+        node.disk.flip(
+            node.folder, "vote", chance.randrange(2) * VOTE_SLOT_SIZE + chance.randrange(64), chance.randrange(8)
+        )
         return True
 
     # ---- operators ----

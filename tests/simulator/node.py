@@ -65,6 +65,8 @@ class Batch:
 class Node:
     """See the module."""
 
+    batch_class: type[Batch] = Batch
+
     def __init__(self, simulation: "Simulation", file: NodeFile) -> None:
         self._simulation = simulation
         self._schedule = simulation.schedule
@@ -103,8 +105,13 @@ class Node:
         return self.member is not None
 
     @property
+    def folder(self) -> str:
+        """The name of the folder of its log, on its disk."""
+        return f"shard-{self.file.shard:04d}"
+
+    @property
     def directory(self) -> Any:
-        return shard_directory(self.disk.root, 0)
+        return shard_directory(self.disk.root, self.file.shard)
 
     def clock_ns(self) -> int:
         return CLOCK_START_NS + 1_000 * self._schedule.now_us + self.clock_offset_ns
@@ -150,6 +157,7 @@ class Node:
             self.disk.root,
             self.file,
             log_id=simulation.log_id,
+            shard=self.file.shard,
             settings=simulation.replica_settings,
             core_settings=simulation.core_settings,
             clock_ns=self.clock_ns,
@@ -380,15 +388,24 @@ class Node:
             self._checkpoints.freeze_when_due()
         if self._has_unwritten and self._group is None:
             self._start_group()
-        elif self._should_execute():
-            is_large = len(self._collecting) >= EXECUTE_EARLY_FRAMES_MIN
-            self._execute()
+        elif self._has_executable:
+            is_large = self._execute_next() >= EXECUTE_EARLY_FRAMES_MIN
             if not is_large and self._group is None:
                 self._start_group()
         has_more = member.work()
-        if (self._has_unwritten and self._group is None) or self._should_execute() or has_more:
+        if (self._has_unwritten and self._group is None) or self._has_executable or has_more:
             self._schedule_pump()
         self._reply()
+
+    @property
+    def _has_executable(self) -> bool:
+        return self._should_execute()
+
+    def _execute_next(self) -> int:
+        """Execute what has collected; returns how many frames."""
+        count = len(self._collecting)
+        self._execute()
+        return count
 
     @property
     def _has_unwritten(self) -> bool:
@@ -408,15 +425,14 @@ class Node:
 
     def _execute(self) -> None:
         member = self._live
-        batch, self._collecting = Batch(self._collecting), []
+        batch, self._collecting = self.batch_class(self._collecting), []
         if not member.is_leader:
             self._refuse(batch, Outcome.NOT_LEADER)
             return
         index = member.replica.log.last_index
         commands = [frame.commands for frame in batch.frames if frame.is_write]
         if commands or self._is_expiry_due:
-            executed = member.execute(joined(commands), np.zeros(0, np.int64))
-            self._keep_results(batch, executed.results)
+            self._execute_commands(batch, joined(commands))
         reads = [frame for frame in batch.frames if not frame.is_write]
         batch.answers += [(frame, member.replica.ledger.lookup_accounts(frame.keys).tobytes()) for frame in reads]
         self._maybe_set_metadata(member.replica)
@@ -425,6 +441,9 @@ class Node:
         if reads and batch.index == index and not member.is_alone:
             batch.read_ticket = member.request_read()
         self._executed.append(batch)
+
+    def _execute_commands(self, batch: Batch, commands: Records) -> None:
+        self._keep_results(batch, self._live.execute(commands, np.zeros(0, np.int64)).results)
 
     def _maybe_set_metadata(self, replica: Replica) -> None:
         """Set, or erase, the metadata of an account or an event, perhaps of one that is not there; keep a position."""
@@ -513,25 +532,33 @@ class Node:
         if not member.is_leader and (self._waiting or self._executed):
             self._abandon()
         waiting = self._waiting
-        while waiting and waiting[0].index <= member.committed_index:
-            if waiting[0].read_ticket > self._confirmed_ticket:
-                break
+        while waiting and self._is_known(waiting[0]):
             batch = waiting.popleft()
-            for frame, body in batch.answers:
+            for frame, body in self._bodies(batch):
                 self._answer(frame, Answer(Outcome.DONE, body, batch.index, self.node_id))
+        self._after_reply()
+
+    def _after_reply(self) -> None:
         if self._collecting or self._has_unwritten:
             self._schedule_pump()
 
+    def _bodies(self, batch: Batch) -> list[tuple[Frame, bytes]]:
+        """What each frame of a batch is answered."""
+        return batch.answers
+
+    def _is_known(self, batch: Batch) -> bool:
+        """Whether a batch may be answered."""
+        return batch.index <= self._live.committed_index and batch.read_ticket <= self._confirmed_ticket
+
     def _abandon(self) -> None:
-        member = self._live
         self._waiting.extend(self._executed)
         self._executed = []
         kept: deque[Batch] = deque()
         for batch in self._waiting:
-            if batch.index > member.committed_index or batch.read_ticket > self._confirmed_ticket:
-                self._refuse(batch, Outcome.UNKNOWN)
-            else:
+            if self._is_known(batch):
                 kept.append(batch)
+            else:
+                self._refuse(batch, Outcome.UNKNOWN)
         self._waiting = kept
         if self._collecting:
             self._execute()

@@ -69,3 +69,44 @@ PROFILES = {
         },
     ),
 }
+
+
+class ShardsProfile(NamedTuple):
+    """What goes wrong between shards, and (`group`) within each."""
+
+    group: Profile
+    loss: tuple[float, ...]
+    repeat: tuple[float, ...]
+    delay_us_max: tuple[int, ...]
+    rates: dict[str, float]
+
+
+SHARD_PROFILES = {
+    "shards": ShardsProfile(
+        group=Profile(
+            groups=(1, 1, 1, 1, 3),
+            loss=(0.0, 0.02, 0.1),
+            repeat=(0.0, 0.2),
+            delay_us_max=(500, 5_000, 20_000),
+            sync_us_max=(0, 2_000, 20_000),
+            rates={
+                "power": 0.3,
+                "kill": 0.3,
+                "stop at a write": 0.4,
+                "pause": 0.3,
+                "partition": 0.5,
+                "one way": 0.3,
+                "heal": 1.0,
+                "clog": 0.3,
+                "reset": 0.3,
+                "clock": 0.2,
+                "slow disk": 0.3,
+                "transfer": 0.3,
+            },
+        ),
+        loss=(0.0, 0.05, 0.3),
+        repeat=(0.0, 0.1, 0.5),
+        delay_us_max=(1_000, 10_000, 60_000),
+        rates={"apart": 0.5, "deaf": 0.5, "together": 1.0, "clogged between": 0.5, "power of all shards": 0.1},
+    )
+}

@@ -3,8 +3,12 @@ must work again."""
 
 import itertools
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from unittest import mock
 
+from bezant.engine.ledger import ledger as ledger_module
 from bezant.engine.log.log import SEGMENT_SIZE_MIN
 from bezant.engine.node_file import log_id_of, new_group_node
 from bezant.engine.raft.interface import CoreSettings
@@ -20,10 +24,11 @@ from .faults import DOWN_US_MAX, Faults
 from .frames import Answer, Frame, Outcome
 from .network import FINE, Network, Weather
 from .node import Node
-from .profiles import PROFILES
+from .profiles import PROFILES, Profile
 from .schedule import Schedule, Violation
 
 CLUSTER_ID = "01890a5d-ac96-774b-bcce-b302099a8057"
+PLACEMENT = "metadata:1"
 TROUBLE_US_MIN, TROUBLE_US_MAX = 1_500_000, 4_500_000
 HEALING_US_MAX = 20_000_000
 HEALING_STEP_US = 50_000
@@ -46,8 +51,19 @@ class Report:
     virtual_us: int
 
 
+@contextmanager
+def drawn_salts(schedule: Schedule) -> Iterator[None]:
+    """Have new ledgers hash with numbers of the seed: names of checkpoints depend on them, and so does the trace."""
+    chance = schedule.chance("salts")
+    with mock.patch.object(ledger_module, "new_salts", lambda: (chance.getrandbits(63), chance.getrandbits(63))):
+        yield
+
+
 class Simulation:
     """See the module."""
+
+    node_class: type[Node] = Node
+    shard = 0
 
     def __init__(
         self,
@@ -62,7 +78,13 @@ class Simulation:
         self.profile = profile
         self.schedule = Schedule(seed)
         self.counts: Counter[str] = Counter()
-        chance, drawn = self.schedule.chance("group"), PROFILES[profile]
+        self._begin(PROFILES[profile], without)
+        chance = self.schedule.chance("group")
+        self.trouble_us = trouble_us or chance.randrange(TROUBLE_US_MIN, TROUBLE_US_MAX)
+
+    def _begin(self, drawn: Profile, without: frozenset[str]) -> None:
+        """Draw the group, and have everything begin."""
+        chance = self.schedule.chance("group")
         size = chance.choice(drawn.groups)
         self.sync_us_max = chance.choice(drawn.sync_us_max)
         heartbeat, election_min, election_max = chance.choice([(2, 10, 20), (3, 15, 30), (5, 30, 60)])
@@ -85,39 +107,47 @@ class Simulation:
             checkpoint_entries=chance.choice([NEVER, NEVER, 8]),
             snapshot_behind_bytes=self.schedule.chance("snapshots").choice([0, 4_000, NEVER]),
         )
-        self.checks = Checks(self.schedule, self.counts)
+        self.checks = self._make_checks()
         weather = Weather(chance.choice(drawn.loss), chance.choice(drawn.repeat), chance.choice(drawn.delay_us_max))
         weather = weather._replace(**{kind: 0.0 for kind in ("loss", "repeat") if kind in without})
         self.network = Network(self.schedule, self.counts, weather, self._deliver)
         addresses = {number: (f"node{number}:1", f"node{number}:2") for number in range(1, size + 1)}
-        files = {number: new_group_node(CLUSTER_ID, number, addresses) for number in addresses}
-        self.log_id = log_id_of(files[1], 0)
-        self.nodes = {number: Node(self, file) for number, file in files.items()}
-        self.clients = [
-            Client(
-                number,
-                self.schedule,
-                counts=self.counts,
-                nodes=list(self.nodes),
-                deliver=self._send_frame,
-                commits_known=lambda: self.checks.commit_index,
-            )
-            for number in range(CLIENTS)
-        ]
-        self.trouble_us = trouble_us or chance.randrange(TROUBLE_US_MIN, TROUBLE_US_MAX)
+        placement = [PLACEMENT] if self.shard else []
+        files = {
+            number: new_group_node(CLUSTER_ID, number, addresses, shard=self.shard, placement=placement)
+            for number in addresses
+        }
+        self.log_id = log_id_of(files[1], self.shard)
+        self.nodes = {number: self.node_class(self, file) for number, file in files.items()}
+        self.clients: Sequence[Client] = [self._make_client(number) for number in range(CLIENTS)]
         self.faults = Faults(self, {kind: rate for kind, rate in drawn.rates.items() if kind not in without})
         self._connected: set[tuple[int, int]] = set()
         self.schedule.after(0, self._connect)
         for node in self.nodes.values():
             self.schedule.after(0, node.start)
 
+    def _make_checks(self) -> Checks:
+        return Checks(self.schedule, self.counts)
+
+    def _make_client(self, number: int) -> Client:
+        return Client(
+            number,
+            self.schedule,
+            counts=self.counts,
+            nodes=list(self.nodes),
+            deliver=self._send_frame,
+            commits_known=lambda: self.checks.commit_index,
+        )
+
     # ---- running ----
 
     def run(self) -> Report:
         """All of it. Raises `Violation`, or what a node has raised."""
-        self.schedule.run_until(self.trouble_us)
-        self._heal()
-        self._finish()
+        with drawn_salts(self.schedule):
+            self.schedule.run_until(self.trouble_us)
+            self._end_trouble()
+            self._wait_until_well()
+            self._finish()
         for name, value in sorted(self.counts.items()):
             self.schedule.note(name, value)
         return Report(
@@ -129,8 +159,8 @@ class Simulation:
             self.schedule.now_us,
         )
 
-    def _heal(self) -> None:
-        """End all faults; then there must be progress within HEALING_US_MAX, and all members must agree."""
+    def _end_trouble(self) -> None:
+        """End all faults."""
         self.faults.is_over = True
         begins_anew = self.schedule.chance("healing").random() < 0.5
         self.network.heal()
@@ -144,6 +174,9 @@ class Simulation:
             node.start()
         for client in self.clients:
             client.fall_silent()
+
+    def _wait_until_well(self) -> None:
+        """There must be progress within HEALING_US_MAX, and all members must agree."""
         # First what needs no command: a leader that knows what is committed.
         self._wait_for(self.clients[0].look_up_one())
         self._wait_for(self.clients[0].transfer_one())
@@ -187,8 +220,10 @@ class Simulation:
             self.checks.check_history(self.nodes[number])
             self.checks.check_metadata(self.nodes[number])
         operations: list[Operation] = [operation for client in self.clients for operation in client.history]
-        audit = Audit(self.checks.history, self.counts, (ACCOUNTS_MAX, HOLDS_MAX))
-        self.schedule.note("state", audit.run(operations))
+        self.schedule.note("state", self._make_audit().run(operations))
+
+    def _make_audit(self) -> Audit:
+        return Audit(self.checks.history, self.counts, (ACCOUNTS_MAX, HOLDS_MAX))
 
     # ---- what connects them ----
 

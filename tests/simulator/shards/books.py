@@ -1,0 +1,236 @@
+"""What is committed in all shards together: each transfer between two of them as a whole, and every account's money.
+
+It knows nothing of ledgers: it adds up events, as they are committed, and says at once what cannot be.
+"""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bezant.engine.log.entry import Entry
+from bezant.engine.transactions.ids import Leg, derived_ids
+from bezant.protocol.codes import ResultCode
+from bezant.protocol.kinds import CommandKind, EntryKind
+from bezant.protocol.messages import decode_control_entry
+from bezant.protocol.records import EVENT, LIMIT_UNLIMITED
+
+from ..schedule import Violation
+
+COMMITTED = int(ResultCode.COMMITTED)
+Id = tuple[int, int]
+_NOT_EXECUTED = range(100, 200)
+_MOVING = (CommandKind.TRANSFER, CommandKind.CAPTURE, CommandKind.CONFIRM, CommandKind.TRANSFER_AVAILABLE)
+
+
+@dataclass
+class Account:
+    """What its events have added up to."""
+
+    balance: int = 0
+    held: int = 0
+    incoming: int = 0
+    limit: int = 0
+
+
+@dataclass(eq=False)
+class Transfer:
+    """One transfer between shards. `results`: of each leg that is committed, by leg; `events`: where."""
+
+    shard: int
+    sequence: int
+    event: Any
+    code: int
+    legs: dict[Leg, Id] = field(default_factory=dict)
+    results: dict[Leg, int] = field(default_factory=dict)
+    events: dict[Leg, tuple[int, int, Any]] = field(default_factory=dict)
+    is_settled: bool = False
+
+    def has(self, leg: Leg) -> bool:
+        """Whether a leg has been done."""
+        return self.results.get(leg) == COMMITTED
+
+    def __str__(self) -> str:
+        legs = ", ".join(f"{leg.name} {code}" for leg, code in self.results.items())
+        return f"the transfer of shard {self.shard} at {self.sequence} (try {self.code}; {legs})"
+
+
+class Books:
+    """See the module."""
+
+    def __init__(self, counts: Counter[str]) -> None:
+        self._counts = counts
+        self.transfers: dict[tuple[int, int], Transfer] = {}
+        """By shard and sequence of the TRY_DEBIT."""
+        self._by_leg: dict[Id, tuple[Transfer, Leg]] = {}
+        self._accounts: dict[int, defaultdict[Id, Account]] = defaultdict(lambda: defaultdict(Account))
+
+    # ---- what is committed ----
+
+    def take(self, shard: int, entry: Entry) -> None:
+        """The next committed entry of a shard."""
+        if entry.header.kind == EntryKind.CONTROL:
+            settled = np.frombuffer(decode_control_entry(entry.body).settled, np.int64)
+            for sequence in settled.tolist():
+                self._take_settled(shard, sequence)
+        if entry.header.kind != EntryKind.EVENTS:
+            return
+        events = np.frombuffer(bytes(entry.body), EVENT)
+        for place, event in enumerate(events):
+            kind = int(event["kind"])
+            if kind == CommandKind.TRY_DEBIT:
+                self._begin(shard, entry.header.first_sequence + place, events[place : place + 1])
+            elif kind in (CommandKind.TRY_CREDIT, CommandKind.CONFIRM, CommandKind.CANCEL):
+                self._take_leg(shard, entry, entry.header.first_sequence + place, event)
+            if int(event["result"]) == COMMITTED:
+                self._add_up(shard, kind, event)
+
+    def _begin(self, shard: int, sequence: int, events: Any) -> None:
+        transfer = Transfer(shard, sequence, events[0], int(events[0]["result"]))
+        self.transfers[shard, sequence] = transfer
+        if transfer.code != COMMITTED:
+            self._counts["tries refused at home"] += 1
+            return
+        for leg in Leg:
+            (words,) = derived_ids(events, leg).tolist()
+            transfer.legs[leg] = (words[0], words[1])
+            self._by_leg[words[0], words[1]] = (transfer, leg)
+
+    def _take_leg(self, shard: int, entry: Entry, sequence: int, event: Any) -> None:
+        found = self._by_leg.get((int(event["id_head"]), int(event["id_tail"])))
+        kind, code = CommandKind(int(event["kind"])), int(event["result"])
+        if found is None:
+            raise Violation(f"shard {shard} commits a {kind.name} at {sequence} that belongs to no committed try")
+        transfer, leg = found
+        if leg in transfer.results:
+            raise Violation(f"shard {shard} commits {leg.name} at {sequence} once more: {transfer}")
+        if (shard == transfer.shard) != (leg in {Leg.CONFIRM_DEBIT, Leg.CANCEL_DEBIT}):
+            raise Violation(f"shard {shard} commits {leg.name} of {transfer}")
+        if leg is Leg.TRY_CREDIT and transfer.has(Leg.CANCEL_CREDIT) and code == COMMITTED:
+            raise Violation(f"a try stands after its cancel: {transfer}")
+        if leg is Leg.CANCEL_CREDIT:
+            self._counts["cancels before their try"] += Leg.TRY_CREDIT not in transfer.results
+        transfer.results[leg] = code
+        transfer.events[leg] = (entry.header.index, sequence, event)
+        self._check(transfer, leg, code, event)
+        self._counts[f"legs: {leg.name}"] += 1
+
+    def _check(self, transfer: Transfer, leg: Leg, code: int, event: Any) -> None:
+        """All or nothing, in this order: tried there, decided here, done there."""
+        if leg is not Leg.TRY_CREDIT and code != COMMITTED:
+            raise Violation(f"{leg.name} is refused: {transfer}")
+        needed = {
+            Leg.CONFIRM_DEBIT: Leg.TRY_CREDIT,
+            Leg.CONFIRM_CREDIT: Leg.CONFIRM_DEBIT,
+            Leg.CANCEL_CREDIT: Leg.CANCEL_DEBIT,
+        }.get(leg)
+        if needed is not None and not transfer.has(needed):
+            raise Violation(f"{leg.name} is committed without {needed.name}: {transfer}")
+        for confirm, cancel in ((Leg.CONFIRM_DEBIT, Leg.CANCEL_DEBIT), (Leg.CONFIRM_CREDIT, Leg.CANCEL_CREDIT)):
+            if transfer.has(confirm) and transfer.has(cancel):
+                raise Violation(f"confirmed and cancelled: {transfer}")
+        if leg is Leg.CANCEL_DEBIT:
+            reason = int(event["timeout_ms"])
+            self._counts["tries given up" if reason in _NOT_EXECUTED else "tries refused there"] += 1
+
+    def _take_settled(self, shard: int, sequence: int) -> None:
+        transfer = self.transfers.get((shard, sequence))
+        if transfer is None:
+            raise Violation(f"shard {shard} settles {sequence}, and that is no try")
+        if not (transfer.has(Leg.CONFIRM_CREDIT) or transfer.has(Leg.CANCEL_CREDIT)):
+            raise Violation(f"settled before the other shard has done what was decided: {transfer}")
+        transfer.is_settled = True
+        self._counts["transfers settled"] += 1
+
+    # ---- money ----
+
+    def _add_up(self, shard: int, kind: int, event: Any) -> None:
+        accounts = self._accounts[shard]
+        debit = accounts[int(event["debit_head"]), int(event["debit_tail"])]
+        credit_id = (int(event["credit_head"]), int(event["credit_tail"]))
+        amount = int(event["effective_amount"])
+        if kind in {CommandKind.OPEN, CommandKind.SET_LIMIT}:
+            debit.limit = int(event["amount"])
+            return
+        if kind in {CommandKind.TRY_CREDIT, CommandKind.CONFIRM, CommandKind.CANCEL}:
+            self._add_up_leg(accounts, kind, event, debit, accounts[credit_id])
+        elif kind == CommandKind.TRY_DEBIT:
+            debit.held += amount
+            transit = accounts[int(event["reference_head"]), int(event["reference_tail"])]
+            transit.incoming += amount
+        elif kind in _MOVING:
+            debit.balance -= amount
+            accounts[credit_id].balance += amount
+            debit.held = int(event["debit_held"])
+        else:
+            debit.held = int(event["debit_held"])
+        self._check_account(shard, kind, event, debit)
+
+    def _add_up_leg(
+        self, accounts: defaultdict[Id, Account], kind: int, event: Any, debit: Account, credit: Account
+    ) -> None:
+        if kind == CommandKind.TRY_CREDIT:
+            amount = int(event["effective_amount"])
+            debit.held += amount
+            credit.incoming += amount
+            return
+        transfer, leg = self._by_leg[int(event["id_head"]), int(event["id_tail"])]
+        amount = int(transfer.event["amount"])
+        if leg is Leg.CANCEL_CREDIT and not transfer.has(Leg.TRY_CREDIT):
+            return
+        debit.held -= amount
+        credit.incoming -= amount
+        if kind == CommandKind.CONFIRM:
+            debit.balance -= amount
+            credit.balance += amount
+
+    def _check_account(self, shard: int, kind: int, event: Any, debit: Account) -> None:
+        if (debit.balance, debit.held) != (int(event["debit_balance"]), int(event["debit_held"])):
+            raise Violation(f"shard {shard}: an event of kind {kind} says {event}, and events add up to {debit}")
+        takes = kind in {CommandKind.TRANSFER, CommandKind.HOLD, CommandKind.TRY_DEBIT}
+        if takes and debit.limit != LIMIT_UNLIMITED and debit.balance - debit.held < -debit.limit:
+            raise Violation(f"shard {shard}: an event of kind {kind} leaves an account below its limit: {debit}")
+        if debit.incoming < 0 or debit.held < 0:
+            raise Violation(f"shard {shard}: an account has less than nothing reserved: {debit}")
+
+    # ---- what happens to nodes ----
+
+    def note_stop(self, shard: int) -> None:
+        """A node of a shard has stopped: was something under way?"""
+        for transfer in self.transfers.values():
+            if transfer.code != COMMITTED:
+                continue
+            is_decided = transfer.has(Leg.CONFIRM_DEBIT) or transfer.has(Leg.CANCEL_DEBIT)
+            if transfer.shard == shard:
+                waits = transfer.has(Leg.CONFIRM_DEBIT) and Leg.CONFIRM_CREDIT not in transfer.results
+                self._counts["coordinators stopped after a decision"] += waits
+                self._counts["coordinators stopped after a try"] += not is_decided
+            elif transfer.has(Leg.TRY_CREDIT) and not is_decided:
+                self._counts["participants stopped after a try"] += 1
+
+    # ---- the end ----
+
+    def check_end(self) -> None:
+        """All transfers have ended, on both sides alike, and no money is between shards or gone."""
+        for transfer in self.transfers.values():
+            self._check_ended(transfer)
+        totals: Counter[str] = Counter()
+        for shard, accounts in sorted(self._accounts.items()):
+            totals[f"balance of shard {shard}"] = sum(account.balance for account in accounts.values())
+            totals[f"incoming in shard {shard}"] = sum(account.incoming for account in accounts.values())
+        wrong = {name: total for name, total in totals.items() if total}
+        if wrong:
+            raise Violation(f"what should add up to nothing does not: {wrong}")
+
+    def _check_ended(self, transfer: Transfer) -> None:
+        if transfer.code != COMMITTED:
+            return
+        confirmed, cancelled = transfer.has(Leg.CONFIRM_DEBIT), transfer.has(Leg.CANCEL_DEBIT)
+        if confirmed == cancelled:
+            raise Violation(f"not decided, or twice: {transfer}")
+        if confirmed != transfer.has(Leg.CONFIRM_CREDIT):
+            raise Violation(f"done in one shard alone: {transfer}")
+        if cancelled and transfer.has(Leg.TRY_CREDIT) and not transfer.has(Leg.CANCEL_CREDIT):
+            raise Violation(f"cancelled here, and still tried there: {transfer}")
+        self._counts["transfers confirmed" if confirmed else "transfers cancelled"] += 1

@@ -1,0 +1,60 @@
+"""What goes wrong between shards, and when; within each, its own `Faults` see to it."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..faults import CLOG_US_MAX, US_PER_S
+
+if TYPE_CHECKING:
+    from .world import World
+
+
+class Troubles:
+    """Trouble between shards, until it ends."""
+
+    def __init__(self, world: "World", rates: dict[str, float]) -> None:
+        self._world = world
+        self._schedule = world.schedule
+        self.is_over = False
+        self._kinds: dict[str, Callable[[], None]] = {
+            "apart": lambda: self._cut(both_ways=True),
+            "deaf": lambda: self._cut(both_ways=False),
+            "together": self._heal,
+            "clogged between": self._clog,
+            "power of all shards": self._stop_all,
+        }
+        for kind, rate in rates.items():
+            self._arm(kind, rate * self._schedule.chance(kind).choice([0, 0.5, 1, 2]))
+
+    def _arm(self, kind: str, rate: float) -> None:
+        if rate:
+            delay_us = int(self._schedule.chance(kind).expovariate(rate) * US_PER_S)
+            self._schedule.after(delay_us, self._begin, kind, rate)
+
+    def _begin(self, kind: str, rate: float) -> None:
+        if not self.is_over:
+            self._kinds[kind]()
+            self._world.counts[f"fault: {kind}"] += 1
+            self._arm(kind, rate)
+
+    def _some_link(self, kind: str) -> tuple[int, int]:
+        first, second = self._schedule.chance(kind).sample(range(self._world.shards), 2)
+        return first, second
+
+    def _cut(self, *, both_ways: bool) -> None:
+        """Nothing goes from one shard to another; or neither way."""
+        link = self._some_link("apart" if both_ways else "deaf")
+        self._world.between.cut |= {link, link[::-1]} if both_ways else {link}
+
+    def _heal(self) -> None:
+        self._world.between.cut.clear()
+
+    def _clog(self) -> None:
+        kind = "clogged between"
+        self._world.between.clog(self._some_link(kind), self._schedule.chance(kind).randrange(CLOG_US_MAX))
+
+    def _stop_all(self) -> None:
+        for group in self._world.groups:
+            for node in group.nodes.values():
+                if node.is_up:
+                    node.stop("power")

@@ -1,0 +1,122 @@
+"""One shard of several: a simulated group, its clients, its faults, and a part in what goes on between shards."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..audit import Audit
+from ..checks import Checks
+from ..clients import Client
+from ..node import Node
+from ..profiles import Profile
+from ..schedule import Schedule
+from ..simulation import ACCOUNTS_MAX, HOLDS_MAX, Simulation
+from .audit import ShardAudit
+from .clients import ShardClient, names_of
+from .links import LegsAnswer, Question
+from .node import ShardNode
+
+if TYPE_CHECKING:
+    from .world import World
+
+
+class ShardSchedule(Schedule):
+    """The schedule of all shards, with streams of chance and a trace that say which one."""
+
+    def __init__(self, whole: Schedule, shard: int) -> None:
+        self._whole = whole
+        self._shard = shard
+
+    @property
+    def now_us(self) -> int:  # type: ignore[override]
+        return self._whole.now_us
+
+    def chance(self, kind: str) -> Any:
+        return self._whole.chance(f"shard {self._shard}: {kind}")
+
+    def after(self, delay_us: int, action: Callable[..., None], *arguments: Any) -> None:
+        self._whole.after(delay_us, action, *arguments)
+
+    def run_until(self, until_us: int) -> None:
+        self._whole.run_until(until_us)
+
+    def note(self, *words: object) -> None:
+        self._whole.note(f"[{self._shard}]", *words)
+
+
+class ShardChecks(Checks):
+    """The checks of one group, whose committed history is looked at by those over all of them, too."""
+
+    def __init__(self, schedule: Schedule, group: "ShardGroup") -> None:
+        super().__init__(schedule, group.counts)
+        self._of = group
+
+    def check_committed(self, node: Any) -> None:
+        before = len(self.history)
+        super().check_committed(node)
+        for item in self.history[before:]:
+            self._of.world.books.take(self._of.shard, item.entry)
+
+
+class ShardGroup(Simulation):
+    """See the module. `World` runs it."""
+
+    node_class = ShardNode
+
+    def __init__(self, world: "World", shard: int, drawn: Profile, without: frozenset[str]) -> None:
+        self.world = world
+        self.shard = shard
+        self.seed, self.profile = world.seed, world.profile
+        self.counts = world.counts
+        self.schedule = ShardSchedule(world.schedule, shard)
+        self._begin(drawn, without)
+
+    def _make_checks(self) -> Checks:
+        return ShardChecks(self.schedule, self)
+
+    def _make_client(self, number: int) -> Client:
+        shards = self.world.shards
+        return ShardClient(
+            number,
+            self.schedule,
+            counts=self.counts,
+            nodes=list(self.nodes),
+            deliver=self._send_frame,
+            commits_known=lambda: self.checks.commit_index,
+            names=names_of(shards, self.shard),
+            far=[names_of(shards, other) for other in range(shards) if other != self.shard],
+        )
+
+    def _make_audit(self) -> Audit:
+        return ShardAudit(
+            self.checks.history,
+            self.counts,
+            (ACCOUNTS_MAX, HOLDS_MAX),
+            shard=self.shard,
+            transfers=self.world.books.transfers,
+        )
+
+    def on_legs(self, node_id: int, question: Question) -> None:
+        """A question has arrived at one of the nodes."""
+        self._node(node_id).on_legs(question)
+
+    def on_legs_answer(self, question: Question, answer: LegsAnswer) -> None:
+        """An answer has arrived."""
+        self._node(question.node_id).on_legs_answer(question, answer)
+
+    def _node(self, node_id: int) -> ShardNode:
+        node = self.nodes[node_id]
+        if not isinstance(node, ShardNode):
+            raise TypeError(f"node {node_id} is of no shard")
+        return node
+
+    def on_stopped(self, node: Node) -> None:
+        self.world.books.note_stop(self.shard)
+        super().on_stopped(node)
+
+    def is_settled(self) -> bool:
+        """Whether no transfer to another shard is under way, as its leader has it."""
+        leader = self.faults._leader()
+        if leader is None or leader.member is None or not leader.member.is_leader:
+            return False
+        ledger = leader.member.replica.ledger
+        return not len(ledger.open_tries()) and not len(ledger.unsettled())

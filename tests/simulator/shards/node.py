@@ -1,0 +1,231 @@
+"""A node of a shard: drives, besides its member, a coordinator and the lane of legs, as the reactor drives them."""
+
+from asyncio import events
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bezant.engine.log.group import Group
+from bezant.engine.node_file import NodeFile
+from bezant.engine.replica import Replica
+from bezant.net.server.coordinating import Coordinator
+from bezant.net.server.legs import LegsLane, is_leg
+from bezant.protocol.codes import ResultCode
+from bezant.protocol.errors import BezantError
+from bezant.protocol.kinds import ResultFlag
+from bezant.protocol.records import RESULT, Records
+
+from ..frames import Frame, Outcome
+from ..node import EXECUTE_EARLY_FRAMES_MIN, Batch, Node
+from ..schedule import Violation
+from .links import LegsAnswer, Links, Question
+from .loop import NodeLoop
+
+if TYPE_CHECKING:
+    from .group import ShardGroup
+
+BATCHES_MAX = 6
+"""As in the reactor: the one that collects, and those that are executed and wait."""
+_NO_PRESET = np.zeros(0, np.int64)
+
+
+class Elsewhere(BezantError):
+    """This node does not lead, or leads no more."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.name)
+        self.outcome = outcome
+
+
+class ShardBatch(Batch):
+    """A batch as a coordinator sees it: results are told when all is decided."""
+
+    def __init__(self, frames: list[Frame]) -> None:
+        super().__init__(frames)
+        self.commands: Records = np.zeros(0, RESULT)
+        self.results: Records = np.zeros(0, RESULT)
+        self.undecided_count = 0
+
+    @property
+    def command_count(self) -> int:
+        return len(self.commands)
+
+
+class ShardNode(Node):
+    """See the module."""
+
+    batch_class = ShardBatch
+
+    def __init__(self, group: "ShardGroup", file: NodeFile) -> None:
+        self._group_of = group
+        self._loop: NodeLoop | None = None
+        super().__init__(group, file)
+
+    def _reset(self) -> None:
+        super()._reset()
+        if self._loop is not None:
+            self._loop.end()
+        self._loop = NodeLoop(self._group_of.schedule, self._after)
+        self._lane: LegsLane | None = None
+        self._coordinator: Coordinator | None = None
+        self._links: Links | None = None
+
+    def _open(self) -> None:
+        super()._open()
+        member, group = self._live, self._group_of
+        self._lane = LegsLane(member)
+        self._links = Links(self, group)
+        self._coordinator = Coordinator(member, group.world.places, self._links, self._lane, self._schedule_pump)
+
+    def _guard(self, action: Callable[..., None], *arguments: Any) -> None:
+        outer = events._get_running_loop()
+        events._set_running_loop(self._loop)
+        try:
+            super()._guard(action, *arguments)
+        finally:
+            events._set_running_loop(outer)
+
+    @property
+    def _legs(self) -> LegsLane:
+        if self._lane is None:
+            raise Violation(f"node {self.node_id} is driven and not up")
+        return self._lane
+
+    @property
+    def coordinator(self) -> Coordinator:
+        if self._coordinator is None:
+            raise Violation(f"node {self.node_id} is driven and not up")
+        return self._coordinator
+
+    # ---- legs ----
+
+    def on_legs(self, question: Question) -> None:
+        """Another shard's coordinator asks."""
+        self._wake(self.boot, self._take_legs, (question,))
+
+    def _take_legs(self, question: Question) -> None:
+        if not is_leg(question.commands).all():
+            raise Violation(f"shard {question.group.shard} asks for what is no leg")
+
+        def respond(answer: Records | Exception) -> None:
+            self._answer_legs(question, answer)
+
+        self._legs.add(question.commands.copy(), respond)
+        self._schedule_pump()
+
+    def _answer_legs(self, question: Question, answer: Records | Exception) -> None:
+        if isinstance(answer, Elsewhere):
+            told = LegsAnswer(answer.outcome, b"", self.node_id, self._live.leader_id)
+        elif isinstance(answer, Exception):
+            raise answer
+        else:
+            repeated = int(np.count_nonzero(answer["flags"] & int(ResultFlag.REPEATED)))
+            self.counts["legs executed before"] += repeated
+            self.counts["tries that came after their cancel"] += int(
+                np.count_nonzero(answer["code"] == int(ResultCode.ID_FORBIDDEN))
+            )
+            told = LegsAnswer(Outcome.DONE, answer.tobytes(), self.node_id, self.node_id)
+        group = self._group_of
+        self._schedule.note("answers legs", group.shard, self.node_id, question.number, told.outcome.name)
+        link = (group.shard, question.group.shard)
+        group.world.between.send(link, question.group.on_legs_answer, question, told)
+
+    def on_legs_answer(self, question: Question, answer: LegsAnswer) -> None:
+        """Another shard has answered one that had this node's number and life."""
+        if self._links is not None:
+            self._wake(question.boot, self._links.on_answer, (question.number, answer))
+
+    # ---- the pipeline ----
+
+    @property
+    def _has_executable(self) -> bool:
+        return self._should_execute_legs() or self._should_execute()
+
+    @property
+    def _has_waiting(self) -> bool:
+        return bool(self._collecting) or self._legs.command_count > 0
+
+    def _should_execute(self) -> bool:
+        return self._has_spare and super()._should_execute()
+
+    @property
+    def _has_spare(self) -> bool:
+        return len(self._executed) + len(self._waiting) < BATCHES_MAX - 1
+
+    def _should_execute_legs(self) -> bool:
+        count = self._legs.next_count
+        if count == 0:
+            return False
+        if not self._live.is_leader:
+            return True
+        if self._live.is_handing_over:
+            return False
+        return self._group is None or count >= EXECUTE_EARLY_FRAMES_MIN
+
+    def _execute_next(self) -> int:
+        if not self._should_execute_legs():
+            return super()._execute_next()
+        count = self._legs.next_count
+        if not self._live.is_leader:
+            self._legs.refuse(Elsewhere(Outcome.NOT_LEADER), Elsewhere(Outcome.UNKNOWN))
+            return 0
+        self._legs.execute()
+        return count
+
+    def _execute_commands(self, batch: Batch, commands: Records) -> None:
+        if not isinstance(batch, ShardBatch):
+            raise Violation("a batch of another kind")
+        batch.commands = commands
+        preset = self.coordinator.prepare(batch, _NO_PRESET)  # type: ignore[arg-type]
+        executed = self._live.execute(batch.commands, preset)
+        batch.results = executed.results
+        self.coordinator.on_executed(batch, executed.events)  # type: ignore[arg-type]
+
+    def _maybe_set_metadata(self, replica: Replica) -> None:
+        """Seeds of one group do that."""
+
+    def _bodies(self, batch: Batch) -> list[tuple[Frame, bytes]]:
+        if not isinstance(batch, ShardBatch):
+            raise Violation("a batch of another kind")
+        told, start = list(batch.answers), 0
+        for frame in batch.frames:
+            if frame.is_write:
+                told.append((frame, batch.results[start : start + len(frame.commands)].tobytes()))
+                start += len(frame.commands)
+        return told
+
+    def _is_known(self, batch: Batch) -> bool:
+        return super()._is_known(batch) and not getattr(batch, "undecided_count", 0)
+
+    def _reply(self) -> None:
+        self._reply_to_coordinators()
+        super()._reply()
+
+    def _reply_to_coordinators(self) -> None:
+        member = self._live
+        if member.is_leader:
+            self._legs.reply(member.committed_index)
+            found = self.coordinator._found
+            self.coordinator.on_committed()
+            if found is not None and self.coordinator._found is None:
+                self.counts["tries found at a takeover"] += len(found.open_tries)
+                self.counts["decisions found at a takeover"] += len(found.unsettled)
+            return
+        self._legs.refuse(Elsewhere(Outcome.NOT_LEADER), Elsewhere(Outcome.UNKNOWN))
+        self.counts["leaders with transfers under way that lead no more"] += self.coordinator.under_way_count > 0
+        self.coordinator.lose()
+
+    def _after_reply(self) -> None:
+        """Others go on sooner than the reactor does; here a pump that nobody has scheduled is to be missed."""
+
+    def _finish_group(self, group: Group) -> None:
+        super()._finish_group(group)
+        if self._has_waiting or self._has_unwritten:
+            self._schedule_pump()
+
+    def _after_member(self) -> None:
+        super()._after_member()
+        self._reply()
+        if self._has_waiting:
+            self._schedule_pump()
