@@ -4,6 +4,7 @@ import argparse
 import gc
 import hashlib
 import json
+import logging
 import sys
 import time
 import traceback
@@ -39,6 +40,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--shrink", type=int, help="find out what a failing seed needs to fail, and how long")
     parser.add_argument("--record", type=Path, help="append what was run to this file, a line of JSON")
     chosen = parser.parse_args(arguments)
+    logging.getLogger("bezant").setLevel(logging.CRITICAL)  # What nodes warn of is what is made to happen.
     warm_kernels()
     if chosen.replay is not None:
         return _replay(chosen.replay, profile_of(chosen.replay, chosen.profile))

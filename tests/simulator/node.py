@@ -390,12 +390,18 @@ class Node:
             self._start_group()
         elif self._has_executable:
             is_large = self._execute_next() >= EXECUTE_EARLY_FRAMES_MIN
-            if not is_large and self._group is None:
+            if self._departs():
+                self._schedule_pump()
+            elif not is_large and self._group is None:
                 self._start_group()
         has_more = member.work()
         if (self._has_unwritten and self._group is None) or self._has_executable or has_more:
             self._schedule_pump()
         self._reply()
+
+    def _departs(self) -> bool:
+        """Whether something leaves for another shard before the disk is waited for."""
+        return False
 
     @property
     def _has_executable(self) -> bool:
@@ -529,6 +535,7 @@ class Node:
         if member.reads_confirmed:
             self._confirmed_ticket = max(ticket for ticket, _ in member.reads_confirmed)
             member.reads_confirmed.clear()
+        self._reply_to_coordinators()
         if not member.is_leader and (self._waiting or self._executed):
             self._abandon()
         waiting = self._waiting
@@ -537,6 +544,9 @@ class Node:
             for frame, body in self._bodies(batch):
                 self._answer(frame, Answer(Outcome.DONE, body, batch.index, self.node_id))
         self._after_reply()
+
+    def _reply_to_coordinators(self) -> None:
+        """There are none in a group that is the only one."""
 
     def _after_reply(self) -> None:
         if self._collecting or self._has_unwritten:

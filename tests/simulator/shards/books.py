@@ -19,6 +19,13 @@ from bezant.protocol.records import EVENT, LIMIT_UNLIMITED
 from ..schedule import Violation
 
 COMMITTED = int(ResultCode.COMMITTED)
+CAPTURED = int(ResultCode.HOLD_CAPTURED)
+LEGS_OF_TRY = (Leg.TRY_CREDIT, Leg.CONFIRM_DEBIT, Leg.CONFIRM_CREDIT, Leg.CANCEL_DEBIT, Leg.CANCEL_CREDIT)
+CONTRARY = (
+    (Leg.CONFIRM_DEBIT, Leg.CANCEL_DEBIT),
+    (Leg.CONFIRM_CREDIT, Leg.CANCEL_CREDIT),
+    (Leg.CONFIRM_DEBIT, Leg.CANCEL_ORPHAN),
+)
 Id = tuple[int, int]
 _NOT_EXECUTED = range(100, 200)
 _MOVING = (CommandKind.TRANSFER, CommandKind.CAPTURE, CommandKind.CONFIRM, CommandKind.TRANSFER_AVAILABLE)
@@ -36,13 +43,14 @@ class Account:
 
 @dataclass(eq=False)
 class Transfer:
-    """One transfer between shards. `results`: of each leg that is committed, by leg; `events`: where."""
+    """One transfer between shards. `results`: of each leg that is committed, by leg; `events`: where.
 
-    shard: int
-    sequence: int
-    event: Any
-    code: int
-    legs: dict[Leg, Id] = field(default_factory=dict)
+    The other shard may commit its try before the transfer's own shard does, or though that never does.
+    """
+
+    shard: int = -1
+    sequence: int = 0
+    code: int = -1
     results: dict[Leg, int] = field(default_factory=dict)
     events: dict[Leg, tuple[int, int, Any]] = field(default_factory=dict)
     is_settled: bool = False
@@ -56,6 +64,11 @@ class Transfer:
         return f"the transfer of shard {self.shard} at {self.sequence} (try {self.code}; {legs})"
 
 
+def _derived(events: Any, leg: Leg) -> Id:
+    ((head, tail),) = derived_ids(events, leg).tolist()
+    return head, tail
+
+
 class Books:
     """See the module."""
 
@@ -63,6 +76,8 @@ class Books:
         self._counts = counts
         self.transfers: dict[tuple[int, int], Transfer] = {}
         """By shard and sequence of the TRY_DEBIT."""
+        self.tries: list[Transfer] = []
+        """Those that another shard has tried."""
         self._by_leg: dict[Id, tuple[Transfer, Leg]] = {}
         self._accounts: dict[int, defaultdict[Id, Account]] = defaultdict(lambda: defaultdict(Account))
 
@@ -82,24 +97,34 @@ class Books:
             if kind == CommandKind.TRY_DEBIT:
                 self._begin(shard, entry.header.first_sequence + place, events[place : place + 1])
             elif kind in (CommandKind.TRY_CREDIT, CommandKind.CONFIRM, CommandKind.CANCEL):
-                self._take_leg(shard, entry, entry.header.first_sequence + place, event)
+                self._take_leg(shard, entry, entry.header.first_sequence + place, events[place : place + 1])
             if int(event["result"]) == COMMITTED:
                 self._add_up(shard, kind, event)
 
     def _begin(self, shard: int, sequence: int, events: Any) -> None:
-        transfer = Transfer(shard, sequence, events[0], int(events[0]["result"]))
-        self.transfers[shard, sequence] = transfer
-        if transfer.code != COMMITTED:
+        code = int(events[0]["result"])
+        if code != COMMITTED:
             self._counts["tries refused at home"] += 1
+            self.transfers[shard, sequence] = Transfer(shard, sequence, code)
             return
-        for leg in Leg:
-            (words,) = derived_ids(events, leg).tolist()
-            transfer.legs[leg] = (words[0], words[1])
-            self._by_leg[words[0], words[1]] = (transfer, leg)
+        transfer, _ = self._by_leg.get(_derived(events, Leg.TRY_CREDIT), (Transfer(), None))
+        if transfer.shard >= 0:
+            raise Violation(f"shard {shard} commits at {sequence} a try of an id that is used: {transfer}")
+        self._counts["tries that came before their transfer"] += Leg.TRY_CREDIT in transfer.results
+        transfer.shard, transfer.sequence, transfer.code = shard, sequence, code
+        self.transfers[shard, sequence] = transfer
+        for leg in LEGS_OF_TRY:
+            self._by_leg[_derived(events, leg)] = (transfer, leg)
 
-    def _take_leg(self, shard: int, entry: Entry, sequence: int, event: Any) -> None:
-        found = self._by_leg.get((int(event["id_head"]), int(event["id_tail"])))
+    def _take_leg(self, shard: int, entry: Entry, sequence: int, events: Any) -> None:
+        event = events[0]
+        leg_id = (int(event["id_head"]), int(event["id_tail"]))
         kind, code = CommandKind(int(event["kind"])), int(event["result"])
+        if kind is CommandKind.TRY_CREDIT:
+            transfer, _ = self._by_leg.setdefault(leg_id, (Transfer(), Leg.TRY_CREDIT))
+            self._by_leg[_derived(events, Leg.CANCEL_ORPHAN)] = (transfer, Leg.CANCEL_ORPHAN)
+            self.tries.append(transfer)
+        found = self._by_leg.get(leg_id)
         if found is None:
             raise Violation(f"shard {shard} commits a {kind.name} at {sequence} that belongs to no committed try")
         transfer, leg = found
@@ -118,6 +143,8 @@ class Books:
 
     def _check(self, transfer: Transfer, leg: Leg, code: int, event: Any) -> None:
         """All or nothing, in this order: tried there, decided here, done there."""
+        if leg is Leg.CANCEL_ORPHAN and code == CAPTURED and transfer.has(Leg.CONFIRM_CREDIT):
+            return  # It was asked for when it was open, and its shard has settled it since.
         if leg is not Leg.TRY_CREDIT and code != COMMITTED:
             raise Violation(f"{leg.name} is refused: {transfer}")
         needed = {
@@ -127,7 +154,7 @@ class Books:
         }.get(leg)
         if needed is not None and not transfer.has(needed):
             raise Violation(f"{leg.name} is committed without {needed.name}: {transfer}")
-        for confirm, cancel in ((Leg.CONFIRM_DEBIT, Leg.CANCEL_DEBIT), (Leg.CONFIRM_CREDIT, Leg.CANCEL_CREDIT)):
+        for confirm, cancel in CONTRARY:
             if transfer.has(confirm) and transfer.has(cancel):
                 raise Violation(f"confirmed and cancelled: {transfer}")
         if leg is Leg.CANCEL_DEBIT:
@@ -175,10 +202,7 @@ class Books:
             debit.held += amount
             credit.incoming += amount
             return
-        transfer, leg = self._by_leg[int(event["id_head"]), int(event["id_tail"])]
-        amount = int(transfer.event["amount"])
-        if leg is Leg.CANCEL_CREDIT and not transfer.has(Leg.TRY_CREDIT):
-            return
+        amount = int(event["effective_amount"])
         debit.held -= amount
         credit.incoming -= amount
         if kind == CommandKind.CONFIRM:
@@ -213,6 +237,10 @@ class Books:
 
     def check_end(self) -> None:
         """All transfers have ended, on both sides alike, and no money is between shards or gone."""
+        for transfer in self.tries:
+            ends = (Leg.CONFIRM_CREDIT, Leg.CANCEL_CREDIT, Leg.CANCEL_ORPHAN)
+            if transfer.has(Leg.TRY_CREDIT) and not any(transfer.has(leg) for leg in ends):
+                raise Violation(f"tried for ever: {transfer}")
         for transfer in self.transfers.values():
             self._check_ended(transfer)
         totals: Counter[str] = Counter()
@@ -231,6 +259,4 @@ class Books:
             raise Violation(f"not decided, or twice: {transfer}")
         if confirmed != transfer.has(Leg.CONFIRM_CREDIT):
             raise Violation(f"done in one shard alone: {transfer}")
-        if cancelled and transfer.has(Leg.TRY_CREDIT) and not transfer.has(Leg.CANCEL_CREDIT):
-            raise Violation(f"cancelled here, and still tried there: {transfer}")
         self._counts["transfers confirmed" if confirmed else "transfers cancelled"] += 1

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from bezant.protocol.kinds import CommandKind
+
 from ..audit import Audit
 from ..checks import Checks
 from ..clients import Client
@@ -119,4 +121,5 @@ class ShardGroup(Simulation):
         if leader is None or leader.member is None or not leader.member.is_leader:
             return False
         ledger = leader.member.replica.ledger
-        return not len(ledger.open_tries()) and not len(ledger.unsettled())
+        open_count = sum(len(ledger.open_tries(kind)) for kind in (CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT))
+        return not open_count and not len(ledger.unsettled())

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from bezant.protocol.errors import ConnectionFailed
-from bezant.protocol.records import RESULT, Records
+from bezant.protocol.records import RESULT, Records, Words
 
 from ..frames import Outcome
 from ..network import FINE, Weather
@@ -26,17 +27,18 @@ Link = tuple[int, int]
 
 
 class Question(NamedTuple):
-    """One sending of legs: who asks, in which life, by what number; and of whom."""
+    """One sending: who asks, in which life, by what number; legs, or which tries are known."""
 
     group: "ShardGroup"
     node_id: int
     boot: int
     number: int
-    commands: Records
+    body: bytes
+    is_about_tries: bool
 
 
 class LegsAnswer(NamedTuple):
-    """What a node answers: results as bytes, or where to go (`leader`, or 0)."""
+    """What a node answers, or where to go (`leader`, or 0)."""
 
     outcome: Outcome
     body: bytes
@@ -93,9 +95,10 @@ class Between:
 class _Asked:
     """A question that waits for its answer."""
 
-    def __init__(self, shard: int, commands: Records, future: asyncio.Future[Records]) -> None:
+    def __init__(self, shard: int, body: bytes, is_about_tries: bool, future: asyncio.Future[bytes]) -> None:
         self.shard = shard
-        self.commands = commands
+        self.body = body
+        self.is_about_tries = is_about_tries
         self.future = future
         self.sendings = 0
 
@@ -113,10 +116,19 @@ class Links:
 
     async def ask(self, shard: int, commands: Records, timeout_s: float) -> Records:
         """See `bezant.net.server.coordinating.Links`."""
+        body = await self._ask(shard, commands.tobytes(), timeout_s, is_about_tries=False)
+        return np.frombuffer(bytearray(body), RESULT)
+
+    async def ask_tries(self, shard: int, ids: Words, timeout_s: float) -> npt.NDArray[np.bool_]:
+        """See `bezant.net.server.orphans.AsksTries`."""
+        self._group.counts["tries asked for"] += len(ids)
+        return np.frombuffer(await self._ask(shard, ids.tobytes(), timeout_s, is_about_tries=True), np.uint8) != 0
+
+    async def _ask(self, shard: int, body: bytes, timeout_s: float, *, is_about_tries: bool) -> bytes:
         loop = asyncio.get_running_loop()
         self._last += 1
         number, future = self._last, loop.create_future()
-        self._asked[number] = _Asked(shard, commands.copy(), future)
+        self._asked[number] = _Asked(shard, body, is_about_tries, future)
         timer = loop.call_later(timeout_s, self._give_up, number)
         self._send(number)
         try:
@@ -139,7 +151,7 @@ class Links:
         self._group.counts["legs sent again"] += asked.sendings > 1
         far, chance = self._group.world.groups[asked.shard], self._group.schedule.chance("links")
         node_id = self._leaders.get(asked.shard) or chance.choice(list(far.nodes))
-        question = Question(self._group, self._node.node_id, self._boot, number, asked.commands)
+        question = Question(self._group, self._node.node_id, self._boot, number, asked.body, asked.is_about_tries)
         self._group.world.between.send((self._group.shard, far.shard), far.on_legs, node_id, question)
         delay_s = chance.uniform(RESEND_S_MIN, RESEND_S_MAX)
         asyncio.get_running_loop().call_later(delay_s, self._on_silence, number, asked.sendings)
@@ -158,7 +170,7 @@ class Links:
             return
         if answer.outcome is Outcome.DONE:
             self._leaders[asked.shard] = answer.node_id
-            asked.future.set_result(np.frombuffer(bytearray(answer.body), RESULT))
+            asked.future.set_result(answer.body)
             return
         self._leaders[asked.shard] = answer.leader
         back_off_s = self._group.schedule.chance("links").uniform(0, BACK_OFF_S_MAX)

@@ -10,7 +10,8 @@ from bezant.engine.log.group import Group
 from bezant.engine.node_file import NodeFile
 from bezant.engine.replica import Replica
 from bezant.net.server.coordinating import Coordinator
-from bezant.net.server.legs import LegsLane, is_leg
+from bezant.net.server.legs import LegsLane
+from bezant.net.server.requests import legs_of, tries_of
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import BezantError
 from bezant.protocol.kinds import ResultFlag
@@ -105,20 +106,23 @@ class ShardNode(Node):
         self._wake(self.boot, self._take_legs, (question,))
 
     def _take_legs(self, question: Question) -> None:
-        if not is_leg(question.commands).all():
-            raise Violation(f"shard {question.group.shard} asks for what is no leg")
-
-        def respond(answer: Records | Exception) -> None:
+        def respond(answer: Records | bytes | Exception) -> None:
             self._answer_legs(question, answer)
 
-        self._legs.add(question.commands.copy(), respond)
+        if question.is_about_tries:
+            self._legs.ask(tries_of(self._live.replica, question.body), respond)
+        else:
+            self._legs.add(legs_of(bytes(question.body)), respond)
         self._schedule_pump()
 
-    def _answer_legs(self, question: Question, answer: Records | Exception) -> None:
+    def _answer_legs(self, question: Question, answer: Records | bytes | Exception) -> None:
         if isinstance(answer, Elsewhere):
             told = LegsAnswer(answer.outcome, b"", self.node_id, self._live.leader_id)
         elif isinstance(answer, Exception):
             raise answer
+        elif isinstance(answer, bytes):
+            self.counts["tries unknown to their shard"] += answer.count(0)
+            told = LegsAnswer(Outcome.DONE, answer, self.node_id, self.node_id)
         else:
             repeated = int(np.count_nonzero(answer["flags"] & int(ResultFlag.REPEATED)))
             self.counts["legs executed before"] += repeated
@@ -137,6 +141,14 @@ class ShardNode(Node):
             self._wake(question.boot, self._links.on_answer, (question.number, answer))
 
     # ---- the pipeline ----
+
+    def _pump(self) -> None:
+        if self._live.is_leader:
+            self._legs.answer()
+        super()._pump()
+
+    def _departs(self) -> bool:
+        return self.coordinator.take_departure()
 
     @property
     def _has_executable(self) -> bool:
@@ -198,14 +210,10 @@ class ShardNode(Node):
     def _is_known(self, batch: Batch) -> bool:
         return super()._is_known(batch) and not getattr(batch, "undecided_count", 0)
 
-    def _reply(self) -> None:
-        self._reply_to_coordinators()
-        super()._reply()
-
     def _reply_to_coordinators(self) -> None:
         member = self._live
         if member.is_leader:
-            self._legs.reply(member.committed_index)
+            self._legs.reply(member.committed_index, self._confirmed_ticket)
             found = self.coordinator._found
             self.coordinator.on_committed()
             if found is not None and self.coordinator._found is None:

@@ -39,11 +39,15 @@ WAYS_BACK = (
     "transfers cancelled",
     "transfers confirmed",
     "transfers settled",
+    "legs: CANCEL_ORPHAN",
+    "tries asked for",
     "tries found at a takeover",
     "tries given up",
     "tries refused at home",
     "tries refused there",
     "tries that came after their cancel",
+    "tries that came before their transfer",
+    "tries unknown to their shard",
 )
 
 

@@ -40,6 +40,7 @@ class World:
         chance, drawn = self.schedule.chance("world"), SHARD_PROFILES[profile]
         self.shards = chance.choice([2, 2, 2, 3])
         self.try_s_max = chance.choice([0.3, 1.0, 3.0])
+        self.sweep_s = chance.choice([0.05, 0.2, 1.0])
         weather = Weather(chance.choice(drawn.loss), chance.choice(drawn.repeat), chance.choice(drawn.delay_us_max))
         weather = weather._replace(**{kind: 0.0 for kind in ("loss", "repeat") if kind in without})
         self.between = Between(self.schedule, self.counts, weather)
@@ -54,6 +55,7 @@ class World:
             drawn_salts(self.schedule),
             mock.patch.object(coordinating, "end_after_bug", _raise),
             mock.patch.object(coordinating, "TRY_S_MAX", self.try_s_max),
+            mock.patch.object(coordinating, "SWEEP_S", self.sweep_s),
         ):
             self.schedule.run_until(self.trouble_us)
             self.troubles.is_over = True
