@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bezant.engine.keeping_positions import keep_positions
 from bezant.engine.log.group import Group
 from bezant.engine.member import Member, StateAbandoned
-from bezant.engine.metadata.setting import set_metadata
 from bezant.engine.node_file import NodeFile
 from bezant.engine.opening import open_member
 from bezant.engine.raft.hard_state import HardState
@@ -24,18 +22,16 @@ from bezant.engine.raft.membership import MembershipChange
 from bezant.engine.repair import repair_from_group
 from bezant.engine.replica import Replica, shard_directory
 from bezant.engine.snapshots.transfer import StateTransfer
-from bezant.protocol.errors import CorruptLog, StorageError, UsageError
+from bezant.protocol.errors import CorruptLog, UsageError
 from bezant.protocol.messages import Configuration
-from bezant.protocol.metadata import SALT_SIZE, SetMetadata, SubjectKind, subject_of_position
-from bezant.protocol.names import account_id
-from bezant.protocol.records import Records, position_of
+from bezant.protocol.records import Records
 from bezant.protocol.transfer_messages import PeerMessage, TransferMessage
 
 from ..engine.log.memory_disk import PowerCut
 from .checkpoints import InlineCheckpoints
-from .clients import NAMES
 from .disk import STEPS_UNBOUNDED, Disk
 from .frames import Answer, Frame, Outcome, joined
+from .metadata import maybe_set_metadata
 from .schedule import Violation
 
 if TYPE_CHECKING:
@@ -46,9 +42,6 @@ PUMP_US = 300
 EXECUTE_EARLY_FRAMES_MIN = 3
 """Frames that make it worth executing while a sync is under way: many times fewer than commands in the reactor."""
 STEPS_TO_STOP_MAX = 12
-METADATA_RATE = 0.1
-"""How often a leader sets or erases metadata when it executes frames; and how often of those it erases."""
-METADATA_ERASED = 0.3
 CLOCK_START_NS = 1_800_000_000_000_000_000
 
 
@@ -452,26 +445,7 @@ class Node:
         self._keep_results(batch, self._live.execute(commands, np.zeros(0, np.int64)).results)
 
     def _maybe_set_metadata(self, replica: Replica) -> None:
-        """Set, or erase, the metadata of an account or an event, perhaps of one that is not there; keep a position."""
-        chance = self._schedule.chance("metadata")
-        if chance.random() >= METADATA_RATE:
-            return
-        position, boot = chance.randrange(1, 9), self.boot
-        subject = chance.choice(
-            [
-                (SubjectKind.ACCOUNT, account_id(chance.choice(NAMES), "EUR")),
-                (SubjectKind.EVENT, subject_of_position(position_of(0, position))),
-            ]
-        )
-        content = b"" if chance.random() < METADATA_ERASED else b'{"set":"%d by %d"}' % (chance.randrange(9), boot)
-        acknowledged = position_of(0, chance.randrange(replica.ledger.next_sequence))
-        try:
-            keep_positions(replica, {"mail": acknowledged})
-            set_metadata(replica, SetMetadata(*subject, content), chance.randbytes(SALT_SIZE))
-        except (UsageError, StorageError):
-            self.counts["metadata refused"] += 1
-        else:
-            self.counts["metadata erased" if not content else "metadata set"] += 1
+        maybe_set_metadata(replica, self._schedule.chance("metadata"), self.boot, self.counts)
 
     def _keep_results(self, batch: Batch, results: Records) -> None:
         start = 0
