@@ -41,8 +41,10 @@ from bezant.engine.ledger.state import (
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.records import Records, Words
 
-PREFETCH_DISTANCE: Final = 12
-"""How many commands ahead the kernel asks for memory."""
+PREFETCH_DISTANCE: Final = 16
+"""How many commands ahead the kernel asks for what it will look up in the indexes."""
+PREFETCH_ROWS_DISTANCE: Final = 8
+"""How many commands ahead it asks for the accounts, whose rows it then finds in the index."""
 
 _CHAIN_UNTERMINATED: Final = int(ResultCode.CHAIN_UNTERMINATED)
 
@@ -80,6 +82,23 @@ def prefetch_for(arrays: LedgerArrays, command: Any) -> None:
     prefetch(accounts, hash_of_account(arrays, command["credit_head"], command["credit_tail"]) & mask)
 
 
+@inlined
+def prefetch_row(arrays: LedgerArrays, head: int, tail: int) -> None:
+    """Start to load the row of an account, if it is where it would be in an index without collisions."""
+    table = arrays.account_index.current
+    hash_value = hash_of_account(arrays, head, tail)
+    slot = hash_value & (len(table) - 1)
+    if table[slot, 0] == hash_value and table[slot, 1] > 0:
+        prefetch(arrays.row_words, table[slot, 1] - 1)
+
+
+@inlined
+def prefetch_rows(arrays: LedgerArrays, command: Any) -> None:
+    """Start to load the accounts of a later command, whose places in the index have been loaded meanwhile."""
+    prefetch_row(arrays, command["debit_head"], command["debit_tail"])
+    prefetch_row(arrays, command["credit_head"], command["credit_tail"])
+
+
 @kernel
 def execute_batch(
     arrays: LedgerArrays,
@@ -108,6 +127,8 @@ def execute_batch(
     while number < count:
         if number + PREFETCH_DISTANCE < count:
             prefetch_for(arrays, commands[number + PREFETCH_DISTANCE])
+        if number + PREFETCH_ROWS_DISTANCE < count:
+            prefetch_rows(arrays, commands[number + PREFETCH_ROWS_DISTANCE])
         end = number + 1
         needed = 0
         refused = len(preset) != 0 and preset[number] != 0

@@ -103,7 +103,8 @@ CURRENCIES_MAX: Final = 1024
 EXPIRES_PER_ENTRY_MAX: Final = 1024
 """Holds that expire at the start of one entry; more wait for the next."""
 
-if ROW.itemsize != 64 or ROW_COLD.itemsize != 64 or HOLD_ROW.itemsize != 64:
+_LINE_BYTES: Final = 64
+if {ROW.itemsize, ROW_COLD.itemsize, HOLD_ROW.itemsize} != {_LINE_BYTES}:
     raise AssertionError("a row is one cache line")
 
 
@@ -144,6 +145,14 @@ class Originals(NamedTuple):
     sequences: Words
 
 
+def new_rows(count: int, dtype: np.dtype[np.void]) -> Records:
+    """Rows of zeros, each in a cache line of its own: memory as it is given begins within one, and then each row has a
+    part of two, of which one more has to be loaded for every account that a transfer touches."""
+    space = np.zeros((count + 1) * _LINE_BYTES, np.uint8)
+    start = -space.ctypes.data % _LINE_BYTES
+    return space[start : start + count * _LINE_BYTES].view(dtype)
+
+
 def new_arrays(
     accounts_max: int,
     holds_max: int,
@@ -157,9 +166,9 @@ def new_arrays(
     counters[COUNTER_NEXT_SEQUENCE] = SEQUENCE_FIRST
     counters[COUNTER_POSITION_BASE] = position_base
     counters[COUNTER_RULES_VERSION] = RULES_VERSION_FIRST
-    rows = np.zeros(accounts_max, ROW)
+    rows = new_rows(accounts_max, ROW)
     holds = HoldArrays(
-        np.zeros(holds_max, HOLD_ROW),
+        new_rows(holds_max, HOLD_ROW),
         np.zeros(holds_max, np.int64),
         np.zeros(holds_max, np.int64),
         hold_index,
@@ -168,7 +177,7 @@ def new_arrays(
     return LedgerArrays(
         rows,
         rows.view(np.int64).reshape(accounts_max, ROW_WORDS),
-        np.zeros(accounts_max, ROW_COLD),
+        new_rows(accounts_max, ROW_COLD),
         account_index,
         id_index,
         holds,
