@@ -6,7 +6,7 @@ its node's reader takes.
 
 from bezant.engine.projections.warm import warm_projections
 from bezant.engine.proofs.hashing import warm_hashing
-from bezant.engine.verifying.sums import warm_sums
+from bezant.engine.verifying.stored import warm_sums
 from bezant.net.reader.warm import warm_subscriptions
 from bezant.net.server.warm import warm_kernels
 

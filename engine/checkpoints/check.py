@@ -86,7 +86,7 @@ class CheckpointCheck:
         multipliers = np.array([secrets.randbits(63) * 2 + 1 for _ in range(4)], np.uint64)
         merge = Merge(self._folder.directory, manifest.identity, manifest.runs, 0)
         stored = _fingerprint(((part[:, 0], part[:, 1]) for part in merge.parts()), multipliers)
-        if stored != _fingerprint(ledger.id_parts(), multipliers):
+        if stored != _fingerprint(ledger.id_index.parts(), multipliers):
             raise self._differs(
                 manifest.point.index, f"lists other ids than the history has up to entry {manifest.point.index}"
             )

@@ -38,7 +38,7 @@ MERGE_FACTOR: Final = 4
 """Runs of like size that become one."""
 INPUT_BLOCKS: Final = 256
 """Blocks of each run that a merge has in memory: 1 MiB."""
-_INPUT_ENTRIES: Final = INPUT_BLOCKS * ENTRIES_PER_BLOCK
+INPUT_ENTRIES: Final = INPUT_BLOCKS * ENTRIES_PER_BLOCK
 
 
 def plan_merge(infos: Sequence[RunInfo], ids_max: int = RUN_IDS_MAX) -> list[RunInfo]:
@@ -115,7 +115,7 @@ class Merge:
 
         Raises `CorruptLog` for a damaged block.
         """
-        inputs = np.empty((len(self._runs), _INPUT_ENTRIES, 2), np.int64)
+        inputs = np.empty((len(self._runs), INPUT_ENTRIES, 2), np.int64)
         places, ends, finished, read = np.zeros((4, len(self._runs)), np.int64)
         out = np.empty((ENTRIES_PER_CHUNK, 2), np.int64)
         progress = np.zeros(MERGE_PROGRESS_SIZE, np.int64)
@@ -123,7 +123,7 @@ class Merge:
         while not (finished.all() and (places == ends).all()):
             for place, run in enumerate(self._runs):
                 if places[place] == ends[place] and not finished[place]:
-                    ends[place] = _refill(run, int(read[place]), inputs[place])
+                    ends[place] = read_entries(run, int(read[place]), inputs[place])
                     places[place] = 0
                     read[place] += ends[place]
                     finished[place] = read[place] == run.info.count
@@ -134,8 +134,9 @@ class Merge:
             yield out[: progress[MERGE_OUT]]
 
 
-def _refill(run: Run, read: int, entries: Words) -> int:
-    """Read the entries of a run behind the first `read` of them, whole blocks; how many it were."""
+def read_entries(run: Run, read: int, entries: Words) -> int:
+    """Read the entries of a run behind the first `read` of them, whole blocks; how many it were. Raises `CorruptLog`
+    for a damaged block."""
     count = min(run.info.count - read, len(entries))
     damaged = unpack_blocks(run.data, run.words, run.info.number, read // ENTRIES_PER_BLOCK, entries[:count])
     if damaged >= 0:

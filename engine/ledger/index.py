@@ -163,12 +163,15 @@ class Index:
 
     def parts(self) -> Iterator[tuple[Words, Words]]:
         """Hashes and values of all keys (int64), each key once, in parts; the index must not change meanwhile."""
-        current, previous, _ = self.arrays
-        for table in (current, previous[self._migrated :]):
+        for table in self.tables():
             for start in range(0, len(table), _PART_SLOTS):
                 part = table[start : start + _PART_SLOTS]
                 used = np.flatnonzero(part[:, 1] > 0)
                 yield part[used, 0], part[used, 1]
+
+    def tables(self) -> tuple[Words, Words]:
+        """All slots (hash, value) in which a key may be; those with a value above 0 have one, each key once."""
+        return self.arrays.current, self.arrays.previous[self._migrated :]
 
     def make_room(self, keys: int, keys_max: int | None = None) -> None:
         """Make sure that `keys_max` (else `keys`) more find room, and do the share of growing that `keys` cost."""

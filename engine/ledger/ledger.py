@@ -1,7 +1,7 @@
 """The ledger as the rest of the engine sees it: batches of commands in, events and results out; look-ups."""
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import blake3
@@ -405,11 +405,12 @@ class Ledger:
 
     # ---- ids in memory and on disk ----
 
-    def id_parts(self) -> Iterator[tuple[Words, Words]]:
-        """Hashes and values of all ids, in parts; `LedgerError` if this ledger does not keep all of them in memory."""
+    @property
+    def id_index(self) -> Index:
+        """All ids, by their hashes; `LedgerError` if this ledger does not keep all of them in memory."""
         if not isinstance(self._id_index, Index):
             raise LedgerError("this ledger keeps only the latest ids in memory")
-        return self._id_index.parts()
+        return self._id_index
 
     @property
     def generations(self) -> Generations:

@@ -12,17 +12,15 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
-import numpy as np
 from msgspec.structs import replace
 
 from bezant.engine.verifying.part import Order, Outcome
 from bezant.engine.verifying.plan import Plan
-from bezant.engine.verifying.sums import IdSum, find_common
+from bezant.engine.verifying.sums import IdSum
 from bezant.engine.verifying.worker import Answer, Job
-from bezant.protocol.records import Words
 
 _SALT_BITS: Final = 63
-_IDS_SUMMED_PER_EVENT: Final = 8
+_IDS_SUMMED_PER_EVENT: Final = 16
 """Ids in files that are added up in the time in which one event is executed."""
 
 
@@ -42,14 +40,12 @@ class Proven(NamedTuple):
 class _Worker:
     """A process that executes parts. What it says goes into `heard`, with its number; None once it has ended."""
 
-    def __init__(
-        self, number: int, descriptors: list[int], heard: "queue.SimpleQueue[tuple[int, Answer | None]]"
-    ) -> None:
+    def __init__(self, number: int, descriptor: int, heard: "queue.SimpleQueue[tuple[int, Answer | None]]") -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bezant.engine.verifying.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            pass_fds=descriptors,
+            pass_fds=[descriptor],
         )
         self._thread = threading.Thread(target=self._listen, args=(number, heard), daemon=True)
         self._thread.start()
@@ -93,7 +89,8 @@ def verify_parts(
     """Verify all parts, `processes` at a time. Raises `Doubt` if anything does not come out right.
 
     `events_max` and `rows_max` bound the events, and the accounts and holds, of the whole history. `on_progress` is
-    told the events done. Memory: for each of the processes what `verify` needs for a part, and 8 bytes for each event.
+    told the events done. Memory: for each of the processes what `verify` needs for a part, and 8 bytes for each event
+    of the last one.
     """
     base = Order(
         number=0,
@@ -108,18 +105,17 @@ def verify_parts(
         rows_max=rows_max,
     )
     orders = _orders(base, plan)
-    with _memory_files(len(orders) - 1) as descriptors:
-        jobs = [Job(order, descriptor) for order, descriptor in zip(orders, [*descriptors, -1], strict=True)]
-        outcomes = _carry_out(jobs, descriptors, processes, on_progress)
-        stored = outcomes.pop()
-        _check_joints(plan, outcomes)
-        made = IdSum()
-        for outcome in outcomes[:-1]:
-            made += outcome.ids
-        if made != stored.ids:
-            raise Doubt("the files of ids do not hold what the history makes of ids")
-        if find_common([_read_hashes(descriptor) for descriptor in descriptors], processes):
-            raise Doubt("two ids have the same hash")
+    with _memory_file() as descriptor:
+        jobs = [Job(order) for order in orders[:-2]]
+        jobs += [Job(orders[-2], descriptor), Job(orders[-1], descriptor, is_sum=True)]
+        outcomes = _carry_out(jobs, descriptor, processes, on_progress)
+    stored = outcomes.pop()
+    _check_joints(plan, outcomes)
+    made = IdSum()
+    for outcome in outcomes[:-1]:
+        made += outcome.ids
+    if made != stored.ids:
+        raise Doubt("the files of ids do not hold what the history makes of ids")
     return Proven(
         events=sum(outcome.events for outcome in outcomes),
         entries=sum(outcome.entries for outcome in outcomes),
@@ -141,22 +137,25 @@ def _orders(base: Order, plan: Plan) -> list[Order]:
     return [*orders, tail, ids]
 
 
-def _carry_out(
-    jobs: list[Job], descriptors: list[int], processes: int, on_progress: Callable[[int], None]
-) -> list[Outcome]:
-    """Have all jobs done, the longest first, and return what came of them in their order."""
-    waiting = sorted(jobs, key=lambda job: job.order.events_max)
+def _carry_out(jobs: list[Job], descriptor: int, processes: int, on_progress: Callable[[int], None]) -> list[Outcome]:
+    """Have all jobs done, and return what came of them in their order: first the last part, whose ids the sum needs,
+    then the longest."""
+    *parts, last, ids = jobs
+    waiting = [*sorted([*parts, ids], key=lambda job: job.order.events_max), last]
+    idle: list[_Worker] = []
     heard: queue.SimpleQueue[tuple[int, Answer | None]] = queue.SimpleQueue()
     done: dict[int, Outcome] = {}
     events: dict[int, int] = {}
     with ExitStack() as stack:
         workers: list[_Worker] = []
         for number in range(min(processes, len(jobs))):
-            worker = _Worker(number, descriptors, heard)
+            worker = _Worker(number, descriptor, heard)
             stack.callback(worker.end)
             workers.append(worker)
-            worker.send(waiting.pop())
+        idle += reversed(workers)
         while len(done) < len(jobs):
+            while idle and (job := _take_next(waiting, has_last=last.order.number in done)) is not None:
+                idle.pop().send(job)
             number, answer = heard.get()
             if answer is None:
                 raise Doubt("a process that verifies has ended")
@@ -166,9 +165,16 @@ def _carry_out(
                 if answer.outcome.doubt:
                     raise Doubt(answer.outcome.doubt)
                 done[answer.number] = answer.outcome
-                if waiting:
-                    workers[number].send(waiting.pop())
+                idle.append(workers[number])
     return [done[job.order.number] for job in jobs]
+
+
+def _take_next(waiting: list[Job], *, has_last: bool) -> Job | None:
+    """The last of those that wait, but for a sum while the ids of the last part are not known."""
+    for place in reversed(range(len(waiting))):
+        if has_last or not waiting[place].is_sum:
+            return waiting.pop(place)
+    return None
 
 
 def _check_joints(plan: Plan, outcomes: list[Outcome]) -> None:
@@ -181,18 +187,10 @@ def _check_joints(plan: Plan, outcomes: list[Outcome]) -> None:
 
 
 @contextmanager
-def _memory_files(count: int) -> Iterator[list[int]]:
-    """Files that live in memory, for as long as somebody has them open."""
-    with ExitStack() as stack:
-        descriptors = []
-        for number in range(count):
-            descriptors.append(os.memfd_create(f"bezant-ids-{number}"))
-            stack.callback(os.close, descriptors[-1])
-        yield descriptors
-
-
-def _read_hashes(descriptor: int) -> Words:
-    if not os.fstat(descriptor).st_size:
-        return np.zeros(0, np.int64)
-    with os.fdopen(os.dup(descriptor), "r+b") as file:
-        return np.memmap(file, np.int64, "r")
+def _memory_file() -> Iterator[int]:
+    """A file that lives in memory, for as long as somebody has it open."""
+    descriptor = os.memfd_create("bezant-ids")
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -120,16 +120,15 @@ class EarlierIds:
             raise StorageError(f"a part asks for over {RECALLED_MAX} ids that were used before it")
         return found, values
 
-    def told(self) -> tuple[Words, Words]:
-        """Hashes and values of all ids that were told, each once."""
-        if not self._told:
-            return NO_IDS
-        entries = np.unique(np.concatenate(self._told), axis=0)
-        return np.ascontiguousarray(entries[:, 0]), np.ascontiguousarray(entries[:, 1])
+    def told(self) -> Words:
+        """Hash and value of all ids that were told, each once; shape (count, 2)."""
+        return np.unique(np.concatenate(self._told), axis=0) if self._told else NO_IDS
 
 
-def execute_part(order: Order, take_hashes: Callable[[int], Words], on_progress: Callable[[int], None]) -> Outcome:
-    """Execute a part. `take_hashes` gives room for the sorted hashes of so many new ids.
+def execute_part(
+    order: Order, on_progress: Callable[[int], None], take_hashes: Callable[[int], Words] | None = None
+) -> Outcome:
+    """Execute a part. `take_hashes` gives room for the sorted hashes of so many new ids, if anybody needs them.
 
     Raises `BezantError` for whatever does not come out right, and MemoryError.
     """
@@ -190,12 +189,14 @@ def _sum_ids(
     first_sequence: int,
     order: Order,
     earlier: EarlierIds | None,
-    take_hashes: Callable[[int], Words],
+    take_hashes: Callable[[int], Words] | None,
 ) -> IdSum:
     recalled = NO_IDS if earlier is None else earlier.told()
-    room = np.empty(KEYS_PER_COMMAND * (ledger.next_sequence - first_sequence), np.int64)
-    ids = sum_part(ledger.id_parts(), first_sequence, order.sum_salts, recalled, room)
-    hashes = take_hashes(ids.count)
-    hashes[:] = room[: ids.count]
-    hashes.sort()
+    own = KEYS_PER_COMMAND * (ledger.next_sequence - first_sequence) if take_hashes is not None else 0
+    room = np.empty(own, np.int64)
+    ids = sum_part(ledger.id_index.tables(), first_sequence, order.sum_salts, recalled, room)
+    if take_hashes is not None:
+        hashes = take_hashes(ids.count)
+        hashes[:] = room[: ids.count]
+        hashes.sort()
     return ids

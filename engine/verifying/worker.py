@@ -17,25 +17,28 @@ import numpy as np
 
 from bezant.engine.checkpoints.file import read_checkpoint
 from bezant.engine.checkpoints.folder import CheckpointFolder
-from bezant.engine.ids.merge import Merge
+from bezant.engine.ids.run_set import Run
 from bezant.engine.ids.warm import warm_ids
 from bezant.engine.ledger.warm import warm_ledger
 from bezant.engine.replica import shard_directory
 from bezant.engine.verifying.part import Order, Outcome, execute_part
-from bezant.engine.verifying.sums import sum_of, warm_sums
+from bezant.engine.verifying.stored import sum_stored, warm_sums
 from bezant.protocol.errors import BezantError
 from bezant.protocol.records import Words
 
 PROGRESS_EVERY_S: Final = 0.2
+NO_FILE: Final = -1
 _STANDARD_OUTPUT: Final = 1
 _STANDARD_ERROR: Final = 2
 
 
 class Job(msgspec.Struct, frozen=True):
-    """A part to execute, and where to leave the sorted hashes of its ids; or, without a file, ids to add up."""
+    """A part to execute, and where to leave the sorted hashes of its ids, if anywhere; or (`is_sum`) stored ids to add
+    up, and where the hashes are that came after them."""
 
     order: Order
-    descriptor: int = -1
+    descriptor: int = NO_FILE
+    is_sum: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -66,8 +69,8 @@ def main() -> int:
 
 def _carry_out(job: Job, answers: BinaryIO) -> Outcome:
     order = job.order
-    if job.descriptor < 0:
-        return _sum_stored(order)
+    if job.is_sum:
+        return _sum_stored(order, read_hashes(job.descriptor))
     last_told_s = time.monotonic()
 
     def tell(events: int) -> None:
@@ -83,16 +86,23 @@ def _carry_out(job: Job, answers: BinaryIO) -> Outcome:
         with os.fdopen(os.dup(job.descriptor), "r+b") as file:
             return np.memmap(file, np.int64, "r+", shape=(count,))
 
-    return execute_part(order, take_hashes, tell)
+    return execute_part(order, tell, None if job.descriptor == NO_FILE else take_hashes)
 
 
-def _sum_stored(order: Order) -> Outcome:
+def read_hashes(descriptor: int) -> Words:
+    """The hashes that somebody has left in a file."""
+    return np.frombuffer(os.pread(descriptor, os.fstat(descriptor).st_size, 0), np.int64)
+
+
+def _sum_stored(order: Order, later: Words) -> Outcome:
     """The sum over the ids that the files of a checkpoint have. Raises `StorageError`."""
     folder = CheckpointFolder(shard_directory(Path(order.data_directory), order.shard))
     manifest = read_checkpoint(folder.directory, order.ids_from).manifest
-    merge = Merge(folder.directory, manifest.identity, manifest.runs, 0)
-    parts = ((np.ascontiguousarray(part[:, 0]), np.ascontiguousarray(part[:, 1])) for part in merge.parts())
-    return Outcome(order.number, ids=sum_of(parts, order.sum_salts))
+    runs = [
+        Run.open(folder.directory, manifest.identity, info, load_filter=False, at_random=False)
+        for info in manifest.runs
+    ]
+    return Outcome(order.number, ids=sum_stored(runs, order.sum_salts, later))
 
 
 def _read_jobs(source: BinaryIO, jobs: "queue.SimpleQueue[Job]") -> NoReturn:

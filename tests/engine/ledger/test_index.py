@@ -38,7 +38,7 @@ def test_all_ids_are_given_out_once_while_the_table_grows(count: int, monkeypatc
         commands = [transfer("ann", "bob", 1, id=id_of(sent + number)) for number in range(size)]
         ledger.execute(encode_commands(commands), ledger.last_timestamp_ns + 1)
         sent += size
-        values = np.concatenate([values for _, values in ledger.id_parts()])
+        values = np.concatenate([values for _, values in ledger.id_index.parts()])
         expect("values", sorted(values.tolist()), list(range(1, sent + 1)))
 
 

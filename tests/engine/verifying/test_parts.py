@@ -8,14 +8,12 @@ from typing import Final
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bezant.engine.checkpoints.check import CheckpointCheck
 from bezant.engine.checkpoints.cuts import parse_cut_name
 from bezant.engine.checkpoints.file import Manifest, read_checkpoint, write_checkpoint
 from bezant.engine.checkpoints.folder import FOLDER_NAME, CheckpointFolder, checkpoint_name
-from bezant.engine.ids.run import write_run
+from bezant.engine.ids.run import ENTRIES_PER_BLOCK, RunIdentity, write_run
 from bezant.engine.ids.run_set import Run
 from bezant.engine.ledger.state import FATE_RELEASED, SEQUENCE_MASK
 from bezant.engine.log.entry import Entry
@@ -24,10 +22,12 @@ from bezant.engine.log.storage import Directory
 from bezant.engine.replica import ReplicaSettings, shard_directory
 from bezant.engine.verify import Parallelism, verify
 from bezant.engine.verifying import part as part_module
+from bezant.engine.verifying import stored as stored_module
 from bezant.engine.verifying.parallel import Doubt, verify_parts
 from bezant.engine.verifying.part import Order, execute_part
 from bezant.engine.verifying.plan import plan_parts
-from bezant.engine.verifying.sums import NO_IDS, find_common, sum_of, sum_part
+from bezant.engine.verifying.stored import copy_hashes, sum_stored
+from bezant.engine.verifying.sums import NO_IDS, IdSum, sum_of, sum_part
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import CorruptLog, StorageError
 from bezant.protocol.kinds import CommandKind
@@ -270,43 +270,106 @@ def test_a_part_that_asks_for_too_many_earlier_ids_leaves_the_history_to_one_wal
     assert plan is not None
     last = plan.cuts[-1].name
     order = Order(0, str(node.path), 0, last, 0, last, plan.salts, (1, 2), 1000, 1024)
-    assert execute_part(order, lambda count: np.zeros(count, np.int64), lambda _: None).doubt == ""
+    assert execute_part(order, lambda _: None).doubt == ""
     monkeypatch.setattr(part_module, "RECALLED_MAX", 0)
     with pytest.raises(StorageError, match="asks for over 0 ids"):
-        execute_part(order, lambda count: np.zeros(count, np.int64), lambda _: None)
+        execute_part(order, lambda _: None)
 
 
 # ---- ids ----
 
-HASHES = st.lists(st.integers(0, 2**63 - 1), max_size=30)
+SALTS: Final = (123456789123456789, 987654321987654321)
 
 
-@given(st.lists(HASHES, max_size=5), st.integers(1, 3))
-def test_a_hash_that_is_there_twice_is_found_wherever_it_is(parts: list[list[int]], threads: int) -> None:
-    everything = [value for part in parts for value in part]
-    arrays = [np.array(sorted(part), np.int64) for part in parts]
-    assert find_common(arrays, threads) == (len(set(everything)) < len(everything))
-    if everything:
-        again = np.array([everything[-1]], np.int64)
-        assert find_common([*arrays, again], threads)
+def entries_of(*pairs: tuple[int, int]) -> Words:
+    return np.array(sorted(pairs, key=lambda pair: (pair[0], pair[1] & SEQUENCE_MASK)), np.int64).reshape(-1, 2)
+
+
+@pytest.fixture
+def summed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Words], list[int]], IdSum]:
+    """The sum over files with these entries, newest first, that are read a block at a time."""
+    monkeypatch.setattr(stored_module, "INPUT_ENTRIES", ENTRIES_PER_BLOCK)
+    directory = Directory(tmp_path)
+    identity = RunIdentity(0, 1, *SALTS)
+
+    def make(files: list[Words], later: list[int]) -> IdSum:
+        runs = []
+        for number, entries in enumerate(files, start=1):
+            info = write_run(directory, identity, number, entries[:, 0], entries[:, 1], 0)
+            runs.append(Run.open(directory, identity, info, load_filter=False))
+        return sum_stored(runs, SALTS, np.array(sorted(later), np.int64))
+
+    return make
+
+
+@pytest.mark.parametrize("count", [0, 1, ENTRIES_PER_BLOCK, 5 * ENTRIES_PER_BLOCK + 7])
+@pytest.mark.parametrize("files", [1, 3])
+def test_files_add_up_to_the_ids_that_they_have(
+    summed: Callable[[list[Words], list[int]], IdSum], count: int, files: int
+) -> None:
+    """Some of the newest file say what became of ids in older ones; the least hash and the greatest are among them."""
+    choice = random.Random(count)
+    hashes = [*choice.sample(range(1, 2**63 - 1), count), 0, 2**63 - 1]
+    ids = dict(zip(hashes, range(1, len(hashes) + 1), strict=True))
+    made: list[dict[int, int]] = [{} for _ in range(files)]
+    for hash_value, sequence in ids.items():
+        made[choice.randrange(files)][hash_value] = sequence
+    for hash_value in choice.sample(hashes, len(hashes) // 3):
+        ids[hash_value] |= FATE_RELEASED << SEQUENCE_BITS
+        made[0][hash_value] = ids[hash_value]
+    later = choice.sample(range(2**62, 2**62 + 10**6), 20)
+    assert summed([entries_of(*file.items()) for file in made], later) == sum_of([entries_of(*ids.items())], SALTS)
+
+
+@pytest.mark.parametrize("place", [0, 254, 255, 700, 1499])
+@pytest.mark.parametrize("where", ["same file", "other file", "later"])
+def test_a_hash_that_is_there_twice_is_found_wherever_it_is(
+    summed: Callable[[list[Words], list[int]], IdSum], place: int, where: str
+) -> None:
+    hashes = random.Random(3).sample(range(2**63 - 1), 1500)
+    twice = (sorted(hashes)[place], 5000)
+    file = list(zip(hashes, range(1, 1501), strict=True))
+    other = [(2**60 + number, 2000 + number) for number in range(600)]
+    later = [2**61 + number for number in range(600)]
+    summed([entries_of(*file), entries_of(*other)], later)
+    if where == "same file":
+        file.append(twice)
+    elif where == "other file":
+        other.append(twice)
+    else:
+        later.append(twice[0])
+    with pytest.raises(StorageError, match="two ids have the same hash"):
+        summed([entries_of(*file), entries_of(*other)], later)
+
+
+def test_hashes_are_copied_as_long_as_they_ascend() -> None:
+    hashes = np.zeros(4, np.int64)
+    entries = entries_of((3, 1), (5, 2), (5, 3), (9, 4))
+    assert copy_hashes(entries, 3, 8, hashes) == 3
+    assert hashes.tolist() == [3, 5, 5, 0]
+    assert copy_hashes(entries, 4, 8, hashes) == -1
+    assert copy_hashes(np.ascontiguousarray(entries[[0, 2, 0]]), 0, 8, hashes) == -1
+
+
+def test_a_hash_that_fills_more_than_is_read_at_a_time_is_refused(
+    summed: Callable[[list[Words], list[int]], IdSum],
+) -> None:
+    with pytest.raises(StorageError, match="two ids have the same hash"):
+        summed([entries_of(*((7, number) for number in range(1, 3 * ENTRIES_PER_BLOCK)))], [])
 
 
 def test_sums_do_not_depend_on_who_adds_up_and_in_which_order() -> None:
     """A hold is made in the first part, closed in the second, and recalled in the third."""
-    salts = (123456789123456789, 987654321987654321)
+    salts = SALTS
     closed = 3 | FATE_RELEASED << SEQUENCE_BITS
     room = np.zeros(10, np.int64)
-
-    def words(*values: int) -> Words:
-        return np.array(values, np.int64)
-
-    first = sum_part([(words(11, 12, 13), words(1, 2, 3))], 1, salts, NO_IDS, room)
+    ids = entries_of
+    first = sum_part([ids((11, 1), (12, 2), (13, 3), (99, 0), (98, -1))], 1, salts, NO_IDS, room)
     assert sorted(room[:3].tolist()) == [11, 12, 13]
-    second = sum_part([(words(14, 13), words(4, closed))], 4, salts, NO_IDS, room)
-    recalled = (words(13, 12), words(closed, 2))
-    third = sum_part([(words(13, 12, 15), words(closed, 2, 5))], 5, salts, recalled, room)
-    together = sum_of([(words(15, 13), words(5, closed)), (words(12, 14, 11), words(2, 4, 1))], salts)
+    second = sum_part([ids((14, 4), (13, closed))], 4, salts, NO_IDS, room)
+    third = sum_part([ids((13, closed), (12, 2), (15, 5))], 5, salts, ids((13, closed), (12, 2)), room)
+    together = sum_of([ids((15, 5), (13, closed)), ids((12, 2), (14, 4), (11, 1))], salts)
     assert first + second + third == together
     assert together.count == 5
     assert first + second != together
-    assert sum_of([(words(13), words(3))], salts) != sum_of([(words(13), words(closed))], salts)
+    assert sum_of([ids((13, 3))], salts) != sum_of([ids((13, closed))], salts)
