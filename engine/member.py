@@ -235,10 +235,10 @@ class Member:
 
     # ---- the leader's part ----
 
-    def execute(self, commands: Records, preset: Words) -> Executed:
+    def execute(self, commands: Records, preset: Words, floor_ns: int = 0) -> Executed:
         """Execute commands; see `Replica.execute`. Nothing of it may be told before it is committed."""
         self._require_leader()
-        executed = self.replica.execute(commands, preset)
+        executed = self.replica.execute(commands, preset, floor_ns)
         self.note_appended()
         return executed
 

@@ -375,8 +375,8 @@ class Replica:
 
     # ---- commands ----
 
-    def execute(self, commands: Records, preset: Words = _NO_PRESET) -> Executed:
-        """Execute commands (at most BATCH_COMMANDS_MAX) and append their events in memory.
+    def execute(self, commands: Records, preset: Words = _NO_PRESET, floor_ns: int = 0) -> Executed:
+        """Execute commands (at most BATCH_COMMANDS_MAX) and append their events in memory, dated after `floor_ns`.
 
         `preset` may hold a code a command, which refuses it unseen unless it is 0. When the disk has no room for
         their events, or the memory none for their ids, all of them are refused as STORAGE_FULL; one that takes an event
@@ -393,7 +393,7 @@ class Replica:
         if self.log.archived_sequence and len(commands):
             preset = refuse_what_waits(self.ledger, self.log, commands, preset)
         first_sequence = self.ledger.next_sequence
-        timestamp_ns = self._next_timestamp_ns()
+        timestamp_ns = self._next_timestamp_ns(floor_ns)
         execution = self.ledger.execute(commands, timestamp_ns, preset)
         count = len(execution.events)
         if count:
@@ -485,8 +485,18 @@ class Replica:
         )
         self.applied_index = self.log.last_index
 
-    def _next_timestamp_ns(self) -> int:
-        timestamp_ns = max(self._clock_ns(), self.log.last_timestamp_ns + 1, self.ledger.last_timestamp_ns + 1)
+    @property
+    def clock_ns(self) -> int:
+        """What this node's clock shows."""
+        return self._clock_ns()
+
+    @property
+    def last_timestamp_ns(self) -> int:
+        """What comes next is dated after this."""
+        return max(self.log.last_timestamp_ns, self.ledger.last_timestamp_ns)
+
+    def _next_timestamp_ns(self, floor_ns: int = 0) -> int:
+        timestamp_ns = max(self._clock_ns(), self.last_timestamp_ns + 1, floor_ns + 1)
         if timestamp_ns > TIMESTAMP_NS_MAX:
             raise StorageError(f"the time {timestamp_ns} ns is beyond the year 2160: see to the clock")
         return timestamp_ns

@@ -71,7 +71,8 @@ def first_difference(event: Any, command: Any) -> int:
     """The first field (`CommandField`) in which a command differs from the one that an event carries, or 0.
 
     A TRANSFER and a TRY_DEBIT are what a client asked for in the same words: which of the two it became, and through
-    which transit account, depends on where the accounts lay then.
+    which transit account, depends on where the accounts lay then. The time of a leg is that of what it follows from,
+    which is another one if its coordinator was lost before that was committed.
     """
     is_transfer = event["kind"] in (TRANSFER, TRY_DEBIT) and command["kind"] in (TRANSFER, TRY_DEBIT)
     if event["kind"] != command["kind"] and not is_transfer:
@@ -96,7 +97,8 @@ def first_difference(event: Any, command: Any) -> int:
         return CommandField.TIMEOUT_MS.value
     if event["currency"] != command["currency"]:
         return CommandField.CURRENCY.value
-    if event["client_timestamp_ns"] != command["client_timestamp_ns"]:
+    is_leg = event["kind"] > TRY_DEBIT
+    if not is_leg and event["client_timestamp_ns"] != command["client_timestamp_ns"]:
         return CommandField.CLIENT_TIMESTAMP_NS.value
     return 0
 

@@ -228,7 +228,7 @@ def check_command(commands: Records, words: Words, index: int, rules_version: in
     if flags & IMPORTED != 0:
         if timestamp_ns <= 0:
             return _TIMESTAMP_INVALID, 0
-    elif timestamp_ns != 0:
+    elif timestamp_ns != 0 and (timestamp_ns < 0 or kind <= TRY_DEBIT):
         return _TIMESTAMP_INVALID, 0
     field = field_not_allowed(command, kind)
     if field != 0:

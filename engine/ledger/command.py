@@ -133,6 +133,8 @@ def check_leg_executable(arrays: LedgerArrays, command: Any) -> int:
         decisions = arrays.counters[COUNTER_TRY_DEBITS] + arrays.counters[COUNTER_UNSETTLED]
         full = decisions >= len(arrays.holds.unsettled) or open_holds(arrays) >= len(arrays.holds.rows)
         return _HOLDS_FULL if full else _COMMITTED
+    if command["client_timestamp_ns"] >= arrays.counters[COUNTER_ENTRY_TIMESTAMP_NS]:
+        return _IN_FUTURE  # No effect is dated before its cause.
     pays = is_transit(arrays, command["debit_head"], command["debit_tail"])
     if kind == TRY_CREDIT:
         if not pays:

@@ -14,13 +14,17 @@ What a coordinator uses, in the order of a transfer's life:
 ``legs.build_try_credits(tries, far_transits) -> COMMAND[count]``
     For the far shard. ``tries``: EVENT[count], of TRY_DEBITs that stand; ``far_transits`` int64[count, 2] (or one id,
     int64[2]): the far shard's transit account to this one.
-``legs.build_decisions(tries, codes) -> COMMAND[count]``
-    For this shard. ``codes`` int64[count]: what the far shard answered to each TRY_CREDIT. COMMITTED: CONFIRM. A
+``legs.build_decisions(tries, codes, times=None) -> COMMAND[count]``
+    For this shard. ``codes`` int64[count]: what the far shard answered to each TRY_CREDIT; ``times`` int64[count]: the
+    timestamps in these answers. COMMITTED: CONFIRM. A
     refusal (1 to 99, from 200 on): CANCEL with flag SETTLED, as there is nothing to take back there. 100 to 199: CANCEL
     whose second leg must follow; only for whoever gives a try up, since these codes say that nothing is known.
-``legs.build_second_legs(tries, decisions, far_transits) -> COMMAND[count]``
-    For the far shard: CONFIRM or CANCEL of each TRY_CREDIT. ``decisions``: COMMAND[count] or EVENT[count], as built
-    above or read from the history.
+``legs.build_second_legs(tries, decisions, far_transits, times=None) -> COMMAND[count]``
+    For the far shard: CONFIRM or CANCEL of each TRY_CREDIT. ``decisions``: EVENT[count] as read from the history, or
+    COMMAND[count] as built above, with the timestamps of their events in ``times``.
+``times.floor_of(commands) -> int``, ``times.check_floor(commands, clock_ns)``
+    The time that an entry with these legs has to be dated after (``floor_ns`` of `Replica.execute`), so that no effect
+    is dated before its cause; and whether that can be.
 ``ids.derived_ids(tries, leg) -> int64[count, 2]``
     The id of a leg (``ids.Leg``) of each try (EVENT or COMMAND records).
 ``legs.transit_name``, ``legs.transit_id``, ``legs.build_transit_open(own_shard, peer_shard, currency, command_id)``

@@ -14,6 +14,7 @@ from bezant.protocol.kinds import CommandFlag, CommandKind
 from bezant.protocol.names import TRANSIT_NAME_PREFIX, account_id, currency_word
 from bezant.protocol.records import (
     COMMAND,
+    EVENT,
     LIMIT_UNLIMITED,
     NAME_SIZE_MAX,
     RESULT,
@@ -67,11 +68,17 @@ def build_try_credits(tries: Records, far_transits: Words, *, salt: int = 0) -> 
     _write_ids(legs, "credit", words_of(tries, "credit"))
     _write_ids(legs, "reference", words_of(tries, "debit"))
     legs["amount"] = tries["amount"]
+    legs["client_timestamp_ns"] = tries["timestamp_ns"]
     return legs
 
 
-def build_decisions(tries: Records, codes: npt.NDArray[np.int64], *, salt: int = 0) -> Records:
-    """A CONFIRM or CANCEL of each TRY_DEBIT, as the far shard's answer to its TRY_CREDIT says."""
+def build_decisions(
+    tries: Records, codes: npt.NDArray[np.int64], *, times: Words | None = None, salt: int = 0
+) -> Records:
+    """A CONFIRM or CANCEL of each TRY_DEBIT, as the far shard's answer to its TRY_CREDIT says.
+
+    `times` are those of the answers, 0 where there was none.
+    """
     if np.any(codes == int(ResultCode.UNDECIDED)):
         raise UsageError("UNDECIDED is no answer to a TRY_CREDIT")
     confirmed = codes == int(ResultCode.COMMITTED)
@@ -80,13 +87,24 @@ def build_decisions(tries: Records, codes: npt.NDArray[np.int64], *, salt: int =
     _write_ids(legs, "debit", words_of(tries, "debit"))
     _write_ids(legs, "credit", words_of(tries, "reference"))
     legs["timeout_ms"] = codes
+    if times is not None:
+        legs["client_timestamp_ns"] = times
     settled = ~confirmed & ((codes < _NOT_EXECUTED.start) | (codes >= _NOT_EXECUTED.stop))
     legs["flags"] = settled * int(CommandFlag.SETTLED)
     return legs
 
 
-def build_second_legs(tries: Records, decisions: Records, far_transits: Words, *, salt: int = 0) -> Records:
-    """For the far shard: the CONFIRM or CANCEL of each TRY_CREDIT that follows from what was decided here."""
+def build_second_legs(
+    tries: Records, decisions: Records, far_transits: Words, *, times: Words | None = None, salt: int = 0
+) -> Records:
+    """For the far shard: the CONFIRM or CANCEL of each TRY_CREDIT that follows from what was decided here, and when.
+
+    Decisions that are events say themselves when they were made.
+    """
+    if times is None:
+        if decisions.dtype != EVENT:
+            raise UsageError("what follows from a decision has its time")
+        times = decisions["timestamp_ns"]
     confirmed = decisions["kind"] == int(CommandKind.CONFIRM)
     if not np.all(confirmed | (decisions["kind"] == int(CommandKind.CANCEL))):
         raise UsageError("a decision is a CONFIRM or a CANCEL")
@@ -95,6 +113,7 @@ def build_second_legs(tries: Records, decisions: Records, far_transits: Words, *
     _write_ids(legs, "debit", far_transits)
     _write_ids(legs, "credit", words_of(tries, "credit"))
     legs["timeout_ms"] = decisions["timeout_ms"]
+    legs["client_timestamp_ns"] = times
     return legs
 
 

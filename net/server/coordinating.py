@@ -35,13 +35,15 @@ from bezant.engine.transactions.legs import (
     build_try_credits,
     find_decisions,
 )
+from bezant.engine.transactions.times import AHEAD_S_MAX, is_too_far_ahead
 from bezant.net.server.batch import Batch
 from bezant.net.server.failure import end_after_bug
 from bezant.net.server.legs import LegsLane
 from bezant.net.server.orphans import AsksTries, Orphans
 from bezant.net.server.transits import Transit, Transits
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.errors import BezantError, LedgerError, StorageError
+from bezant.protocol.errors import BezantError, LedgerError, RequestRefused, StorageError
+from bezant.protocol.frames import FrameError
 from bezant.protocol.kinds import CommandKind, ResultFlag
 from bezant.protocol.placement import slots_of_words
 from bezant.protocol.records import EVENT, SEQUENCE_BITS, Records, Words
@@ -103,12 +105,24 @@ class Flight(NamedTuple):
     rows: Words
 
 
+class _Answers(NamedTuple):
+    """What came of each of some tries, and when."""
+
+    codes: Words
+    times: Words
+
+
 class _Decided(NamedTuple):
-    """Tries that are decided here, of which the other shard is to be told."""
+    """Tries that are decided here, of which the other shard is to be told; `times` are those of the decisions."""
 
     tries: Records
     decisions: Records
     sequences: Words
+    times: Words
+
+    def part(self, numbers: npt.NDArray[np.intp] | slice) -> "_Decided":
+        """Some of them."""
+        return _Decided(self.tries[numbers], self.decisions[numbers], self.sequences[numbers], self.times[numbers])
 
 
 class _Found(NamedTuple):
@@ -220,8 +234,9 @@ class Coordinator:
         sequences = found.unsettled["try_sequence"]
         if len(sequences):
             tries, decisions = self._events_of(sequences), self._events_of(found.unsettled["decision_sequence"])
+            decided = _Decided(tries, decisions, sequences, decisions["timestamp_ns"])
             for transit, numbers in self._transits.groups(tries):
-                self._start(self._end(transit, tries[numbers], decisions[numbers], sequences[numbers]))
+                self._start(self._end(transit, decided.part(numbers)))
 
     def _events_of(self, sequences: Words) -> Records:
         order = np.argsort(sequences)
@@ -254,31 +269,36 @@ class Coordinator:
 
     async def _carry(self, flight: Flight) -> None:
         """Try in the other shard, decide here, and have the other shard do what was decided."""
-        codes = await self._try(flight)
-        decisions = build_decisions(flight.events, codes)
-        if not await self._decide(flight, codes, decisions):
+        codes, times = answers = await self._try(flight)
+        decisions = build_decisions(flight.events, codes, times=times)
+        if not await self._decide(flight, answers, decisions):
             return  # This node leads no more.
         must_be_told = np.flatnonzero((codes == _COMMITTED) | _is_open(codes))
         if len(must_be_told):
-            events, sequences = flight.events[must_be_told], flight.sequences[must_be_told]
-            self._end_soon(flight.transit, _Decided(events, decisions[must_be_told], sequences))
+            decided = _Decided(flight.events, decisions, flight.sequences, times)
+            self._end_soon(flight.transit, decided.part(must_be_told))
 
-    async def _try(self, flight: Flight) -> Words:
-        """What the other shard answers to each try; a code that settles nothing where it has not answered in time."""
+    async def _try(self, flight: Flight) -> _Answers:
+        """What the other shard answers to each try, and when it was executed there; a code that settles nothing where
+        it has not answered in time, or with a time that nothing here may be dated after."""
         routes = _Routes(self._transits, self._places, flight.transit, flight.events)
-        codes = np.full(len(flight.events), _UNANSWERED, np.int64)
+        codes, times = np.full(len(flight.events), _UNANSWERED, np.int64), np.zeros(len(flight.events), np.int64)
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + TRY_S_MAX
         while True:
             left = np.flatnonzero(_is_open(codes))
             left_s = deadline_s - loop.time()
             if not len(left) or left_s <= 0:
-                return codes
+                return _Answers(codes, times)
             for transit, rows in routes.groups(left):
                 legs = build_try_credits(flight.events[rows], transit.far_id)
                 results = await self._ask(transit, legs, min(left_s, LEG_S_MAX))
-                if results is not None:
-                    codes[rows] = results["code"]
+                if results is None:
+                    continue
+                if is_too_far_ahead(int(results["timestamp_ns"].max()), self._member.replica.clock_ns):
+                    transit.tell(f"its time is over {AHEAD_S_MAX} s ahead of this node's clock")
+                else:
+                    codes[rows], times[rows] = results["code"], results["timestamp_ns"]
             routes.follow(np.flatnonzero(codes == _WRONG_SHARD))
             if _is_open(codes).any():
                 await asyncio.sleep(ASK_AGAIN_S)
@@ -301,22 +321,22 @@ class Coordinator:
             self._end_now(transit)
 
     def _end_now(self, transit: Transit) -> None:
-        tries, decisions, sequences = (np.concatenate(parts) for parts in zip(*self._ending.pop(transit), strict=True))
-        for first in range(0, len(sequences), BATCH_COMMANDS_MAX):
-            part = slice(first, first + BATCH_COMMANDS_MAX)
-            self._start(self._end(transit, tries[part], decisions[part], sequences[part]))
+        decided = _Decided(*(np.concatenate(parts) for parts in zip(*self._ending.pop(transit), strict=True)))
+        for first in range(0, len(decided.sequences), BATCH_COMMANDS_MAX):
+            self._start(self._end(transit, decided.part(slice(first, first + BATCH_COMMANDS_MAX))))
 
-    async def _end(self, transit: Transit, tries: Records, decisions: Records, sequences: Words) -> None:
+    async def _end(self, transit: Transit, decided: _Decided) -> None:
         """Have the other shard do what was decided, however long that takes, and note that all is done.
 
         What it refuses to do, though it was tried there, is parked: told at each question, and never dropped.
         """
+        tries, decisions, sequences, times = decided
         routes = _Routes(self._transits, self._places, transit, tries)
         left = np.arange(len(tries))
         while len(left):
             codes = np.full(len(tries), _UNANSWERED, np.int64)
             for there, rows in routes.groups(left):
-                legs = build_second_legs(tries[rows], decisions[rows], there.far_id)
+                legs = build_second_legs(tries[rows], decisions[rows], there.far_id, times=times[rows])
                 results = await self._ask(there, legs, LEG_S_MAX)
                 if results is not None:
                     codes[rows] = results["code"]
@@ -350,18 +370,22 @@ class Coordinator:
                 transit.is_open_there = True
             return await self._links.ask(transit.shard, legs, timeout_s)
         except BezantError as error:
-            _log.info("bezant: shard %d does not answer, and is asked again: %s", transit.shard, error)
+            if isinstance(error, RequestRefused) and error.code == FrameError.REQUEST_REFUSED:
+                transit.tell(str(error))
+            else:
+                _log.info("bezant: shard %d does not answer, and is asked again: %s", transit.shard, error)
             return None
 
-    async def _decide(self, flight: Flight, codes: Words, decisions: Records) -> bool:
+    async def _decide(self, flight: Flight, answers: _Answers, decisions: Records) -> bool:
         """Have decisions executed, and told when they are committed; False if this node leads no more.
 
-        Those for which there is no room now, on the disk, stay what was decided, and are executed when there is some.
+        Their times take the place of those of the answers. Those for which there is no room now, on the disk, stay what
+        was decided, and are executed when there is some.
         """
         left = np.arange(len(decisions))
         while len(left):
             undone: list[Words] = []
-            if not await self._execute(decisions[left], partial(self._tell_done, flight, codes, left, undone)):
+            if not await self._execute(decisions[left], partial(self._tell_done, flight, answers, left, undone)):
                 return False
             (left,) = undone
             if len(left):
@@ -369,11 +393,14 @@ class Coordinator:
                 await asyncio.sleep(ASK_AGAIN_S)
         return True
 
-    def _tell_done(self, flight: Flight, codes: Words, numbers: Words, undone: list[Words], decided: Records) -> None:
+    def _tell_done(
+        self, flight: Flight, answers: _Answers, numbers: Words, undone: list[Words], decided: Records
+    ) -> None:
         """Tell what became of the tries with these numbers, but for those whose decisions were not executed."""
         is_undone = _is_open(decided["code"])
         done = numbers[~is_undone]
-        self._tell(flight, done, codes[done], decided[~is_undone])
+        answers.times[done] = decided["timestamp_ns"][~is_undone]
+        self._tell(flight, done, answers.codes[done], decided[~is_undone])
         undone.append(numbers[is_undone])
 
     async def _execute(self, commands: Records, on_committed: Callable[[Records], None]) -> bool:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from bezant.engine.member import Member
 from bezant.engine.replica import BATCH_COMMANDS_MAX
+from bezant.engine.transactions.times import floor_of
 from bezant.protocol.kinds import CommandFlag, CommandKind
 from bezant.protocol.records import COMMAND, Records
 
@@ -84,7 +85,7 @@ class LegsLane:
         self.command_count -= count
         commands = np.empty(count, COMMAND)
         np.concatenate([part.commands for part in parts], out=commands)
-        executed = self._member.execute(commands, np.zeros(0, np.int64))
+        executed = self._member.execute(commands, np.zeros(0, np.int64), floor_of(commands))
         # Repeats may rest on what is in the log and not committed yet, so `last_index` counts, whatever was appended.
         self._executed.append(_Executed(self._member.replica.log.last_index, executed.results, parts))
         return executed.event_count

@@ -37,6 +37,7 @@ from bezant.engine.log.group import Group
 from bezant.engine.member import Member
 from bezant.engine.publication import Publisher
 from bezant.engine.replica import Replica
+from bezant.engine.transactions.times import check_floor
 from bezant.net.server.batch import Batch, Request
 from bezant.net.server.checkpointing import Checkpointing
 from bezant.net.server.coordinating import Coordinator
@@ -153,7 +154,12 @@ class Reactor:
         return True
 
     def submit_legs(self, commands: Records, respond: Respond) -> None:
-        """Add commands of a coordinator, past what clients have asked for."""
+        """Add commands of another shard's coordinator, past what clients have asked for."""
+        try:
+            check_floor(commands, self.replica.clock_ns)
+        except UsageError as error:
+            respond(error)
+            return
         if self.placing is not None and self.placing.has_moves and self.member.is_leader:
             commands, respond = without_legs_elsewhere(self.placing, self.replica.ledger, commands, respond)
             if not len(commands):

@@ -3,6 +3,7 @@
 They are opened when they are first needed: here by the node itself, in the other shard by a leg that asks for it.
 """
 
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -25,6 +26,8 @@ from bezant.protocol.names import TRANSIT_NAME_PREFIX, currency_code
 from bezant.protocol.placement import SLOT_COUNT
 from bezant.protocol.records import Records, Words, id_words
 
+_log = logging.getLogger("bezant")
+
 
 class Transit:
     """The transit accounts of two shards in one currency: this shard's own, and the other one's."""
@@ -39,6 +42,13 @@ class Transit:
         """The leg that opens it, one COMMAND record."""
         self.is_open_there = False
         """Whether the other shard has said that it is open."""
+        self._told = ""
+
+    def tell(self, refusal: str) -> None:
+        """Tell why the other shard will have nothing to do with ours, or ours with it: once, until it is another."""
+        if refusal != self._told:
+            self._told = refusal
+            _log.warning("bezant: no transfers to shard %d for now, it is asked again: %s", self.shard, refusal)
 
 
 class Transits:

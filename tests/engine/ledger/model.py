@@ -153,6 +153,8 @@ class Model:
         """What keeps a leg from being executed now."""
         if command.kind < CommandKind.TRY_DEBIT:
             return Code.COMMITTED
+        if command.kind > CommandKind.TRY_DEBIT and command.client_timestamp_ns >= self.entry_timestamp_ns:
+            return Code.IMPORTED_TIMESTAMP_IN_FUTURE
         if lacks_transit(self.state, command):
             return Code.TRANSIT_UNKNOWN
         is_full = self.hold_count >= self.holds_max

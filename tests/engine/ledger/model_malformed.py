@@ -82,7 +82,8 @@ def faults_of_all(command: Command, rules_version: int) -> Iterator[tuple[bool, 
     yield command.reserved != 0, Code.RESERVED_NOT_ZERO
     yield command.id in (b"\x00" * 16, b"\xff" * 16), Code.ID_INVALID
     yield command.is_imported and command.client_timestamp_ns <= 0, Code.TIMESTAMP_INVALID
-    yield not command.is_imported and command.client_timestamp_ns != 0, Code.TIMESTAMP_INVALID
+    has_time = command.client_timestamp_ns > 0 and command.kind > CommandKind.TRY_DEBIT
+    yield not command.is_imported and command.client_timestamp_ns != 0 and not has_time, Code.TIMESTAMP_INVALID
 
 
 def faults_of_open(command: Command, rules_version: int) -> Iterator[tuple[bool, Code]]:
@@ -162,6 +163,8 @@ def first_difference(first: Command, second: Command) -> CommandField:
     passed_over: set[CommandField] = set()
     if {first.kind, second.kind} <= {CommandKind.TRANSFER, CommandKind.TRY_DEBIT}:
         passed_over = {CommandField.KIND, CommandField.REFERENCE}
+    if first.kind > CommandKind.TRY_DEBIT:
+        passed_over = {CommandField.CLIENT_TIMESTAMP_NS}
     for (field, before), (_, now) in zip(fields_of(first), fields_of(second), strict=True):
         if before != now and field not in passed_over:
             return field

@@ -59,7 +59,8 @@ IDS_WITH_EQUAL_WORDS: Final = tuple(head + tail for head in (b"1" * 8, bytes(8))
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to make a command: a new one, or one sent before; some fields of it changed; perhaps imported."""
+    """How to make a command: a new one, or one sent before; some fields of it changed; perhaps imported, or, of a leg,
+    with the time of what it follows from."""
 
     base: Command | int  # a command, or how many commands ago it was sent
     changes: dict[str, bytes | int] = field(default_factory=dict)
@@ -80,6 +81,8 @@ class Recipe:
             return command
         origin, offset_ns = self.imported
         timestamp_ns = (last_timestamp_ns if origin == "last" else entry_timestamp_ns) + offset_ns
+        if command.kind > CommandKind.TRY_DEBIT:
+            return replace(command, client_timestamp_ns=timestamp_ns)
         return replace(command, flags=int(CommandFlag.IMPORTED), client_timestamp_ns=timestamp_ns)
 
 
@@ -271,6 +274,7 @@ recipes = weighted(
     (1, st.builds(Recipe, uses_of_holds)),
     (1, st.builds(Recipe, uses_of_holds, changes, of_hold=holds_ago)),
     (2, st.builds(Recipe, new_commands, imported=imports)),
+    (1, st.builds(Recipe, uses_of_holds, imported=imports, of_hold=holds_ago)),
     (2, st.builds(Recipe, new_commands, changes)),
     (2, st.builds(Recipe, ago)),
     (2, st.builds(Recipe, ago, changes)),

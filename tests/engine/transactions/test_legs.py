@@ -19,6 +19,7 @@ from bezant.engine.transactions.legs import (
     find_decisions,
     transit_id,
 )
+from bezant.engine.transactions.times import AHEAD_S_MAX, check_floor, floor_of
 from bezant.protocol.codes import ResultCode as Code
 from bezant.protocol.errors import UsageError
 from bezant.protocol.kinds import CommandKind
@@ -44,7 +45,8 @@ class Shard:
         self.run(build_transit_open(number, other, "EUR", bytes(15) + b"t"))
 
     def run(self, commands: Records) -> Execution:
-        execution = self.ledger.execute(commands, self.ledger.last_timestamp_ns + 1_000)
+        timestamp_ns = max(self.ledger.last_timestamp_ns + 1_000, floor_of(commands) + 1)
+        execution = self.ledger.execute(commands, timestamp_ns)
         self.ledger.check_invariants()
         return execution
 
@@ -237,6 +239,54 @@ def test_what_is_refused_here_is_no_try(here: Shard) -> None:
     ]
     assert here.codes(build_try_debits(asked(1, debit="eve"), np.zeros((1, 2), np.int64))) == [Code.TRANSIT_UNKNOWN]
     assert here.ledger.open_tries().tolist() == []
+
+
+# ---- times ----
+
+
+def test_legs_have_the_time_of_what_they_follow_from(here: Shard, there: Shard) -> None:
+    tries = begin(here, asked(30, 40))
+    legs = build_try_credits(tries, FAR_TRANSIT)
+    assert legs["client_timestamp_ns"].tolist() == tries["timestamp_ns"].tolist()
+    answers = there.run(legs).results
+    assert (answers["timestamp_ns"] > tries["timestamp_ns"].max()).all()
+    codes = answers["code"].astype(np.int64)
+    commands = build_decisions(tries, codes, times=answers["timestamp_ns"])
+    assert commands["client_timestamp_ns"].tolist() == answers["timestamp_ns"].tolist()
+    decided = here.run(commands).events
+    with pytest.raises(UsageError, match="has its time"):
+        build_second_legs(tries, commands, FAR_TRANSIT)
+    for second in (
+        build_second_legs(tries, decided, FAR_TRANSIT),
+        build_second_legs(tries, commands, FAR_TRANSIT, times=decided["timestamp_ns"]),
+    ):
+        assert second["client_timestamp_ns"].tolist() == decided["timestamp_ns"].tolist()
+        assert there.codes(second) == [Code.COMMITTED] * 2
+
+
+def test_a_leg_is_not_executed_at_the_time_of_its_cause(here: Shard, there: Shard) -> None:
+    """It uses up no id, and stands when it comes again with another time: its coordinator may have been lost before
+    it had committed what it follows from."""
+    leg = build_try_credits(begin(here, asked(30)), FAR_TRANSIT)
+    moment_ns = there.ledger.last_timestamp_ns + 1_000
+    leg["client_timestamp_ns"] = moment_ns
+    refused = there.ledger.execute(leg, moment_ns)
+    assert (refused.results["code"].tolist(), len(refused.events)) == ([Code.IMPORTED_TIMESTAMP_IN_FUTURE], 0)
+    assert there.ledger.execute(leg, moment_ns + 1).results["code"].tolist() == [Code.COMMITTED]
+    leg["client_timestamp_ns"] = moment_ns + 5
+    assert there.codes(leg) == [Code.COMMITTED]
+    assert there.account("bob") == (0, 0, 30)
+    leg["client_timestamp_ns"] = -1
+    assert there.codes(leg) == [Code.TIMESTAMP_INVALID]
+
+
+def test_a_time_that_is_too_far_ahead_is_refused() -> None:
+    legs = asked(1, 2)
+    assert floor_of(legs) == floor_of(legs[:0]) == 0
+    legs["client_timestamp_ns"] = [5, AHEAD_S_MAX * 10**9 + 7]
+    check_floor(legs, 7)
+    with pytest.raises(UsageError, match="one of the two clocks is wrong"):
+        check_floor(legs, 6)
 
 
 def test_opening_a_transit_account_again_changes_nothing(here: Shard) -> None:

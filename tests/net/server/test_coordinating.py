@@ -12,6 +12,7 @@ import pytest
 from bezant.engine.opening import open_member
 from bezant.engine.placement.maps import first_map
 from bezant.engine.replica import Executed
+from bezant.engine.transactions import times
 from bezant.engine.transactions.legs import build_try_credits, build_try_debits, transit_id
 from bezant.engine.transactions.under_way import transfers_under_way
 from bezant.net.server import coordinating, syncing
@@ -20,13 +21,14 @@ from bezant.net.server import reactor as reactor_module
 from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.placing import Placing
 from bezant.net.server.reactor import Reactor
-from bezant.net.server.requests import tries_of
+from bezant.net.server.requests import AnsweredElsewhere, tries_of
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.errors import ConnectionFailed
+from bezant.protocol.errors import ConnectionFailed, RequestRefused
+from bezant.protocol.frames import FrameError
 from bezant.protocol.kinds import CommandKind, ResultFlag
 from bezant.protocol.names import account_id, slot_of
 from bezant.protocol.placement import owners_of
-from bezant.protocol.records import LIMIT_UNLIMITED, RESULT, Records, Words, id_words
+from bezant.protocol.records import EVENT, LIMIT_UNLIMITED, RESULT, Records, Words, id_words
 from bezant.protocol.transactions import TransactionsUnderWay
 
 from ...engine.commands import join, opening, transfer
@@ -116,7 +118,9 @@ class Network:
             if future.done():
                 return
             if isinstance(answer, Exception):
-                future.set_exception(ConnectionFailed("no leader"))
+                is_refused = not isinstance(answer, AnsweredElsewhere)
+                refusal = RequestRefused(int(FrameError.REQUEST_REFUSED), str(answer))
+                future.set_exception(refusal if is_refused else ConnectionFailed("no leader"))
             else:
                 future.set_result(answer.copy())
 
@@ -351,10 +355,10 @@ async def test_a_transit_account_that_finds_no_room_is_opened_when_there_is_some
     whole = first.member.execute
     with monkeypatch.context() as full:
 
-        def execute(commands: Records, preset: Words) -> Executed:
+        def execute(commands: Records, preset: Words, *rest: int) -> Executed:
             if commands["kind"][0] == CommandKind.OPEN:
                 full.setattr(first.member.replica.log, "has_room", lambda size: False)
-            executed = whole(commands, preset)
+            executed = whole(commands, preset, *rest)
             full.undo()
             return executed
 
@@ -364,6 +368,72 @@ async def test_a_transit_account_that_finds_no_room_is_opened_when_there_is_some
     (result,) = await first.execute(transfer(first.names[0], second.names[0], 30))
     assert (result["code"], result["debit_balance"]) == (COMMITTED, 70)
     await settled(first, second)
+
+
+def events_of(shard: Shard) -> Records:
+    return shard.member.replica.log.read_events(np.arange(1, shard.ledger.next_sequence))
+
+
+def times_of(shard: Shard, kind: CommandKind, debit: str) -> list[int]:
+    """When the events of a kind were, in the order of their amounts in user data: those of an account that pays."""
+    events = events_of(shard)
+    words = id_words(account_id(debit, "EUR"))
+    own = (events["kind"] == int(kind)) & (events["debit_head"] == words[0]) & (events["debit_tail"] == words[1])
+    return [int(event["timestamp_ns"]) for event in np.sort(events[own], order="code")]
+
+
+@pytest.mark.parametrize("ahead_s", [-1800, -1, 1, 1800])
+async def test_no_effect_is_dated_before_its_cause(
+    pair: tuple[Shard, Shard], monkeypatch: pytest.MonkeyPatch, ahead_s: int
+) -> None:
+    """Whatever the clocks say, and whichever shard pays."""
+    clock_ns = pair[1].member.replica._clock_ns
+    monkeypatch.setattr(pair[1].member.replica, "_clock_ns", lambda: clock_ns() + ahead_s * 10**9)
+    for first, second in (pair, pair[::-1]):
+        a, b = first.names[0], second.names[0]
+        commands = join(*(transfer(a, b, 1, code=number) for number in range(1, 6)))
+        assert not (await first.execute(commands))["code"].any()
+        await settled(*pair)
+        out, back = f"transit:{first.number}:{second.number}", f"transit:{second.number}:{first.number}"
+        steps = (
+            times_of(first, CommandKind.TRY_DEBIT, a),
+            times_of(second, CommandKind.TRY_CREDIT, back),
+            times_of(first, CommandKind.CONFIRM, a),
+            times_of(second, CommandKind.CONFIRM, back),
+        )
+        assert [len(step) for step in steps] == [5] * 4
+        assert first.account(out)["balance"] + second.account(back)["balance"] == 0
+        for moments in zip(*steps, strict=True):
+            assert sorted(set(moments)) == list(moments)
+        assert (np.diff(events_of(first)["timestamp_ns"]) > 0).all()
+
+
+@pytest.mark.parametrize("is_participant", [True, False])
+async def test_of_shards_whose_clocks_are_too_far_apart_neither_follows_the_other(
+    pair: tuple[Shard, Shard],
+    network: Network,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    is_participant: bool,
+) -> None:
+    """Of money nothing is lost, and it says so; when the clocks are right again, all goes on."""
+    first, second = pair
+    monkeypatch.setattr(coordinating, "TRY_S_MAX", 0.1)
+    wrong = pair[is_participant].member.replica
+    clock_ns = wrong._clock_ns
+    with monkeypatch.context() as patch:
+        patch.setattr(wrong, "_clock_ns", lambda: clock_ns() + (times.AHEAD_S_MAX + 60) * 10**9)
+        (result,) = await first.execute(transfer(first.names[0], second.names[0], 30))
+        assert result["code"] == ResultCode.SHARD_UNREACHABLE
+        assert caplog.text.count("no transfers to shard 1") == 1
+        assert "3600 s ahead" in caplog.text
+    right = pair[not is_participant].member.replica
+    assert right.ledger.last_timestamp_ns < right.clock_ns + 10**9
+    if not is_participant:
+        assert not (events_of(second)["kind"] == int(CommandKind.TRY_CREDIT)).any()
+        monkeypatch.setattr(times, "_AHEAD_NS_MAX", (times.AHEAD_S_MAX + 120) * 10**9)
+    await settled(first, second)
+    assert (first.balances(first.names[0]), second.balances(second.names[0])) == ([100], [100])
 
 
 async def test_chains_and_holds_stay_in_their_shard(pair: tuple[Shard, Shard]) -> None:
@@ -441,7 +511,11 @@ async def test_what_a_lost_coordinator_has_left_is_taken_back(
     await settled(first, second)
     # Legs as they left a leader that was lost before its own entry was committed.
     command = transfer(a, b, 30)
-    tries = build_try_debits(command, np.array(id_words(transit_id(0, 1, "EUR")), np.int64))
+    tries = np.zeros(1, EVENT)
+    tried = build_try_debits(command, np.array(id_words(transit_id(0, 1, "EUR")), np.int64))
+    for name in (name for name in tried.dtype.names if name in tries.dtype.names):
+        tries[name] = tried[name]
+    tries["timestamp_ns"] = first.ledger.last_timestamp_ns
     lost = build_try_credits(tries, np.array(id_words(transit_id(1, 0, "EUR")), np.int64))
     assert (await network.ask(0, 1, lost, 1))["code"].tolist() == [COMMITTED]
     # And those of one that is only slow: the other shard's answers get lost for a while.
