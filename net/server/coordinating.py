@@ -155,7 +155,7 @@ class Coordinator:
         self._settle_timer: asyncio.TimerHandle | None = None
         self._ending: dict[Transit, list[_Decided]] = {}
         self._end_timer: asyncio.TimerHandle | None = None
-        self._orphans = Orphans(member, self._transits, links, self._execute)
+        self._orphans = Orphans(member, self._transits, links, lane, self._execute)
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._departs = False
 

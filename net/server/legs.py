@@ -60,10 +60,14 @@ class LegsLane:
         self._asked: deque[_Asked] = deque()
         self.command_count = 0
         """Commands that are not executed yet."""
+        self.watch: Callable[[Records], None] | None = None
+        """Sees all commands that are added, while somebody wants to know."""
 
     def add(self, commands: Records, respond: Respond) -> None:
         """Add up to BATCH_COMMANDS_MAX commands, which must not change until they are answered."""
         self._collected.append(Legs(commands, respond))
+        if self.watch is not None:
+            self.watch(commands)
         self.command_count += len(commands)
 
     @property

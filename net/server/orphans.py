@@ -3,6 +3,9 @@
 Whoever leads that shard now has never heard of them, and no client was told anything. So what has been under way here
 for some time is asked for there, and taken back if it is unknown. It never comes again after that: a repeat of such a
 try is refused. The answer is the leader's, as of what is committed, so that a try which stands there is never unknown.
+But it may come to stand there when that is on its way: a client repeats its transfer, and the same try comes here again
+and is answered that it stands. So what comes again while the question is out is left for the next look. What comes
+after the CANCEL was put into the lane is executed behind it.
 
 Bounds: so many tries at a look, `TRIES_MAX`; one look at a time.
 """
@@ -17,6 +20,7 @@ import numpy.typing as npt
 from bezant.engine.member import Member
 from bezant.engine.transactions.ids import words_of
 from bezant.engine.transactions.legs import build_orphan_cancels
+from bezant.net.server.legs import LegsLane
 from bezant.net.server.transits import Transit, Transits
 from bezant.protocol.errors import BezantError
 from bezant.protocol.frames import TRIES_COUNT_MAX
@@ -44,11 +48,12 @@ class AsksTries(Protocol):
 class Orphans:
     """See the module. All methods on the loop."""
 
-    def __init__(self, member: Member, transits: Transits, links: AsksTries, execute: Execute) -> None:
+    def __init__(self, member: Member, transits: Transits, links: AsksTries, lane: LegsLane, execute: Execute) -> None:
         """`execute` has commands executed past those of clients, and tells when they are committed."""
         self._member = member
         self._transits = transits
         self._links = links
+        self._lane = lane
         self._execute = execute
         self._next_sequence = 0
         """Of the last look: what came before it, and is still there at the next, has had its time."""
@@ -78,12 +83,21 @@ class Orphans:
             self._is_looking = False
 
     async def _ask(self, transit: Transit, tries: Records) -> None:
+        came_again = np.zeros(len(tries), np.bool_)
+
+        def note(commands: Records) -> None:
+            # Half of the id is enough: one that only looks the same waits for another look.
+            np.logical_or(came_again, np.isin(tries["id_tail"], commands["id_tail"]), out=came_again)
+
+        self._lane.watch = note
         try:
             is_known = await self._links.ask_tries(transit.shard, words_of(tries, "id"), ASK_S_MAX)
         except BezantError as error:
             _log.info("bezant: shard %d does not say what it has under way: %s; asked later", transit.shard, error)
             return
-        orphans = tries[~is_known]
+        finally:
+            self._lane.watch = None
+        orphans = tries[~is_known & ~came_again]
         if len(orphans) and await self._execute(build_orphan_cancels(orphans), _nothing_more):
             _log.warning(
                 "bezant: %d tries of shard %d are unknown there, and are taken back: its leader was lost before it had "

@@ -535,6 +535,42 @@ async def test_what_a_lost_coordinator_has_left_is_taken_back(
     assert (first.balances(a), second.balances(b)) == ([79], [121])
 
 
+async def test_what_comes_again_while_its_shard_is_asked_is_not_taken_back(
+    pair: tuple[Shard, Shard], network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client repeats its transfer just after its shard has said that it knows of none."""
+    first, second = pair
+    monkeypatch.setattr(coordinating, "SWEEP_S", 0.05)
+    a, b = first.names[0], second.names[0]
+    await first.execute(transfer(a, b, 1))
+    await settled(first, second)
+    command = transfer(a, b, 30)
+    tries = build_try_debits(command, np.array(id_words(transit_id(0, 1, "EUR")), np.int64))
+    lost = build_try_credits(tries, np.array(id_words(transit_id(1, 0, "EUR")), np.int64))
+    assert (await network.ask(0, 1, lost, 1))["code"].tolist() == [COMMITTED]
+    whole, paying, answered = Asking.ask_tries, list[asyncio.Task[Records]](), asyncio.Event()
+
+    async def ask_tries(self: Asking, shard: int, ids: Words, timeout_s: float) -> npt.NDArray[np.bool_]:
+        is_known = await whole(self, shard, ids, timeout_s)
+        if not paying:
+            assert not is_known.any()
+            paying.append(asyncio.create_task(first.execute(command)))
+            await paying[0]
+            answered.set()
+        return is_known
+
+    monkeypatch.setattr(Asking, "ask_tries", ask_tries)
+    network.trouble = lambda legs: "lost" if (legs["kind"] == CommandKind.CONFIRM).any() else ""
+    restart_sweeps(second)
+    async with asyncio.timeout(5):
+        await answered.wait()
+    await asyncio.sleep(0.3)
+    network.trouble = lambda legs: ""
+    await settled(first, second)
+    assert (await paying[0])["code"].tolist() == [COMMITTED]
+    assert (first.balances(a), second.balances(b)) == ([69], [131])
+
+
 def restart_sweeps(shard: Shard) -> None:
     """Have a coordinator look again, as soon as it is set to now."""
     coordinator = shard.reactor.coordinator
