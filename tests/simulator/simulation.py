@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from unittest import mock
 
+from bezant.engine import replica as replica_module
+from bezant.engine.checkpoints.checkpointer import LedgerSettings
 from bezant.engine.ledger import ledger as ledger_module
 from bezant.engine.log.log import SEGMENT_SIZE_MIN
 from bezant.engine.node_file import log_id_of, new_group_node
@@ -37,6 +39,18 @@ CLIENTS = 3
 CLIENT_DELAY_US_MAX = 5_000
 ACCOUNTS_MAX, HOLDS_MAX = 64, 40
 NEVER = 1 << 40
+ID_SLOTS = 1 << 17
+EVENTS_AHEAD_MAX = 1 << 10
+"""Instead of what a start makes room for otherwise: more events than a seed has."""
+
+
+class SmallSettings(ReplicaSettings, frozen=True):
+    """Sizes of a simulated replica. Its tables of ids are small: starts and checkpoints fill them with zeros."""
+
+    @property
+    def ledger_settings(self) -> LedgerSettings:
+        """Room for `EVENTS_AHEAD_MAX`, as it is here, and a batch."""
+        return LedgerSettings(self.accounts_max, self.holds_max, ID_SLOTS)
 
 
 @dataclass
@@ -56,6 +70,13 @@ def drawn_salts(schedule: Schedule) -> Iterator[None]:
     """Have new ledgers hash with numbers of the seed: names of checkpoints depend on them, and so does the trace."""
     chance = schedule.chance("salts")
     with mock.patch.object(ledger_module, "new_salts", lambda: (chance.getrandbits(63), chance.getrandbits(63))):
+        yield
+
+
+@contextmanager
+def small_start() -> Iterator[None]:
+    """Have a start ask for less room for ids, so that the tables can be small."""
+    with mock.patch.object(replica_module, "EVENTS_AHEAD_MAX", EVENTS_AHEAD_MAX):
         yield
 
 
@@ -98,7 +119,7 @@ class Simulation:
             pre_vote=chance.random() < 0.85,
             check_quorum=chance.random() < 0.85,
         )
-        self.replica_settings = ReplicaSettings(
+        self.replica_settings = SmallSettings(
             segment_size=SEGMENT_SIZE_MIN,
             free_space_floor=0,
             accounts_max=ACCOUNTS_MAX,
@@ -143,7 +164,7 @@ class Simulation:
 
     def run(self) -> Report:
         """All of it. Raises `Violation`, or what a node has raised."""
-        with drawn_salts(self.schedule):
+        with drawn_salts(self.schedule), small_start():
             self.schedule.run_until(self.trouble_us)
             self._end_trouble()
             self._wait_until_well()

@@ -12,7 +12,15 @@ from bezant.protocol.placement import owners_of
 from ..network import Weather
 from ..profiles import SHARD_PROFILES
 from ..schedule import Schedule, Violation
-from ..simulation import HEALING_STEP_US, HEALING_US_MAX, TROUBLE_US_MAX, TROUBLE_US_MIN, Report, drawn_salts
+from ..simulation import (
+    HEALING_STEP_US,
+    HEALING_US_MAX,
+    TROUBLE_US_MAX,
+    TROUBLE_US_MIN,
+    Report,
+    drawn_salts,
+    small_start,
+)
 from .books import Books
 from .clients import map_of
 from .faults import Troubles
@@ -53,6 +61,7 @@ class World:
         """All of it. Raises `Violation`, or what a node has raised."""
         with (
             drawn_salts(self.schedule),
+            small_start(),
             mock.patch.object(coordinating, "end_after_bug", _raise),
             mock.patch.object(coordinating, "TRY_S_MAX", self.try_s_max),
             mock.patch.object(coordinating, "SWEEP_S", self.sweep_s),
