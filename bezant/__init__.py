@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bezant.net.client.prepared import Command
     from bezant.net.client.results import UNLIMITED, Account, Event, Outcome, Result
     from bezant.net.client.subscription import Subscription
+    from bezant.net.client.transactions import TransactionLeg, TransactionResult
     from bezant.net.client.wallet import Wallet
     from bezant.protocol.codes import ResultCode
     from bezant.protocol.errors import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     )
     from bezant.protocol.messages import Currency
     from bezant.protocol.receipts import Receipt, check_receipt
+    from bezant.protocol.transactions import TransactionMode
 
 __all__ = [
     "UNLIMITED",
@@ -70,6 +72,9 @@ __all__ = [
     "ResultCode",
     "StorageError",
     "Subscription",
+    "TransactionLeg",
+    "TransactionMode",
+    "TransactionResult",
     "UnsupportedFormat",
     "UsageError",
     "Wallet",
@@ -86,10 +91,12 @@ _HOMES = {
     "bezant.net.client.prepared": ("Command",),
     "bezant.net.client.results": ("UNLIMITED", "Account", "Event", "Outcome", "Result"),
     "bezant.net.client.subscription": ("Subscription",),
+    "bezant.net.client.transactions": ("TransactionLeg", "TransactionResult"),
     "bezant.net.client.wallet": ("Wallet",),
     "bezant.protocol.codes": ("ResultCode",),
     "bezant.protocol.messages": ("Currency",),
     "bezant.protocol.receipts": ("Receipt", "check_receipt"),
+    "bezant.protocol.transactions": ("TransactionMode",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

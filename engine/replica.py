@@ -177,8 +177,7 @@ class Replica:
         self.ledger = self._restored.ledger
         self.id_runs = self._restored.runs
         self._checkpoint_index = 0
-        self.applied_index = 0
-        """The last entry that the ledger has executed."""
+        self.applied_index = 0  # The last entry that the ledger has executed.
         manifest = self._restored.manifest
         self.slot_map = None if manifest is None else manifest.slot_map
         """The map of a metadata group; the leader's may not be committed yet."""
@@ -194,6 +193,7 @@ class Replica:
         self.start_index = 0
         """The entry behind which the log was read at the start; 0 if all of it was."""
         self.erasing = Erasing(log, log.directory.helper("bezant-erase"))
+        self.parked: set[int] = set()  # Sequences of tries whose end waits for a person: known to the leader alone.
         self.find_unready: Callable[[int], str] = _nobody_unready
         """Why no entries may be made that take an ENTRIES_VERSION; "" if they may: set by whoever knows the group."""
         self._closed = False

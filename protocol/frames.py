@@ -82,6 +82,7 @@ class Operation(IntEnum):
     LEGS = 19
     TRANSACTIONS = 20
     TRIES = 21
+    TRANSACT = 22
     MOVE_SLOTS = 24
     TAKE_SLOTS = 25
     MOVES = 26

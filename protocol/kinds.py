@@ -13,6 +13,15 @@ COPY_OF: Final = 64
 """The kind of an event that is a copy of another shard's, from which the ids of a slot came: 64 more than there."""
 CHAIN_COMMANDS_MAX: Final = 256
 """Commands in one linked chain, at most."""
+TRANSACTION_LEGS_MAX: Final = 256
+"""Transfers in one transaction, at most."""
+TRANSACTION_MODE_MAX: Final = 2
+REASON_MAX: Final = 2**15 - 1
+"""The largest result code that a result has room for, and so a CANCEL."""
+LEG_SHIFT: Final = 16
+"""In some kinds `timeout_ms` is two numbers, the second so many bits up. CANCEL: a result code, and the leg that it is
+about. TRY_DEBIT that begins a transaction: how many legs that has, and its mode. PLAN: the shards of the accounts that
+pay and receive."""
 
 
 @unique
@@ -35,6 +44,8 @@ class CommandKind(IntEnum):
     TRY_CREDIT = 33
     CONFIRM = 34
     CANCEL = 35
+    TRY_PART = 36
+    PLAN = 37
     MOVE_OPEN = 40  # from here on: only ever events, of slots that move from one shard to another
     MOVE_IN = 41
     MOVE_OUT = 42
@@ -51,6 +62,7 @@ class CommandFlag(IntFlag):
     KEEP_OPEN = 4  # a part capture leaves the rest held
     TRANSIT = 8  # the account that an OPEN adds is a transit account: only nodes may
     SETTLED = 16  # the other shard has nothing left of what a CANCEL ends: only nodes may
+    PART = 32  # a TRY_CREDIT is of a transaction, or what is ended is a TRY_PART: only nodes may
 
 
 @unique

@@ -41,7 +41,7 @@ ENTRIES_MOVES: Final = 3
 ENTRIES_VERSION: Final = 3
 """The latest of them that this version knows."""
 RULES_ACROSS_SHARDS: Final = 2
-"""The first rules that know transit accounts and the kinds from TRY_DEBIT to CANCEL."""
+"""The first rules that know transit accounts and the kinds from TRY_DEBIT on."""
 SEGMENT_MAGIC: Final = b"BZSEGMNT"
 CONTROL_MAGIC: Final = b"BZCONTRL"
 VOTE_FORMAT_VERSION: Final = 1

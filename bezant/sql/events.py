@@ -19,7 +19,7 @@ from bezant.protocol.names import currency_word
 from bezant.protocol.records import LIMIT_UNLIMITED, Words, position_of
 from bezant.sql import arrays
 
-_TRIES: Final = (CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT)
+_TRIES: Final = (CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT, CommandKind.TRY_PART, CommandKind.PLAN)
 _WITH_CREDIT: Final = (*MOVES, CommandKind.HOLD, *_TRIES, CommandKind.CANCEL)
 _ENDS: Final = (CommandKind.CAPTURE, CommandKind.RELEASE, CommandKind.EXPIRE, CommandKind.CONFIRM, CommandKind.CANCEL)
 _WITH_REFERENCE: Final = (*_ENDS, *_TRIES)

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from bezant.engine.compiled import called, inlined
-from bezant.engine.ledger.checks import FORBID, TRANSFER, TRY_CREDIT, TRY_DEBIT
+from bezant.engine.ledger.checks import FORBID, TRANSFER, TRY_CREDIT, TRY_DEBIT, TRY_PART
 from bezant.engine.ledger.lookups import (
     PROGRESS_BASE_SEQUENCE,
     PROGRESS_EXTRA_FIRST,
@@ -107,8 +107,8 @@ def first_difference(event: Any, command: Any) -> int:
 def answer_known(event: Any, fate: int, command: Any, result: Any, position: int) -> bool:
     """Answer a command whose id is in use: the first outcome (True), or a conflict that names the field (False).
 
-    An id that was resolved, or given up by a CANCEL, answers with its outcome whatever the content. A TRY_CREDIT that
-    was cancelled is given up, too: whoever repeats it must not take it for one that stands.
+    An id that was resolved, or given up by a CANCEL, answers with its outcome whatever the content. A leg that was
+    cancelled is given up, too: whoever repeats it must not take it for one that stands.
     """
     if fate in (FATE_NO_DEBIT, FATE_NO_CREDIT):
         write_outcome(result, event, position, _REPEATED)
@@ -122,7 +122,7 @@ def answer_known(event: Any, fate: int, command: Any, result: Any, position: int
         return False
     write_outcome(result, event, position, _REPEATED)
     leave_undecided(result, event["kind"])
-    if event["kind"] == TRY_CREDIT and fate == FATE_CANCELLED:
+    if event["kind"] in (TRY_CREDIT, TRY_PART) and fate == FATE_CANCELLED:
         result["code"] = _ID_FORBIDDEN
     return True
 

@@ -10,8 +10,18 @@ import numpy as np
 from bezant.engine.compiled import called, inlined
 from bezant.engine.hashing import account_id_words
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.kinds import TIMEOUT_MS_MAX, CommandField, CommandFlag, CommandKind
+from bezant.protocol.kinds import (
+    LEG_SHIFT,
+    REASON_MAX,
+    TIMEOUT_MS_MAX,
+    TRANSACTION_LEGS_MAX,
+    TRANSACTION_MODE_MAX,
+    CommandField,
+    CommandFlag,
+    CommandKind,
+)
 from bezant.protocol.names import TRANSIT_NAME_PREFIX
+from bezant.protocol.placement import SHARD_MAX
 from bezant.protocol.records import RULES_ACROSS_SHARDS, Bytes, Records, Words
 
 OPEN: Final = int(CommandKind.OPEN)
@@ -30,13 +40,16 @@ TRY_DEBIT: Final = int(CommandKind.TRY_DEBIT)
 TRY_CREDIT: Final = int(CommandKind.TRY_CREDIT)
 CONFIRM: Final = int(CommandKind.CONFIRM)
 CANCEL: Final = int(CommandKind.CANCEL)
-KIND_LAST: Final = CANCEL
+TRY_PART: Final = int(CommandKind.TRY_PART)
+PLAN: Final = int(CommandKind.PLAN)
+KIND_LAST: Final = PLAN
 
 LINKED: Final = int(CommandFlag.LINKED)
 IMPORTED: Final = int(CommandFlag.IMPORTED)
 KEEP_OPEN: Final = int(CommandFlag.KEEP_OPEN)
 TRANSIT: Final = int(CommandFlag.TRANSIT)
 SETTLED: Final = int(CommandFlag.SETTLED)
+PART: Final = int(CommandFlag.PART)
 
 
 def _bits(*fields: CommandField) -> int:
@@ -57,10 +70,12 @@ _NOT_ALLOWED: Final = {
     CLOSE: _ONE_ACCOUNT,
     TRANSFER_AVAILABLE: _bits(_F.REFERENCE, _F.TIMEOUT_MS, _F.CURRENCY),
     FORBID: _ONE_ACCOUNT,
-    TRY_DEBIT: _bits(_F.TIMEOUT_MS, _F.CURRENCY),
+    TRY_DEBIT: _bits(_F.CURRENCY),
     TRY_CREDIT: _bits(_F.TIMEOUT_MS, _F.CURRENCY),
     CONFIRM: _bits(_F.AMOUNT, _F.TIMEOUT_MS, _F.CURRENCY),
     CANCEL: _bits(_F.AMOUNT, _F.CURRENCY),
+    TRY_PART: _bits(_F.TIMEOUT_MS, _F.CURRENCY),
+    PLAN: 0,
 }
 FIELDS_NOT_ALLOWED: Final = np.array([_NOT_ALLOWED.get(kind, 0) for kind in range(KIND_LAST + 1)], np.int64)
 """For each kind, the fields that it does not use, as bits numbered by `CommandField`."""
@@ -69,9 +84,11 @@ _FLAGS: Final = {
     CAPTURE: LINKED | IMPORTED | KEEP_OPEN,
     FORBID: 0,
     TRY_DEBIT: 0,
-    TRY_CREDIT: 0,
-    CONFIRM: 0,
-    CANCEL: SETTLED,
+    TRY_CREDIT: PART,
+    CONFIRM: PART,
+    CANCEL: SETTLED | PART,
+    TRY_PART: 0,
+    PLAN: 0,
 }
 FLAGS_ALLOWED: Final = np.array([_FLAGS.get(kind, LINKED | IMPORTED) for kind in range(KIND_LAST + 1)], np.int64)
 """For each kind, the flags that it may have."""
@@ -80,8 +97,15 @@ WORD_NAME_FIRST: Final = 4
 WORD_NAME_END: Final = 10
 TRANSIT_NAME_WORD: Final = int.from_bytes(TRANSIT_NAME_PREFIX.encode(), "little")
 """How the names of transit accounts, and of no others, begin: just one word."""
-REASON_MAX: Final = 2**15 - 1
-"""The largest result code that a result has room for, and so a CANCEL."""
+_LOW: Final = (1 << LEG_SHIFT) - 1
+_IN_TIMEOUT: Final = {
+    TRY_DEBIT: (TRANSACTION_MODE_MAX, TRANSACTION_LEGS_MAX),
+    CANCEL: (TRANSACTION_LEGS_MAX - 1, REASON_MAX),
+    PLAN: (SHARD_MAX, SHARD_MAX),
+}
+HIGH_MAX: Final = np.array([_IN_TIMEOUT.get(kind, (0, 0))[0] for kind in range(KIND_LAST + 1)], np.int64)
+LOW_MAX: Final = np.array([_IN_TIMEOUT.get(kind, (0, 0))[1] for kind in range(KIND_LAST + 1)], np.int64)
+"""For each kind from TRY_DEBIT on, the largest of the two numbers that `timeout_ms` consists of there."""
 
 _OK: Final = int(ResultCode.COMMITTED)
 _KIND_UNKNOWN: Final = int(ResultCode.KIND_UNKNOWN)
@@ -172,13 +196,17 @@ def check_open(command: Any, words: Words, rules_version: int, scratch: Bytes) -
 @called
 def check_leg(command: Any, kind: int) -> int:
     """The code of what is wrong with the fields of a kind from TRY_DEBIT on, or COMMITTED."""
-    if kind in (TRY_DEBIT, TRY_CREDIT) and command["amount"] <= 0:
+    if kind not in (CONFIRM, CANCEL) and command["amount"] <= 0:
         return _AMOUNT_NOT_POSITIVE
-    if command["debit_head"] == command["credit_head"] and command["debit_tail"] == command["credit_tail"]:
+    head, tail = command["debit_head"], command["debit_tail"]
+    if kind == PLAN:  # Its debit account says where the id is used up, and its reference who pays.
+        head, tail = command["reference_head"], command["reference_tail"]
+    if head == command["credit_head"] and tail == command["credit_tail"]:
         return _ACCOUNTS_EQUAL
-    if command["timeout_ms"] < 0 or command["timeout_ms"] > REASON_MAX:
+    timeout_ms = command["timeout_ms"]
+    if timeout_ms < 0 or timeout_ms >> LEG_SHIFT > HIGH_MAX[kind] or timeout_ms & _LOW > LOW_MAX[kind]:
         return _TIMEOUT_INVALID
-    if kind in (CONFIRM, CANCEL) and command["reference_head"] == 0 and command["reference_tail"] == 0:
+    if kind in (CONFIRM, CANCEL, PLAN) and command["reference_head"] == 0 and command["reference_tail"] == 0:
         return _REFERENCE_MISSING
     return _OK
 
@@ -211,7 +239,7 @@ def check_command(commands: Records, words: Words, index: int, rules_version: in
     """(code, detail) of what is wrong with a command by itself, under these rules; code COMMITTED when nothing is."""
     command = commands[index]
     kind: Any = np.int64(command["kind"])
-    is_leg = kind > FORBID and TRY_DEBIT <= kind <= CANCEL and rules_version >= RULES_ACROSS_SHARDS
+    is_leg = kind > FORBID and TRY_DEBIT <= kind <= KIND_LAST and rules_version >= RULES_ACROSS_SHARDS
     if kind < OPEN or kind == EXPIRE or (kind > FORBID and not is_leg):
         return _KIND_UNKNOWN, 0
     flags: Any = np.int64(command["flags"])

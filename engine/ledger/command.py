@@ -12,12 +12,14 @@ from bezant.engine.ledger.checks import (
     HOLD,
     IMPORTED,
     OPEN,
+    PLAN,
     RELEASE,
     SET_LIMIT,
     TRANSFER,
     TRANSFER_AVAILABLE,
     TRY_CREDIT,
     TRY_DEBIT,
+    TRY_PART,
     UNFREEZE,
     check_command,
 )
@@ -117,21 +119,24 @@ def find_fate(arrays: LedgerArrays, command: Any, events: Records, originals: Or
 @called
 def fate_of_refused(event: Any) -> int:
     """The fate of what an event tried in vain; 0 of an event that was no try at all."""
-    is_try = event["kind"] in (TRY_DEBIT, TRY_CREDIT) and event["result"] != _COMMITTED
+    is_try = event["kind"] in (TRY_DEBIT, TRY_CREDIT, TRY_PART) and event["result"] != _COMMITTED
     return FATE_REFUSED if is_try or event["kind"] == FORBID else FATE_OPEN
 
 
 @called
 def check_leg_executable(arrays: LedgerArrays, command: Any) -> int:
-    """The code of what keeps a TRY_DEBIT, TRY_CREDIT, CONFIRM or CANCEL from being executed now, or COMMITTED."""
+    """The code of what keeps a command of a kind from TRY_DEBIT on from being executed now, or COMMITTED."""
     kind = command["kind"]
-    if kind == TRY_DEBIT:
+    if kind == PLAN:
+        return _COMMITTED
+    if kind in (TRY_DEBIT, TRY_PART):
         if look_up_account(arrays, command["debit_head"], command["debit_tail"]) >= 0 and not is_transit(
             arrays, command["reference_head"], command["reference_tail"]
         ):
             return _TRANSIT_UNKNOWN
         decisions = arrays.counters[COUNTER_TRY_DEBITS] + arrays.counters[COUNTER_UNSETTLED]
-        full = decisions >= len(arrays.holds.unsettled) or open_holds(arrays) >= len(arrays.holds.rows)
+        full = kind == TRY_DEBIT and decisions >= len(arrays.holds.unsettled)
+        full = full or open_holds(arrays) >= len(arrays.holds.rows)
         return _HOLDS_FULL if full else _COMMITTED
     if command["client_timestamp_ns"] >= arrays.counters[COUNTER_ENTRY_TIMESTAMP_NS]:
         return _IN_FUTURE  # No effect is dated before its cause.

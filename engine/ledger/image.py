@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bezant.engine.compiled import kernel
-from bezant.engine.ledger.checks import HOLD, TRY_CREDIT, TRY_DEBIT
+from bezant.engine.ledger.checks import HOLD, TRY_CREDIT, TRY_DEBIT, TRY_PART
 from bezant.engine.ledger.holds import make_hold
 from bezant.engine.ledger.index import insert
 from bezant.engine.ledger.lookups import hash_of_account, hash_of_key, place_of
@@ -111,7 +111,7 @@ def restore_image(arrays: LedgerArrays, image: LedgerImage) -> None:
             f"the checkpoint has {accounts} accounts and {open_count} open holds, and accounts_max and holds_max let a "
             f"ledger have {len(arrays.rows)} and {len(arrays.holds.rows)} here: set them to what the node had"
         )
-    if np.any((tries["kind"] != TRY_DEBIT) & (tries["kind"] != TRY_CREDIT)) or np.any(tries["deadline_ns"] != 0):
+    if not np.isin(tries["kind"], (TRY_DEBIT, TRY_CREDIT, TRY_PART)).all() or np.any(tries["deadline_ns"] != 0):
         raise LedgerError("the image has a try that is of no kind of tries, or has a deadline")
     for what, numbers, limit in (
         ("currency", image.rows["currency_number"], len(image.currencies)),

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from bezant.engine.compiled import called, inlined, kernel
 from bezant.engine.hashing import mix_words
-from bezant.engine.ledger.checks import CANCEL, CAPTURE, CONFIRM, RELEASE, TRY_CREDIT, TRY_DEBIT
+from bezant.engine.ledger.checks import CANCEL, CAPTURE, CONFIRM, PART, RELEASE, TRY_CREDIT, TRY_DEBIT
 from bezant.engine.ledger.index import META_SALT_1, META_SALT_2, find_slot
 from bezant.engine.ledger.state import FATE_NO_CREDIT, FATE_NO_DEBIT, SEQUENCE_MASK, LedgerArrays, Originals
 from bezant.protocol.kinds import AccountFlag
@@ -55,8 +55,8 @@ def find_account(arrays: LedgerArrays, head: int, tail: int) -> int:
 
 @inlined
 def place_of(kind: int, debit_head: int) -> int:
-    """Where an id is used up: in the slot of the debit account; and the ids of TRY_CREDIT, CONFIRM and CANCEL, which
-    anyone can compute, apart from all others, so that nobody else can use them up."""
+    """Where an id is used up: in the slot of the debit account; and the ids of kinds behind TRY_DEBIT, which anyone can
+    compute, apart from all others, so that nobody else can use them up."""
     return debit_head & SLOT_BITS_OF_HEAD | (kind > TRY_DEBIT) * PLACE_OF_LEGS
 
 
@@ -90,8 +90,10 @@ def is_transit(arrays: LedgerArrays, head: int, tail: int) -> bool:
 def place_of_named(arrays: LedgerArrays, command: Any) -> int:
     """Where the id of the hold or try is used up that a command names: a try that a transit account pays is a leg."""
     place = command["debit_head"] & SLOT_BITS_OF_HEAD
-    if command["kind"] in (CONFIRM, CANCEL) and is_transit(arrays, command["debit_head"], command["debit_tail"]):
-        place |= PLACE_OF_LEGS
+    if command["kind"] in (CONFIRM, CANCEL):
+        is_part = command["flags"] & PART != 0
+        if is_part or is_transit(arrays, command["debit_head"], command["debit_tail"]):
+            place |= PLACE_OF_LEGS
     return place
 
 

@@ -1,4 +1,4 @@
-"""What TRY_DEBIT, TRY_CREDIT, CONFIRM and CANCEL do: the two halves of a transfer between shards; see ``README.md``.
+"""What kinds from TRY_DEBIT on do: the halves of transfers between shards, and of transactions; see ``README.md``.
 
 A try is a hold that reserves the money on both sides: `held` of the account that pays, `incoming` of the one that
 receives, one of the two a transit account. So nothing but its own end can stand in the way of a CONFIRM. The fate of a
@@ -8,7 +8,7 @@ try that has ended stays with its id, as that of a hold does.
 from typing import Any, Final
 
 from bezant.engine.compiled import called, inlined
-from bezant.engine.ledger.checks import CONFIRM, SETTLED, TRY_CREDIT, TRY_DEBIT
+from bezant.engine.ledger.checks import CONFIRM, PLAN, SETTLED, TRY_CREDIT, TRY_DEBIT, TRY_PART
 from bezant.engine.ledger.holds import make_hold, settle_hold
 from bezant.engine.ledger.index import insert
 from bezant.engine.ledger.lookups import PLACE_OF_LEGS, hash_of_key, look_up_account, look_up_hold, place_of_named
@@ -109,7 +109,10 @@ def reserve(arrays: LedgerArrays, event: Any, hash_value: int, sequence: int, de
 
 @called
 def execute_try_debit(arrays: LedgerArrays, event: Any, hash_value: int, sequence: int, position: int) -> int:
-    """Hold an amount that is to go to another shard. The caller has seen to room, and to the transit account."""
+    """Hold an amount that is to leave through a transit account: the caller has seen to that, and to room.
+
+    Of a TRY_PART another try decides.
+    """
     debit_row = look_up_account(arrays, event["debit_head"], event["debit_tail"])
     show_accounts(arrays, event, debit_row, -1)
     if debit_row < 0:
@@ -121,7 +124,7 @@ def execute_try_debit(arrays: LedgerArrays, event: Any, hash_value: int, sequenc
     if code == _COMMITTED:
         reserve(arrays, event, hash_value, sequence, debit_row, transit)
         touch_debit(arrays, event, debit_row, position, event["amount"])
-        arrays.counters[COUNTER_TRY_DEBITS] += 1
+        arrays.counters[COUNTER_TRY_DEBITS] += event["kind"] == TRY_DEBIT
     return code
 
 
@@ -152,7 +155,7 @@ def find_try(arrays: LedgerArrays, event: Any, debit_row: int, credit_row: int) 
     if number < 0:
         return number, _COMMITTED
     row = arrays.holds.rows[number]
-    if row["kind"] not in (TRY_DEBIT, TRY_CREDIT):
+    if row["kind"] not in (TRY_DEBIT, TRY_CREDIT, TRY_PART):
         return number, _HOLD_UNKNOWN
     if row["debit_row"] != debit_row or row["credit_row"] != credit_row:
         return number, _HOLD_OF_OTHERS
@@ -238,9 +241,12 @@ def execute_cancel(arrays: LedgerArrays, event: Any, fate: int, sequence: int, p
 
 @called
 def execute_leg(arrays: LedgerArrays, event: Any, fate: int, hash_value: int, sequence: int, position: int) -> int:
-    """Do what a TRY_DEBIT, TRY_CREDIT, CONFIRM or CANCEL asks; returns the code."""
+    """Do what a command of a kind from TRY_DEBIT on asks; returns the code. A PLAN is there to be read again."""
     kind = event["kind"]
-    if kind == TRY_DEBIT:
+    if kind == PLAN:
+        show_accounts(arrays, event, look_up_account(arrays, event["debit_head"], event["debit_tail"]), -1)
+        return _COMMITTED
+    if kind in (TRY_DEBIT, TRY_PART):
         return execute_try_debit(arrays, event, hash_value, sequence, position)
     if kind == TRY_CREDIT:
         return execute_try_credit(arrays, event, hash_value, sequence, position)

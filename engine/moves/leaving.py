@@ -32,7 +32,8 @@ OUT_RECORDS_MAX: Final = 4096
 """Accounts and holds that go out of the books in one entry."""
 
 _COMMITTED: Final = int(ResultCode.COMMITTED)
-_WITH_FATE: Final = [int(kind) for kind in (CommandKind.HOLD, CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT)]
+_MAKING: Final = (CommandKind.HOLD, CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT, CommandKind.TRY_PART)
+_WITH_FATE: Final = [int(kind) for kind in _MAKING]
 _MOVING: Final = [int(kind) for kind in MOVING_KINDS]
 _AMOUNT_MAX: Final = 2**63 - 1
 

@@ -24,7 +24,8 @@ ROOM_SPARE: Final = 1024
 """Accounts and open holds that must find room besides those that move: what clients add meanwhile."""
 _COMMITTED: Final = int(ResultCode.COMMITTED)
 _MOVED: Final = int(AccountFlag.MOVED)
-_WITH_FATE: Final = [int(kind) for kind in (CommandKind.HOLD, CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT)]
+_MAKING: Final = (CommandKind.HOLD, CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT, CommandKind.TRY_PART)
+_WITH_FATE: Final = [int(kind) for kind in _MAKING]
 
 
 def take_part(replica: Replica, part: TakeSlots, records: Records) -> bool:

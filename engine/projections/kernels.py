@@ -71,6 +71,7 @@ _EXPIRE: Final = int(CommandKind.EXPIRE)
 _CLOSE: Final = int(CommandKind.CLOSE)
 _TRY_DEBIT: Final = int(CommandKind.TRY_DEBIT)
 _TRY_CREDIT: Final = int(CommandKind.TRY_CREDIT)
+_TRY_PART: Final = int(CommandKind.TRY_PART)
 _CONFIRM: Final = int(CommandKind.CONFIRM)
 _CANCEL: Final = int(CommandKind.CANCEL)
 _KEEP_OPEN: Final = int(CommandFlag.KEEP_OPEN)
@@ -234,7 +235,7 @@ def change_hold(tables: TableArrays, row: int, remaining: int) -> None:
 def take_hold_event(tables: TableArrays, block: BlockArrays, event: Any, account: int, sequence: int) -> bool:
     """What an event does to a hold or try, which it makes, changes or ends; False if that is not open."""
     kind = event["kind"]
-    if kind in (_HOLD, _TRY_DEBIT, _TRY_CREDIT):
+    if kind in (_HOLD, _TRY_DEBIT, _TRY_CREDIT, _TRY_PART):
         head, tail = event["id_head"], event["id_tail"]
         hold_sequence, before, after = sequence, 0, event["amount"]
         make_hold(tables, head, tail, account, sequence, after)
@@ -280,9 +281,9 @@ def take_move(tables: TableArrays, block: BlockArrays, event: Any, debit: int, p
 
 @called
 def take_leg(tables: TableArrays, block: BlockArrays, event: Any, debit: int, place: int, sequence: int) -> int:
-    """What a TRY_DEBIT, TRY_CREDIT, CONFIRM or CANCEL did: the event says itself which accounts it touched."""
+    """What an event of a kind from TRY_DEBIT on did: it says itself which accounts it touched."""
     if event["debit_previous"] == 0:
-        return TAKEN  # a CANCEL that found nothing
+        return TAKEN  # a PLAN, or a CANCEL that found nothing
     if debit < 0:
         return ACCOUNT_UNKNOWN
     add_posting(tables, block, debit, LIST_ALL, place)

@@ -25,7 +25,7 @@ from bezant.protocol.records import Bytes, Records, Words
 
 @unique
 class Leg(IntEnum):
-    """What follows a try: numbers that go into ids."""
+    """What follows a try, or comes with it: numbers that go into ids."""
 
     TRY_CREDIT = 1
     CONFIRM_DEBIT = 2
@@ -34,6 +34,8 @@ class Leg(IntEnum):
     CANCEL_CREDIT = 5
     CANCEL_ORPHAN = 6
     """Of a TRY_CREDIT, and derived from that: its own shard has taken it back."""
+    GIVE_BACK = 7
+    PLAN = 8
 
 
 _PREFIX: Final = np.frombuffer(b"bezant leg", np.uint8)

@@ -10,7 +10,7 @@ from bezant.engine.moves.copies import positions_of
 from bezant.engine.transactions.ids import Leg, derived_ids, words_of
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import UsageError
-from bezant.protocol.kinds import CommandFlag, CommandKind
+from bezant.protocol.kinds import LEG_SHIFT, CommandFlag, CommandKind
 from bezant.protocol.names import TRANSIT_NAME_PREFIX, account_id, currency_word
 from bezant.protocol.records import (
     COMMAND,
@@ -26,6 +26,7 @@ from bezant.protocol.records import (
 _COPIED: Final = ("user_data_head", "user_data_tail", "code")
 """What a leg carries of its transfer, whatever its kind: it is the client's, and belongs into every statement."""
 _NOT_EXECUTED: Final = range(100, 200)
+_REASON: Final = (1 << LEG_SHIFT) - 1
 
 
 def transit_name(own_shard: int, peer_shard: int) -> str:
@@ -61,14 +62,14 @@ def build_try_debits(transfers: Records, transits: Words) -> Records:
     return tries
 
 
-def build_try_credits(tries: Records, far_transits: Words, *, salt: int = 0) -> Records:
+def build_try_credits(tries: Records, far_transits: Words, *, times: Words | None = None, salt: int = 0) -> Records:
     """TRY_CREDITs for the far shard."""
     legs = _legs(tries, CommandKind.TRY_CREDIT, derived_ids(tries, Leg.TRY_CREDIT, salt=salt))
     _write_ids(legs, "debit", far_transits)
     _write_ids(legs, "credit", words_of(tries, "credit"))
     _write_ids(legs, "reference", words_of(tries, "debit"))
     legs["amount"] = tries["amount"]
-    legs["client_timestamp_ns"] = tries["timestamp_ns"]
+    legs["client_timestamp_ns"] = tries["timestamp_ns"] if times is None else times
     return legs
 
 
@@ -147,7 +148,7 @@ def _answer(results: Records, found: Words, sequences: Words, events: Records, s
     """Write what these decisions mean to clients."""
     decisions = events[found]
     is_confirm = decisions["kind"] == int(CommandKind.CONFIRM)
-    results["code"][found] = np.where(is_confirm, int(ResultCode.COMMITTED), decisions["timeout_ms"])
+    results["code"][found] = np.where(is_confirm, int(ResultCode.COMMITTED), decisions["timeout_ms"] & _REASON)
     results["position"][found] = positions_of(shard, sequences[found], decisions)
     results["effective_amount"][found] = np.where(is_confirm, decisions["effective_amount"], 0)
     for name in ("timestamp_ns", "debit_balance", "debit_held"):

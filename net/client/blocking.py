@@ -21,12 +21,14 @@ from bezant.net.client.prepared import Command, CommandMaker
 from bezant.net.client.results import Account, Event, Result, Unlimited
 from bezant.net.client.subscribing import AccountReference
 from bezant.net.client.subscription import LOST_S_MAX, Subscription
+from bezant.net.client.transactions import TransactionLeg, TransactionResult
 from bezant.net.client.wallet import Wallet
 from bezant.protocol.errors import UsageError
 from bezant.protocol.kinds import CommandKind
 from bezant.protocol.messages import Statistics, Welcome
 from bezant.protocol.names import IdMaker
 from bezant.protocol.records import Records
+from bezant.protocol.transactions import TransactionMode
 
 _Value = TypeVar("_Value")
 
@@ -316,6 +318,20 @@ class BlockingWallet:
     def linked(self, commands: Sequence[Command], *, timeout_s: float | None = None) -> list[Result]:
         """Execute a chain of commands, all or none; see `Wallet.linked`."""
         return self._call(self._wallet.linked(commands, timeout_s=timeout_s))
+
+    def transaction(
+        self,
+        legs: Sequence[TransactionLeg | tuple[str, str, str | Decimal, str]],
+        *,
+        mode: TransactionMode | str = TransactionMode.TCC,
+        await_applied: bool = False,
+        id: bytes | None = None,  # noqa: A002
+        timeout_s: float | None = None,
+    ) -> TransactionResult:
+        """Do several transfers between accounts of any shards, all or none; see `Wallet.transaction`."""
+        return self._call(
+            self._wallet.transaction(legs, mode=mode, await_applied=await_applied, id=id, timeout_s=timeout_s)
+        )
 
     def resolve(
         self,

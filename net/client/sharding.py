@@ -7,7 +7,7 @@ that moves takes its ids along, so that is safe. Connections to shards are made 
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import numpy as np
@@ -124,7 +124,7 @@ class ShardedChannel:
         if crosses.any():
             raise UsageError(
                 f"command {int(np.flatnonzero(crosses)[0]) + 1} takes its chain into another shard, and a chain lies "
-                "in one, as accounts do that share a tag in braces; transaction(), to come, moves money over several"
+                "in one, as accounts do that share a tag in braces; transaction() moves money over several"
             )
 
     # ---- commands ----
@@ -226,17 +226,29 @@ class ShardedChannel:
         self._maybe_refresh(shard, channel)
         return reply
 
+    async def request_about(self, account: bytes, operation: Operation, body: bytes, timeout_s: float | None) -> bytes:
+        """Ask the shard that has an account, again until the map is right; see `Channel.request`."""
+
+        async def ask(seconds: float) -> bytes:
+            return await self._asked(self.shard_of(account), operation, body, seconds)
+
+        return await self._until_placed(ask, self._seconds(timeout_s))
+
     async def _look_up(self, operation: Operation, body: bytes, seconds: float) -> bytes:
         """Answer look-ups, each by its shard, again until the map is right."""
+        return await self._until_placed(lambda left_s: self._look_up_once(operation, body, left_s), seconds)
+
+    async def _until_placed(self, ask: Callable[[float], Awaitable[bytes]], seconds: float) -> bytes:
+        """Ask, with so many seconds left, until no node says that it was the wrong one."""
         deadline_s, backoff_s = self._loop.time() + seconds, BACKOFF_S_MIN
         while True:
             version = self._map.version
             left_s = deadline_s - self._loop.time()
             try:
-                return await self._look_up_once(operation, body, max(left_s, BACKOFF_S_MIN))
+                return await ask(max(left_s, BACKOFF_S_MIN))
             except _WrongShard as wrong:
                 if left_s <= backoff_s:
-                    raise RequestTimedOut(f"no shard took the look-up before the deadline: {wrong}") from wrong
+                    raise RequestTimedOut(f"no shard took the request before the deadline: {wrong}") from wrong
                 await self._learn(wrong.shard, version, left_s, backoff_s)
                 backoff_s = min(2 * backoff_s, BACKOFF_S_MAX)
 

@@ -35,12 +35,14 @@ from bezant.net.client.sharding_readers import readers_of
 from bezant.net.client.sharding_subscribing import place_subscription
 from bezant.net.client.subscribing import AccountReference, account_ids, check_subscription_name, kind_numbers
 from bezant.net.client.subscription import LOST_S_MAX, Subscription
+from bezant.net.client.transactions import TransactionClient, TransactionLeg, TransactionResult
 from bezant.protocol.errors import InvalidAmountOrName, UsageError
 from bezant.protocol.frames import Operation
 from bezant.protocol.kinds import CHAIN_COMMANDS_MAX, CommandKind
 from bezant.protocol.messages import Statistics, Subscribe, Welcome
 from bezant.protocol.names import IdMaker
 from bezant.protocol.records import COMMAND, Records
+from bezant.protocol.transactions import TransactionMode
 
 TIMEOUT_S_DEFAULT: Final = 5.0
 
@@ -74,6 +76,7 @@ class Wallet:
         self._receipts = Receipts(readers, self._timeout_s)
         self._history = History(readers, lambda currency: self._decimals_of(currency, None), self._timeout_s)
         self._metadata = MetadataClient(readers)
+        self._transactions = TransactionClient(channel, self._coalescer, lambda code: self._decimals_of(code, None))
         self._subscriptions: WeakSet[Subscription] = WeakSet()
 
     @classmethod
@@ -327,6 +330,33 @@ class Wallet:
             result_of(row, command.id, of_currency)
             for row, command, of_currency in zip(rows, chain, decimals, strict=True)
         ]
+
+    async def transaction(
+        self,
+        legs: Sequence[TransactionLeg | tuple[str, str, str | Decimal, str]],
+        *,
+        mode: TransactionMode | str = TransactionMode.TCC,
+        await_applied: bool = False,
+        id: bytes | None = None,  # noqa: A002
+        timeout_s: float | None = None,
+    ) -> TransactionResult:
+        """Do up to TRANSACTION_LEGS_MAX transfers, between accounts of any shards: all of them are done, or none.
+
+            await wallet.transaction([("shop", "wallet:ann", "9.50", "EUR"), ("shop", "wallet:bob", "4.00", "EUR")])
+
+        What each leg takes must be there without what the others bring. `mode`: "tcc" tries all legs at once and then
+        confirms or cancels all; "saga" does one step after the other, deductions first, and takes them back if one is
+        refused. (Where there are no shards the legs are a chain, as of `linked`, whatever the mode.) The result comes
+        when it is decided, durably; with `await_applied` when every leg is done or taken back. The id and the first
+        leg's debit account name the transaction for ever: after an unknown outcome ask again with the same.
+        """
+        return await self._transactions.ask(
+            legs,
+            TransactionMode.of(mode),
+            check_id(id) if id is not None else self._make_id(),
+            await_applied=await_applied,
+            timeout_s=self._seconds(timeout_s),
+        )
 
     async def resolve(
         self,

@@ -12,6 +12,8 @@ client closes: closed at once, the bytes that it still sends could cost it the r
 import asyncio
 import socket
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Final, cast
 
 from typing_extensions import Buffer
@@ -34,7 +36,6 @@ from bezant.net.server.frame_kernels import (
     scan_frames,
 )
 from bezant.net.server.inbox import Inbox, SkippedFrame, Unread
-from bezant.net.server.moving import Moving
 from bezant.net.server.open_connections import GREETING_S_MAX, UNSENT_BYTES_MAX
 from bezant.net.server.placing import Placing
 from bezant.net.server.reactor import CONNECTION_BYTES_IN_FLIGHT_MAX
@@ -340,13 +341,15 @@ class Connection(asyncio.BufferedProtocol):
         elif operation == Operation.JOIN:
             self._tell_member(header, body)
         elif operation == Operation.CHANGE_MEMBERS:
-            self._change_members(header, body)
+            self._ask_apart(header, partial(self._clients.group.change, body))
         elif operation in _AMONG_COMMANDS:
             self._request(Operation(operation), header, body)
         elif operation in (Operation.LEGS, Operation.TRIES) and self._reactor.coordinator is not None:
             self._take_coordinators(header, body)
         elif self._reactor.moving is not None and self._reactor.moving.takes(operation):
-            self._move(self._reactor.moving, header, body)
+            self._ask_apart(header, partial(self._reactor.moving.ask, operation, body))
+        elif operation == Operation.TRANSACT and self._reactor.coordinator is not None and placing is not None:
+            self._ask_apart(header, partial(self._reactor.coordinator.transactor.ask, body, placing.map_version))
         else:
             message = f"operation {operation} is not one that a client may ask for here"
             self._refuse(header.request_id, FrameError.OPERATION_UNKNOWN, message)
@@ -375,19 +378,6 @@ class Connection(asyncio.BufferedProtocol):
             self._reply(header, self._clients.group.tell_member(body))
         except UsageError as error:
             self._refuse(header.request_id, error_code(error), str(error))
-
-    def _change_members(self, header: FrameHeader, body: bytes) -> None:
-        def respond(answer: bytes | Exception) -> None:
-            self._respond(header, answer)
-            self._settle(header.length)
-
-        self._bytes_in_flight += header.length
-        self._reactor.bytes_in_flight += header.length
-        try:
-            self._clients.group.change(body, respond)
-        except RemoteProtocolError:
-            self._settle(header.length)
-            raise
 
     def _request(self, operation: Operation, header: FrameHeader, body: bytes) -> None:
         """Have the reactor answer a request among the commands."""
@@ -422,8 +412,8 @@ class Connection(asyncio.BufferedProtocol):
         elif answer_tries is not None:
             self._reactor.ask_past_clients(answer_tries, respond)
 
-    def _move(self, moving: Moving, header: FrameHeader, body: bytes) -> None:
-        """Have a question about moves of slots answered."""
+    def _ask_apart(self, header: FrameHeader, ask: Callable[[Callable[[bytes | Exception], None]], None]) -> None:
+        """Have a request answered that goes its own way, and not among the commands."""
 
         def respond(answer: bytes | Exception) -> None:
             self._respond(header, answer)
@@ -431,11 +421,14 @@ class Connection(asyncio.BufferedProtocol):
 
         self._bytes_in_flight += header.length
         self._reactor.bytes_in_flight += header.length
+        self._update()
         try:
-            moving.ask(header.operation, body, respond)
+            ask(respond)
         except RemoteProtocolError:
             self._settle(header.length)
             raise
+        except (UsageError, AnsweredElsewhere) as error:
+            respond(error)
 
     def _respond(self, header: FrameHeader, answer: bytes | Exception) -> None:
         """Send what a request among the commands is answered."""

@@ -40,6 +40,7 @@ from bezant.net.server.batch import Batch
 from bezant.net.server.failure import end_after_bug
 from bezant.net.server.legs import LegsLane
 from bezant.net.server.orphans import AsksTries, Orphans
+from bezant.net.server.transacting import Hooks, Transactor
 from bezant.net.server.transits import Transit, Transits
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import BezantError, LedgerError, RequestRefused, StorageError
@@ -152,6 +153,9 @@ class Coordinator:
         """Who has asked again for a try that is under way, by the try's sequence."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._settled: list[Words] = []
+        hooks = Hooks(self._start, schedule, self._settle, self._tell_repeats)
+        self.transactor = Transactor(member, lambda: places.owners, links, lane, hooks)
+        """Carries on transactions of several legs."""
         self._settle_timer: asyncio.TimerHandle | None = None
         self._ending: dict[Transit, list[_Decided]] = {}
         self._end_timer: asyncio.TimerHandle | None = None
@@ -200,6 +204,7 @@ class Coordinator:
         self._settled.clear()
         self._ending.clear()
         self._orphans.lose()
+        self.transactor.lose()
         for timer in (self._settle_timer, self._end_timer, self._sweep_timer):
             if timer is not None:
                 timer.cancel()
@@ -229,11 +234,18 @@ class Coordinator:
             self._sweep_later()
 
     def _carry_on(self, found: _Found) -> None:
-        if len(found.open_tries):
-            self._send_on(self._events_of(found.open_tries), found.open_tries, None, _NO_ROWS)
+        sequences = found.open_tries
+        if len(sequences):
+            tries = self._events_of(sequences)
+            is_part = tries["timeout_ms"] != 0
+            self.transactor.carry_on(tries[is_part], sequences[is_part], None)
+            self._send_on(tries[~is_part], sequences[~is_part], None, _NO_ROWS)
         sequences = found.unsettled["try_sequence"]
         if len(sequences):
             tries, decisions = self._events_of(sequences), self._events_of(found.unsettled["decision_sequence"])
+            is_part = tries["timeout_ms"] != 0
+            self.transactor.carry_on(tries[is_part], sequences[is_part], decisions[is_part])
+            tries, decisions, sequences = tries[~is_part], decisions[~is_part], sequences[~is_part]
             decided = _Decided(tries, decisions, sequences, decisions["timestamp_ns"])
             for transit, numbers in self._transits.groups(tries):
                 self._start(self._end(transit, decided.part(numbers)))
@@ -440,9 +452,13 @@ class Coordinator:
             flight.batch.undecided_count -= len(told)
         if self._repeats:
             for number, sequence in enumerate(flight.sequences[numbers].tolist()):
-                for batch, row in self._repeats.pop(sequence, ()):
-                    _tell_again(batch, row, told[number])
-                    batch.undecided_count -= 1
+                self._tell_repeats(sequence, told[number])
+
+    def _tell_repeats(self, sequence: int, told: Any) -> None:
+        """Tell those who have asked again for a try that is decided now."""
+        for batch, row in self._repeats.pop(sequence, ()):
+            _tell_again(batch, row, told)
+            batch.undecided_count -= 1
 
     def _note_repeated(self, batch: Batch, rows: Words) -> None:
         """Tell those who ask again what was decided, or have them wait for it."""

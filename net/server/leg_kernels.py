@@ -21,7 +21,7 @@ _KIND_SHIFT: Final = _KIND_AT % 8 * 8
 _TRANSIT: Final = int(CommandFlag.TRANSIT)
 _OPEN: Final = int(CommandKind.OPEN)
 _TRY_DEBIT: Final = int(CommandKind.TRY_DEBIT)
-_CANCEL: Final = int(CommandKind.CANCEL)
+_LAST: Final = int(CommandKind.PLAN)
 _SUSPECT: Final = -_TRY_DEBIT << _KIND_SHIFT | _TRANSIT << _FLAGS_SHIFT
 _KIND_UNKNOWN: Final = int(ResultCode.KIND_UNKNOWN)
 _FLAGS_UNKNOWN: Final = int(ResultCode.FLAGS_UNKNOWN)
@@ -41,7 +41,7 @@ def code_for_client(command_words: Words, number: int) -> Any:
     """The code that refuses a client's command, or 0."""
     word = command_words[number, _WORD]
     kind = word >> _KIND_SHIFT
-    if _TRY_DEBIT <= kind <= _CANCEL:
+    if _TRY_DEBIT <= kind <= _LAST:
         return _KIND_UNKNOWN
     return _FLAGS_UNKNOWN if kind == _OPEN and (word >> _FLAGS_SHIFT) & _TRANSIT != 0 else 0
 

@@ -20,7 +20,7 @@ from bezant.engine.transactions.times import floor_of
 from bezant.protocol.kinds import CommandFlag, CommandKind
 from bezant.protocol.records import COMMAND, Records
 
-_LEG_KINDS: Final = range(int(CommandKind.TRY_DEBIT), int(CommandKind.CANCEL) + 1)
+_LEG_KINDS: Final = range(int(CommandKind.TRY_DEBIT), int(CommandKind.TRY_PART) + 1)
 
 Respond = Callable[[Records | Exception], None]
 

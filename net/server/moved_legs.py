@@ -10,10 +10,11 @@ from bezant.engine.ledger.ledger import Ledger
 from bezant.net.server.legs import Respond
 from bezant.net.server.placing import Placing
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.kinds import CommandKind
+from bezant.protocol.kinds import CommandFlag, CommandKind
 from bezant.protocol.records import COMMAND, RESULT, Records
 
 _TRY_CREDIT = int(CommandKind.TRY_CREDIT)
+_TRY_PART = int(CommandKind.TRY_PART)
 _ENDS = [int(CommandKind.CONFIRM), int(CommandKind.CANCEL)]
 
 
@@ -40,11 +41,11 @@ def without_legs_elsewhere(
 
 def _find_elsewhere(placing: Placing, ledger: Ledger, commands: Records) -> npt.NDArray[np.bool_]:
     """Which legs another shard is to execute, as far as this one has not begun what they belong to."""
-    is_try = commands["kind"] == _TRY_CREDIT
+    is_try = np.isin(commands["kind"], (_TRY_CREDIT, _TRY_PART))
     is_end = np.isin(commands["kind"], _ENDS)
-    elsewhere = (is_try & placing.refuses_new(commands["credit_head"])) | (
-        is_end & placing.is_elsewhere(commands["credit_head"])
-    )
+    pays = (commands["kind"] == _TRY_PART) | (is_end & (commands["flags"] & int(CommandFlag.PART) != 0))
+    wallets = np.where(pays, commands["debit_head"], commands["credit_head"])
+    elsewhere = (is_try & placing.refuses_new(wallets)) | (is_end & placing.is_elsewhere(wallets))
     rows = np.flatnonzero(elsewhere)
     if len(rows):
         keys = np.zeros(len(rows), COMMAND)

@@ -24,7 +24,7 @@ from bezant.net.server.legs import LegsLane
 from bezant.net.server.transits import Transit, Transits
 from bezant.protocol.errors import BezantError
 from bezant.protocol.frames import TRIES_COUNT_MAX
-from bezant.protocol.kinds import CommandKind
+from bezant.protocol.kinds import CommandFlag, CommandKind
 from bezant.protocol.records import Records, Words
 
 ASK_S_MAX: Final = 5.0
@@ -70,17 +70,26 @@ class Orphans:
             return
         ledger = self._member.replica.ledger
         sequences = ledger.open_tries(CommandKind.TRY_CREDIT)
-        sequences = sequences[sequences < self._next_sequence][:TRIES_MAX]
+        sequences = sequences[sequences < self._next_sequence]
         self._next_sequence = ledger.next_sequence
         if not len(sequences):
             return
         self._is_looking = True
         try:
-            tries = self._member.replica.log.read_events(sequences)
+            tries = self._read(sequences)
             for transit, numbers in self._transits.groups(tries, "debit"):
                 await self._ask(transit, tries[numbers])
         finally:
             self._is_looking = False
+
+    def _read(self, sequences: Words) -> Records:
+        """The first of these tries, but for those of transactions: they are never tried before that is committed."""
+        for first in range(0, len(sequences), TRIES_MAX):
+            tries = self._member.replica.log.read_events(sequences[first : first + TRIES_MAX])
+            tries = tries[tries["flags"] & int(CommandFlag.PART) == 0]
+            if len(tries):
+                break
+        return tries
 
     async def _ask(self, transit: Transit, tries: Records) -> None:
         came_again = np.zeros(len(tries), np.bool_)

@@ -15,7 +15,7 @@ from bezant.engine.metadata.setting import set_metadata
 from bezant.engine.placement.replacing import replace_map
 from bezant.engine.raft.interface import NotYet
 from bezant.engine.replica import Replica
-from bezant.engine.transactions.under_way import known_tries, transfers_under_way
+from bezant.engine.transactions.under_way import known_tries, transactions_under_way
 from bezant.net.server.legs import is_leg
 from bezant.protocol.errors import BezantError, RemoteProtocolError, UsageError
 from bezant.protocol.frames import (
@@ -102,7 +102,9 @@ def _tell(replica: Replica, operation: Operation, body: bytes) -> bytes:
     elif body:
         raise RemoteProtocolError(f"{operation.name} has no body")
     elif operation is Operation.TRANSACTIONS:
-        return encode_message(transfers_under_way(replica.ledger, replica.log.read_events, time.time_ns()))
+        return encode_message(
+            transactions_under_way(replica.ledger, replica.log.read_events, time.time_ns(), replica.parked)
+        )
     return encode_message(
         Currencies([Currency(code, decimals) for code, decimals in replica.ledger.currencies.items()])
     )

@@ -27,6 +27,7 @@ from bezant.protocol import (
     peer_frames,
     placement,
     records,
+    transactions,
 )
 from bezant.protocol.codes import RESULT_CODES, ResultCode
 from bezant.protocol.frames import CLOSES_CONNECTION, FrameError, FrameFlag, Operation, decode_header, encode_frame
@@ -185,7 +186,7 @@ def test_frame_errors_close_the_connection_where_the_table_says() -> None:
     assert closing == CLOSES_CONNECTION
 
 
-MESSAGE_MODULES = (messages, history_messages, metadata, moves, placement)
+MESSAGE_MODULES = (messages, history_messages, metadata, moves, placement, transactions)
 MESSAGES_DEFINED = [value for module in MESSAGE_MODULES for value in vars(module).values()]
 MESSAGE_TYPES = [value for value in MESSAGES_DEFINED if isinstance(value, type) and value is not msgspec.Struct]
 MESSAGE_TYPES = [value for value in MESSAGE_TYPES if issubclass(value, msgspec.Struct)]

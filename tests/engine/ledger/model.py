@@ -35,6 +35,7 @@ from .model_records import (
 from .model_rules import (
     KINDS_THAT_TOUCH_CREDIT,
     KINDS_WITH_CREDIT,
+    TRIES,
     State,
     change,
     close_hold,
@@ -160,8 +161,7 @@ class Model:
         is_full = self.hold_count >= self.holds_max
         if command.kind == CommandKind.TRY_DEBIT:
             is_full |= len(self.open_tries()) + len(self.state.unsettled) >= self.holds_max
-        is_try = command.kind in (CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT)
-        return Code.HOLDS_FULL if is_full and is_try else Code.COMMITTED
+        return Code.HOLDS_FULL if is_full and command.kind in TRIES else Code.COMMITTED
 
     def compare_with_first(self, command: Command) -> Outcome:
         """The outcome of a command whose id is in use."""
@@ -173,7 +173,11 @@ class Model:
             return Outcome(Code.ID_CONFLICT, detail=field, position=first.outcome.position)
         outcome = replace(first.outcome, flags=ResultFlag.REPEATED)
         made = self.state.holds.get(command.key)
-        if command.kind == CommandKind.TRY_CREDIT and made is not None and made.fate == Code.HOLD_RELEASED:
+        if (
+            command.kind in (CommandKind.TRY_CREDIT, CommandKind.TRY_PART)
+            and made is not None
+            and made.fate == Code.HOLD_RELEASED
+        ):
             return replace(outcome, code=Code.ID_FORBIDDEN)
         return undecided(first.command, outcome)
 
@@ -222,7 +226,8 @@ class Model:
         """Record what came of a command, on the chains of its accounts if it committed."""
         position = position_of(self.shard, self.next_sequence)
         debit_previous = credit_previous = 0
-        if code == Code.COMMITTED and (command.kind != CommandKind.CANCEL or effective_amount):
+        touches_none = command.kind in (CommandKind.CANCEL, CommandKind.PLAN) and not effective_amount
+        if code == Code.COMMITTED and not touches_none:
             debit_previous = self.touch(command.debit, position)
             ends_credit = command.kind == CommandKind.CANCEL and is_transit(self.state, command.debit)
             if command.kind in KINDS_THAT_TOUCH_CREDIT or ends_credit:

@@ -55,10 +55,12 @@ FIELDS_NOT_USED: Final = {
     CommandKind.UNFREEZE: _OF_ONE_ACCOUNT,
     CommandKind.CLOSE: _OF_ONE_ACCOUNT,
     CommandKind.FORBID: _OF_ONE_ACCOUNT,
-    CommandKind.TRY_DEBIT: {_F.TIMEOUT_MS, _F.CURRENCY},
+    CommandKind.TRY_DEBIT: {_F.CURRENCY},
     CommandKind.TRY_CREDIT: {_F.TIMEOUT_MS, _F.CURRENCY},
     CommandKind.CONFIRM: {_F.AMOUNT, _F.TIMEOUT_MS, _F.CURRENCY},
     CommandKind.CANCEL: {_F.AMOUNT, _F.CURRENCY},
+    CommandKind.TRY_PART: {_F.TIMEOUT_MS, _F.CURRENCY},
+    CommandKind.PLAN: set(),
 }
 """By every kind that is executed."""
 FLAGS_OF_MOST: Final = CommandFlag.LINKED | CommandFlag.IMPORTED
@@ -67,9 +69,11 @@ FLAGS_ALLOWED: Final = dict.fromkeys(FIELDS_NOT_USED, FLAGS_OF_MOST) | {
     CommandKind.OPEN: FLAGS_OF_MOST | CommandFlag.TRANSIT,
     CommandKind.FORBID: CommandFlag(0),
     CommandKind.TRY_DEBIT: CommandFlag(0),
-    CommandKind.TRY_CREDIT: CommandFlag(0),
-    CommandKind.CONFIRM: CommandFlag(0),
-    CommandKind.CANCEL: CommandFlag.SETTLED,
+    CommandKind.TRY_CREDIT: CommandFlag.PART,
+    CommandKind.CONFIRM: CommandFlag.PART,
+    CommandKind.CANCEL: CommandFlag.SETTLED | CommandFlag.PART,
+    CommandKind.TRY_PART: CommandFlag(0),
+    CommandKind.PLAN: CommandFlag(0),
 }
 
 
@@ -122,7 +126,21 @@ def faults_of_release(command: Command) -> Iterator[tuple[bool, Code]]:
 
 def faults_of_end(command: Command) -> Iterator[tuple[bool, Code]]:
     yield command.debit == command.credit, Code.ACCOUNTS_EQUAL
-    yield not 0 <= command.timeout_ms < 2**15, Code.TIMEOUT_INVALID
+    leg, reason = divmod(command.timeout_ms, 2**16)
+    yield not (0 <= leg < 256 and reason < 2**15), Code.TIMEOUT_INVALID
+    yield command.reference == NO_ID, Code.REFERENCE_MISSING
+
+
+def faults_of_try_debit(command: Command) -> Iterator[tuple[bool, Code]]:
+    yield from faults_of_transfer(command)
+    mode, legs = divmod(command.timeout_ms, 2**16)
+    yield not (0 <= mode <= 2 and legs <= 256), Code.TIMEOUT_INVALID
+
+
+def faults_of_plan(command: Command) -> Iterator[tuple[bool, Code]]:
+    yield command.amount <= 0, Code.AMOUNT_NOT_POSITIVE
+    yield command.reference == command.credit, Code.ACCOUNTS_EQUAL
+    yield any(not 0 <= number <= 4094 for number in divmod(command.timeout_ms, 2**16)), Code.TIMEOUT_INVALID
     yield command.reference == NO_ID, Code.REFERENCE_MISSING
 
 
@@ -133,10 +151,12 @@ FAULTS_OF_KIND: Final = {
     CommandKind.HOLD: faults_of_hold,
     CommandKind.CAPTURE: faults_of_capture,
     CommandKind.RELEASE: faults_of_release,
-    CommandKind.TRY_DEBIT: faults_of_transfer,
+    CommandKind.TRY_DEBIT: faults_of_try_debit,
     CommandKind.TRY_CREDIT: faults_of_transfer,
     CommandKind.CONFIRM: faults_of_end,
     CommandKind.CANCEL: faults_of_end,
+    CommandKind.TRY_PART: faults_of_transfer,
+    CommandKind.PLAN: faults_of_plan,
 }
 
 

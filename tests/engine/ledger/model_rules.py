@@ -186,6 +186,9 @@ def faults_of_forbid(_: State, __: Command, ___: int) -> Faults:
 
 # --- Tries
 
+TRIES: Final = (CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT, CommandKind.TRY_PART)
+TRIES_OF_DEBIT: Final = (CommandKind.TRY_DEBIT, CommandKind.TRY_PART)
+
 
 def is_transit(state: State, identifier: bytes) -> bool:
     return identifier in state.accounts and has_flag(state.accounts[identifier], AccountFlag.TRANSIT)
@@ -194,12 +197,14 @@ def is_transit(state: State, identifier: bytes) -> bool:
 def try_key(state: State, command: Command) -> Key:
     """The key of the try that a CONFIRM or CANCEL names."""
     slot, identifier, _ = command.hold_key
-    return slot, identifier, is_transit(state, command.debit)
+    return slot, identifier, is_transit(state, command.debit) or bool(command.flags & CommandFlag.PART)
 
 
 def lacks_transit(state: State, command: Command) -> bool:
     """Whether a leg cannot be executed, for want of its transit account."""
-    if command.kind == CommandKind.TRY_DEBIT:
+    if command.kind == CommandKind.PLAN:
+        return False
+    if command.kind in TRIES_OF_DEBIT:
         return command.debit in state.accounts and not is_transit(state, command.reference)
     if command.kind == CommandKind.TRY_CREDIT:
         return not is_transit(state, command.debit)
@@ -233,20 +238,24 @@ def faults_of_try_credit(state: State, command: Command, _: int) -> Faults:
     yield from faults_of_reserving(transit, wallet, command.amount)
 
 
+def faults_of_plan(_: State, __: Command, ___: int) -> Faults:
+    yield from ()
+
+
 def faults_of_end(state: State, command: Command, _: int) -> Faults:
     """A CONFIRM or CANCEL is refused by what the try is, and by nothing else."""
     key = try_key(state, command)
     is_cancel = command.kind == CommandKind.CANCEL
     yield key in state.given_up and not is_cancel, Code.HOLD_RELEASED
     kind, code = state.uses.get(key, (0, Code.COMMITTED))
-    if kind in (CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT) and code == Code.COMMITTED:
+    if kind in TRIES and code == Code.COMMITTED:
         hold = state.holds[key]
         if is_cancel and hold.fate == Code.HOLD_RELEASED:
             return
         yield not hold.is_open, hold.fate or Code.COMMITTED
         yield (hold.debit, hold.credit) != (command.debit, command.credit), Code.HOLD_OF_OTHER_ACCOUNTS
         return
-    is_refused = kind in (CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT, CommandKind.FORBID)
+    is_refused = kind in (*TRIES, CommandKind.FORBID)
     yield not is_cancel or not (kind == 0 or is_refused), Code.HOLD_UNKNOWN
 
 
@@ -266,6 +275,8 @@ FAULTS: Final = {
     CommandKind.TRY_CREDIT: faults_of_try_credit,
     CommandKind.CONFIRM: faults_of_end,
     CommandKind.CANCEL: faults_of_end,
+    CommandKind.TRY_PART: faults_of_try_debit,
+    CommandKind.PLAN: faults_of_plan,
 }
 
 
@@ -287,9 +298,10 @@ def change(state: State, command: Command, *, position: int, sequence: int, time
         return capture(state, command)
     if kind == CommandKind.RELEASE:
         return close_hold(state, state.holds[command.hold_key], Code.HOLD_RELEASED)
+    if kind == CommandKind.PLAN:
+        return 0
     if kind >= CommandKind.TRY_DEBIT:
-        is_try = kind in (CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT)
-        return reserve(state, command, sequence) if is_try else end_try(state, command, sequence)
+        return reserve(state, command, sequence) if kind in TRIES else end_try(state, command, sequence)
     debit, amount = state.accounts[command.debit], command.amount
     if kind == CommandKind.SET_LIMIT:
         debit.limit = amount
@@ -319,7 +331,7 @@ def set_incoming(account: Account, incoming: int) -> None:
 
 
 def reserve(state: State, command: Command, sequence: int) -> int:
-    credit = command.reference if command.kind == CommandKind.TRY_DEBIT else command.credit
+    credit = command.reference if command.kind in TRIES_OF_DEBIT else command.credit
     made = Hold(command.id, command.debit, credit, sequence, command.amount, 0, kind=command.kind)
     state.holds[command.key] = made
     state.accounts[made.debit].held += command.amount

@@ -14,6 +14,7 @@ from bezant.protocol.codes import ResultCode as Code
 from bezant.protocol.kinds import TIMEOUT_MS_MAX, CommandFlag, CommandKind
 
 from .model_records import NO_ID, Command
+from .model_rules import TRIES
 from .tables import (
     MAX,
     MIN,
@@ -29,12 +30,14 @@ from .tables import (
     id_of,
     open_account,
     open_transit,
+    plan,
     release,
     set_limit,
     transfer,
     transfer_available,
     try_credit,
     try_debit,
+    try_part,
     unfreeze,
     word,
 )
@@ -100,13 +103,13 @@ def naming_hold(command: Command, sent: Sequence[Command], ago: int) -> Command:
 
 def naming_try(command: Command, sent: Sequence[Command], ago: int) -> Command:
     """The end of a try that was asked for before."""
-    kinds = (CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT)
-    tries = [one for one in sent[-HOLDS_REMEMBERED_MAX:] if one.kind in kinds]
+    tries = [one for one in sent[-HOLDS_REMEMBERED_MAX:] if one.kind in TRIES]
     if not tries:
         return command
     named = tries[-1 - ago % len(tries)]
-    credit = named.reference if named.kind == CommandKind.TRY_DEBIT else named.credit
-    return replace(command, debit=named.debit, credit=credit, reference=named.id)
+    credit = named.credit if named.kind == CommandKind.TRY_CREDIT else named.reference
+    flags = command.flags | CommandFlag.PART if named.kind == CommandKind.TRY_PART else command.flags
+    return replace(command, debit=named.debit, credit=credit, reference=named.id, flags=flags)
 
 
 @dataclass(frozen=True)
@@ -193,9 +196,11 @@ new_commands = weighted(
     (1, st.builds(open_transit, transits, id=ids)),
     (4, st.builds(try_debit, accounts, accounts, amounts, weighted((9, transits), (1, accounts)), id=ids)),
     (4, st.builds(try_credit, weighted((9, transits), (1, accounts)), accounts, amounts, id=ids)),
+    (3, st.builds(try_part, accounts, accounts, amounts, weighted((9, transits), (1, accounts)), id=ids)),
+    (1, st.builds(plan, accounts, accounts, accounts, amounts, id=ids)),
 )
-settled = st.sampled_from([0, 0, int(CommandFlag.SETTLED)])
-reasons = st.sampled_from([0, 100, int(Code.CREDIT_ACCOUNT_FROZEN)])
+settled = st.sampled_from([0, 0, int(CommandFlag.SETTLED), int(CommandFlag.PART)])
+reasons = st.sampled_from([0, 100, int(Code.CREDIT_ACCOUNT_FROZEN), 2**16 + 100, 2**24 - 1])
 uses_of_holds = weighted(
     (6, st.builds(capture, accounts, accounts, ids, captured_amounts, id=ids)),
     (5, st.builds(capture_open, accounts, accounts, ids, captured_amounts, id=ids)),
@@ -218,6 +223,8 @@ sound_commands = weighted(
 sound_tries = weighted(
     (1, st.builds(lambda pair, amount, transit: try_debit(*pair, amount, transit), pairs, small_amounts, transits)),
     (1, st.builds(try_credit, st.sampled_from(TRANSITS), st.sampled_from(NAMES), small_amounts)),
+    (1, st.builds(lambda pair, amount, transit: try_part(*pair, amount, transit), pairs, small_amounts, transits)),
+    (1, st.builds(lambda pair, amount: plan(pair[0], *pair, amount), pairs, small_amounts)),
 )
 sound_uses_of_holds = weighted(
     (1, st.builds(capture, wallets, accounts, ids, st.integers(0, 10))),
@@ -241,10 +248,10 @@ raw_commands = st.builds(
     currency=weighted((6, ZERO), (1, st.just(word(b"EUR"))), (1, words)),
     timeout_ms=weighted((6, ZERO), (1, words)),
     code=codes,
-    flags=weighted((6, ZERO), (1, st.integers(0, 32)), (1, st.integers(-(2**15), 2**15 - 1))),
+    flags=weighted((6, ZERO), (1, st.integers(0, 64)), (1, st.integers(-(2**15), 2**15 - 1))),
     kind=weighted(
         (9, st.integers(1, 12)),
-        (3, st.integers(32, 35)),
+        (3, st.integers(32, 37)),
         (1, st.integers(0, 40)),
         (1, st.integers(-(2**15), 2**15 - 1)),
     ),
@@ -261,8 +268,8 @@ CHANGES: Final[dict[str, st.SearchStrategy[bytes] | st.SearchStrategy[int]]] = {
     "currency": weighted((1, st.just(word(b"JPY"))), (1, words)),
     "timeout_ms": words,
     "code": codes,
-    "flags": st.integers(0, 32),
-    "kind": weighted((3, st.integers(0, 12)), (1, st.integers(32, 35))),
+    "flags": st.integers(0, 64),
+    "kind": weighted((3, st.integers(0, 12)), (1, st.integers(32, 37))),
     "reserved": words,
 }
 changes = st.one_of(*(st.fixed_dictionaries({name: values}) for name, values in CHANGES.items()))

@@ -203,6 +203,19 @@ def try_credit(transit: str | bytes, credit: str | bytes, amount: int, **fields:
     return replace(transfer(transit, credit, amount, kind=CommandKind.TRY_CREDIT), **fields)
 
 
+def try_part(
+    debit: str | bytes, credit: str | bytes, amount: int, transit: str | bytes, **fields: bytes | int
+) -> Command:
+    """Holds an amount for a transaction that another shard decides."""
+    return replace(try_debit(debit, credit, amount, transit), kind=CommandKind.TRY_PART, **fields)
+
+
+def plan(first: str | bytes, debit: str | bytes, credit: str | bytes, amount: int, **fields: bytes | int) -> Command:
+    """Says what a further leg of a transaction is; `first` is the account that pays its first one."""
+    planned = transfer(first, credit, amount, kind=CommandKind.PLAN, reference=account(debit), currency=word(b"EUR"))
+    return replace(planned, **fields)
+
+
 def confirm(debit: str | bytes, credit: str | bytes, reference: bytes, **fields: bytes | int) -> Command:
     """Moves what a try has reserved."""
     return replace(transfer(debit, credit, 0, kind=CommandKind.CONFIRM, reference=reference), **fields)

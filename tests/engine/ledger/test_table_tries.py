@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from bezant.protocol.codes import ResultCode as Code
-from bezant.protocol.kinds import CommandFlag
+from bezant.protocol.kinds import LEG_SHIFT, REASON_MAX, CommandField, CommandFlag
 from bezant.protocol.records import RULES_VERSION
 
 from .model_records import encode_commands
@@ -26,6 +26,7 @@ from .tables import (
     linked,
     open_account,
     open_transit,
+    plan,
     release,
     row,
     set_limit,
@@ -33,6 +34,7 @@ from .tables import (
     transfer_available,
     try_credit,
     try_debit,
+    try_part,
     unfreeze,
 )
 
@@ -246,4 +248,69 @@ def test_a_decision_always_finds_room(make_subject: Callable[..., Subject]) -> N
         row(hold("ann", "world", 1), Code.COMMITTED, 99, -100, held=2),
         row(confirm("ann", T, OTHER), Code.COMMITTED, 98, 2, held=1, effective=1),
         row(try_debit("ann", "far", 1, T), Code.HOLDS_FULL),
+    )
+
+
+# ---- what another shard decides ----
+
+
+def test_a_part_is_held_until_another_shard_has_decided(made: Books) -> None:
+    made.run(set_limit("ann", 0))
+    ends = {"flags": int(CommandFlag.PART)}
+    made.check(
+        row(try_part("ann", "far", 30, T, id=TRY), Code.COMMITTED, 100, held=30),
+        row(try_part("ann", "far", 30, T, id=TRY), Code.COMMITTED, 100, held=30, repeated=True),
+        row(try_part("ann", "far", 80, T, id=OTHER), Code.INSUFFICIENT_FUNDS, 100, held=30),
+        row(confirm("ann", T, TRY), Code.HOLD_UNKNOWN, 100, held=30),
+        row(confirm("ann", T, TRY, **ends), Code.COMMITTED, 70, 30, effective=30),
+        row(cancel("ann", T, TRY, **ends), Code.HOLD_CAPTURED, 70, 30),
+        row(cancel("ann", T, OTHER, **ends), Code.COMMITTED, 70, 30, effective=0),
+        row(try_part("ann", "far", 5, T, id=id_of(3)), Code.COMMITTED, 70, held=5),
+        row(cancel("ann", T, id_of(3), **ends), Code.COMMITTED, 70, 30, effective=5),
+    )
+    assert len(made.subject.open_tries()) == len(made.subject.unsettled()) == 0
+    # The ids are apart: whoever knows one cannot use it up.
+    made.run(transfer("ann", "bob", 1, id=TRY))
+
+
+def test_a_part_that_comes_after_its_cancel(made: Books) -> None:
+    ends = {"flags": int(CommandFlag.PART)}
+    made.check_entry([row(cancel("ann", T, TRY, **ends), effective=0)], balances=False)
+    executed = made.subject.execute(encode_commands([try_part("ann", "far", 5, T, id=TRY)]), made.next_timestamp_ns())
+    assert (executed.results["code"].tolist(), len(executed.events)) == ([Code.ID_FORBIDDEN], 0)
+    made.check(row(try_debit("ann", "far", 5, T, id=TRY), Code.UNDECIDED, 100, held=5))
+
+
+def test_a_part_without_its_transit_account_waits(made: Books) -> None:
+    made.check(
+        row(try_part("ann", "far", 1, "bob", id=TRY), Code.TRANSIT_UNKNOWN),
+        row(try_part("nobody", "far", 1, bytes(16)), Code.DEBIT_ACCOUNT_UNKNOWN),
+        row(try_part("ann", "far", 1, T, id=TRY), Code.COMMITTED, 100, held=1),
+    )
+
+
+def test_a_plan_is_there_to_be_read_again(made: Books) -> None:
+    planned = plan("ann", "x", "ann", 7, id=TRY, code=5)
+    made.check(
+        row(planned, Code.COMMITTED, 100, effective=0),
+        row(planned, Code.COMMITTED, 100, repeated=True),
+        row(replace(planned, amount=8), Code.ID_CONFLICT, field=CommandField.AMOUNT),
+        row(plan("ann", "x", "x", 7), Code.ACCOUNTS_EQUAL),
+        row(plan("ann", bytes(16), "ann", 7), Code.REFERENCE_MISSING),
+        row(plan("ann", "x", "ann", 0), Code.AMOUNT_NOT_POSITIVE),
+        row(plan("nobody", "x", "ann", 1), Code.COMMITTED, effective=0),
+    )
+
+
+def test_what_a_transaction_is_stands_in_its_first_try(made: Books) -> None:
+    begun = try_debit("ann", "far", 30, T, id=TRY, timeout_ms=1 << LEG_SHIFT | 3)
+    made.check(
+        row(replace(begun, timeout_ms=3 << LEG_SHIFT), Code.TIMEOUT_INVALID),
+        row(replace(begun, timeout_ms=-1), Code.TIMEOUT_INVALID),
+        row(begun, Code.UNDECIDED, 100, held=30),
+        row(replace(begun, timeout_ms=1 << LEG_SHIFT | 4), Code.ID_CONFLICT, field=CommandField.TIMEOUT_MS),
+        row(transfer("ann", "far", 30, id=TRY), Code.ID_CONFLICT, field=CommandField.TIMEOUT_MS),
+        row(cancel("ann", T, TRY, timeout_ms=REASON_MAX + 1), Code.TIMEOUT_INVALID),
+        row(cancel("ann", T, TRY, timeout_ms=256 << LEG_SHIFT), Code.TIMEOUT_INVALID),
+        row(cancel("ann", T, TRY, timeout_ms=255 << LEG_SHIFT | 303), Code.COMMITTED, 100, effective=30),
     )

@@ -15,7 +15,7 @@ from bezant.protocol.names import currency_word
 from bezant.protocol.records import ACCOUNT, EVENT, Records, Words, position_of
 
 MOVES = (CommandKind.TRANSFER, CommandKind.TRANSFER_AVAILABLE, CommandKind.CAPTURE, CommandKind.CONFIRM)
-MAKING = (CommandKind.HOLD, CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT)
+MAKING = (CommandKind.HOLD, CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT, CommandKind.TRY_PART)
 ENDING = (CommandKind.CAPTURE, CommandKind.RELEASE, CommandKind.EXPIRE, CommandKind.CONFIRM, CommandKind.CANCEL)
 Id = tuple[int, int]
 
@@ -55,7 +55,7 @@ def step(state: State, event: np.void) -> None:
     if event["result"] != 0:
         return
     kind, debit, amount = CommandKind(int(event["kind"])), side(event, "debit"), int(event["effective_amount"])
-    if kind == CommandKind.CANCEL and amount == 0:
+    if kind in (CommandKind.CANCEL, CommandKind.PLAN) and amount == 0:
         return
     if kind == CommandKind.OPEN:
         raw = event.tobytes()

@@ -8,11 +8,23 @@ import pytest
 import uvloop
 
 from bezant.engine.replica import ReplicaSettings
-from bezant.net.server import connection, inbox, open_connections, reactor, syncing
+from bezant.net.server import (
+    connection,
+    coordinating,
+    inbox,
+    open_connections,
+    reactor,
+    syncing,
+    transacting_steps,
+)
 from bezant.net.server.warm import warm_kernels
+from bezant.protocol.records import LIMIT_UNLIMITED
 
+from ...engine.commands import join
+from ...engine.commands import opening as one_opening
 from .books import NAMES, opening
 from .node import LARGE_SETTINGS, SETTINGS, Client, Node, SlowDisk
+from .two_shards import Network, Shard, fund
 
 StartNode = Callable[..., Awaitable[Node]]
 
@@ -105,3 +117,34 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 monkeypatch.setattr(module, name, value)
 
     return set_limits
+
+
+@pytest.fixture
+async def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Network]:
+    """Two shards, whose accounts are open, and the network between them."""
+    bugs: list[BaseException] = []
+    for module in (reactor, syncing, coordinating):
+        monkeypatch.setattr(module, "end_after_bug", bugs.append)
+    for module in (coordinating, transacting_steps):
+        monkeypatch.setattr(module, "ASK_AGAIN_S", 0.005)
+    monkeypatch.setattr(coordinating, "SETTLE_S", 0.005)
+    network = Network()
+    for number in (0, 1):
+        network.shards[number] = shard = Shard(tmp_path / str(number), number, network)
+        opened = await shard.execute(
+            join(one_opening(f"{{{shard.names[0]}}}", LIMIT_UNLIMITED), *map(one_opening, shard.names))
+        )
+        assert not opened["code"].any()
+    yield network
+    for shard in network.shards.values():
+        await shard.reactor.stop(settled=False)
+    assert bugs == []
+
+
+@pytest.fixture
+async def pair(network: Network) -> tuple[Shard, Shard]:
+    """Two shards whose accounts have 100 each."""
+    first, second = network.shards[0], network.shards[1]
+    await fund(first)
+    await fund(second)
+    return first, second

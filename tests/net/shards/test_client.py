@@ -130,7 +130,7 @@ async def test_who_never_hears_of_it_costs_the_deadline_and_no_more(shards: Shar
         shards.move(names, 1, 0)
         result = await wallet.open_account(names[0], CURRENCY, timeout_s=0.3)
         assert (result.code, result.committed) == (ResultCode.WRONG_SHARD, False)
-        with pytest.raises(RequestTimedOut, match="no shard took the look-up before the deadline"):
+        with pytest.raises(RequestTimedOut, match="no shard took the request before the deadline"):
             await wallet.account(names[0], CURRENCY, timeout_s=0.3)
         shards.tell(1)
         assert (await wallet.open_account(names[0], CURRENCY, id=result.id)).committed

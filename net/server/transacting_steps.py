@@ -1,0 +1,350 @@
+"""What shards are asked for a transaction of several legs, step by step: TC/C, and Saga.
+
+**TC/C**: all halves are tried at once, each shard's as one question; then all are confirmed, or all cancelled.
+
+**Saga**: one half after the other, the debit halves first; neighbours in one shard travel together. Each is tried and
+confirmed at once, so money is between accounts, and not reserved, while the rest is still open. When one is refused, or
+not answered in time, that is decided first; then those before it are taken back, the last one first. What was confirmed
+is given back by a try the other way. If that is refused (the account is frozen, or the money is spent), it is parked:
+told, and tried again every PARKED_S with an id that follows from the one before, until it succeeds.
+
+A shard that gives no answer is not one that refuses: it is asked again. Every question may be asked again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Final, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bezant.engine.replica import Replica
+from bezant.engine.transactions.ids import words_of
+from bezant.engine.transactions.legs import build_transit_open, transit_id
+from bezant.engine.transactions.parts import (
+    Halves,
+    Legs,
+    build_ends,
+    build_given_back,
+    joined,
+    make_halves,
+    next_ids,
+)
+from bezant.engine.transactions.times import AHEAD_S_MAX, is_too_far_ahead
+from bezant.protocol.codes import ResultCode
+from bezant.protocol.errors import BezantError
+from bezant.protocol.kinds import CommandKind, ResultFlag
+from bezant.protocol.names import currency_code
+from bezant.protocol.records import RESULT, Records, Words
+
+TRY_S_MAX: Final = 10.0
+"""Seconds that a shard may take to answer a try, before the transaction is cancelled."""
+LEG_S_MAX: Final = 5.0
+"""Seconds that one question to another shard may take, before it is asked again."""
+PARKED_S: Final = 30.0
+"""Seconds until what cannot be taken back, or will not be done, is tried again: only a person can see to that."""
+ASK_AGAIN_S: Final = 0.2
+"""Seconds until a shard is asked again that cannot do now what it must do in the end."""
+
+_COMMITTED: Final = int(ResultCode.COMMITTED)
+_UNANSWERED: Final = int(ResultCode.OVERLOADED)
+_UNREACHABLE: Final = int(ResultCode.SHARD_UNREACHABLE)
+_CAPTURED: Final = int(ResultCode.HOLD_CAPTURED)
+_UNKNOWN: Final = int(ResultCode.HOLD_UNKNOWN)
+_MOVED: Final = int(ResultCode.WRONG_SHARD)
+_OPENED: Final = (_COMMITTED, int(ResultCode.ACCOUNT_EXISTS))
+_REPEATED: Final = int(ResultFlag.REPEATED)
+
+Execute = Callable[[Records], Awaitable[Records]]
+
+_log = logging.getLogger("bezant")
+
+
+class Links(Protocol):
+    """How other shards are asked."""
+
+    async def ask(self, shard: int, commands: Records, timeout_s: float) -> Records:
+        """Have the leader of a shard execute legs; returns their RESULT records. Raises `BezantError`."""
+        ...
+
+
+class Verdict(NamedTuple):
+    """What is to be decided: the code (0: confirm) and the leg that it is about; and the halves to be told of it."""
+
+    code: int
+    leg: int
+    numbers: Words
+
+
+class Times:
+    """The latest time of what a transaction has led to, in any shard: whatever follows is dated after it."""
+
+    def __init__(self, begun_ns: int) -> None:
+        self.latest_ns = begun_ns
+
+    def note(self, results: Records) -> None:
+        """Something has been executed, or had been before."""
+        self.latest_ns = max(self.latest_ns, int(results["timestamp_ns"].max(initial=0)))
+
+    def stamp(self, commands: Records) -> Records:
+        """The commands as they are to be executed now."""
+        stamped = commands.copy()
+        stamped["client_timestamp_ns"] = self.latest_ns
+        return stamped
+
+
+class ShardAsker:
+    """Asks shards, this one and others, for halves of transactions; opens the transit accounts that these need."""
+
+    def __init__(self, replica: Replica, execute: Execute, links: Links) -> None:
+        """`execute` executes commands in this shard, and returns when they are committed."""
+        self._replica = replica
+        self._execute = execute
+        self._links = links
+        self._opened: set[tuple[int, int, int]] = set()
+        """(shard, peer, currency) of transit accounts that are known to be open."""
+
+    async def ask(self, halves: Halves, commands: Records, times: Times) -> Records | None:
+        """Their results; None if the shard does not answer now, which says nothing about what it has done.
+
+        `halves` are those that the commands are about, all of one shard.
+        """
+        shard = int(halves.shards[0])
+        wanted = set(zip(halves.peers.tolist(), halves.currencies.tolist(), strict=True))
+        missing = [(shard, peer, word) for peer, word in sorted(wanted) if (shard, peer, word) not in self._opened]
+        opens = [_build_open(*key) for key in missing]
+        asked = joined([*opens, times.stamp(commands)])
+        if shard == self._replica.shard:
+            results = await self._execute(asked)
+        else:
+            try:
+                results = await self._links.ask(shard, asked, LEG_S_MAX)
+            except BezantError as error:
+                _log.info("bezant: shard %d does not answer, and is asked again: %s", shard, error)
+                return None
+            if is_too_far_ahead(int(results["timestamp_ns"].max()), self._replica.clock_ns):
+                _log.warning("bezant: the time of shard %d is over %d s ahead of this clock", shard, AHEAD_S_MAX)
+                return None
+        self._opened.update(
+            key for key, code in zip(missing, results["code"].tolist(), strict=False) if code in _OPENED
+        )
+        times.note(results)
+        return results[len(opens) :]
+
+    async def until_answered(
+        self, halves: Halves, commands: Records, times: Times, results: Records, deadline_s: float | None = None
+    ) -> None:
+        """Ask one shard until all is answered, or until a time of the loop; `results` has 1xx codes where it is not.
+
+        Without such a time WRONG_SHARD is an answer: that shard has nothing of it, and the slot has moved away.
+        """
+        while True:
+            left = np.flatnonzero(is_open(results["code"]) & ((deadline_s is not None) | (results["code"] != _MOVED)))
+            if not len(left) or (deadline_s is not None and asyncio.get_running_loop().time() >= deadline_s):
+                return
+            answered = await self.ask(halves.pick(left), commands[left], times)
+            if answered is not None:
+                results[left] = answered
+            if is_open(results["code"][left]).any():
+                await asyncio.sleep(ASK_AGAIN_S)
+
+
+def _build_open(shard: int, peer: int, currency_word: int) -> Records:
+    currency = currency_code(currency_word)
+    return build_transit_open(shard, peer, currency, transit_id(shard, peer, currency))
+
+
+class Steps:
+    """One transaction's way through its shards."""
+
+    def __init__(self, legs: Legs, begun_ns: int, asker: ShardAsker, on_parked: Callable[[], None]) -> None:
+        """`begun_ns`: when the TRY_DEBIT was executed. `on_parked`: something must be done, and cannot be for now."""
+        self.legs = legs
+        self.halves = make_halves(legs)
+        self.times = Times(begun_ns)
+        self._asker = asker
+        self._on_parked = on_parked
+
+    @property
+    def all_numbers(self) -> Words:
+        """The numbers of all halves."""
+        return np.arange(len(self.halves.tries))
+
+    # ---- TC/C ----
+
+    async def try_all(self) -> Verdict:
+        """Try all halves at once. What is refused decides at once, whoever has not answered by then."""
+        halves = self.halves
+        results = unanswered(len(halves.tries))
+        deadline_s = asyncio.get_running_loop().time() + TRY_S_MAX
+        parts = [np.flatnonzero(halves.shards == shard) for shard in np.unique(halves.shards)]
+        asked = [asyncio.ensure_future(self._try_in(numbers, results, deadline_s)) for numbers in parts]
+        try:
+            pending = set(asked)
+            while pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for part in done:
+                    part.result()
+                if _is_refused(results["code"]).any():
+                    break
+        finally:
+            for part in asked:
+                part.cancel()
+        return self._verdict(results["code"], self.all_numbers)
+
+    async def _try_in(self, numbers: Words, results: Records, deadline_s: float) -> None:
+        found = results[numbers]
+        try:
+            await self._asker.until_answered(
+                self.halves.pick(numbers), self.halves.tries[numbers], self.times, found, deadline_s
+            )
+        finally:
+            results[numbers] = found
+
+    def _verdict(self, codes: npt.NDArray[Any], numbers: Words) -> Verdict:
+        """What follows from the answers to some halves."""
+        refused = np.flatnonzero(_is_refused(codes))
+        if not len(refused):
+            refused = np.flatnonzero(codes != _COMMITTED)
+        if not len(refused):
+            return Verdict(_COMMITTED, 0, self.all_numbers)
+        first = refused[np.argmin(self.halves.legs[numbers[refused]])]
+        code = int(codes[first])
+        told = numbers[(codes == _COMMITTED) | is_open(codes)]
+        return Verdict(_UNREACHABLE if 100 <= code < 200 else code, int(self.halves.legs[numbers[first]]), told)
+
+    async def end(self, verdict: Verdict) -> None:
+        """Have all shards do what was decided, however long that takes."""
+        ends = build_ends(self.legs, verdict.code)
+        shards = self.halves.shards[verdict.numbers]
+        parts = [verdict.numbers[shards == shard] for shard in np.unique(shards)]
+        asked = [asyncio.ensure_future(self._end_in(numbers, ends[numbers])) for numbers in parts]
+        try:
+            await asyncio.gather(*asked)
+        finally:
+            for part in asked:
+                part.cancel()
+
+    async def _end_in(self, numbers: Words, ends: Records) -> None:
+        """The same for one shard. What it refuses to do, though it was tried there, is parked."""
+        while True:
+            results = unanswered(len(numbers))
+            await self._asker.until_answered(self.halves.pick(numbers), ends, self.times, results)
+            left = np.flatnonzero(~_is_ended(ends, results["code"]))
+            if not len(left):
+                return
+            self._park(int(self.halves.shards[numbers[0]]), len(left), int(results["code"][left[0]]))
+            numbers, ends = numbers[left], ends[left]
+            await asyncio.sleep(PARKED_S)
+
+    # ---- Saga ----
+
+    async def step_by_step(self) -> Verdict:
+        """Do the halves one after the other, up to the first that is not done."""
+        confirms = build_ends(self.legs, _COMMITTED)
+        for numbers in self._runs(self.all_numbers):
+            for commands in (self.halves.tries[numbers], confirms[numbers]):
+                results = unanswered(len(numbers))
+                deadline_s = asyncio.get_running_loop().time() + TRY_S_MAX
+                await self._asker.until_answered(self.halves.pick(numbers), commands, self.times, results, deadline_s)
+                verdict = self._verdict(results["code"], numbers)
+                if verdict.code:
+                    return verdict._replace(numbers=np.concatenate([self.all_numbers[: numbers[0]], verdict.numbers]))
+        return Verdict(_COMMITTED, 0, self.all_numbers[:0])
+
+    def _runs(self, numbers: Words) -> Iterator[Words]:
+        """Neighbours in one shard."""
+        borders = np.flatnonzero(np.diff(self.halves.shards[numbers])) + 1
+        return iter(np.split(numbers, borders)) if len(numbers) else iter(())
+
+    async def take_back(self, verdict: Verdict) -> None:
+        """Take halves back, the last one first; what was confirmed is given back. However long that takes."""
+        cancels = build_ends(self.legs, verdict.code)
+        parked: list[tuple[Words, Words]] = []
+        for numbers in self._runs(verdict.numbers[::-1]):
+            results = unanswered(len(numbers))
+            await self._asker.until_answered(self.halves.pick(numbers), cancels[numbers], self.times, results)
+            confirmed = numbers[results["code"] == _CAPTURED]
+            wrong = np.flatnonzero(~_is_ended(cancels[numbers], results["code"]) & (results["code"] != _CAPTURED))
+            if len(wrong):
+                self._park(int(self.halves.shards[numbers[0]]), len(wrong), int(results["code"][wrong[0]]))
+                await self._end_in(numbers[wrong], cancels[numbers[wrong]])
+            if len(confirmed):
+                parked.append(await self._give_back(confirmed, words_of(self.halves.tries[confirmed], "id")))
+        while parked := [(numbers, ids) for numbers, ids in parked if len(numbers)]:
+            await asyncio.sleep(PARKED_S)
+            parked = [await self._give_back(numbers, ids) for numbers, ids in parked]
+
+    async def _give_back(self, numbers: Words, ids: Words) -> tuple[Words, Words]:
+        """Try once to give halves of one shard back, after the tries with these ids; returns what is refused now."""
+        left, left_ids = numbers, ids
+        parked: list[tuple[Words, Words]] = [(numbers[:0], ids[:0])]
+        while len(left):
+            halves = self.halves.pick(left)
+            before, left_ids = left_ids, next_ids(halves, left_ids)
+            tries, confirms = build_given_back(halves, left_ids)
+            results = unanswered(len(left))
+            await self._asker.until_answered(halves, tries, self.times, results)
+            done = np.flatnonzero(results["code"] == _COMMITTED)
+            if len(done):
+                await self._confirm(halves.pick(done), confirms[done])
+            # Of a refusal that is a repeat a leader before this one has been told: the next try is due.
+            refused = results["code"] != _COMMITTED
+            is_known = refused & (results["flags"] & _REPEATED != 0)
+            new = np.flatnonzero(refused & ~is_known)
+            if len(new):
+                self._park(int(halves.shards[0]), len(new), int(results["code"][new[0]]))
+                # Where its slot has moved away nothing has happened, and the same try is due when it is back.
+                is_moved = (results["code"][new] == _MOVED)[:, np.newaxis]
+                parked.append((left[new], np.where(is_moved, before[new], left_ids[new])))
+            left, left_ids = left[is_known], left_ids[is_known]
+        return np.concatenate([part for part, _ in parked]), np.concatenate([part for _, part in parked])
+
+    async def _confirm(self, halves: Halves, confirms: Records) -> None:
+        while True:
+            results = unanswered(len(confirms))
+            await self._asker.until_answered(halves, confirms, self.times, results)
+            left = np.flatnonzero(results["code"] != _COMMITTED)
+            if not len(left):
+                return
+            self._park(int(halves.shards[0]), len(left), int(results["code"][left[0]]))
+            halves, confirms = halves.pick(left), confirms[left]
+            await asyncio.sleep(PARKED_S)
+
+    def _park(self, shard: int, count: int, code: int) -> None:
+        self._on_parked()
+        _log.error(
+            "bezant: of transaction %s shard %d answers %d to %d steps that must be done: they are parked (`bezant "
+            "transactions`) and tried again every %g s; see what has become of their accounts",
+            self.legs.id.hex(),
+            shard,
+            code,
+            count,
+            PARKED_S,
+        )
+
+
+def unanswered(count: int) -> Records:
+    """RESULT records of questions that are not answered."""
+    results = np.zeros(count, RESULT)
+    results["code"] = _UNANSWERED
+    return results
+
+
+def is_open(codes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which codes settle nothing: the command can be sent again."""
+    return np.asarray((codes >= 100) & (codes < 200), np.bool_)
+
+
+def _is_refused(codes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    return np.asarray((codes != _COMMITTED) & ~is_open(codes), np.bool_)
+
+
+def _is_ended(ends: Records, codes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which CONFIRMs and CANCELs have done their work.
+
+    Nothing can be left of a try whose id is something else's, or that has not come before its slot has left.
+    """
+    never_tried = (ends["kind"] == int(CommandKind.CANCEL)) & np.isin(codes, (_UNKNOWN, _MOVED))
+    return np.asarray((codes == _COMMITTED) | never_tried, np.bool_)

@@ -1,0 +1,150 @@
+"""Two shards in one process, each a reactor over a folder of its own, and what can befall what they ask each other."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from bezant.engine.opening import open_member
+from bezant.engine.placement.maps import first_map
+from bezant.net.server.coordinating import Coordinator
+from bezant.net.server.placing import Placing
+from bezant.net.server.reactor import Reactor
+from bezant.net.server.requests import AnsweredElsewhere, tries_of
+from bezant.protocol.errors import ConnectionFailed, RequestRefused
+from bezant.protocol.frames import FrameError
+from bezant.protocol.names import account_id, slot_of
+from bezant.protocol.placement import owners_of
+from bezant.protocol.records import Records, Words, id_words
+
+from ...engine.commands import join, transfer
+from .node import LARGE_SETTINGS, until
+
+SLOTS = owners_of(first_map({0: ["a:1"], 1: ["b:1"]}))
+
+
+def name_in(shard: int, number: int) -> str:
+    """The name of an account that lies in a shard."""
+    tries = (f"{{s{shard}-{number}-{attempt}}}:wallet" for attempt in range(1000))
+    return next(name for name in tries if SLOTS[slot_of(account_id(name, "EUR"))] == shard)
+
+
+class Shard:
+    """A reactor over a folder of its own; a client is whoever submits."""
+
+    def __init__(self, path: Path, number: int, network: "Network") -> None:
+        self.path, self.number, self.network = path, number, network
+        self.names = [name_in(number, n) for n in range(4)]
+        self.open()
+
+    def open(self) -> None:
+        self.member = open_member(self.path, shard=self.number, settings=LARGE_SETTINGS)
+        self.reactor = Reactor(self.member, asyncio.get_running_loop())
+        placing = Placing(self.number, first_map({0: ["a:1"], 1: ["b:1"]}))
+        links = Asking(self.network, self.number)
+        reactor = self.reactor
+        reactor.coordinator = Coordinator(self.member, placing, links, reactor.legs, reactor.schedule)
+        self.reactor.schedule()
+
+    @property
+    def ledger(self):
+        return self.member.replica.ledger
+
+    async def execute(self, commands: Records) -> Records:
+        future = asyncio.get_running_loop().create_future()
+        assert self.reactor.submit(commands, future)
+        async with asyncio.timeout(20):
+            return await future
+
+    def balances(self, *names: str) -> list[int]:
+        return [int(self.account(name)["balance"]) for name in names]
+
+    def account(self, name: str, currency: str = "EUR"):
+        ids = np.array([id_words(account_id(name, currency))], np.int64)
+        return self.ledger.lookup_accounts(ids)[0]
+
+    def total(self) -> int:
+        """What the wallets have, without the outside world and what is in transit."""
+        return sum(self.balances(*self.names))
+
+    @property
+    def is_settled(self) -> bool:
+        return not len(self.ledger.open_tries()) and not len(self.ledger.unsettled())
+
+    def crash(self) -> None:
+        """End without answering anybody, and open the folder again. Nothing of the reactor may be under way."""
+        self.reactor.coordinator.lose()
+        self.reactor._expiry.stop()
+        self.reactor._pump_scheduled = True  # It does nothing any more.
+        self.reactor._sync_thread.stop()
+        self.reactor.publisher.close()
+        self.member.close()
+        self.open()
+
+
+class Network:
+    """Between two shards; `trouble` says of each question what becomes of it."""
+
+    def __init__(self) -> None:
+        self.shards: dict[int, Shard] = {}
+        self.trouble: Callable[[Records], str] = lambda legs: ""
+        self.legs: list[Records] = []
+
+    async def ask(self, asking: int, shard: int, commands: Records, timeout_s: float) -> Records:
+        trouble = self.trouble(commands)
+        self.legs.append(commands.copy())
+        if trouble == "lost":
+            raise ConnectionFailed("the question was lost")
+        if trouble == "late":
+            await asyncio.sleep(0.02)
+        future = asyncio.get_running_loop().create_future()
+
+        def respond(answer: Records | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(answer, Exception):
+                is_refused = not isinstance(answer, AnsweredElsewhere)
+                refusal = RequestRefused(int(FrameError.REQUEST_REFUSED), str(answer))
+                future.set_exception(refusal if is_refused else ConnectionFailed("no leader"))
+            else:
+                future.set_result(answer.copy())
+
+        for _ in range(2 if trouble == "twice" else 1):
+            self.shards[shard].reactor.submit_legs(commands.copy(), respond)
+        if trouble == "no answer":
+            raise ConnectionFailed("the answer was lost")
+        try:
+            async with asyncio.timeout(0.5):
+                return await future
+        except TimeoutError as error:
+            raise ConnectionFailed("no answer came") from error
+
+
+class Asking:
+    """How one shard's coordinator sees the others."""
+
+    def __init__(self, network: Network, shard: int) -> None:
+        self._network, self._shard = network, shard
+
+    async def ask(self, shard: int, commands: Records, timeout_s: float) -> Records:
+        return await self._network.ask(self._shard, shard, commands, timeout_s)
+
+    async def ask_tries(self, shard: int, ids: Words, timeout_s: float) -> npt.NDArray[np.bool_]:
+        future = asyncio.get_running_loop().create_future()
+        reactor = self._network.shards[shard].reactor
+        reactor.ask_past_clients(tries_of(reactor.replica, ids.tobytes()), future.set_result)
+        return np.frombuffer(await future, np.uint8) != 0
+
+
+async def fund(shard: Shard, amount: int = 100) -> None:
+    world = f"{{{shard.names[0]}}}"
+    results = await shard.execute(join(*(transfer(world, name, amount) for name in shard.names)))
+    assert not results["code"].any()
+
+
+async def settled(*shards: Shard) -> None:
+    await until(lambda: all(shard.is_settled and not shard.reactor.coordinator.under_way_count for shard in shards))
+    for shard in shards:
+        shard.ledger.check_invariants()
