@@ -4,6 +4,7 @@ import asyncio
 import random
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from bezant.engine.replica import Executed
@@ -20,7 +21,7 @@ from bezant.protocol.transactions import TransactionsUnderWay
 
 from ...engine.commands import join, transfer
 from .node import until
-from .two_shards import Network, Shard, name_in, settled
+from .two_shards import Asking, Network, Shard, name_in, settled
 
 COMMITTED = int(ResultCode.COMMITTED)
 
@@ -380,7 +381,8 @@ async def test_what_comes_again_while_its_shard_is_asked_is_not_taken_back(
     await settled(first, second)
     command = transfer(a, b, 30)
     tries = build_try_debits(command, np.array(id_words(transit_id(0, 1, "EUR")), np.int64))
-    lost = build_try_credits(tries, np.array(id_words(transit_id(1, 0, "EUR")), np.int64))
+    far = np.array(id_words(transit_id(1, 0, "EUR")), np.int64)
+    lost = build_try_credits(tries, far, times=np.array([first.ledger.last_timestamp_ns]))
     assert (await network.ask(0, 1, lost, 1))["code"].tolist() == [COMMITTED]
     whole, paying, answered = Asking.ask_tries, list[asyncio.Task[Records]](), asyncio.Event()
 
