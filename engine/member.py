@@ -426,17 +426,26 @@ class Member:
             self._write_accepted(output.accepted, memoryview(payload))
         self.committed_index = self.replica.log.commit_index = output.commit_index
         self._maybe_erase()
-        for message in output.messages:
-            if isinstance(message, Append) and message.last_index > message.prev_index:
-                self.send(message, self.replica.log.read_encoded(message.prev_index + 1, message.last_index))
-            else:
-                self.send(message, ())
+        self._send_all(output.messages)
         self.reads_confirmed += output.reads
         self.reads_lost += output.reads_lost
         self.snapshot_needed += output.snapshot_needed
         if output.configuration_to_append is not None:
             self._append_configuration(output.configuration_to_append)
         self._note_configuration()
+
+    def _send_all(self, messages: Sequence[RaftMessage]) -> None:
+        """Send messages, with the entries that belong to them: level followers get the same ones, read once."""
+        span: tuple[int, int] | None = None
+        buffers: Sequence[Buffer] = ()
+        for message in messages:
+            if isinstance(message, Append) and message.last_index > message.prev_index:
+                if span != (message.prev_index, message.last_index):
+                    span = message.prev_index, message.last_index
+                    buffers = self.replica.log.read_encoded(message.prev_index + 1, message.last_index)
+                self.send(message, buffers)
+            else:
+                self.send(message, ())
 
     def _note_role(self, output: Output) -> None:
         self.role, self.term, self.leader_id = output.role, output.term, output.leader_id

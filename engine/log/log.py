@@ -369,6 +369,8 @@ class Log(OpenedLog):
         Raises `LedgerError` for an entry that is not there, `CorruptLog` for what is damaged on the way.
         """
         self._check_there(first_index, first_index)
+        if first_index == self.last_index:
+            return first_index
         size_bytes, last_index = 0, first_index
         for located in self._walk_from(first_index):
             size_bytes += located.size
@@ -380,6 +382,8 @@ class Log(OpenedLog):
     def size_of_span(self, first_index: int, last_index: int) -> int:
         """Bytes of the entries from one on up to another. Raises as `end_of_span`."""
         self._check_there(first_index, last_index)
+        if first_index == last_index:
+            return self._locate(first_index).size
         return sum(located.size for located in islice(self._walk_from(first_index), last_index - first_index + 1))
 
     def _walk_from(self, first_index: int) -> Iterator[Located]:

@@ -4,16 +4,37 @@ The leader sends ahead without waiting for answers, within a window per follower
 and counts by what is durable on it. Nothing is sent from here: `flush` puts what may go into the state's messages.
 """
 
+from typing import NamedTuple
+
 from bezant.engine.raft.interface import MemberStatus, NotYet
 from bezant.engine.raft.membership import MembershipChange, changed, is_alone, is_joint, is_voter, left, node_ids
 from bezant.engine.raft.progress import Mode, Progress
 from bezant.engine.raft.quorum import is_quorum, quorum_value
 from bezant.engine.raft.reads import Reads
-from bezant.engine.raft.searching import last_index_of_term, term_runs
+from bezant.engine.raft.searching import known_term, last_index_of_term, term_runs
 from bezant.engine.raft.state import State
 from bezant.protocol.errors import LedgerError, UsageError
 from bezant.protocol.messages import Configuration
-from bezant.protocol.raft_messages import TERM_RUNS_MAX, Append, AppendReply, Heartbeat, HeartbeatReply, TimeoutNow
+from bezant.protocol.raft_messages import (
+    TERM_RUNS_MAX,
+    Append,
+    AppendReply,
+    Heartbeat,
+    HeartbeatReply,
+    TermRun,
+    TimeoutNow,
+)
+
+
+class _Span(NamedTuple):
+    """What one `Append` may bring, from an entry on."""
+
+    first_index: int
+    size_bytes_max: int
+    last_index: int
+    size_bytes: int
+    prev_term: int
+    runs: tuple[TermRun, ...]
 
 
 class Leading:
@@ -37,6 +58,7 @@ class Leading:
         self._heartbeat_ticks = state.settings.heartbeat_ticks - 1  # the others should know by the next tick
         self._is_leave_asked = False
         self._has_news = False  # something may be sent to someone
+        self._span: _Span | None = None  # found last in this `flush`: followers that are level are sent the same
         self._progress: dict[int, Progress] = {}
         self._update_members()
         self._maybe_commit()
@@ -180,10 +202,11 @@ class Leading:
             self._has_news = False
             for progress in self._others():
                 self._send_entries(progress)
+            self._span = None
 
     def _send_entries(self, progress: Progress) -> None:
         """As many as the member may get; see `Mode`."""
-        settings, log = self._state.settings, self._state.log
+        settings = self._state.settings
         while progress.next_index <= self.last_index and progress.mode is not Mode.SNAPSHOT and not progress.is_paused:
             first = progress.next_index
             if self._needs_snapshot(progress):
@@ -191,16 +214,33 @@ class Leading:
             room = settings.bytes_in_flight_max - progress.bytes_in_flight
             if len(progress.in_flight) >= settings.messages_in_flight_max or room <= 0:
                 return
-            # Only what is new is measured: the window of a follower that is far behind may have thousands of entries.
-            last = min(self.last_index, log.end_of_span(first, min(room, settings.append_bytes_max)))
-            last = self._send_append(progress, last)
+            span = self._find_span(first, min(room, settings.append_bytes_max))
+            self._send_append(progress, span.prev_term, span.runs, span.last_index)
             if progress.mode is Mode.PROBE:
                 progress.is_paused = True
             else:
-                progress.note_sent(last, log.size_of_span(first, last))
+                progress.note_sent(span.last_index, span.size_bytes)
         if progress.mode is Mode.PROBE and not progress.is_paused and not self._needs_snapshot(progress):
-            self._send_append(progress, progress.next_index - 1)
+            self._send_empty(progress)
             progress.is_paused = True
+
+    def _find_span(self, first: int, size_bytes_max: int) -> _Span:
+        """The entries from one on that fit in an `Append`, of as many terms as it can tell. Only what is new is
+        measured: the window of a follower that is far behind may have thousands of entries."""
+        span, log = self._span, self._state.log
+        if span is not None and (span.first_index, span.size_bytes_max) == (first, size_bytes_max):
+            return span
+        last = min(self.last_index, log.end_of_span(first, size_bytes_max))
+        runs = term_runs(log, first, last, TERM_RUNS_MAX + 1)
+        if len(runs) > TERM_RUNS_MAX:
+            last, runs = runs[-1].first_index - 1, runs[:-1]
+        if runs[-1].term > self._state.term:
+            raise LedgerError(
+                f"the log has entries of the term {runs[-1].term}, ahead of the leader's {self._state.term}"
+            )
+        size_bytes = log.size_of_span(first, last)
+        self._span = _Span(first, size_bytes_max, last, size_bytes, known_term(log, first - 1), runs)
+        return self._span
 
     def _needs_snapshot(self, progress: Progress) -> bool:
         log = self._state.log
@@ -210,26 +250,21 @@ class Leading:
         self.snapshot_needed.append(progress.node_id)
         return True
 
-    def _send_append(self, progress: Progress, last_index: int) -> int:
-        """The entries next_index..last_index, or fewer if they are of too many terms for one message; none if they end
-        before they begin. Returns the last one that was sent."""
-        state = self._state
+    def _send_empty(self, progress: Progress) -> None:
+        """An Append without entries: does the member have the entry before the next one?"""
         prev_index = progress.next_index - 1
-        prev_term = state.log.term_at(prev_index)
-        if prev_term is None:
-            raise LedgerError(f"entry {prev_index} is to be sent behind, but its term is not known")
-        runs = term_runs(state.log, prev_index + 1, last_index, TERM_RUNS_MAX + 1) if last_index > prev_index else ()
-        if len(runs) > TERM_RUNS_MAX:
-            last_index, runs = runs[-1].first_index - 1, runs[:-1]
-        if runs and runs[-1].term > state.term:
-            raise LedgerError(f"the log has entries of the term {runs[-1].term}, ahead of the leader's {state.term}")
+        self._send_append(progress, known_term(self._state.log, prev_index), (), prev_index)
+
+    def _send_append(self, progress: Progress, prev_term: int, runs: tuple[TermRun, ...], last_index: int) -> None:
+        """The entries next_index..last_index, of these terms; none if they end before they begin."""
+        state = self._state
         commit_index = self._tell_commit_index(progress)
         state.messages.append(
             Append(
                 state.node_id,
                 progress.node_id,
                 state.term,
-                prev_index,
+                progress.next_index - 1,
                 prev_term,
                 runs,
                 last_index,
@@ -237,7 +272,6 @@ class Leading:
                 progress.session,
             )
         )
-        return last_index
 
     def _tell_commit_index(self, progress: Progress) -> int:
         """What a message to the member says of it; 0 to one that would take itself for caught up with it."""
@@ -278,7 +312,7 @@ class Leading:
         if progress.mode is Mode.PROBE and not progress.is_paused:
             self._send_entries(progress)
         else:
-            self._send_append(progress, progress.next_index - 1)
+            self._send_empty(progress)
 
     # Members.
 

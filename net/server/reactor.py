@@ -384,6 +384,7 @@ class Reactor:
         self._inline_sync_s += INLINE_SYNC_WEIGHT * (seconds - self._inline_sync_s)
         self._group = None
         self.member.finish_group(group)
+        self.flush_messages()  # An acknowledgement: the leader, and its clients, wait for nothing else here.
         self._publish()
         self._reply()
         if not self._collecting.is_empty or self._has_unwritten or self._waiters or self.legs.command_count:

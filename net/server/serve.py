@@ -28,6 +28,7 @@ from bezant.engine.placement.file import read_map
 from bezant.engine.repair import repair_from_group
 from bezant.engine.replica import ReplicaSettings, shard_directory
 from bezant.net.placement.store import open_store
+from bezant.net.server.allocation import keep_freed_memory
 from bezant.net.server.clients import Clients, make_welcome
 from bezant.net.server.connection import Connection
 from bezant.net.server.coordinating import Coordinator
@@ -93,6 +94,7 @@ def serve(
         )
         prepare_start(data_directory, shard)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        keep_freed_memory()
         if repairs:
             _repair(data_directory, node)
         found = None

@@ -377,3 +377,26 @@ async def test_results_are_never_told_before_they_are_durable(node: Node, client
 
 def test_exit_statuses_are_those_of_sysexits() -> None:
     assert (failure.EXIT_STATUS_BUG, failure.EXIT_STATUS_SYNC_FAILED) == (os.EX_SOFTWARE, os.EX_IOERR)
+
+
+# The order of what is done when a sync has ended.
+
+
+async def test_what_waits_to_be_sent_goes_before_what_nobody_waits_for(
+    node: Node, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A follower's acknowledgement is all that the leader and its clients wait for; the rest takes as long again."""
+    done: list[str] = []
+
+    def note(name: str, owner: object, step: str) -> None:
+        inner = getattr(owner, step)
+        monkeypatch.setattr(owner, step, lambda *args: (done.append(name), inner(*args))[1])
+
+    note("finish", node.reactor.member, "finish_group")
+    note("flush", node.reactor, "flush_messages")
+    note("publish", node.reactor, "_publish")
+    note("tidy", node.replica, "tidy")
+    await client.send(transfer_frame(1))
+    assert (await client.reply()).codes == [COMMITTED]
+    await until(lambda: "tidy" in done)
+    assert done[done.index("finish") :][:4] == ["finish", "flush", "publish", "tidy"]
