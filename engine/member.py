@@ -92,8 +92,7 @@ class Member:
         self._read: list[Entry] = []
         self._told_index = 0
         self._truncation_count = 0
-        self._offsets: list[int] = []
-        self._first_received = 0
+        self._skimmed: Sequence[Entry] = ()
         self._is_preparing = False
         self._has_begun = False
         self._disk_hangs = False
@@ -129,7 +128,7 @@ class Member:
         self.note_blank(identity.node_id, self.core.term)
         if self.is_alone:
             self.core.campaign()
-            self._absorb(b"")
+            self._absorb()
             while not self.is_leader and self.work():
                 pass
 
@@ -165,7 +164,7 @@ class Member:
         is_first_member = self.core.configuration_index == ENTRY_INDEX_FIRST
         if is_first_member and self.is_blank and self._blank_terms.keys() >= set(self.configuration.voters):
             self.core.lift_bar(max(self.core.term, *self._blank_terms.values()) + 1)
-        self._absorb(b"")
+        self._absorb()
 
     # ---- a log without its beginning ----
 
@@ -187,17 +186,17 @@ class Member:
     def begin_snapshot(self, node_id: int, index: int) -> None:
         """Send a member no entries until it has the state behind one, or `snapshot_done`."""
         self.core.begin_snapshot(node_id, index)
-        self._absorb(b"")
+        self._absorb()
 
     def snapshot_done(self, node_id: int, index: int | None) -> None:
         """A member has the state behind an entry; None: it does not get it now."""
         self.core.snapshot_done(node_id, index)
-        self._absorb(b"")
+        self._absorb()
 
     def wants_snapshot(self, index: int, term: int) -> bool:
         """Whether the state behind an entry of that term would be of use here."""
         wants = self.core.wants_snapshot(index, term)
-        self._absorb(b"")
+        self._absorb()
         return wants
 
     # ---- what comes in ----
@@ -206,7 +205,7 @@ class Member:
         """Let TICK_S pass."""
         self._consider_campaigning()
         self.core.tick()
-        self._absorb(b"")
+        self._absorb()
 
     def receive(self, message: RaftMessage, payload: memoryview) -> None:
         """Take a message of another member, with the bytes of its entries.
@@ -219,19 +218,18 @@ class Member:
             if not log.has_room(len(payload)):
                 return  # It is sent again, when there may be room.
             skimmed = skim(payload, message)
-            configurations = skimmed.configurations
-            self._offsets, self._first_received = skimmed.offsets, message.prev_index + 1
+            configurations, self._skimmed = skimmed.configurations, skimmed.entries
             if message.prev_index < log.last_index:
                 self.settle_group()  # What is being written may be cut.
         elif len(payload):
             raise RemoteProtocolError(f"{len(payload)} bytes beside a message that has no entries")
         self.core.step(message, configurations)
-        self._absorb(payload)
+        self._absorb()
 
     def unreachable(self, node_id: int) -> None:
         """The connection to a member was lost: what was on its way may be."""
         self.core.unreachable(node_id)
-        self._absorb(b"")
+        self._absorb()
 
     # ---- the leader's part ----
 
@@ -247,7 +245,7 @@ class Member:
         if self.replica.log.last_index > self._told_index:
             self._told_index = self.replica.log.last_index
             self.core.appended(self._told_index)
-            self._absorb(b"")
+            self._absorb()
 
     @property
     def leader_address(self) -> str:
@@ -298,19 +296,19 @@ class Member:
         Raises `UsageError`, `NotLeader`.
         """
         successor = self.core.transfer_leadership(node_id)
-        self._absorb(b"")
+        self._absorb()
         return successor
 
     def leader_lost(self) -> None:
         """A hint that the leader is gone."""
         self.core.leader_lost()
-        self._absorb(b"")
+        self._absorb()
 
     def request_read(self) -> int:
         """A ticket that comes back in `reads_confirmed` when this node has turned out to be the leader still."""
         self._require_leader()
         ticket = self.core.request_read()
-        self._absorb(b"")
+        self._absorb()
         return ticket
 
     def note_disk(self, *, hangs: bool) -> None:
@@ -321,7 +319,7 @@ class Member:
         self._consider_campaigning()
         if hangs and not self.is_alone:
             self.core.step_down()
-            self._absorb(b"")
+            self._absorb()
 
     def _require_leader(self) -> None:
         if not self.is_leader:
@@ -362,7 +360,7 @@ class Member:
         """Do not hold a leadership that can begin only when more of the history has come."""
         if self.replica.stalled_index and self._is_preparing:
             self.core.step_down()
-            self._absorb(b"")
+            self._absorb()
 
     def _next_entry(self) -> Entry:
         """The entry to be applied next: as it came, or read from the log if this member is further behind."""
@@ -377,7 +375,7 @@ class Member:
             self._read = split_span(log.read_encoded(index, log.end_of_span(index, APPLY_SPAN_BYTES)))
         return self._read[index - self._read[0].header.index]
 
-    def _keep_received(self, entries: list[Entry]) -> None:
+    def _keep_received(self, entries: Sequence[Entry]) -> None:
         """Keep the entries that were appended last, which are to be applied soon."""
         self._received.extend(entries)
         self._received_bytes += sum(entry.header.body_size for entry in entries)
@@ -412,18 +410,18 @@ class Member:
         """Take notice that a group is durable."""
         self.replica.finish_group(group)
         self.core.durable(group.last_header.index, group.last_header.term, self._truncation_count)
-        self._absorb(b"")
+        self._absorb()
 
     # ---- what comes out of the core ----
 
-    def _absorb(self, payload: Buffer) -> None:
-        """Do what the core has decided; `payload` are the bytes beside the message that it has just taken."""
+    def _absorb(self) -> None:
+        """Do what the core has decided."""
         output = self.core.take_output()
         if output.hard_state is not None and self._vote_file is not None:
             self._vote_file.write(output.hard_state)
         self._note_role(output)
         if output.accepted is not None:
-            self._write_accepted(output.accepted, memoryview(payload))
+            self._write_accepted(output.accepted)
         self.committed_index = self.replica.log.commit_index = output.commit_index
         self._maybe_erase()
         self._send_all(output.messages)
@@ -457,8 +455,8 @@ class Member:
             self.replica.log.term = output.term
             self._told_index = self.replica.log.last_index
 
-    def _write_accepted(self, accepted: Accepted, payload: memoryview) -> None:
-        """Cut the log where it contradicts the leader's, and append the entries that are new."""
+    def _write_accepted(self, accepted: Accepted) -> None:
+        """Cut the log where it contradicts the leader's, and append the entries of the last message that are new."""
         log = self.replica.log
         if accepted.truncate_to is not None:
             log.truncate(accepted.truncate_to)
@@ -468,7 +466,9 @@ class Member:
                     f"entries {accepted.truncate_to + 1} to {self.replica.applied_index} were executed here and never "
                     "committed"
                 )
-        entries = log.append_encoded(payload[self._offsets[accepted.first_index - self._first_received] :])
+        skimmed, self._skimmed = self._skimmed, ()
+        entries = skimmed[accepted.first_index - skimmed[0].header.index :]
+        log.append_received(entries)
         if entries[-1].header.index != accepted.last_index:
             raise LedgerError(f"entry {accepted.last_index} was accepted, and the log ends with {log.last_index}")
         self._keep_received(entries)
@@ -476,7 +476,7 @@ class Member:
     def _append_configuration(self, configuration: Configuration) -> None:
         self._told_index = self.replica.append_configuration(configuration)
         self.core.appended(self._told_index, ((self._told_index, configuration),))
-        self._absorb(b"")
+        self._absorb()
 
     def _note_configuration(self) -> None:
         configuration = self.core.configuration

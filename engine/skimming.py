@@ -16,33 +16,36 @@ _CONFIGURATION: Final = int(EntryKind.CONFIGURATION)
 
 
 class Skimmed(NamedTuple):
-    """Where each entry begins in the bytes, and the configurations among them, by index."""
+    """The entries in the bytes, their bodies parts of these, and the configurations among them, by index."""
 
-    offsets: list[int]
+    entries: list[Entry]
     configurations: tuple[tuple[int, Configuration], ...]
 
 
 def skim(payload: memoryview, message: Append) -> Skimmed:
-    """Find the entries that a message is said to bring; their bodies are not looked at, unless they are configurations.
+    """Find the entries that a message is said to bring. What they are is left to `Log.append_received` to verify; their
+    bodies are not looked at, unless they are configurations.
 
     Raises `RemoteProtocolError` if they are not the ones that the message tells of.
     """
-    offsets: list[int] = []
+    entries: list[Entry] = []
     configurations: list[tuple[int, Configuration]] = []
     offset, index, terms = 0, message.prev_index, _Terms(message)
     while offset < len(payload):
         index += 1
-        header = decode_header(payload[offset : offset + ENTRY_HEADER_SIZE])
+        encoded = bytes(payload[offset : offset + ENTRY_HEADER_SIZE])
+        header = decode_header(encoded)
         if header is None or header.index != index or header.term != terms.of(index):
             raise RemoteProtocolError(f"entry {index} of the leader is not where, or not what, its message says")
-        offsets.append(offset)
         body_at, offset = offset + ENTRY_HEADER_SIZE, offset + ENTRY_HEADER_SIZE + header.body_size
-        configuration = configuration_of(header, payload[body_at:offset])
+        entry = Entry(header, encoded, payload[body_at:offset])
+        entries.append(entry)
+        configuration = configuration_of(header, entry.body)
         if configuration is not None:
             configurations.append((index, configuration))
     if index != message.last_index or offset != len(payload):
         raise RemoteProtocolError(f"the leader sent entries up to {index}, and its message says {message.last_index}")
-    return Skimmed(offsets, tuple(configurations))
+    return Skimmed(entries, tuple(configurations))
 
 
 def split_span(pieces: Sequence[Buffer]) -> list[Entry]:

@@ -7,7 +7,7 @@ One group at a time: `begin_group` hands out everything appended so far as a `Gr
 `Group.write_and_sync`, on any thread, then `finish_group` on the log's own. A group that fails must end the process.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import Final
 
@@ -26,7 +26,7 @@ from bezant.engine.log.entry import (
 from bezant.engine.log.group import Group, Placed, Waiting
 from bezant.engine.log.preparing import PreparedSegments
 from bezant.engine.log.reading import OpenedLog
-from bezant.engine.log.receiving import LogEnd, split_entries
+from bezant.engine.log.receiving import LogEnd, verify_entries
 from bezant.engine.log.recovery import RecoveryReport
 from bezant.engine.log.seeking import warm_seeking
 from bezant.engine.log.segment import SEGMENT_SIZE_MAX, segment_numbers
@@ -149,8 +149,8 @@ class Log(OpenedLog):
         self._place(entry)
         return entry.header
 
-    def append_encoded(self, entries: memoryview) -> list[Entry]:
-        """Add entries of a leader behind the last one, in memory: as they lie in its log, back to back.
+    def append_received(self, entries: Sequence[Entry]) -> None:
+        """Add entries of a leader behind the last one, in memory: as they lie in its log.
 
         They are verified first, to be whole and to continue this log, and stay the leader's to the byte, but for what
         each replica stamps itself when it writes them. Bodies are not copied: they must not change until they are
@@ -160,15 +160,14 @@ class Log(OpenedLog):
         for an entry that only a newer version knows, `StorageError` if the disk has no room for all of them.
         """
         before = self.last_index
-        received = split_entries(entries, self._end())
+        verify_entries(entries, self._end())
         try:
-            for entry in received:
+            for entry in entries:
                 self._place(entry)
         except StorageError:
             if self.last_index > before:
                 self._cut(before)
             raise
-        return received
 
     def _end(self) -> LogEnd:
         return LogEnd(

@@ -1,5 +1,6 @@
 """Entries of a leader, verified before they count: the bytes of another node's log, back to back."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from bezant.engine.log.checking import find_miscounted, find_nonsense, find_unknown
@@ -32,24 +33,31 @@ def split_entries(data: memoryview, end: LogEnd) -> list[Entry]:
         body_at = at + ENTRY_HEADER_SIZE
         encoded = bytes(data[at:body_at])
         header = decode_header(encoded)
-        index = end.last_index + 1
         if header is None:
+            index = end.last_index + 1 + len(entries)
             raise RemoteProtocolError(f"no whole header where entry {index} was expected, at byte {at} of {len(data)}")
-        entry = Entry(header, encoded, data[body_at : body_at + header.body_size])
+        entries.append(Entry(header, encoded, data[body_at : body_at + header.body_size]))
+        at = body_at + header.body_size
+    verify_entries(entries, end)
+    return entries
+
+
+def verify_entries(entries: Sequence[Entry], end: LogEnd) -> None:
+    """Require that entries continue a log, and are whole. Raises as `split_entries`."""
+    for number, entry in enumerate(entries, 1):
+        header = entry.header
         problem = _find_problem(entry, end)
         if problem:
-            raise RemoteProtocolError(f"{problem} where entry {index} was expected, at byte {at} of {len(data)}")
-        entries.append(entry)
-        at = body_at + header.body_size
+            raise RemoteProtocolError(f"{problem} where entry {end.last_index + 1} was expected")
+        if number == len(entries):
+            return  # Its own hash is left for the time when it is being synced.
         end = end._replace(
-            last_index=index,
+            last_index=header.index,
             last_term=header.term,
             next_sequence=header.first_sequence + header.count,
             last_timestamp_ns=header.timestamp_ns,
-            # That of the last one is left for the time when it is being synced.
-            chain_hash=entry_hash(encoded, entry.body) if at < len(data) else b"",
+            chain_hash=entry_hash(entry.encoded, entry.body),
         )
-    return entries
 
 
 def _find_problem(entry: Entry, end: LogEnd) -> str:
