@@ -15,6 +15,7 @@ Bounds: TRANSACTIONS_MAX transactions of clients are under way in a shard; more 
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -172,14 +173,14 @@ class Transactor:
         if not is_new:
             running.answer(is_over=False)
         else:
-            self._hooks.start(self._run(running, self._begin(running)))
+            self._hooks.start(self._run(running, partial(self._begin, running)))
 
     # ---- one transaction ----
 
-    async def _run(self, running: Running, way: Coroutine[Any, Any, None]) -> None:
+    async def _run(self, running: Running, way: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Go a way with a transaction, and tell who waits what has become of it."""
         try:
-            await way
+            await way()
             running.answer(is_over=True)
         except AnsweredElsewhere as error:
             running.fail(error)
@@ -295,7 +296,7 @@ class Transactor:
             if decisions is not None:
                 verdict = _verdict_of(legs, decisions[number : number + 1])
                 running.begun_ns = int(decisions["timestamp_ns"][number])
-            self._hooks.start(self._run(running, self._carry(running, verdict, is_repeated=True)))
+            self._hooks.start(self._run(running, partial(self._carry, running, verdict, is_repeated=True)))
 
     def lose(self) -> None:
         """This node leads no more: whoever leads now carries on."""
