@@ -105,7 +105,8 @@ def restore_image(arrays: LedgerArrays, image: LedgerImage) -> None:
     Raises `StorageError` if there is no room, `LedgerError` if the image makes no sense.
     """
     accounts, holds, tries = len(image.rows), image.holds, image.tries
-    open_count = max(len(holds) + len(tries), len(tries) + len(image.unsettled))
+    undecided = int(np.count_nonzero(tries["kind"] == TRY_DEBIT))
+    open_count = max(len(holds) + len(tries), undecided + len(image.unsettled))
     if accounts > len(arrays.rows) or open_count > len(arrays.holds.rows):
         raise StorageError(
             f"the checkpoint has {accounts} accounts and {open_count} open holds, and accounts_max and holds_max let a "
@@ -130,7 +131,7 @@ def restore_image(arrays: LedgerArrays, image: LedgerImage) -> None:
     counters[COUNTER_NEXT_SEQUENCE] = image.next_sequence
     counters[COUNTER_LAST_TIMESTAMP_NS] = image.last_timestamp_ns
     index_rows(arrays, accounts)
-    counters[COUNTER_TRY_DEBITS] = np.count_nonzero(tries["kind"] == TRY_DEBIT)
+    counters[COUNTER_TRY_DEBITS] = undecided
     counters[COUNTER_UNSETTLED] = len(image.unsettled)
     arrays.holds.unsettled[: len(image.unsettled)] = (
         np.ascontiguousarray(image.unsettled).view(np.int64).reshape(-1, UNSETTLED_WORDS)

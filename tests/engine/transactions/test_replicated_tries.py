@@ -12,10 +12,10 @@ from bezant.engine.replica import SETTLED_MAX, Replica, ReplicaSettings, open_re
 from bezant.engine.verify import verify
 from bezant.protocol.codes import ResultCode as Code
 from bezant.protocol.errors import LedgerError
-from bezant.protocol.records import Records
+from bezant.protocol.records import RULES_VERSION, Records
 
 from ..ledger.model_records import encode_commands
-from ..ledger.tables import MAX, cancel, confirm, id_of, open_account, open_transit, transfer, try_debit
+from ..ledger.tables import MAX, cancel, confirm, id_of, open_account, open_transit, transfer, try_credit, try_debit
 
 T = "transit:0:1"
 
@@ -48,6 +48,25 @@ def test_a_restart_and_a_verification_find_them(replica: Replica, tmp_path: Path
     assert run(again, try_debit("ann", "far", 1, T, id=id_of(9))).tolist() == [Code.ID_FORBIDDEN]
     assert run(again, confirm("ann", T, id_of(3)), confirm("ann", T, id_of(2))).tolist() == [0, Code.HOLD_RELEASED]
     again.close()
+
+
+def test_what_is_unsettled_takes_no_room_of_tries_that_others_decide() -> None:
+    """A ledger whose table of holds is as full as it gets can be restored from its image."""
+    ledger = Ledger(accounts_max=8, holds_max=3)
+    ledger.register_currency("EUR", 2)
+    ledger.switch_rules(RULES_VERSION)
+    batches = [
+        (open_account("world", MAX), open_account("ann"), open_transit(T), transfer("world", "ann", 100)),
+        tuple(try_debit("ann", "far", 1, T, id=id_of(number)) for number in (1, 2, 3)),
+        tuple(confirm("ann", T, id_of(number)) for number in (1, 2, 3)),
+        tuple(try_credit(T, "ann", 1, reference=id_of(8)) for _ in range(3)),
+    ]
+    for time_ns, batch in enumerate(batches, 1):
+        codes = ledger.execute(encode_commands(batch), 1000 * time_ns).results["code"]
+        assert np.isin(codes, (int(Code.COMMITTED), int(Code.UNDECIDED))).all()
+    again = Ledger(accounts_max=8, holds_max=3, salts=ledger.salts)
+    again.restore(ledger.image())
+    assert again.digest() == ledger.digest()
 
 
 def test_no_entry_settles_nothing_or_too_much(replica: Replica) -> None:
