@@ -15,6 +15,7 @@ class Outcome(enum.Enum):
     DONE = 0
     NOT_LEADER = 1
     UNKNOWN = 2
+    REFUSED = 3
 
 
 class Frame(NamedTuple):

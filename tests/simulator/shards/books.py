@@ -154,6 +154,9 @@ class Books:
         }.get(leg)
         if needed is not None and not transfer.has(needed):
             raise Violation(f"{leg.name} is committed without {needed.name}: {transfer}")
+        cause = transfer.events.get(needed) if needed is not None else None
+        if cause is not None and int(cause[2]["timestamp_ns"]) >= int(event["timestamp_ns"]):
+            raise Violation(f"{leg.name} is dated before {needed.name}: {transfer}")
         for confirm, cancel in CONTRARY:
             if transfer.has(confirm) and transfer.has(cancel):
                 raise Violation(f"confirmed and cancelled: {transfer}")

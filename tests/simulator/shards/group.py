@@ -115,6 +115,11 @@ class ShardGroup(Simulation):
         self.world.books.note_stop(self.shard)
         super().on_stopped(node)
 
+    def end(self) -> None:
+        """The seed is over: no task of it is to be heard of again."""
+        for node_id in self.nodes:
+            self._node(node_id).end_loop()
+
     def is_settled(self) -> bool:
         """Whether no transfer to another shard is under way, as its leader has it."""
         leader = self.faults._leader()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bezant.protocol.errors import ConnectionFailed
+from bezant.protocol.errors import ConnectionFailed, RequestRefused
+from bezant.protocol.frames import FrameError
 from bezant.protocol.records import RESULT, Records, Words
 
 from ..frames import Outcome
@@ -171,6 +172,9 @@ class Links:
         if answer.outcome is Outcome.DONE:
             self._leaders[asked.shard] = answer.node_id
             asked.future.set_result(answer.body)
+            return
+        if answer.outcome is Outcome.REFUSED:
+            asked.future.set_exception(RequestRefused(FrameError.REQUEST_REFUSED, "of another time"))
             return
         self._leaders[asked.shard] = answer.leader
         back_off_s = self._group.schedule.chance("links").uniform(0, BACK_OFF_S_MAX)

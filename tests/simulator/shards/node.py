@@ -9,11 +9,12 @@ import numpy as np
 from bezant.engine.log.group import Group
 from bezant.engine.node_file import NodeFile
 from bezant.engine.replica import Replica
+from bezant.engine.transactions.times import check_floor
 from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.legs import LegsLane
 from bezant.net.server.requests import legs_of, tries_of
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.errors import BezantError
+from bezant.protocol.errors import BezantError, UsageError
 from bezant.protocol.kinds import ResultFlag
 from bezant.protocol.records import RESULT, Records
 
@@ -32,7 +33,7 @@ _NO_PRESET = np.zeros(0, np.int64)
 
 
 class Elsewhere(BezantError):
-    """This node does not lead, or leads no more."""
+    """This node does not lead, or leads no more, or will not do it."""
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome.name)
@@ -65,12 +66,16 @@ class ShardNode(Node):
 
     def _reset(self) -> None:
         super()._reset()
-        if self._loop is not None:
-            self._loop.end()
+        self.end_loop()
         self._loop = NodeLoop(self._group_of.schedule, self._after)
         self._lane: LegsLane | None = None
         self._coordinator: Coordinator | None = None
         self._links: Links | None = None
+
+    def end_loop(self) -> None:
+        """Nothing that runs on it goes on."""
+        if self._loop is not None:
+            self._loop.end()
 
     def _open(self) -> None:
         super()._open()
@@ -112,7 +117,14 @@ class ShardNode(Node):
         if question.is_about_tries:
             self._legs.ask(tries_of(self._live.replica, question.body), respond)
         else:
-            self._legs.add(legs_of(bytes(question.body)), respond)
+            commands = legs_of(question.body)
+            try:
+                check_floor(commands, self._live.replica.clock_ns)
+            except UsageError:
+                self.counts["legs of another time"] += 1
+                respond(Elsewhere(Outcome.REFUSED))
+                return
+            self._legs.add(commands, respond)
         self._schedule_pump()
 
     def _answer_legs(self, question: Question, answer: Records | bytes | Exception) -> None:

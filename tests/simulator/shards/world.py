@@ -66,21 +66,30 @@ class World:
             mock.patch.object(coordinating, "TRY_S_MAX", self.try_s_max),
             mock.patch.object(coordinating, "SWEEP_S", self.sweep_s),
         ):
-            self.schedule.run_until(self.trouble_us)
-            self.troubles.is_over = True
-            self.between.heal()
-            for group in self.groups:
-                group._end_trouble()
-            for group in self.groups:
-                group._wait_until_well()
-            self._wait_until_settled()
-            for group in self.groups:
-                group._finish()
-        self.books.check_end()
+            try:
+                self._run()
+            finally:
+                for group in self.groups:
+                    group.end()
         for name, value in sorted(self.counts.items()):
             self.schedule.note(name, value)
         entries = sum(group.checks.commit_index for group in self.groups)
         return Report(self.seed, self.profile, self.schedule.trace_hash, self.counts, entries, self.schedule.now_us)
+
+    def _run(self) -> None:
+        self.schedule.run_until(self.trouble_us)
+        self.troubles.is_over = True
+        self.between.heal()
+        for group in self.groups:
+            group._end_trouble()
+            for node in group.nodes.values():
+                node.clock_offset_ns = 0
+        for group in self.groups:
+            group._wait_until_well()
+        self._wait_until_settled()
+        for group in self.groups:
+            group._finish()
+        self.books.check_end()
 
     def _wait_until_settled(self) -> None:
         """No transfer may be stuck."""
