@@ -93,6 +93,7 @@ class Operation(IntEnum):
     TOTALS = 36
     SET_METADATA = 37
     GET_METADATA = 38
+    CLOSE_TIME = 39
     SUBSCRIBE = 40
     EVENTS = 41
     PROGRESS = 42

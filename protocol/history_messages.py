@@ -127,3 +127,17 @@ class TotalsAsOf(msgspec.Struct, frozen=True):
     position: int
     timestamp_ns: int
     totals: list[CurrencyTotals]
+
+
+class CloseTime(msgspec.Struct, frozen=True):
+    """Asks a leader to see to it that nothing is dated at ``time_ns`` or before any more; 0 asks what the time is."""
+
+    time_ns: int = 0
+
+
+class TimeClosed(msgspec.Struct, frozen=True):
+    """It is so; and what the time of this shard is, and its last event: position (0 as its sequence: none) and time."""
+
+    time_ns: int
+    position: int
+    timestamp_ns: int

@@ -92,13 +92,13 @@ def time_text(timestamp_ns: int) -> str:
 
 
 def as_of_fields(as_of: Any) -> dict[str, Any]:
-    """What an answer is as of, for ``--json``; without a time before all events."""
-    nothing = as_of.position == POSITION_NONE
+    """What an answer is as of, for ``--json``; without a time before all events. Over several shards: position 0."""
+    nothing = as_of.position == POSITION_NONE and not as_of.timestamp_ns
     return {"position": as_of.position, "time": None if nothing else time_text(as_of.timestamp_ns)}
 
 
 def as_of_text(as_of: Any) -> str:
     """The same in words."""
     if as_of.position == POSITION_NONE:
-        return "as of before all events"
+        return f"as of {time_text(as_of.timestamp_ns)}" if as_of.timestamp_ns else "as of before all events"
     return f"as of {time_text(as_of.timestamp_ns)}, position {as_of.position}"

@@ -40,7 +40,10 @@ _PAGE_LINES: Final = 1000
 
 
 class AsOf(msgspec.Struct, frozen=True):
-    """What an answer is as of: behind the event with this position, at this time; both 0 before all events."""
+    """What an answer is as of: behind the event with this position, at this time; both 0 before all events.
+
+    An answer over several shards is as of a time alone, the same in all of them, and has position 0.
+    """
 
     position: int
     timestamp_ns: int
@@ -66,7 +69,12 @@ class OpenHold(msgspec.Struct, frozen=True):
 
 
 class CurrencySums(msgspec.Struct, frozen=True):
-    """Sums of one currency, in minor units. The balances below zero are together -``positive``."""
+    """Sums of one currency, in minor units.
+
+    ``in_flight``: what has left accounts of one shard and not come in to those of another yet; 0 in one group. The
+    balances below zero, of the outside world, are together -(``positive`` + ``in_flight``). In ``moves`` and ``moved``
+    a transfer between shards counts twice: where it leaves, and where it comes in.
+    """
 
     currency: str
     decimals: int
@@ -76,6 +84,12 @@ class CurrencySums(msgspec.Struct, frozen=True):
     moved: int
     positive: int
     held: int
+    in_flight: int = 0
+
+    @property
+    def negative(self) -> int:
+        """The sum of the balances below zero."""
+        return -self.positive - self.in_flight
 
 
 class SumsThen(msgspec.Struct, frozen=True):
@@ -135,7 +149,7 @@ class History:
         if len(ids) > HISTORY_ACCOUNTS_MAX:
             raise UsageError(f"{len(ids)} accounts in one question: it has {HISTORY_ACCOUNTS_MAX} at most")
         body = b"".join(check_id(identifier) for identifier in ids)
-        asked = QueryAccounts(body, position, _time_ns(at), wait_for)
+        asked = QueryAccounts(body, position, time_ns(at), wait_for)
         answer = decode_message(await self._ask(Operation.QUERY_ACCOUNTS, asked, body), AccountsAsOf)
         if len(answer.accounts) != len(ids) * ACCOUNT_SIZE:
             raise RemoteProtocolError(f"{len(ids)} accounts were asked for, and {len(answer.accounts)} bytes answered")
@@ -160,9 +174,9 @@ class History:
         asked = QueryStatement(
             account,
             position,
-            _time_ns(at),
-            _time_ns(start) or 0,
-            _time_ns(end) or 0,
+            time_ns(at),
+            time_ns(start) or 0,
+            time_ns(end) or 0,
             reverse=reverse,
             wait_for=wait_for,
         )
@@ -194,9 +208,9 @@ class History:
             [int(kind) for kind in kinds],
             refused,
             position,
-            _time_ns(at),
-            _time_ns(start) or 0,
-            _time_ns(end) or 0,
+            time_ns(at),
+            time_ns(start) or 0,
+            time_ns(end) or 0,
             reverse=reverse,
             wait_for=wait_for,
         )
@@ -222,7 +236,7 @@ class History:
         wait_for: int = 0,
     ) -> Statement:
         """The same, as they are iterated over."""
-        asked = QueryTransfers(check_id(id), as_of_position=position, as_of_time_ns=_time_ns(at), wait_for=wait_for)
+        asked = QueryTransfers(check_id(id), as_of_position=position, as_of_time_ns=time_ns(at), wait_for=wait_for)
         return Statement(self._lines(Operation.FIND_TRANSFERS, asked, None, b""))
 
     async def holds(
@@ -236,7 +250,7 @@ class History:
     ) -> AsyncIterator[OpenHold]:
         """The holds that were open, of one account that pays or of all, in the order in which they were made."""
         about = cached_account_id(*account) if account is not None else b""
-        asked = QueryHolds(about, position, _time_ns(at), wait_for=wait_for)
+        asked = QueryHolds(about, position, time_ns(at), wait_for=wait_for)
         async for page, left in self._pages(Operation.OPEN_HOLDS, asked, HoldsPage, limit, about):
             events = await self._events(page.events)
             remaining = np.frombuffer(page.remaining, np.int64).tolist()
@@ -245,7 +259,7 @@ class History:
 
     async def totals(self, *, at: Time | None = None, position: int | None = None, wait_for: int = 0) -> SumsThen:
         """The sums of every currency in use."""
-        asked = QueryTotals(position, _time_ns(at), wait_for)
+        asked = QueryTotals(position, time_ns(at), wait_for)
         answer = decode_message(await self._ask(Operation.TOTALS, asked, b""), TotalsAsOf)
         try:
             sums = [
@@ -322,7 +336,7 @@ class History:
         return events
 
 
-def _time_ns(time: Time | None) -> int | None:
+def time_ns(time: Time | None) -> int | None:
     """A time in nanoseconds. Raises `UsageError` for a `datetime` that does not say where on earth it is meant."""
     if time is None or isinstance(time, int):
         return time

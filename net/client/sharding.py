@@ -109,6 +109,10 @@ class ShardedChannel:
             )
         return int(found[0])
 
+    def shards_of(self, ids: bytes) -> list[int]:
+        """The shard of each of these accounts, ids of 16 bytes back to back."""
+        return [int(shard) for shard in self._owners_of(np.frombuffer(ids, np.int64)[::2])]
+
     def check_chains(self, commands: Records) -> None:
         """Raise `UsageError` for a chain that does not lie in one shard."""
         linked = (commands["flags"] & int(CommandFlag.LINKED)) != 0

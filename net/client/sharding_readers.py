@@ -1,7 +1,7 @@
 """Which reader answers a question to the history: that of the node that leads the shard with the accounts it is about.
 
-A question about accounts of several shards, or about none, is refused in words as long as no answer over several shards
-is made here.
+A question about accounts of several shards, or about none, is refused here in words: whoever can make one answer of
+those of several shards asks each by itself (`history_over_shards.py`).
 """
 
 from typing import Protocol
@@ -62,15 +62,15 @@ class ShardReaders:
     async def reader_of(self, ids: bytes) -> tuple[ReaderChannel, str]:
         """See `Readers`. Raises `UsageError` for what one shard cannot answer, `ConnectionFailed`."""
         if ids:
-            return await self._reader(self._channel.shard_of(ids))
-        return await self._reader(self._only_shard())
+            return await self.reader_in(self._channel.shard_of(ids))
+        return await self.reader_in(self._only_shard())
 
     async def reader_at(self, position: int) -> tuple[ReaderChannel, str]:
         """See `Readers`."""
         shard = split_position(position)[0] if position else self._only_shard()
         if shard not in self._channel.shards:
             raise UsageError(f"position {position} is of no shard of this ledger")
-        return await self._reader(shard)
+        return await self.reader_in(shard)
 
     def _only_shard(self) -> int:
         shards = self._channel.shards
@@ -80,7 +80,8 @@ class ShardReaders:
             )
         return shards[0]
 
-    async def _reader(self, shard: int) -> tuple[ReaderChannel, str]:
+    async def reader_in(self, shard: int) -> tuple[ReaderChannel, str]:
+        """For a question about what is in one shard."""
         channel = await self._channel.channel_of(shard, CONNECT_S_MAX)
         reader = self._readers.get(shard)
         if reader is None or reader.channel is not channel:

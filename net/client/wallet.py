@@ -26,6 +26,7 @@ from bezant.net.client.commands import (
     encode_transfer,
 )
 from bezant.net.client.history import History
+from bezant.net.client.history_over_shards import history_of
 from bezant.net.client.metadata import MetadataClient, Subject
 from bezant.net.client.prepared import Command, CommandMaker
 from bezant.net.client.receipts import Receipts
@@ -74,7 +75,9 @@ class Wallet:
         self._refreshing: asyncio.Task[dict[str, int]] | None = None
         readers = readers_of(channel)
         self._receipts = Receipts(readers, self._timeout_s)
-        self._history = History(readers, lambda currency: self._decimals_of(currency, None), self._timeout_s)
+        self._history = history_of(
+            channel, readers, lambda currency: self._decimals_of(currency, None), self._timeout_s
+        )
         self._metadata = MetadataClient(readers)
         self._transactions = TransactionClient(channel, self._coalescer, lambda code: self._decimals_of(code, None))
         self._subscriptions: WeakSet[Subscription] = WeakSet()

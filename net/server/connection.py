@@ -20,6 +20,7 @@ from typing_extensions import Buffer
 
 from bezant.net.server.batch import Request, Run
 from bezant.net.server.clients import Clients
+from bezant.net.server.closing import closing_of
 from bezant.net.server.frame_kernels import (
     CURSOR_FRAMES,
     CURSOR_LENGTH,
@@ -346,6 +347,8 @@ class Connection(asyncio.BufferedProtocol):
             self._request(Operation(operation), header, body)
         elif operation in (Operation.LEGS, Operation.TRIES) and self._reactor.coordinator is not None:
             self._take_coordinators(header, body)
+        elif operation == Operation.CLOSE_TIME:
+            self._close_time(header, body)
         elif self._reactor.moving is not None and self._reactor.moving.takes(operation):
             self._ask_apart(header, partial(self._reactor.moving.ask, operation, body))
         elif operation == Operation.TRANSACT and self._reactor.coordinator is not None and placing is not None:
@@ -429,6 +432,23 @@ class Connection(asyncio.BufferedProtocol):
             raise
         except (UsageError, AnsweredElsewhere) as error:
             respond(error)
+
+    def _close_time(self, header: FrameHeader, body: bytes) -> None:
+        """Have nothing dated at a time or before any more."""
+        try:
+            answer = closing_of(self._reactor.replica, body)
+        except UsageError as error:
+            self._respond(header, error)
+            return
+
+        def respond(answer: bytes | Exception) -> None:
+            self._respond(header, answer)
+            self._settle(header.length)
+
+        self._bytes_in_flight += header.length
+        self._reactor.bytes_in_flight += header.length
+        self._update()
+        self._reactor.ask_past_clients(answer, respond)
 
     def _respond(self, header: FrameHeader, answer: bytes | Exception) -> None:
         """Send what a request among the commands is answered."""

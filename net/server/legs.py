@@ -17,6 +17,7 @@ import numpy.typing as npt
 from bezant.engine.member import Member
 from bezant.engine.replica import BATCH_COMMANDS_MAX
 from bezant.engine.transactions.times import floor_of
+from bezant.protocol.errors import CorruptLog, StorageError, UsageError
 from bezant.protocol.kinds import CommandFlag, CommandKind
 from bezant.protocol.records import COMMAND, Records
 
@@ -99,11 +100,19 @@ class LegsLane:
         self._questions.append((answer, respond))
 
     def answer(self) -> None:
-        """Make the answers to what has been asked."""
+        """Make the answers to what has been asked; what cannot be done is told at once."""
         while self._questions:
             answer, respond = self._questions.popleft()
+            try:
+                told = answer()
+            except CorruptLog:
+                raise
+            except (StorageError, UsageError) as error:
+                respond(error)
+                continue
+            self._member.note_appended()
             ticket = 0 if self._member.is_alone else self._member.request_read()
-            self._asked.append(_Asked(self._member.replica.log.last_index, ticket, answer(), respond))
+            self._asked.append(_Asked(self._member.replica.log.last_index, ticket, told, respond))
 
     def reply(self, committed_index: int, confirmed_ticket: int) -> None:
         """Answer everything that has been committed, and is known to have been answered by a leader."""
