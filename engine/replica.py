@@ -69,6 +69,9 @@ EVENTS_AHEAD_MAX: Final = CHUNKS_AHEAD_MAX * (CHUNK_EVENTS_MIN + BATCH_COMMANDS_
 SETTLED_MAX: Final = BATCH_COMMANDS_MAX
 """Tries that one entry settles: 128 KiB."""
 
+CONTROL_SIZE_BESIDE_MAX: Final = 256
+"""Bytes of an encoded control entry besides the one field of it that has any length."""
+
 TERM_FIRST: Final = 1
 """The term of the first entry of every log, which no leader has made."""
 
@@ -418,7 +421,7 @@ class Replica:
             raise LedgerError(f"{len(try_sequences)} tries are over the {SETTLED_MAX} that one entry may settle")
         if len(try_sequences):
             settled = np.ascontiguousarray(try_sequences, np.int64).tobytes()
-            if not self.log.has_room(len(settled)):
+            if not self.log.has_room(len(settled) + CONTROL_SIZE_BESIDE_MAX):
                 raise StorageError("the disk is at its free-space floor; nothing can be settled now")
             timestamp_ns = self._next_timestamp_ns()
             self.ledger.settle(try_sequences)

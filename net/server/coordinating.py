@@ -43,7 +43,7 @@ from bezant.net.server.orphans import AsksTries, Orphans
 from bezant.net.server.transacting import Hooks, Transactor
 from bezant.net.server.transits import Transit, Transits
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.errors import BezantError, LedgerError, RequestRefused, StorageError
+from bezant.protocol.errors import BezantError, CorruptLog, LedgerError, RequestRefused, StorageError
 from bezant.protocol.frames import FrameError
 from bezant.protocol.kinds import CommandKind, ResultFlag
 from bezant.protocol.placement import slots_of_words
@@ -162,6 +162,7 @@ class Coordinator:
         self._orphans = Orphans(member, self._transits, links, lane, self._execute)
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._departs = False
+        self._has_stopped = False
 
     # ---- what the reactor tells ----
 
@@ -195,7 +196,7 @@ class Coordinator:
         self.begin_term()
         if self._found is not None and self._found.index <= self._member.committed_index:
             found, self._found = self._found, None
-            self._carry_on(found)
+            self._start(self._carry_on(found))
 
     def lose(self) -> None:
         """This node leads no more: whoever leads now carries on."""
@@ -209,8 +210,14 @@ class Coordinator:
             if timer is not None:
                 timer.cancel()
         self._settle_timer = self._end_timer = self._sweep_timer = None
-        for task in self._tasks:
+        tasks, self._tasks = self._tasks, set()
+        for task in tasks:
             task.cancel()
+
+    def stop(self) -> None:
+        """Begin nothing any more: this node ends."""
+        self.lose()
+        self._has_stopped = True
 
     @property
     def under_way_count(self) -> int:
@@ -227,34 +234,54 @@ class Coordinator:
     def begin_term(self) -> None:
         """See, before anything is executed in a term that this node leads, what its predecessor had under way."""
         member = self._member
-        if member.is_leader and self._term != member.term:
+        if member.is_leader and self._term != member.term and not self._has_stopped:
+            self.lose()  # What was carried on in an earlier term is found again.
             ledger = member.replica.ledger
             self._term = member.term
             self._found = _Found(member.replica.log.last_index, ledger.open_tries(), ledger.unsettled())
             self._sweep_later()
 
-    def _carry_on(self, found: _Found) -> None:
+    async def _carry_on(self, found: _Found) -> None:
+        """Carry on what was found; it is read a part in each turn of the loop."""
         sequences = found.open_tries
-        if len(sequences):
-            tries = self._events_of(sequences)
-            is_part = tries["timeout_ms"] != 0
+        tries = await self._events_read(sequences)
+        is_part = tries["timeout_ms"] != 0
+        if is_part.any():
             self.transactor.carry_on(tries[is_part], sequences[is_part], None)
-            self._send_on(tries[~is_part], sequences[~is_part], None, _NO_ROWS)
+        self._send_on(tries[~is_part], sequences[~is_part], None, _NO_ROWS)
         sequences = found.unsettled["try_sequence"]
-        if len(sequences):
-            tries, decisions = self._events_of(sequences), self._events_of(found.unsettled["decision_sequence"])
-            is_part = tries["timeout_ms"] != 0
+        tries, decisions = (
+            await self._events_read(sequences),
+            await self._events_read(found.unsettled["decision_sequence"]),
+        )
+        is_part = tries["timeout_ms"] != 0
+        if is_part.any():
             self.transactor.carry_on(tries[is_part], sequences[is_part], decisions[is_part])
-            tries, decisions, sequences = tries[~is_part], decisions[~is_part], sequences[~is_part]
-            decided = _Decided(tries, decisions, sequences, decisions["timestamp_ns"])
-            for transit, numbers in self._transits.groups(tries):
-                self._start(self._end(transit, decided.part(numbers)))
+        decided = _Decided(tries, decisions, sequences, decisions["timestamp_ns"]).part(np.flatnonzero(~is_part))
+        for transit, numbers in self._transits.groups(decided.tries):
+            for first in range(0, len(numbers), BATCH_COMMANDS_MAX):
+                self._start(self._end(transit, decided.part(numbers[first : first + BATCH_COMMANDS_MAX])))
+
+    async def _events_read(self, sequences: Words) -> Records:
+        """The events with these sequences, however long an archive takes that has them."""
+        parts = [np.zeros(0, EVENT)]
+        first = 0
+        while first < len(sequences):
+            try:
+                parts.append(self._events_of(sequences[first : first + BATCH_COMMANDS_MAX]))
+                first += BATCH_COMMANDS_MAX
+            except CorruptLog:
+                raise
+            except StorageError as error:
+                _log.warning("bezant: transfers to other shards wait to be carried on: %s", error)
+                await asyncio.sleep(ASK_AGAIN_S)
+            await asyncio.sleep(0)
+        return np.concatenate(parts)
 
     def _events_of(self, sequences: Words) -> Records:
-        order = np.argsort(sequences)
-        events = np.empty(len(sequences), EVENT)
-        events[order] = self._member.replica.log.read_events(sequences[order])
-        return events
+        """The events with these sequences. Raises `StorageError` while they are not to be had, and `CorruptLog`."""
+        wanted, places = np.unique(sequences, return_inverse=True)
+        return self._member.replica.log.read_events(wanted)[places]
 
     # ---- one flight ----
 
@@ -273,11 +300,11 @@ class Coordinator:
         task.add_done_callback(self._on_done)
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
+        is_own = task in self._tasks
         self._tasks.discard(task)
-        if not task.cancelled():
-            error = task.exception()
-            if isinstance(error, Exception):
-                end_after_bug(error)
+        error = LedgerError("a flight was given up, and nobody carries it on") if task.cancelled() else task.exception()
+        if isinstance(error, Exception) and (is_own or not task.cancelled()):
+            end_after_bug(error)
 
     async def _carry(self, flight: Flight) -> None:
         """Try in the other shard, decide here, and have the other shard do what was decided."""
@@ -376,9 +403,12 @@ class Coordinator:
         """Their results; None if the shard does not answer now, which says nothing about what it has done."""
         try:
             if not transit.is_open_there:
-                opened = await self._links.ask(transit.shard, transit.far_open, timeout_s)
-                if int(opened["code"][0]) not in (_COMMITTED, int(ResultCode.ACCOUNT_EXISTS)):
+                opened = await self._links.ask(transit.shard, transit.far_open(self._term), timeout_s)
+                code = opened["code"]
+                if _is_open(code).any():
                     return None
+                if int(code[0]) not in (_COMMITTED, int(ResultCode.ACCOUNT_EXISTS)):
+                    return np.repeat(opened, len(legs))  # A currency that it does not know: it has no such account.
                 transit.is_open_there = True
             return await self._links.ask(transit.shard, legs, timeout_s)
         except BezantError as error:
@@ -461,11 +491,25 @@ class Coordinator:
             batch.undecided_count -= 1
 
     def _note_repeated(self, batch: Batch, rows: Words) -> None:
-        """Tell those who ask again what was decided, or have them wait for it."""
-        found = find_decisions(self._member.replica.ledger, batch.commands[rows])
-        for row, result in zip(rows.tolist(), found, strict=True):
+        """Tell those who ask again what was decided, or have them wait for it.
+
+        By the try's event: whoever asks what became of an id need not know the account that pays.
+        """
+        ledger = self._member.replica.ledger
+        sequences = batch.results["position"][rows] & _SEQUENCE_MASK
+        try:
+            found = find_decisions(ledger, self._events_of(sequences))
+        except CorruptLog:
+            raise
+        except StorageError as error:
+            _log.info("bezant: what became of %d transfers is not to be had now: %s", len(rows), error)
+            batch.results["code"][rows] = _UNANSWERED
+            return
+        is_undecided = found["code"] == _UNDECIDED
+        if is_undecided.any() and not np.isin(sequences[is_undecided], ledger.open_tries()).all():
+            raise LedgerError("a transfer to another shard has neither ended nor is it under way")
+        for row, sequence, result in zip(rows.tolist(), sequences.tolist(), found, strict=True):
             if int(result["code"]) == _UNDECIDED:
-                sequence = int(batch.results[row]["position"]) & _SEQUENCE_MASK
                 self._repeats.setdefault(sequence, []).append((batch, row))
                 batch.undecided_count += 1
             else:
@@ -495,12 +539,15 @@ class Coordinator:
         settled, self._settled = np.concatenate(self._settled or [_NO_ROWS]), []
         if not self._member.is_leader:
             return
+        first = 0
         try:
             for first in range(0, len(settled), SETTLED_MAX):
                 self._member.replica.settle(settled[first : first + SETTLED_MAX])
         except StorageError as error:
             # Nothing is lost: who leads next asks the other shard again, and is told that all is done.
-            _log.warning("bezant: transfers to other shards that are done are not settled: %s", error)
+            _log.warning("bezant: transfers to other shards that are done are not settled yet: %s", error)
+            self._settled.append(settled[first:])
+            self._settle_timer = asyncio.get_running_loop().call_later(ASK_AGAIN_S, self._settle_now)
         self._member.note_appended()
         self._schedule()
 

@@ -18,7 +18,7 @@ from bezant.engine.member import Member
 from bezant.engine.replica import BATCH_COMMANDS_MAX
 from bezant.engine.transactions.times import floor_of
 from bezant.protocol.errors import CorruptLog, StorageError, UsageError
-from bezant.protocol.kinds import CommandFlag, CommandKind
+from bezant.protocol.kinds import CommandFlag, CommandKind, ResultFlag
 from bezant.protocol.records import COMMAND, Records
 
 _LEG_KINDS: Final = range(int(CommandKind.TRY_DEBIT), int(CommandKind.TRY_PART) + 1)
@@ -37,6 +37,7 @@ class _Executed(NamedTuple):
     """Legs in the log, not to be answered before it is committed up to `index`."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    read_ticket: int
     results: Records
     parts: list[Legs]
 
@@ -92,7 +93,11 @@ class LegsLane:
         np.concatenate([part.commands for part in parts], out=commands)
         executed = self._member.execute(commands, np.zeros(0, np.int64), floor_of(commands))
         # Repeats may rest on what is in the log and not committed yet, so `last_index` counts, whatever was appended.
-        self._executed.append(_Executed(self._member.replica.log.last_index, executed.results, parts))
+        # And nothing that is committed later shows that this node still led when it repeated what became of a try: its
+        # successor may have taken that back.
+        repeats = bool((executed.results["flags"] & int(ResultFlag.REPEATED)).any())
+        index, ticket = self._member.replica.log.last_index, self._ticket() if repeats else 0
+        self._executed.append(_Executed(index, ticket, executed.results, parts))
         return executed.event_count
 
     def ask(self, answer: Callable[[], bytes], respond: Callable[[bytes | Exception], None]) -> None:
@@ -111,8 +116,10 @@ class LegsLane:
                 respond(error)
                 continue
             self._member.note_appended()
-            ticket = 0 if self._member.is_alone else self._member.request_read()
-            self._asked.append(_Asked(self._member.replica.log.last_index, ticket, told, respond))
+            self._asked.append(_Asked(self._member.replica.log.last_index, self._ticket(), told, respond))
+
+    def _ticket(self) -> int:
+        return 0 if self._member.is_alone else self._member.request_read()
 
     def reply(self, committed_index: int, confirmed_ticket: int) -> None:
         """Answer everything that has been committed, and is known to have been answered by a leader."""
@@ -122,7 +129,9 @@ class LegsLane:
             asked = self._asked.popleft()
             asked.respond(asked.answer)
         while self._executed and self._executed[0].index <= committed_index:
-            _, results, parts = self._executed.popleft()
+            if self._executed[0].read_ticket > confirmed_ticket:
+                break
+            _, _, results, parts = self._executed.popleft()
             first = 0
             for part in parts:
                 end = first + len(part.commands)

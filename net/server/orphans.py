@@ -7,7 +7,7 @@ But it may come to stand there when that is on its way: a client repeats its tra
 and is answered that it stands. So what comes again while the question is out is left for the next look. What comes
 after the CANCEL was put into the lane is executed behind it.
 
-Bounds: so many tries at a look, `TRIES_MAX`; one look at a time.
+Bounds: `TRIES_MAX` tries in a question; one question, and one look, at a time.
 """
 
 import logging
@@ -22,7 +22,7 @@ from bezant.engine.transactions.ids import words_of
 from bezant.engine.transactions.legs import build_orphan_cancels
 from bezant.net.server.legs import LegsLane
 from bezant.net.server.transits import Transit, Transits
-from bezant.protocol.errors import BezantError
+from bezant.protocol.errors import BezantError, CorruptLog, StorageError
 from bezant.protocol.frames import TRIES_COUNT_MAX
 from bezant.protocol.kinds import CommandFlag, CommandKind
 from bezant.protocol.records import Records, Words
@@ -30,7 +30,7 @@ from bezant.protocol.records import Records, Words
 ASK_S_MAX: Final = 5.0
 """Seconds that another shard may take to say what it has under way, before it is asked again at the next look."""
 TRIES_MAX: Final = TRIES_COUNT_MAX
-"""Tries that one look asks for; the rest waits for the next."""
+"""Tries that are asked for together."""
 
 _log = logging.getLogger("bezant")
 
@@ -72,24 +72,25 @@ class Orphans:
         sequences = ledger.open_tries(CommandKind.TRY_CREDIT)
         sequences = sequences[sequences < self._next_sequence]
         self._next_sequence = ledger.next_sequence
-        if not len(sequences):
-            return
         self._is_looking = True
         try:
-            tries = self._read(sequences)
-            for transit, numbers in self._transits.groups(tries, "debit"):
-                await self._ask(transit, tries[numbers])
+            for first in range(0, len(sequences), TRIES_MAX):
+                await self._ask_for(sequences[first : first + TRIES_MAX])
         finally:
             self._is_looking = False
 
-    def _read(self, sequences: Words) -> Records:
-        """The first of these tries, but for those of transactions: they are never tried before that is committed."""
-        for first in range(0, len(sequences), TRIES_MAX):
-            tries = self._member.replica.log.read_events(sequences[first : first + TRIES_MAX])
-            tries = tries[tries["flags"] & int(CommandFlag.PART) == 0]
-            if len(tries):
-                break
-        return tries
+    async def _ask_for(self, sequences: Words) -> None:
+        try:
+            tries = self._member.replica.log.read_events(sequences)
+        except CorruptLog:
+            raise
+        except StorageError as error:
+            _log.info("bezant: tries of other shards are looked at later: %s", error)
+            return
+        # Those of transactions are never tried before that is committed.
+        tries = tries[tries["flags"] & int(CommandFlag.PART) == 0]
+        for transit, numbers in self._transits.groups(tries, "debit"):
+            await self._ask(transit, tries[numbers])
 
     async def _ask(self, transit: Transit, tries: Records) -> None:
         came_again = np.zeros(len(tries), np.bool_)

@@ -256,11 +256,15 @@ class Reactor:
         return not self.replica.ledger.has_room_for_ids(commands) and not self._checkpointing.failing
 
     def _execute_next(self) -> int:
-        """Execute the legs of transactions or, if there are none, the collected batch; returns the commands."""
-        if not self._should_execute_legs():
-            count = self._collecting.command_count
+        """Execute the legs of transactions, and the collected batch unless they were many; returns the commands."""
+        count = self._execute_legs() if self._should_execute_legs() else 0
+        # Together they wait for the disk once. And legs that come at every turn do not keep clients waiting for ever.
+        if count < EXECUTE_EARLY_COMMANDS_MIN and self._should_execute():
+            count += self._collecting.command_count
             self._execute()
-            return count
+        return count
+
+    def _execute_legs(self) -> int:
         started = time.perf_counter()
         count = self.legs.next_count
         if not self.member.is_leader:
@@ -526,7 +530,7 @@ class Reactor:
         if settled:
             await self.wait_idle()
         if self.coordinator is not None:
-            self.coordinator.lose()
+            self.coordinator.stop()
         if self.moving is not None:
             self.moving.lose()
         self._settle_group()

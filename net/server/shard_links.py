@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from bezant.net.client.connection import TcpChannel
+from bezant.net.client.connection import State, TcpChannel
 from bezant.protocol.errors import BezantError, ConnectionFailed, RemoteProtocolError
 from bezant.protocol.frames import BATCH_COUNT_MAX, Operation
 from bezant.protocol.records import RESULT, RESULT_SIZE, Records, Words
@@ -24,6 +24,7 @@ class ShardLinks:
         self._addresses_of = addresses_of
         self._links: dict[int, asyncio.Task[TcpChannel]] = {}
         self._addresses: dict[int, str] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def ask(self, shard: int, commands: Records, timeout_s: float) -> Records:
         """Have the leader of a shard execute legs; returns their RESULT records, one each.
@@ -60,14 +61,18 @@ class ShardLinks:
         if not addresses:
             raise ConnectionFailed(f"nobody has said where shard {shard} is")
         opening = self._links.get(shard)
-        if opening is None or self._addresses[shard] != addresses:
+        if opening is None or self._addresses[shard] != addresses or _has_failed(opening):
             if opening is not None:
-                await self._close(opening)
+                self._let_go(opening)
             self._addresses[shard] = addresses
-            opening = self._links[shard] = asyncio.create_task(TcpChannel.open(addresses, CONNECT_S_MAX))
+            opening = self._links[shard] = asyncio.create_task(TcpChannel.open(addresses, CONNECT_S_MAX, shard))
         try:
             # Shielded: others wait for the same connection.
             return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            if not opening.cancelled():
+                raise
+            raise ConnectionFailed(f"the connection to shard {shard} was given up for one to another address") from None
         except BezantError:
             if self._links.get(shard) is opening:
                 del self._links[shard]
@@ -77,11 +82,27 @@ class ShardLinks:
         """Let go of all connections; what is unanswered fails."""
         links, self._links = list(self._links.values()), {}
         for opening in links:
-            await self._close(opening)
+            self._let_go(opening)
+        if self._closing:
+            await asyncio.wait(set(self._closing))
 
-    async def _close(self, opening: "asyncio.Task[TcpChannel]") -> None:
-        if not opening.done():
-            opening.cancel()
-            await asyncio.wait([opening])
-        if not opening.cancelled() and opening.exception() is None:
-            await opening.result().close()
+    def _let_go(self, opening: "asyncio.Task[TcpChannel]") -> None:
+        """Close a connection, whether it stands or is being made; nobody waits for that."""
+        closing = asyncio.create_task(_close(opening))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+
+def _has_failed(opening: "asyncio.Task[TcpChannel]") -> bool:
+    """Whether a connection has ended for good: what has failed once answers nothing any more."""
+    if not opening.done():
+        return False
+    return opening.cancelled() or opening.exception() is not None or opening.result().state is State.FAILED
+
+
+async def _close(opening: "asyncio.Task[TcpChannel]") -> None:
+    if not opening.done():
+        opening.cancel()
+        await asyncio.wait([opening])
+    if not opening.cancelled() and opening.exception() is None:
+        await opening.result().close()

@@ -14,12 +14,13 @@ from bezant.engine.transactions.under_way import transactions_under_way
 from bezant.net.server import coordinating
 from bezant.net.server import legs as legs_module
 from bezant.protocol.codes import ResultCode
+from bezant.protocol.errors import ArchiveUnavailable
 from bezant.protocol.kinds import CommandKind, ResultFlag
 from bezant.protocol.names import account_id
-from bezant.protocol.records import EVENT, RESULT, Records, Words, id_words
+from bezant.protocol.records import EVENT, LIMIT_UNLIMITED, RESULT, Records, Words, id_words
 from bezant.protocol.transactions import TransactionsUnderWay
 
-from ...engine.commands import join, transfer
+from ...engine.commands import join, opening, transfer
 from .node import until
 from .two_shards import Asking, Network, Shard, name_in, settled
 
@@ -412,3 +413,74 @@ def restart_sweeps(shard: Shard) -> None:
     coordinator = shard.reactor.coordinator
     coordinator._sweep_timer.cancel()
     coordinator._sweep_later()
+
+
+async def test_whoever_asks_by_another_account_of_the_slot_is_told(pair: tuple[Shard, Shard]) -> None:
+    """A FORBID names an id and a slot, and not the account that pays: nobody behind it may wait for that."""
+    first, second = pair
+    command = transfer(first.names[0], second.names[0], 30)
+    await first.execute(command)
+    await settled(first, second)
+    sibling = first.names[0].replace("wallet", "other")
+    asked = transfer(sibling, sibling, 0, kind=int(CommandKind.FORBID))
+    for word in ("head", "tail"):
+        asked[f"id_{word}"], asked[f"credit_{word}"] = command[f"id_{word}"], 0
+    (result,) = await first.execute(asked)
+    assert (result["code"], result["flags"]) == (COMMITTED, int(ResultFlag.REPEATED))
+    assert (await first.execute(transfer(*first.names[:2], 1)))["code"].tolist() == [COMMITTED]
+
+
+async def test_a_currency_that_the_other_shard_gets_later(pair: tuple[Shard, Shard]) -> None:
+    """Its refusal is told at once, and uses up no id that is needed when it has the currency."""
+    first, second = pair
+    a, b = first.names[0], second.names[0]
+    first.member.replica.register_currency("XYZ", 2)
+    first.member.note_appended()
+    opened = [opening(a, LIMIT_UNLIMITED, currency="XYZ"), opening(b, currency="XYZ")]
+    await first.execute(opened[0])
+    refused = await first.execute(transfer(a, b, 30, currency="XYZ"))
+    assert refused["code"].tolist() == [ResultCode.CURRENCY_UNKNOWN]
+    second.member.replica.register_currency("XYZ", 2)
+    second.member.note_appended()
+    await second.execute(opened[1])
+    assert (await first.execute(transfer(a, b, 30, currency="XYZ")))["code"].tolist() == [COMMITTED]
+    await settled(first, second)
+
+
+async def test_an_archive_that_is_away_ends_nobody(
+    pair: tuple[Shard, Shard], network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks again is told to do so later, be it a client or another shard; and what is found at a start waits."""
+    first, second = pair
+    is_away = [True]
+
+    def put_away(shard: Shard) -> None:
+        read_events = shard.member.replica.log.read_events
+
+        def read(sequences: Words) -> Records:
+            if is_away[0]:
+                raise ArchiveUnavailable("it is away")
+            return read_events(sequences)
+
+        monkeypatch.setattr(shard.member.replica.log, "read_events", read)
+
+    command = transfer(first.names[0], second.names[0], 30)
+    await first.execute(command)
+    await settled(first, second)
+    put_away(first)
+    assert (await first.execute(command))["code"].tolist() == [ResultCode.OVERLOADED]
+    network.trouble = lambda legs: "lost"
+    waiting = asyncio.create_task(first.execute(transfer(first.names[0], second.names[0], 20)))
+    await until(lambda: len(first.ledger.open_tries()) == 1)
+    with pytest.raises(ArchiveUnavailable):
+        await Asking(network, 1).ask_tries(0, np.zeros((1, 2), np.int64), 1)
+    await until(lambda: first.reactor._group is None and not first.reactor._pump_scheduled)
+    first.crash()
+    put_away(first)
+    waiting.cancel()
+    network.trouble = lambda legs: ""
+    await asyncio.sleep(0.05)
+    assert len(first.ledger.open_tries()) == 1
+    is_away[0] = False
+    await settled(first, second)
+    assert (first.balances(first.names[0]), second.balances(second.names[0])) == ([50], [150])

@@ -14,7 +14,7 @@ from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.placing import Placing
 from bezant.net.server.shard_links import ShardLinks
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.errors import ConnectionFailed
+from bezant.protocol.errors import ConnectionFailed, RemoteProtocolError
 from bezant.protocol.frames import TRIES_COUNT_MAX, FrameError, Operation
 from bezant.protocol.names import account_id, slot_of
 from bezant.protocol.placement import owners_of
@@ -79,3 +79,46 @@ async def test_ids_of_another_number_of_bytes_are_refused(node: Node, size: int)
     client = await node.connect()
     reply = await client.ask(Operation.TRIES, bytes(size))
     assert reply.error.code == FrameError.BODY_MALFORMED
+
+
+async def test_a_node_of_another_shard_is_not_asked(node: Node) -> None:
+    """Nothing is executed where an address leads that has come to be another shard's."""
+    links = ShardLinks(lambda shard: f"127.0.0.1:{node.port}")
+    opened = build_transit_open(0, 1, "EUR", transit_id(0, 1, "EUR"))
+    with pytest.raises(RemoteProtocolError, match="is of shard 1 and not 0"):
+        await links.ask(0, opened, 10)
+    with pytest.raises(RemoteProtocolError, match="is of shard 1 and not 0"):
+        await links.ask_tries(0, np.zeros((1, 2), np.int64), 10)
+    assert node.reactor.replica.ledger.account_count == 0
+    await links.close()
+
+
+async def test_a_connection_that_is_given_up_fails_for_all_who_wait_for_it(node: Node) -> None:
+    """They are told that it failed, and are not cancelled themselves."""
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1 << 16):
+            pass
+        writer.close()
+
+    mute = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    addresses = [f"127.0.0.1:{mute.sockets[0].getsockname()[1]}"]
+    links = ShardLinks(lambda shard: addresses[-1])
+    ids = np.zeros((1, 2), np.int64)
+    waiting = [asyncio.create_task(links.ask_tries(1, ids, 10)) for _ in range(2)]
+    await asyncio.sleep(0.05)
+    addresses.append(f"127.0.0.1:{node.port}")
+    assert (await links.ask_tries(1, ids, 10)).tolist() == [False]
+    for one in await asyncio.gather(*waiting, return_exceptions=True):
+        assert isinstance(one, ConnectionFailed)
+    await links.close()
+    mute.close()
+    await mute.wait_closed()
+
+
+async def test_a_connection_that_has_failed_is_made_again(node: Node, links: ShardLinks) -> None:
+    ids = np.zeros((1, 2), np.int64)
+    assert (await links.ask_tries(1, ids, 10)).tolist() == [False]
+    channel = await links._channel(1)
+    channel._fail(ConnectionFailed("somebody talks nonsense"))
+    assert (await links.ask_tries(1, ids, 10)).tolist() == [False]

@@ -134,7 +134,14 @@ class Asking:
     async def ask_tries(self, shard: int, ids: Words, timeout_s: float) -> npt.NDArray[np.bool_]:
         future = asyncio.get_running_loop().create_future()
         reactor = self._network.shards[shard].reactor
-        reactor.ask_past_clients(tries_of(reactor.replica, ids.tobytes()), future.set_result)
+
+        def respond(answer: bytes | Exception) -> None:
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+        reactor.ask_past_clients(tries_of(reactor.replica, ids.tobytes()), respond)
         return np.frombuffer(await future, np.uint8) != 0
 
 
