@@ -21,7 +21,7 @@ from ..simulation import (
     drawn_salts,
     small_start,
 )
-from .books import Books
+from .books import COMMITTED, Books
 from .clients import map_of
 from .faults import Troubles
 from .group import ShardGroup
@@ -96,7 +96,8 @@ class World:
         until_us = self.schedule.now_us + HEALING_US_MAX
         while not all(group.is_settled() and group._is_level() for group in self.groups):
             if self.schedule.now_us >= until_us:
-                stuck = [str(transfer) for transfer in self.books.transfers.values() if not transfer.is_settled]
+                begun = [transfer for transfer in self.books.transfers.values() if transfer.code == COMMITTED]
+                stuck = [str(transfer) for transfer in begun if not transfer.is_settled]
                 raise Violation(f"transfers are stuck {HEALING_US_MAX} us after all was well again: {stuck[:3]}")
             self.schedule.run_until(self.schedule.now_us + HEALING_STEP_US)
 
