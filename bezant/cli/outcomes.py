@@ -3,13 +3,14 @@
 import argparse
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from bezant.cli.errors import CommandRefused, InputWrong, OutcomeNotKnown
 from bezant.cli.output import write_json
 from bezant.cli.session import ledger_words
 from bezant.protocol.codes import CODE_ROW, ResultCode
 from bezant.protocol.errors import InvalidAmountOrName
+from bezant.protocol.kinds import CommandField
 
 if TYPE_CHECKING:
     import bezant
@@ -94,16 +95,29 @@ def check_outcome(result: "bezant.Result", arguments: argparse.Namespace, *, ret
         write_json(result_fields(result, arguments.currency))
     if result.committed:
         return
-    again = shlex.join((*retry, *ledger_words(arguments)))
     if result.code is None:
+        again = shlex.join((*retry, *ledger_words(arguments)))
         raise OutcomeNotKnown("no answer came in time: it may be done or not", f"settle it, never twice: {again}")
-    row = CODE_ROW[result.code]
-    told = f"{result.code.name}: {row.meaning.partition(';')[0]}"
-    if result.conflict_field is not None:
-        told += f" (the field is {result.conflict_field.name.lower()})"
+    refuse(result.code, result.conflict_field, arguments, retry=retry)
+
+
+def refuse(
+    code: ResultCode,
+    conflict_field: CommandField | None,
+    arguments: argparse.Namespace,
+    *,
+    retry: Sequence[str],
+    where: str = "",
+) -> NoReturn:
+    """Raise `InputWrong` or `CommandRefused` for a code, as `check_outcome` does; `where` goes before the reason."""
+    row = CODE_ROW[code]
+    told = f"{where}{code.name}: {row.meaning.partition(';')[0]}"
+    if conflict_field is not None:
+        told += f" (the field is {conflict_field.name.lower()})"
     if row.http_status == _MALFORMED_STATUS:
         raise InputWrong(told, "correct it and run the command again")
-    raise CommandRefused(told, _next_step(result.code, arguments) or (f"try again: {again}" if row.retry_helps else ""))
+    again = shlex.join((*retry, *ledger_words(arguments)))
+    raise CommandRefused(told, _next_step(code, arguments) or (f"try again: {again}" if row.retry_helps else ""))
 
 
 def _next_step(code: ResultCode, arguments: argparse.Namespace) -> str:

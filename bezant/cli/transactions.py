@@ -1,4 +1,4 @@
-"""`bezant transactions`: lists the transfers between shards that have not ended, and what is in flight."""
+"""`bezant transactions`: lists transactions and transfers between shards that have not ended, and what is in flight."""
 
 import argparse
 import asyncio
@@ -13,15 +13,15 @@ from bezant.protocol.frames import Operation
 if TYPE_CHECKING:
     from bezant.protocol.placement import ShardPlace
 
-_HEADINGS: Final = ("id", "phase", "from shard", "to shard", "amount", "currency", "age")
+_HEADINGS: Final = ("id", "kind", "phase", "led by shard", "shards", "legs", "amount", "currency", "age")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the arguments of `bezant transactions`."""
     parser = subparsers.add_parser(
         "transactions",
-        description="List the transfers between shards that have not ended: how far each is, and since when; and, for "
-        "each currency, what is in flight.",
+        description="List the transactions and transfers between shards that have not ended: how far each is, and "
+        "since when (parked: somebody has to see to an account); and, for each currency, what is in flight.",
     )
     parser.add_argument(
         "--connect",
@@ -47,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _list(arguments: argparse.Namespace) -> int:
+    import msgspec
+
     from bezant.net.client.connection import TcpChannel
     from bezant.protocol.messages import decode_message
     from bezant.protocol.money import format_amount
@@ -66,6 +68,8 @@ async def _list(arguments: argparse.Namespace) -> int:
     answers = await asyncio.gather(*(ask(place) for place in slot_map.shards))
     in_flight: Counter[str] = Counter()
     rows: list[dict[str, Any]] = []
+    transactions: list[dict[str, Any]] = []
+    cells: list[tuple[int, tuple[str, ...]]] = []
     for place, answer in zip(slot_map.shards, answers, strict=True):
         for transfer in answer.transfers:
             in_flight[transfer.currency] += transfer.amount
@@ -81,16 +85,30 @@ async def _list(arguments: argparse.Namespace) -> int:
                     "age_ms": transfer.age_ms,
                 }
             )
-    rows.sort(key=lambda row: -int(row["age_ms"]))
+            shards = f"{place.shard}, {transfer.shard}"
+            told = ("transfer", transfer.phase, str(place.shard), shards, "1", amount, transfer.currency)
+            cells.append((transfer.age_ms, (transfer.id, *told)))
+        for one in answer.transactions:
+            amounts = {code: format_amount(units, decimals[code]) for code, units in sorted(one.amounts.items())}
+            in_flight.update(one.amounts)
+            transactions.append(msgspec.structs.asdict(one) | {"amounts": amounts, "led_by_shard": place.shard})
+            shards = ", ".join(str(shard) for shard in one.shards)
+            for code, amount in amounts.items():
+                told = (one.mode, one.phase, str(place.shard), shards, str(one.legs), amount, code)
+                cells.append((one.age_ms, (one.id, *told)))
+    for listed in (rows, transactions):
+        listed.sort(key=lambda row: -int(row["age_ms"]))
     totals = {currency: format_amount(units, decimals[currency]) for currency, units in sorted(in_flight.items())}
     count = sum(answer.count for answer in answers)
     if arguments.json:
-        write_json({"count": count, "in_flight": totals, "transfers": rows})
+        write_json({"count": count, "in_flight": totals, "transfers": rows, "transactions": transactions})
         return 0
-    cells = [(*(str(value) for value in list(row.values())[:-1]), f"{row['age_ms'] / 1000:.1f} s") for row in rows]
-    write_table(_HEADINGS, cells, right=frozenset({"amount", "age"}))
-    told = ", ".join(f"{amount} {currency}" for currency, amount in totals.items()) or "nothing"
-    write_line(f"{count} under way; in flight: {told}" + (f" in the {len(rows)} shown" if len(rows) < count else ""))
+    cells.sort(key=lambda row: -row[0])
+    table = [(*row, f"{age_ms / 1000:.1f} s") for age_ms, row in cells]
+    write_table(_HEADINGS, table, right=frozenset({"legs", "amount", "age"}))
+    sums = ", ".join(f"{amount} {currency}" for currency, amount in totals.items()) or "nothing"
+    shown = len(rows) + len(transactions)
+    write_line(f"{count} under way; in flight: {sums}" + (f" in the {shown} shown" if shown < count else ""))
     return 0
 
 
