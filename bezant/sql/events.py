@@ -14,7 +14,7 @@ import pyarrow as pa
 from bezant.engine.projections.layout import ACCOUNT_CURRENCY, ACCOUNT_NAME
 from bezant.engine.tables.replaying import MOVES, Batch, Flags, Replay
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.kinds import CommandFlag, CommandKind
+from bezant.protocol.kinds import COPY_OF, CommandFlag, CommandKind
 from bezant.protocol.names import currency_word
 from bezant.protocol.records import LIMIT_UNLIMITED, Words, position_of
 from bezant.sql import arrays
@@ -126,8 +126,11 @@ def _flag(flag: CommandFlag) -> Column:
 
 
 def _enumeration(name: str, values: type[CommandKind] | type[ResultCode]) -> Column:
-    numbers = np.array(sorted(int(value) for value in values))
-    texts = [values(number).name for number in numbers.tolist()]
+    names = {int(value): value.name for value in values}
+    if values is CommandKind:
+        names |= {number + COPY_OF: f"COPY_OF_{name}" for number, name in names.items()}
+    numbers = np.array(sorted(names))
+    texts = [names[number] for number in numbers.tolist()]
     return Column(pa.string(), lambda rows: arrays.chosen(texts, np.searchsorted(numbers, rows.events[name])))
 
 

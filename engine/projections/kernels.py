@@ -56,7 +56,7 @@ from bezant.engine.projections.layout import (
     TableArrays,
 )
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.kinds import CommandFlag, CommandKind
+from bezant.protocol.kinds import COPY_OF, CommandFlag, CommandKind
 from bezant.protocol.records import EVENT_SIZE, Bytes, Records, Words
 
 _COMMITTED: Final = int(ResultCode.COMMITTED)
@@ -74,6 +74,10 @@ _TRY_CREDIT: Final = int(CommandKind.TRY_CREDIT)
 _TRY_PART: Final = int(CommandKind.TRY_PART)
 _CONFIRM: Final = int(CommandKind.CONFIRM)
 _CANCEL: Final = int(CommandKind.CANCEL)
+_MOVE_OPEN: Final = int(CommandKind.MOVE_OPEN)
+_MOVE_IN: Final = int(CommandKind.MOVE_IN)
+_MOVE_OUT: Final = int(CommandKind.MOVE_OUT)
+_MOVE_HOLD_IN: Final = int(CommandKind.MOVE_HOLD_IN)
 _KEEP_OPEN: Final = int(CommandFlag.KEEP_OPEN)
 
 _NAME_WORD: Final = 4
@@ -235,7 +239,7 @@ def change_hold(tables: TableArrays, row: int, remaining: int) -> None:
 def take_hold_event(tables: TableArrays, block: BlockArrays, event: Any, account: int, sequence: int) -> bool:
     """What an event does to a hold or try, which it makes, changes or ends; False if that is not open."""
     kind = event["kind"]
-    if kind in (_HOLD, _TRY_DEBIT, _TRY_CREDIT, _TRY_PART):
+    if kind in (_HOLD, _TRY_DEBIT, _TRY_CREDIT, _TRY_PART, _MOVE_HOLD_IN):
         head, tail = event["id_head"], event["id_tail"]
         hold_sequence, before, after = sequence, 0, event["amount"]
         make_hold(tables, head, tail, account, sequence, after)
@@ -299,6 +303,58 @@ def take_leg(tables: TableArrays, block: BlockArrays, event: Any, debit: int, pl
     return TAKEN if take_hold_event(tables, block, event, debit, sequence) else HOLD_UNKNOWN
 
 
+@called
+def take_balance(tables: TableArrays, block: BlockArrays, event: Any, debit: int, place: int) -> int:
+    """A balance that comes from another shard or goes there: it is no money that anybody has moved."""
+    credit = find_account(tables, event["credit_head"], event["credit_tail"])
+    if credit < 0:
+        return ACCOUNT_UNKNOWN
+    add_posting(tables, block, debit, LIST_ALL, place)
+    add_posting(tables, block, credit, LIST_ALL, place)
+    amount = event["effective_amount"]
+    total = tables.totals[tables.accounts[debit, ACCOUNT_CURRENCY]]
+    add_positive(total, event["debit_balance"] + amount, event["debit_balance"])
+    add_positive(total, event["credit_balance"] - amount, event["credit_balance"])
+    return TAKEN
+
+
+@called
+def take_moved(
+    tables: TableArrays, block: BlockArrays, event: Any, words: Words, debit: int, place: int, sequence: int
+) -> int:
+    """What an event of a move of slots did. A copy of another shard's event is no news."""
+    kind = event["kind"]
+    if kind > COPY_OF:
+        return TAKEN
+    if kind == _MOVE_OPEN:
+        if debit < 0:
+            debit = open_account(tables, event, words, sequence)
+            if debit < 0:
+                return ACCOUNT_UNKNOWN
+            # It was opened in another shard, and counts there.
+            tables.totals[tables.accounts[debit, ACCOUNT_CURRENCY], TOTAL_OPENED] -= 1
+        for which in (LIST_ALL, LIST_LIMIT, LIST_FLAGS):
+            add_posting(tables, block, debit, which, place)
+        return TAKEN
+    if debit < 0:
+        return ACCOUNT_UNKNOWN
+    if kind in (_MOVE_IN, _MOVE_OUT):
+        return take_balance(tables, block, event, debit, place)
+    add_posting(tables, block, debit, LIST_ALL, place)
+    add_posting(tables, block, debit, LIST_HOLDS, place)
+    return TAKEN if take_hold_event(tables, block, event, debit, sequence) else HOLD_UNKNOWN
+
+
+@called
+def take_between_shards(
+    tables: TableArrays, block: BlockArrays, event: Any, words: Words, debit: int, place: int, sequence: int
+) -> int:
+    """What an event did that has to do with another shard."""
+    if event["kind"] >= _MOVE_OPEN:
+        return take_moved(tables, block, event, words, debit, place, sequence)
+    return take_leg(tables, block, event, debit, place, sequence)
+
+
 @inlined
 def take_committed(
     tables: TableArrays, block: BlockArrays, event: Any, words: Words, debit: int, place: int, sequence: int
@@ -306,7 +362,7 @@ def take_committed(
     """What an event did that was not refused. The debit account is known, but for an OPEN."""
     kind = event["kind"]
     if kind >= _TRY_DEBIT:
-        return take_leg(tables, block, event, debit, place, sequence)
+        return take_between_shards(tables, block, event, words, debit, place, sequence)
     if kind == _OPEN:
         debit = open_account(tables, event, words, sequence)
     if debit < 0:
@@ -381,7 +437,7 @@ def take_events(
             block.times[counters[COUNTER_TIMES]] = event["timestamp_ns"]
             counters[COUNTER_TIMES] += 1
         kind = event["kind"]
-        if event["id_head"] != 0 or event["id_tail"] != 0:
+        if kind < COPY_OF and (event["id_head"] != 0 or event["id_tail"] != 0):
             add_id(tables, block, event["id_head"], event["id_tail"], sequence)
         debit = -1
         if kind != _OPEN or event["result"] != _COMMITTED:
@@ -392,7 +448,7 @@ def take_events(
             problem = take_committed(tables, block, event, words[number], debit, place, sequence)
             if problem != TAKEN:
                 return -number - 1
-            if kind == _OPEN:
+            if kind == _OPEN or (kind == _MOVE_OPEN and debit < 0):
                 debit = counters[COUNTER_ACCOUNTS] - 1
         summary[SUMMARY_COUNT] += 1
         summary[SUMMARY_KINDS] |= np.int64(1) << (kind & 63)

@@ -5,7 +5,7 @@ a statement the same, and a read for each line. `find_transfers` without an acco
 its filter does not rule out, a bounded number a page. Holds as of a moment take all changes of holds since.
 """
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -188,9 +188,10 @@ class Questions:
         """Flags of accounts, given the last events that set any; a closed account may have been frozen before."""
         kinds = np.where(sequences > 0, events.of(sequences)["kind"], 0)
         flags = np.where(kinds == CommandKind.FREEZE, int(AccountFlag.FROZEN), 0)
+        flags = np.where(kinds == CommandKind.MOVE_OPEN, events.of(sequences)["code"], flags)
         for place in np.flatnonzero(kinds == CommandKind.CLOSE).tolist():
             before, _ = last_of_lists(view, keys[place : place + 1] | LIST_FLAGS, int(sequences[place]) - 1)
-            frozen = before[0] > 0 and self.reader.read(view, before)[0]["kind"] == CommandKind.FREEZE
+            frozen = before[0] > 0 and _freezes(self.reader.read(view, before)[0])
             flags[place] = int(AccountFlag.CLOSED) | (int(AccountFlag.FROZEN) if frozen else 0)
         return flags
 
@@ -323,6 +324,12 @@ class Questions:
             total[_MOVED] += sum(amounts.tolist())
             total[_POSITIVE] += sum(np.maximum(debit, 0).tolist()) - sum(np.maximum(debit + amounts, 0).tolist())
             total[_POSITIVE] += sum(np.maximum(credit, 0).tolist()) - sum(np.maximum(credit - amounts, 0).tolist())
+
+
+def _freezes(event: Any) -> bool:
+    """Whether an account is frozen after an event that set its flags."""
+    moved_frozen = event["kind"] == CommandKind.MOVE_OPEN and event["code"] & int(AccountFlag.FROZEN) != 0
+    return bool(event["kind"] == CommandKind.FREEZE or moved_frozen)
 
 
 _OPENED, _CLOSED, _MOVES_COUNT, _MOVED, _POSITIVE, _HELD = range(6)

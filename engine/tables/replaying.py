@@ -26,7 +26,7 @@ from bezant.engine.projections.tables import Tables
 from bezant.engine.tables.seeding import seed
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import CorruptLog
-from bezant.protocol.kinds import CommandKind
+from bezant.protocol.kinds import COPY_OF, AccountFlag, CommandKind
 from bezant.protocol.records import EVENT, EVENT_SIZE, Records, Words
 
 BATCH_EVENTS_MAX: Final = 1 << 14
@@ -38,6 +38,7 @@ MOVES: Final = (
     CommandKind.CONFIRM,
 )
 """Kinds that move money."""
+_OPENS: Final = (CommandKind.OPEN, CommandKind.MOVE_OPEN)
 _STATE: Final = np.dtype(
     [
         ("balance", "<i8"),
@@ -137,12 +138,13 @@ class Replay:
         if count > len(self._state):
             self._state = np.concatenate([self._state, np.zeros((1 << count.bit_length()) - len(self._state), _STATE)])
         state, events, kinds = self._state, batch.events, batch.events["kind"]
-        committed = events["result"] == ResultCode.COMMITTED
+        committed = (events["result"] == ResultCode.COMMITTED) & (kinds < COPY_OF)
+        opens = np.isin(kinds, [int(kind) for kind in _OPENS])
         sequences = np.arange(batch.first_sequence, batch.first_sequence + len(events))
         # Debit and credit by turns, so that the last one that touched an account is the last one written.
         numbers = np.stack([batch.debit, batch.credit], axis=1)
         # An event names the one before it on every account that it touches; an OPEN has none.
-        touches_debit = committed & ((events["debit_previous"] != 0) | (kinds == CommandKind.OPEN))
+        touches_debit = committed & ((events["debit_previous"] != 0) | opens)
         touched = np.stack([touches_debit, committed & (events["credit_previous"] != 0)], axis=1)
         chosen = numbers[touched]
         for name in ("balance", "held"):
@@ -150,10 +152,12 @@ class Replay:
         state["last_sequence"][chosen] = np.stack([sequences, sequences], axis=1)[touched]
         np.add.at(state["event_count"], chosen, 1)
         for kind_set, name, values in (
-            ((CommandKind.OPEN, CommandKind.SET_LIMIT), "limit", events["effective_amount"]),
-            ((CommandKind.OPEN,), "opened_ns", events["timestamp_ns"]),
+            ((*_OPENS, CommandKind.SET_LIMIT), "limit", events["effective_amount"]),
+            (_OPENS, "opened_ns", events["timestamp_ns"]),
             ((CommandKind.FREEZE, CommandKind.UNFREEZE), "frozen", kinds == CommandKind.FREEZE),
             ((CommandKind.CLOSE,), "closed", kinds == CommandKind.CLOSE),
+            ((CommandKind.MOVE_OPEN,), "frozen", events["code"] & int(AccountFlag.FROZEN) != 0),
+            ((CommandKind.MOVE_OPEN,), "closed", events["code"] & int(AccountFlag.CLOSED) != 0),
         ):
             which = committed & np.isin(kinds, [int(kind) for kind in kind_set])
             state[name][batch.debit[which]] = values[which]

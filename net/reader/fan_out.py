@@ -49,6 +49,8 @@ _KIND_AT: Final = 14
 _KIND_SHIFT: Final = 48
 _RESULT_AT: Final = 15
 _OPEN: Final = int(CommandKind.OPEN)
+_MOVE_OPEN: Final = int(CommandKind.MOVE_OPEN)
+"""The first of the kinds that no subscription gets: slots that move are nobody's news."""
 _EVENTS_HEAD: Final = int(Operation.EVENTS) << 32 | PROTOCOL_VERSION << 40 | int(FrameFlag.REPLY) << 48
 _PROGRESS_HEAD: Final = int(Operation.PROGRESS) << 32 | PROTOCOL_VERSION << 40 | int(FrameFlag.REPLY) << 48
 """The second word of a frame's header without its length."""
@@ -156,7 +158,8 @@ def note_openings(events: Words, table: Words, salts: Words) -> int:
     count = 0
     for number in range(len(events)):
         event = events[number]
-        if (event[_KIND_AT] >> _KIND_SHIFT) & 0xFFFF == _OPEN and event[_RESULT_AT] & 0xFFFFFFFF == 0:
+        kind = (event[_KIND_AT] >> _KIND_SHIFT) & 0xFFFF
+        if kind in (_OPEN, _MOVE_OPEN) and event[_RESULT_AT] & 0xFFFFFFFF == 0:
             slot = find_place(table, event[_DEBIT_AT], event[_DEBIT_AT + 1], salts[0], salts[1])
             if table[slot, 2] == 0:
                 table[slot, 0], table[slot, 1] = event[_DEBIT_AT], event[_DEBIT_AT + 1]
@@ -169,7 +172,8 @@ def note_openings(events: Words, table: Words, salts: Words) -> int:
 def is_wanted(sub: Words, mode: int, least_after: int, sequence: int, kind: int, refused: bool, currency: int) -> bool:
     """Whether a subscription wants an event, its accounts left aside."""
     return (
-        sub[SUB_MODE] == mode
+        kind < _MOVE_OPEN
+        and sub[SUB_MODE] == mode
         and least_after <= sub[SUB_AFTER] < sequence
         and sub[SUB_STAMP] != sequence
         and (sub[SUB_KINDS] == 0 or (sub[SUB_KINDS] >> kind) & 1 != 0)

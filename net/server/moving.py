@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+import msgspec
+
 from bezant.engine.moves.leaving import CopyReader
 from bezant.engine.moves.stepping import take_step
 from bezant.engine.moves.taking import take_part
@@ -113,8 +115,10 @@ class Moving:
             told.append(self._status_of(moves.outgoing))
         for phase, ids in (("ended", moves.ended), ("called_off", moves.called_off)):
             for move in reversed(ids[-MOVES_TOLD_MAX:]):
-                known = self._last if self._last is not None and self._last.move == move.hex() else None
-                told.append(known or MoveStatus(move.hex(), -1, 0, phase))
+                known = self._out.status() if self._out is not None else self._last
+                if known is None or known.move != move.hex():
+                    known = MoveStatus(move.hex(), -1, 0, phase)
+                told.append(msgspec.structs.replace(known, phase=phase))
         return told
 
     def _status_of(self, step: MoveStep) -> MoveStatus:

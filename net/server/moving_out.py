@@ -119,6 +119,7 @@ class MoveOut:
 
     async def run(self) -> None:
         """Carry the move on to its end, or call it off."""
+        await self._committed(self._replica.log.last_index)
         if self.step.phase == "begun":
             try:
                 await self._prepare()

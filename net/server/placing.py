@@ -146,7 +146,15 @@ class Placing:
         refused = self._preset(frames, frame_count, command_words, self._own, codes)
         if len(self._draining):
             refused += self._refuse_ties(command_words[:count], codes)
+        if int(frames["command_count"][:frame_count].sum()) < count:
+            refused += self._refuse_elsewhere(command_words[:count], codes)
         return codes if refused else preset
+
+    def _refuse_elsewhere(self, command_words: Words, codes: Words) -> int:
+        """Refuse what belongs elsewhere also of clients in this process, who send no frames."""
+        elsewhere = (self._own[slots_of_words(command_words[:, _DEBIT_WORD])] == 0) & (codes == 0)
+        codes[elsewhere] = int(ResultCode.WRONG_SHARD)
+        return int(np.count_nonzero(elsewhere))
 
     def _refuse_ties(self, command_words: Words, codes: Words) -> int:
         """Refuse transfers out of slots that drain to other shards, and holds between them and others."""

@@ -1,0 +1,285 @@
+"""Claim: wherever a leader is lost while slots move, the move goes on to its end or back, and never do both serve."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bezant.engine.moves.state import SlotMoves
+from bezant.engine.opening import open_member
+from bezant.engine.placement.maps import first_map
+from bezant.net.placement.memory import MemoryStore
+from bezant.net.server import coordinating, moving, moving_out, syncing
+from bezant.net.server import reactor as reactor_module
+from bezant.net.server.coordinating import Coordinator
+from bezant.net.server.moving import Moving
+from bezant.net.server.moving_out import Around
+from bezant.net.server.placing import Placing
+from bezant.net.server.reactor import Reactor
+from bezant.protocol.codes import ResultCode
+from bezant.protocol.errors import ConnectionFailed, RequestRefused
+from bezant.protocol.frames import FrameError, Operation
+from bezant.protocol.kinds import CommandKind, ResultFlag
+from bezant.protocol.messages import encode_message
+from bezant.protocol.moves import MoveSlots, decode_part, encode_slots
+from bezant.protocol.names import account_id, slot_of
+from bezant.protocol.placement import SLOT_COUNT, owners_of, slots_of_words
+from bezant.protocol.records import LIMIT_UNLIMITED, Records, id_words
+
+from ...engine.commands import opening, transfer
+from .node import LARGE_SETTINGS, WAIT_S, until
+
+COMMITTED = int(ResultCode.COMMITTED)
+FIRST_MAP = first_map({0: ["a:1"], 1: ["b:1"]})
+SLOTS = owners_of(FIRST_MAP)
+
+
+def name_in(shard: int, number: int) -> str:
+    """The name of an account that lies in a shard at first."""
+    tries = (f"{{s{shard}-{number}-{attempt}}}:wallet" for attempt in range(1000))
+    return next(name for name in tries if SLOTS[slot_of(account_id(name, "EUR"))] == shard)
+
+
+WORLD = name_in(0, 9)
+MOVING = [name_in(0, number) for number in range(3)]
+STAYING = name_in(0, 5)
+FAR = name_in(1, 6)
+NAMES = [*MOVING, STAYING, FAR]
+
+
+class Shard:
+    """The reactor of a shard over a folder of its own."""
+
+    def __init__(self, path: Path, number: int, town: "Town") -> None:
+        self.path, self.number, self.town = path, number, town
+        self.open()
+
+    def open(self) -> None:
+        self.member = open_member(self.path, shard=self.number, settings=LARGE_SETTINGS)
+        self.reactor = reactor = Reactor(self.member, asyncio.get_running_loop())
+        self.placing = reactor.placing = Placing(self.number, self.town.store._map)
+        links = Links(self.town)
+        reactor.coordinator = Coordinator(self.member, self.placing, links, reactor.legs, reactor.schedule)
+        store = self.town.store
+        reactor.moving = Moving(Around(self.member, self.placing, links, lambda: store, reactor.schedule))
+        reactor.schedule()
+
+    @property
+    def moves(self) -> SlotMoves:
+        return self.member.replica.ledger.moves
+
+    async def crash(self) -> None:
+        """End without answering anybody, and open the folder again."""
+        reactor = self.reactor
+        while reactor._pump_scheduled:
+            await asyncio.sleep(0)
+        for part in (reactor.coordinator, reactor.moving):
+            assert part is not None
+            part.lose()
+        reactor._settle_group()
+        reactor._expiry.stop()
+        reactor._pump_scheduled = True  # It does nothing any more.
+        reactor._sync_thread.stop()
+        if reactor.publisher is not None:
+            reactor.publisher.close()
+        self.member.close()
+        self.open()
+
+
+class Town:
+    """Two shards and a slot map."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.store = MemoryStore()
+        self.shards: dict[int, Shard] = {}
+        self.parts: list[str] = []
+        self.crashing: asyncio.Task[None] | None = None
+        self.trouble: Callable[[int, str], str] = lambda number, part: ""
+
+    async def start(self) -> None:
+        await self.store.replace(0, FIRST_MAP)
+        for number in (0, 1):
+            self.shards[number] = Shard(self.path / str(number), number, self)
+
+    async def execute(self, command: Records) -> np.void:
+        """What a client is told in the end, who asks until some shard serves the debit account."""
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                self.check_one_serves()
+                for shard in self.shards.values():
+                    future: asyncio.Future[Records] = asyncio.get_running_loop().create_future()
+                    assert shard.reactor.submit(command, future)
+                    try:
+                        async with asyncio.timeout(3.0):
+                            (result,) = await future
+                    except TimeoutError:
+                        continue  # The shard was lost before it answered.
+                    if result["code"] != ResultCode.WRONG_SHARD:
+                        return result
+                await asyncio.sleep(0.005)
+
+    def check_one_serves(self) -> None:
+        """Of every slot at most one shard thinks, by all that it has executed, that it has it."""
+        first, second = (shard.placing.owners == shard.number for shard in self.shards.values())
+        assert not np.any(first & second)
+
+    async def begin(self, move: bytes, names: list[str], source: int, to: int) -> None:
+        slots = np.zeros(SLOT_COUNT, np.bool_)
+        slots[[slot_of(account_id(name, "EUR")) for name in names]] = True
+        asked = encode_message(MoveSlots(move, encode_slots(slots), to))
+        await self.ask(source, Operation.MOVE_SLOTS, asked)
+
+    async def ask(self, shard: int, operation: Operation, body: bytes) -> bytes:
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def respond(answer: bytes | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(answer, bytes):
+                future.set_result(answer)
+            else:
+                future.set_exception(RequestRefused(FrameError.OVERLOADED, str(answer)))
+
+        moving_of = self.shards[shard].reactor.moving
+        assert moving_of is not None
+        moving_of.ask(operation, body, respond)
+        try:
+            async with asyncio.timeout(1.0):
+                return await future
+        except TimeoutError as error:
+            raise ConnectionFailed("no answer came") from error
+
+    async def ended(self, source: int, move: bytes) -> bool:
+        """Whether a move was carried on to its end, and not called off, when one of the two has come."""
+        await until(lambda: move in (*self.shards[source].moves.ended, *self.shards[source].moves.called_off))
+        return move in self.shards[source].moves.ended
+
+    def account(self, name: str) -> np.void:
+        """As the shard that serves it has it."""
+        ids = np.array([id_words(account_id(name, "EUR"))], np.int64)
+        (owner,) = (shard for shard in self.shards.values() if not shard.placing.is_elsewhere(ids[:, 0]).any())
+        return owner.member.replica.ledger.lookup_accounts(ids)[0]
+
+    def balances(self) -> list[int]:
+        return [int(self.account(name)["balance"]) for name in NAMES]
+
+    async def stop(self) -> None:
+        for shard in self.shards.values():
+            shard.member.replica.ledger.check_invariants()
+            await shard.reactor.stop(settled=False)
+
+
+class Links:
+    """How the leader of one shard reaches others; trouble strikes when parts of moves are sent."""
+
+    def __init__(self, town: Town) -> None:
+        self._town = town
+
+    async def ask(self, shard: int, commands: Records, timeout_s: float) -> Records:
+        future: asyncio.Future[Records] = asyncio.get_running_loop().create_future()
+
+        def respond(answer: Records | Exception) -> None:
+            if not future.done():
+                if isinstance(answer, Exception):
+                    future.set_exception(ConnectionFailed("no leader"))
+                else:
+                    future.set_result(answer.copy())
+
+        self._town.shards[shard].reactor.submit_legs(commands.copy(), respond)
+        try:
+            async with asyncio.timeout(0.5):
+                return await future
+        except TimeoutError as error:
+            raise ConnectionFailed("no answer came") from error
+
+    async def ask_tries(self, shard: int, ids: np.ndarray, timeout_s: float) -> np.ndarray:
+        raise ConnectionFailed("nobody asks")
+
+    async def request(self, shard: int, operation: Operation, body: bytes, timeout_s: float) -> bytes:
+        town = self._town
+        part = decode_part(body)[0].part
+        number = len(town.parts)
+        town.parts.append(part)
+        trouble = town.trouble(number, part)
+        if trouble == "source before":
+            town.crashing = asyncio.create_task(town.shards[1 - shard].crash())
+            await asyncio.sleep(1.0)
+        if trouble == "target before":
+            await town.shards[shard].crash()
+        reply = await town.ask(shard, operation, body)
+        if trouble == "target after":
+            await town.shards[shard].crash()
+            raise ConnectionFailed("the answer was lost")
+        if trouble == "source after":
+            town.crashing = asyncio.create_task(town.shards[1 - shard].crash())
+            await asyncio.sleep(1.0)
+        return reply
+
+
+@pytest.fixture
+async def town(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Town]:
+    bugs: list[BaseException] = []
+    for module in (reactor_module, syncing, coordinating, moving):
+        monkeypatch.setattr(module, "end_after_bug", bugs.append)
+    monkeypatch.setattr(coordinating, "ASK_AGAIN_S", 0.005)
+    monkeypatch.setattr(coordinating, "SETTLE_S", 0.005)
+    monkeypatch.setattr(moving_out, "ASK_AGAIN_S", 0.005)
+    town = Town(tmp_path)
+    await town.start()
+    for name in (WORLD, *NAMES):
+        limit = LIMIT_UNLIMITED if name == WORLD else 0
+        assert (await town.execute(opening(name, limit)))["code"] == COMMITTED
+    for name in NAMES:
+        assert (await town.execute(transfer(WORLD, name, 100)))["code"] == COMMITTED
+    yield town
+    await town.stop()
+    for bug in bugs:
+        raise bug
+
+
+async def until_settled(town: Town, expected: list[int]) -> None:
+    await until(lambda: town.balances() == expected)
+
+
+TROUBLES = ["source before", "source after", "target before", "target after"]
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize("at", range(6))
+async def test_a_leader_is_lost_at_each_part(town: Town, trouble: str, at: int) -> None:
+    paid = [transfer(MOVING[0], MOVING[1], 10), transfer(MOVING[0], FAR, 20), transfer(MOVING[2], STAYING, 101)]
+    before = [await town.execute(command) for command in paid]
+    assert [int(result["code"]) for result in before] == [COMMITTED, COMMITTED, ResultCode.INSUFFICIENT_FUNDS]
+    held = transfer(MOVING[0], MOVING[1], 5, kind=int(CommandKind.HOLD))
+    assert (await town.execute(held))["code"] == COMMITTED
+    await until(lambda: town.account(FAR)["balance"] == 120)
+    town.trouble = lambda number, part: trouble if number == at else ""
+    move = os.urandom(16)
+    await town.begin(move, MOVING, 0, 1)
+    assert await town.ended(0, move)
+    assert len(town.parts) > at
+    await until_settled(town, [70, 110, 100, 100, 120])
+    assert (town.account(MOVING[0])["held"], town.account(MOVING[1])["held"]) == (5, 0)
+    for command, result in zip(paid, before, strict=True):
+        again = await town.execute(command)
+        assert (again["code"], again["position"], again["timestamp_ns"]) == (
+            result["code"],
+            result["position"],
+            result["timestamp_ns"],
+        )
+        assert again["flags"] & ResultFlag.REPEATED
+    moved = slots_of_words(np.array([id_words(account_id(MOVING[0], "EUR"))[0]], np.int64))
+    assert [int(shard.placing.owners[moved][0]) for shard in town.shards.values()] == [1, 1]
+    for shard in town.shards.values():
+        await shard.crash()
+    assert town.balances() == [70, 110, 100, 100, 120]
+    back = os.urandom(16)
+    town.trouble = lambda number, part: ""
+    await town.begin(back, MOVING, 1, 0)
+    assert await town.ended(1, back)
+    await until_settled(town, [70, 110, 100, 100, 120])
+    assert town.account(MOVING[0])["held"] == 5
