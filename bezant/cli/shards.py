@@ -1,9 +1,13 @@
-"""`bezant shards`: shows which shard has how many slots, where its nodes are and which of them leads."""
+"""`bezant shards`: shows which shard has how many slots, where its nodes are and which of them leads.
+
+`bezant shards move` is ``shards_move.py``.
+"""
 
 import argparse
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
+from bezant.cli import shards_move
 from bezant.cli.errors import InputWrong
 from bezant.cli.output import write_json, write_line, write_remark, write_table
 from bezant.cli.session import DEFAULT_ADDRESS, add_json_argument, addresses, placement, positive_seconds, run_async
@@ -56,6 +60,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         " which each shard has as many slots as the others, before their nodes are started",
     )
     add_json_argument(parser)
+    shards_move.add_parser(parser.add_subparsers(dest="action", metavar="move", required=False), DEFAULT_TIMEOUT_S)
 
 
 def shard_place(text: str) -> tuple[int, list[str]]:
@@ -67,7 +72,9 @@ def shard_place(text: str) -> tuple[int, list[str]]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show the map, or put the first one in place."""
+    """Show the map, put the first one in place, or move slots."""
+    if arguments.action == "move":
+        return shards_move.run(arguments)
     if arguments.first:
         return run_async(_put_first(arguments))
     return run_async(_show(arguments))
@@ -99,8 +106,9 @@ async def _put_first(arguments: argparse.Namespace) -> int:
 async def _show(arguments: argparse.Namespace) -> int:
     slot_map = await _read_map(arguments)
     rows = await asyncio.gather(*(_describe(place, slot_map, arguments.timeout_s) for place in slot_map.shards))
+    moves = await shards_move.moves_under_way(slot_map, arguments.timeout_s)
     if arguments.json:
-        write_json({"map_version": slot_map.version, "shards": rows})
+        write_json({"map_version": slot_map.version, "shards": rows, "moves": moves})
         return 0
     cells = [
         (str(row["shard"]), str(row["slots"]), row["leader"] or "-", ",".join(row["nodes"]), row["problem"])
@@ -108,6 +116,11 @@ async def _show(arguments: argparse.Namespace) -> int:
     ]
     write_table(_HEADINGS, cells, right=frozenset({"shard", "slots"}))
     write_line(f"version {slot_map.version} of the slot map")
+    for move in moves:
+        write_line(
+            f"{move['slots']} slots move from shard {move['from_shard']} to shard {move['to_shard']}: {move['phase']}, "
+            f"{move['log_percent']:.0f} % of the log read" + (f"; {move['problem']}" if move["problem"] else "")
+        )
     return 0
 
 
