@@ -28,6 +28,8 @@ MOVING_KINDS: Final = (
     CommandKind.MOVE_HOLD_IN,
     CommandKind.MOVE_HOLD_OUT,
 )
+WITH_FATE: Final = (CommandKind.HOLD, CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT, CommandKind.TRY_PART)
+"""Kinds whose events make something of which something becomes."""
 _MOVING_FIRST: Final = int(min(MOVING_KINDS))
 
 

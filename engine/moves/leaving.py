@@ -13,7 +13,7 @@ import numpy.typing as npt
 from bezant.engine.ledger.checks import HOLD
 from bezant.engine.ledger.ledger import Ledger
 from bezant.engine.ledger.state import FATE_OPEN
-from bezant.engine.moves.copies import MOVING_KINDS, as_copies, is_copy, without_copies
+from bezant.engine.moves.copies import MOVING_KINDS, WITH_FATE, as_copies, is_copy, without_copies
 from bezant.engine.moves.fates import fates_of
 from bezant.engine.replica import Replica
 from bezant.engine.skimming import split_span
@@ -33,7 +33,7 @@ OUT_RECORDS_MAX: Final = 4096
 
 _COMMITTED: Final = int(ResultCode.COMMITTED)
 _MAKING: Final = (CommandKind.HOLD, CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT, CommandKind.TRY_PART)
-_WITH_FATE: Final = [int(kind) for kind in _MAKING]
+_WITH_FATE: Final = [int(kind) for kind in WITH_FATE]
 _MOVING: Final = [int(kind) for kind in MOVING_KINDS]
 _AMOUNT_MAX: Final = 2**63 - 1
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from bezant.engine.ledger.ledger import Ledger
 from bezant.engine.ledger.state import FATE_OPEN
-from bezant.engine.moves.copies import without_copies
+from bezant.engine.moves.copies import WITH_FATE, without_copies
 from bezant.engine.moves.fates import fates_of
 from bezant.engine.moves.stepping import take_step
 from bezant.engine.replica import Replica
@@ -25,7 +25,7 @@ ROOM_SPARE: Final = 1024
 _COMMITTED: Final = int(ResultCode.COMMITTED)
 _MOVED: Final = int(AccountFlag.MOVED)
 _MAKING: Final = (CommandKind.HOLD, CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT, CommandKind.TRY_PART)
-_WITH_FATE: Final = [int(kind) for kind in _MAKING]
+_WITH_FATE: Final = [int(kind) for kind in WITH_FATE]
 
 
 def take_part(replica: Replica, part: TakeSlots, records: Records) -> bool:
