@@ -93,10 +93,10 @@ def terms_begin_without_an_entry(patch: Patch) -> None:
 def abandoned_states_are_kept(patch: Patch) -> None:
     whole = Member._write_accepted
 
-    def write_accepted(self: Any, accepted: Any, payload: Any) -> None:
+    def write_accepted(self: Any, accepted: Any) -> None:
         if accepted.truncate_to is not None:
             self.replica.applied_index = min(self.replica.applied_index, accepted.truncate_to)
-        whole(self, accepted, payload)
+        whole(self, accepted)
 
     patch.setattr(Member, "_write_accepted", write_accepted)
 
