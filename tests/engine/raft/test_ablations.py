@@ -89,6 +89,14 @@ def every_append_cuts_the_log(patch: Patch) -> None:
     patch.setattr(following_module, "first_difference", lambda _log, index, _runs, _last: index + 1)
 
 
+def all_that_comes_is_new(patch: Patch) -> None:
+    patch.setattr(
+        following_module,
+        "first_difference",
+        lambda _log, _index, runs, last: runs[0].first_index if runs else last + 1,
+    )
+
+
 def what_is_committed_is_compared_like_the_rest(patch: Patch) -> None:
     patch.setattr(Following, "_is_committed", never)
 
@@ -142,6 +150,32 @@ def a_transfer_is_never_given_up(patch: Patch) -> None:
     patch.setattr(Leading, "_maybe_give_up_transfer", nothing)
 
 
+def a_transfer_outlives_its_leader(patch: Patch) -> None:
+    begin, transfer = Leading.__init__, Leading.transfer
+
+    def begin_as_before(self: Any, state: Any) -> None:
+        begin(self, state)
+        self.transfer_to = getattr(state, "kept_transfer_to", 0)
+
+    def transfer_and_keep(self: Any, to: int) -> None:
+        self._state.kept_transfer_to = to
+        transfer(self, to)
+
+    patch.setattr(Leading, "__init__", begin_as_before)
+    patch.setattr(Leading, "transfer", transfer_and_keep)
+
+
+def who_led_leads_on_after_a_restart(patch: Patch) -> None:
+    whole = Core.__init__
+
+    def start(self: Any, **given: Any) -> None:
+        whole(self, **given)
+        if given["hard_state"].voted_for == given["node_id"]:
+            self._become_leader()
+
+    patch.setattr(Core, "__init__", start)
+
+
 def leadership_is_handed_over_at_once(patch: Patch) -> None:
     patch.setattr(Leading, "_has_all", always)
 
@@ -159,6 +193,17 @@ def a_state_keeps_later_configurations(patch: Patch) -> None:
         self._state.configurations = known
 
     patch.setattr(Core, "installed", installed)
+
+
+def a_state_that_failed_is_sent_again_at_once(patch: Patch) -> None:
+    whole = Leading.on_snapshot_done
+
+    def on_snapshot_done(self: Any, node_id: int, index: int | None) -> None:
+        whole(self, node_id, index)
+        self._progress[node_id].is_paused = False
+        self._has_news = True
+
+    patch.setattr(Leading, "on_snapshot_done", on_snapshot_done)
 
 
 def members_change_at_any_time(patch: Patch) -> None:
@@ -280,12 +325,19 @@ ROWS: list[tuple[Callable[[Patch], None], list[Callable[[], None]]]] = [
         any_sync_of_the_same_entry_counts,
         [durability.test_a_sync_that_ends_late_does_not_count_for_what_was_cut_and_written_again],
     ),
-    (any_sync_counts, [durability.test_a_sync_of_what_another_term_has_replaced_does_not_count]),
+    (
+        any_sync_counts,
+        [
+            durability.test_a_sync_of_what_another_term_has_replaced_does_not_count,
+            snapshots.test_a_sync_that_began_before_the_state_does_not_count,
+        ],
+    ),
     (
         entries_of_earlier_terms_commit_by_counting,
         [replication.test_an_entry_of_an_earlier_term_is_not_committed_by_counting],
     ),
     (every_append_cuts_the_log, [replication.test_a_resent_prefix_does_not_cut_what_matches_behind_it]),
+    (all_that_comes_is_new, [snapshots.test_entries_that_were_sent_before_the_state_take_nothing_back]),
     (
         what_is_committed_is_compared_like_the_rest,
         [
@@ -350,8 +402,17 @@ ROWS: list[tuple[Callable[[Patch], None], list[Callable[[], None]]]] = [
         a_transfer_is_never_given_up,
         [elections.test_a_transfer_that_leads_to_nothing_is_given_up_after_one_elections_time],
     ),
+    (
+        a_transfer_outlives_its_leader,
+        [elections.test_a_transfer_that_is_cut_off_by_a_step_down_leaves_nothing_behind],
+    ),
+    (who_led_leads_on_after_a_restart, [elections.test_a_leader_that_restarts_is_a_follower]),
     (leadership_is_handed_over_at_once, [elections.test_a_transfer_waits_until_the_other_has_the_whole_log]),
     (any_state_is_wanted, [snapshots.test_a_state_that_is_older_than_what_is_committed_is_not_wanted]),
+    (
+        a_state_that_failed_is_sent_again_at_once,
+        [snapshots.test_a_state_that_did_not_arrive_is_asked_for_again_and_not_without_pause],
+    ),
     (a_state_keeps_later_configurations, [snapshots.test_a_state_resets_a_configuration_that_was_never_committed]),
     (
         members_change_at_any_time,

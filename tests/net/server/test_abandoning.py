@@ -3,18 +3,20 @@
 import asyncio
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from bezant.net.server.batch import Batch, Request
-from bezant.net.server.reactor import BATCHES_MAX
+from bezant.net.server.reactor import BATCHES_MAX, Reactor
 from bezant.net.server.requests import AnsweredElsewhere
 from bezant.protocol.frames import FrameError, Operation
 from bezant.protocol.records import COMMAND, RESULT, Records
 
 from .node import Node
 
+Patch = pytest.MonkeyPatch
 COMMITTED_INDEX = 10
 
 
@@ -52,3 +54,35 @@ async def test_each_is_answered_once_and_no_batch_is_in_two_places(node: Node, w
     assert [type(answer) for answer in told] == [AnsweredElsewhere]
     assert not node.reactor._waiting
     assert len({id(batch) for batch in node.reactor._spare}) == len(node.reactor._spare) == BATCHES_MAX - 1
+
+
+# Without the safeguard.
+
+
+def what_is_not_known_is_told_as_not_executed(patch: Patch) -> None:
+    whole = Reactor._refuse
+    patch.setattr(Reactor, "_refuse", lambda self, batch, code: whole(self, batch, FrameError.NOT_LEADER))
+
+
+def lost_leaders_answer_what_they_have(patch: Patch) -> None:
+    def abandon(self: Any) -> None:
+        while self._waiting:
+            batch = self._waiting.popleft()
+            batch.send_replies()
+            batch.clear()
+            self._spare.append(batch)
+
+    patch.setattr(Reactor, "_abandon", abandon)
+
+
+@pytest.mark.parametrize(
+    "switch_off",
+    [what_is_not_known_is_told_as_not_executed, lost_leaders_answer_what_they_have],
+)
+async def test_without_its_safeguard_the_test_fails(
+    node: Node, waiting: list[Batch], monkeypatch: Patch, switch_off: Any
+) -> None:
+    with monkeypatch.context() as patch:
+        switch_off(patch)
+        with pytest.raises(BaseException):  # noqa: B017 - however it shows
+            await test_each_is_answered_once_and_no_batch_is_in_two_places(node, waiting)

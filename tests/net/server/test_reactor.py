@@ -365,6 +365,23 @@ async def test_a_failed_sync_is_fatal(node: Node, client: Client, monkeypatch, l
     await node.abandon()
 
 
+async def test_a_disk_that_hangs_is_told_to_the_member(node: Node, client: Client, slow_disk: SlowDisk, limits) -> None:
+    """Who cannot write should not lead; a member of a group steps down."""
+    limits(INLINE_SYNC_BYTES_MAX=-1, DISK_HANG_S_MAX=0.02)
+    slow_disk.hold()
+    await client.send(transfer_frame(1))
+    await slow_disk.busy()
+    node.reactor.on_tick()
+    told = [node.reactor.member._disk_hangs]
+    await asyncio.sleep(0.03)
+    node.reactor.on_tick()
+    told.append(node.reactor.member._disk_hangs)
+    slow_disk.release()
+    assert (await client.reply()).codes == [COMMITTED]
+    node.reactor.on_tick()
+    assert [*told, node.reactor.member._disk_hangs] == [False, True, False]
+
+
 async def test_results_are_never_told_before_they_are_durable(node: Node, client: Client, bugs, monkeypatch) -> None:
     """Were the log to say less than it should, the node would end rather than tell."""
     monkeypatch.setattr(type(node.replica), "durable_index", 0)
