@@ -46,8 +46,8 @@ def answers_do_not_wait_for_the_decision(patch: Patch) -> None:
 def tries_that_were_found_are_dropped(patch: Patch) -> None:
     whole = Coordinator._carry_on
 
-    def carry_on(self: Any, found: Any) -> None:
-        whole(self, found._replace(open_tries=found.open_tries[:0]))
+    def carry_on(self: Any, found: Any) -> Any:
+        return whole(self, found._replace(open_tries=found.open_tries[:0]))
 
     patch.setattr(Coordinator, "_carry_on", carry_on)
 
@@ -55,8 +55,8 @@ def tries_that_were_found_are_dropped(patch: Patch) -> None:
 def decisions_that_were_found_are_dropped(patch: Patch) -> None:
     whole = Coordinator._carry_on
 
-    def carry_on(self: Any, found: Any) -> None:
-        whole(self, found._replace(unsettled=found.unsettled[:0]))
+    def carry_on(self: Any, found: Any) -> Any:
+        return whole(self, found._replace(unsettled=found.unsettled[:0]))
 
     patch.setattr(Coordinator, "_carry_on", carry_on)
 

@@ -14,7 +14,7 @@ from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.legs import LegsLane
 from bezant.net.server.requests import legs_of, tries_of
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.errors import BezantError, UsageError
+from bezant.protocol.errors import BezantError, StorageError, UsageError
 from bezant.protocol.kinds import ResultFlag
 from bezant.protocol.records import RESULT, Records
 
@@ -130,6 +130,8 @@ class ShardNode(Node):
     def _answer_legs(self, question: Question, answer: Records | bytes | Exception) -> None:
         if isinstance(answer, Elsewhere):
             told = LegsAnswer(answer.outcome, b"", self.node_id, self._live.leader_id)
+        elif isinstance(answer, StorageError | UsageError):
+            told = LegsAnswer(Outcome.UNKNOWN, b"", self.node_id, self.node_id)
         elif isinstance(answer, Exception):
             raise answer
         elif isinstance(answer, bytes):
@@ -188,8 +190,12 @@ class ShardNode(Node):
         return self._group is None or count >= EXECUTE_EARLY_FRAMES_MIN
 
     def _execute_next(self) -> int:
-        if not self._should_execute_legs():
-            return super()._execute_next()
+        count = self._execute_legs() if self._should_execute_legs() else 0
+        if count < EXECUTE_EARLY_FRAMES_MIN and self._should_execute():
+            count += super()._execute_next()
+        return count
+
+    def _execute_legs(self) -> int:
         count = self._legs.next_count
         if not self._live.is_leader:
             self._legs.refuse(Elsewhere(Outcome.NOT_LEADER), Elsewhere(Outcome.UNKNOWN))
