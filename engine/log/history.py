@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from bezant.engine.compiled import direct
 from bezant.engine.log.entry import EntryHeader, body_is_whole, decode_header
 from bezant.engine.log.seeking import copy_events
 from bezant.engine.log.segment import Segment
@@ -23,6 +24,11 @@ SEGMENTS_MAPPED_MAX: Final = 64
 """Segments mapped at one time for reading history; each mapping holds a file descriptor."""
 ENTRIES_VERIFIED_MAX: Final = 4096
 """Entries that are remembered as verified, so that many look-ups into a large one hash it once."""
+SCATTERED_MAX: Final = 4096
+"""Events that are asked of the disk at a time at most, before any of them is read."""
+SCATTERED_FROM: Final = 64
+"""Events among which there is one that is wanted, on average, from where on they are asked of the disk first: each lies
+in pages of its own then."""
 REMEMBERED_FROM_SIZE: Final = 4096
 """Bytes of a body from which on its entry is remembered; a smaller one is hashed faster than it is looked up."""
 
@@ -35,6 +41,7 @@ class History:
         self.last_sequence = 0
         self._mapped: OrderedDict[int, Segment] = OrderedDict()
         self._verified: OrderedDict[tuple[int, int, int], None] = OrderedDict()
+        self._copy_events = copy_events
 
     def read_events(self, sequences: Words, check_bodies: bool = True) -> Records:
         """EVENT records with these sequences (ascending).
@@ -49,28 +56,43 @@ class History:
         for sequence in (int(sequences[0]), int(sequences[-1])):
             if not 0 < sequence <= self.last_sequence:
                 raise LedgerError(f"no entry has the event with sequence {sequence}")
-        for segment, start, end in self.split(sequences):
-            self._read_from(segment, sequences[start:end], events[start:end], check_bodies)
+        sequences = np.ascontiguousarray(sequences, np.int64)
+        parts = [
+            (segment, start, end, segment.starts(sequences[start:end])) for segment, start, end in self.split(sequences)
+        ]
+        if not check_bodies and _are_scattered(sequences):
+            # Of one after the other each would be waited for by itself.
+            for segment, start, end, starts in parts[-SEGMENTS_MAPPED_MAX:]:
+                segment.will_need(sequences[start:end], starts)
+                self.keep_mapped(segment)
+        for segment, start, end, starts in parts:
+            self._read_from(segment, sequences[start:end], starts, events[start:end], check_bodies)
         return events
 
     def split(self, sequences: Words) -> Iterator[tuple[Segment, int, int]]:
         """(segment, start, end): which of some sequences (ascending) lie in the same segment, a segment at a time."""
+        if not len(sequences):
+            return
+        segments = self.segments
+        first, last = (bisect_right(segments, int(sequences[at]), key=_first_sequence) for at in (0, -1))
+        within = segments[max(first - 1, 0) : max(last, 1)]
+        ends = np.searchsorted(sequences, np.array([segment.first_sequence for segment in within[1:]], np.int64))
         start = 0
-        while start < len(sequences):
-            behind = bisect_right(self.segments, int(sequences[start]), key=_first_sequence)
-            end = len(sequences)
-            if behind < len(self.segments):
-                end = int(np.searchsorted(sequences, self.segments[behind].first_sequence))
-            yield self.segments[max(behind - 1, 0)], start, end
+        for segment, end in zip(within, [*ends.tolist(), len(sequences)], strict=True):
+            if end > start:
+                yield segment, start, end
             start = end
 
-    def _read_from(self, segment: Segment, sequences: Words, events: Records, check_bodies: bool) -> None:
+    def _read_from(
+        self, segment: Segment, sequences: Words, starts: Words, events: Records, check_bodies: bool
+    ) -> None:
         """Fill in events that lie in one segment."""
         mapping = segment.mapping()
         self.keep_mapped(segment)
-        sequences = np.ascontiguousarray(sequences, np.int64)
         found = np.zeros(len(sequences), np.int64)
-        copied = copy_events(mapping[: segment.end], sequences, segment.starts(sequences), found, events.view(np.uint8))
+        copied = self._copy_events(mapping[: segment.end], sequences, starts, found, events.view(np.uint8))
+        if self._copy_events is copy_events:
+            self._copy_events = direct(copy_events)  # Once: finding it takes tens of microseconds.
         if copied < len(sequences):
             raise CorruptLog(
                 f"{segment.name}, offset {found[copied]}: found no whole entry header on the way to the event with "
@@ -129,6 +151,11 @@ class History:
         if len(self._mapped) > SEGMENTS_MAPPED_MAX:
             _, oldest = self._mapped.popitem(last=False)
             oldest.unmap()
+
+
+def _are_scattered(sequences: Words) -> bool:
+    """Whether events are few and lie apart, as those of an account do."""
+    return len(sequences) <= SCATTERED_MAX and int(sequences[-1] - sequences[0]) >= SCATTERED_FROM * len(sequences)
 
 
 def _first_sequence(segment: Segment) -> int:

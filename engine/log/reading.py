@@ -198,8 +198,9 @@ class OpenedLog(ABC):
 
     def fetch_archived(self, sequences: Words) -> None:
         """Have the cache have what these events (ascending) lie in. On any thread. Raises `ArchiveUnavailable`."""
-        for segment, _, _ in self._history.split(sequences):
-            segment.fetch()
+        if len(sequences) and sequences[0] <= self.archived_sequence:
+            for segment, _, _ in self._history.split(sequences):
+                segment.fetch()
 
     def fetch_archived_entry(self, index: int) -> None:
         """The same for what an entry lies in."""

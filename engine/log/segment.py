@@ -1,5 +1,6 @@
 """One segment file: a header page, then entries back to back, then zeros; and the way to an event in it."""
 
+import mmap
 import re
 import struct
 from array import array
@@ -13,10 +14,11 @@ from bezant.engine.log.archived import ArchivedSegments
 from bezant.engine.log.checking import check_format
 from bezant.engine.log.entry import EntryHeader
 from bezant.engine.log.resume import SegmentSummary
-from bezant.engine.log.storage import Directory, LogFile
+from bezant.engine.log.storage import Directory, LogFile, mapping_of
 from bezant.protocol.errors import CorruptLog, HistoryIncomplete
 from bezant.protocol.records import (
     ENTRY_HEADER_SIZE,
+    EVENT_SIZE,
     LOG_FORMAT_VERSION,
     SEGMENT_HEADER_SIZE,
     SEGMENT_MAGIC,
@@ -36,6 +38,9 @@ SEGMENT_SIZE_MAX: Final = 4 << 30
 """Bytes of a segment, at most: after a crash, all of one may be searched and set aside."""
 SPARSE_DISTANCE: Final = 64 << 10
 """Bytes of log between two entries whose place is remembered: 24 bytes of memory for every 64 KiB of history."""
+SEARCHED_SINGLY_MAX: Final = 32
+"""Events of which each is looked for by itself, which takes less time than to copy all that is remembered."""
+_PAGE_MASK: Final = -mmap.PAGESIZE
 
 
 class SegmentHeader(NamedTuple):
@@ -207,10 +212,42 @@ class Segment:
 
     def starts(self, sequences: Words) -> Words:
         """Offsets of entries that lie at or before those with these sequences, less than 64 KiB and an entry away."""
+        if len(sequences) <= SEARCHED_SINGLY_MAX:
+            known, found = self._sparse_sequences, sequences.tolist()
+            return np.array([self._sparse_offsets[max(bisect_right(known, one) - 1, 0)] for one in found], np.int64)
         # Copies, because another thread may be adding to what it walks; sequences first, because offsets are added so.
-        known = np.frombuffer(self._sparse_sequences.tobytes(), np.int64)
+        sparse = np.frombuffer(self._sparse_sequences.tobytes(), np.int64)
         offsets = np.frombuffer(self._sparse_offsets.tobytes(), np.int64)
-        return offsets[np.maximum(np.searchsorted(known, sequences, side="right") - 1, 0)]
+        return offsets[np.maximum(np.searchsorted(sparse, sequences, side="right") - 1, 0)]
+
+    def will_need(self, sequences: Words, starts: Words) -> None:
+        """Have what events (ascending) lie in read from the disk, given the offsets of `starts`; does not wait.
+
+        A page that is waited for without having been asked for comes with all around it, which may be megabytes.
+        """
+        mapping, behind = mapping_of(self.mapping()), 0
+        if mapping is None:
+            return
+        for sequence, start in zip(sequences.tolist(), starts.tolist(), strict=True):
+            for begin, end in self._ways_to(sequence, start):
+                page = max(begin, behind) & _PAGE_MASK
+                if page < end:
+                    mapping.madvise(mmap.MADV_WILLNEED, page, end - page)
+                    behind = end
+
+    def _ways_to(self, sequence: int, start: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The bytes (begin, end) in which the headers lie from an offset on that has been remembered, up to that of an
+        event, and those in which the event lies: exact if the entry there is the only one up to the next such offset,
+        which a large one is."""
+        number = bisect_right(self._sparse_offsets, start) - 1
+        entries, limit = SPARSE_DISTANCE // ENTRY_HEADER_SIZE, self.end
+        if number + 1 < len(self._sparse_offsets):
+            entries = self._sparse_indexes[number + 1] - self._sparse_indexes[number]
+            limit = self._sparse_offsets[number + 1]
+        event = start + ENTRY_HEADER_SIZE + (sequence - self._sparse_sequences[number]) * EVENT_SIZE
+        end = min(event + (entries - 1) * ENTRY_HEADER_SIZE + EVENT_SIZE, limit)
+        headers_end = start + (ENTRY_HEADER_SIZE if entries == 1 else SPARSE_DISTANCE)
+        return (start, min(headers_end, end)), (event, end)
 
     def start_of(self, index: int) -> tuple[int, int]:
         """(index, offset) of an entry at or before the one with this index, less than 64 KiB and an entry away."""

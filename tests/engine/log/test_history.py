@@ -1,5 +1,6 @@
 """Claim: what is read back is what was written, or it is refused with the place where it is damaged."""
 
+import mmap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from bezant.engine.compiled import COMPILED
 from bezant.engine.log import history as history_module
+from bezant.engine.log import segment as segment_module
 from bezant.engine.log.entry import (
     BODY_SIZE_MAX,
     EntryHeader,
@@ -18,7 +20,7 @@ from bezant.engine.log.entry import (
     decode_header,
     encode_entry,
 )
-from bezant.engine.log.history import REMEMBERED_FROM_SIZE
+from bezant.engine.log.history import REMEMBERED_FROM_SIZE, SCATTERED_FROM
 from bezant.engine.log.log import Log
 from bezant.engine.log.seeking import copy_events, warm_seeking
 from bezant.engine.log.segment import segment_name
@@ -292,3 +294,44 @@ def test_compiled_or_not_is_the_same(
     segment.flags.writeable = False
     at = [offsets[start] for start in starts[: len(sequences)]]
     assert run(copy_events, segment, sequences, at) == run(copy_events.py_func, segment, sequences, at)
+
+
+# --- What is asked of the disk before it is read
+
+
+@pytest.mark.parametrize("counts", [[1] * 900, [600] * 40, [1, 5, 300, 700, 1, 1, 900] * 6, [40] * 90])
+def test_events_that_lie_apart_are_asked_for_with_the_headers_on_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counts: list[int]
+) -> None:
+    """Every page from which something is read, and not much more than those."""
+    writer = Writer(tmp_path, segment_size=1 << 20)
+    writer.write(*counts)
+    asked: dict[int, set[int]] = {}
+
+    class Mapping:
+        def __init__(self, data: Bytes) -> None:
+            self.pages = asked.setdefault(data.ctypes.data, set())
+
+        def madvise(self, advice: int, start: int, length: int) -> None:
+            assert (advice, start % mmap.PAGESIZE) == (mmap.MADV_WILLNEED, 0)
+            self.pages.update(range(start // mmap.PAGESIZE, -(-(start + length) // mmap.PAGESIZE)))
+
+    monkeypatch.setattr(segment_module, "mapping_of", Mapping)
+    wanted = list(range(3, sum(counts), SCATTERED_FROM * 2))
+    events = writer.log.read_events(np.array(wanted, np.int64), check_bodies=False)
+    assert events["amount"].tolist() == wanted
+    pages = [pages for pages in asked.values() if pages]
+    assert sum(map(len, pages)) <= 20 * len(wanted)
+    number = 0
+    for segment in writer.log.segments:
+        found = asked[segment.mapping().ctypes.data]
+        for place in places_in(tmp_path, segment.number):
+            first, count = int(place.header["first_sequence"]), int(place.header["count"])
+            for sequence in range(first, first + count):
+                if number < len(wanted) and sequence == wanted[number]:
+                    number += 1
+                    begin = place.body + (sequence - first) * EVENT_SIZE
+                    for offset in (place.start, begin, begin + EVENT_SIZE - 1):
+                        assert offset // mmap.PAGESIZE in found, (sequence, offset)
+    assert number == len(wanted)
+    writer.close()
