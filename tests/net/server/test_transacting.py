@@ -46,6 +46,8 @@ async def ask(
     future = asyncio.get_running_loop().create_future()
 
     def respond(answer: bytes | Exception) -> None:
+        if future.done():
+            return  # Who asked has gone.
         if isinstance(answer, Exception):
             future.set_exception(answer)
         else:
