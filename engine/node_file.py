@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import blake3
 import msgspec
@@ -193,6 +193,17 @@ def first_entry(node: NodeFile) -> ControlEntry:
     if not node.members:
         raise UsageError(f"node {node.node_id} joins a group that exists, and does not begin its log")
     return first_control(node.created_by, Configuration(node.members, [member.node_id for member in node.members]))
+
+
+class FirstEntry(NamedTuple):
+    """What a new log begins with, the same for all first members of a group: its first entry, and the log's number.
+
+    Without an entry the log begins empty, and its first entry comes from a leader; ``log_id`` 0: whatever the log has.
+    """
+
+    control: ControlEntry | None
+    timestamp_ns: int
+    log_id: int
 
 
 def first_control(created_by: str, configuration: Configuration | None = None) -> ControlEntry:

@@ -15,9 +15,9 @@ from bezant.engine.log.segment import segment_numbers
 from bezant.engine.log.storage import Directory
 from bezant.engine.log.vote import VoteFile, open_vote_file
 from bezant.engine.member import ALONE, Identity, Member
-from bezant.engine.node_file import NodeFile, first_entry, first_timestamp_ns, log_id_of
+from bezant.engine.node_file import FirstEntry, NodeFile, first_entry, first_timestamp_ns, log_id_of
 from bezant.engine.raft.interface import Chance, CoreSettings
-from bezant.engine.replica import FirstEntry, Replica, ReplicaSettings, open_replica, shard_directory
+from bezant.engine.replica import Replica, ReplicaSettings, open_replica, shard_directory
 from bezant.engine.skimming import split_span
 from bezant.engine.snapshots.installing import finish_install
 from bezant.protocol.errors import CorruptLog, StorageError, UsageError

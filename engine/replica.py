@@ -31,7 +31,7 @@ from bezant.engine.log.storage import Directory, FolderLock, as_directory
 from bezant.engine.looking_up import find_answers
 from bezant.engine.metadata.applying import apply_blob
 from bezant.engine.metadata.erasing import Erasing
-from bezant.engine.node_file import first_control
+from bezant.engine.node_file import FirstEntry, first_control
 from bezant.engine.replay import read_configuration, read_slot_map, replay_entry
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import HistoryIncomplete, LedgerError, StorageError, UsageError
@@ -76,7 +76,6 @@ TERM_FIRST: Final = 1
 """The term of the first entry of every log, which no leader has made."""
 
 _NO_PRESET: Final = np.zeros(0, np.int64)
-_NO_EVENTS: Final = np.zeros(0, EVENT)
 
 
 class ReplicaSettings(msgspec.Struct, frozen=True):
@@ -120,17 +119,6 @@ class ReplicaSettings(msgspec.Struct, frozen=True):
     def freeze_at_ids(self) -> int:
         """Ids in memory at which a checkpoint is due; a table must have as much room again while it is made."""
         return min(self.checkpoint_ids, self.ledger_settings.generation_capacity // 2)
-
-
-class FirstEntry(NamedTuple):
-    """What a new log begins with, the same for all first members of a group: its first entry, and the log's number.
-
-    Without an entry the log begins empty, and its first entry comes from a leader; ``log_id`` 0: whatever the log has.
-    """
-
-    control: ControlEntry | None
-    timestamp_ns: int
-    log_id: int
 
 
 class Executed(NamedTuple):
@@ -392,7 +380,7 @@ class Replica:
             # Without the ledger, in which holds that are due would expire: their events need room as well.
             refused = np.zeros(len(commands), RESULT)
             refused["code"] = int(ResultCode.STORAGE_FULL)
-            return Executed(refused, self.log.last_index, _NO_EVENTS)
+            return Executed(refused, self.log.last_index, np.zeros(0, EVENT))
         if self.log.archived_sequence and len(commands):
             preset = refuse_what_waits(self.ledger, self.log, commands, preset)
         first_sequence = self.ledger.next_sequence
@@ -405,14 +393,13 @@ class Replica:
 
     def register_currency(self, code: str, decimals: int) -> int:
         """Register a currency; returns the index that must be durable before anyone is told. Raises `UsageError`."""
-        if code not in self.ledger.currencies:
-            if not self.log.has_room(EVENT_SIZE):
-                raise StorageError("the disk is at its free-space floor; nothing can be registered now")
-            timestamp_ns = self._next_timestamp_ns()
-            self.ledger.register_currency(code, decimals)
+        is_new = code not in self.ledger.currencies
+        if is_new and not self.log.has_room(EVENT_SIZE):
+            raise StorageError("the disk is at its free-space floor; nothing can be registered now")
+        timestamp_ns = self._next_timestamp_ns()
+        self.ledger.register_currency(code, decimals)
+        if is_new:
             self._append_control(ControlEntry(currencies=[Currency(code, decimals)]), timestamp_ns)
-        else:
-            self.ledger.register_currency(code, decimals)
         return self.log.last_index
 
     def settle(self, try_sequences: Words) -> int:
