@@ -153,7 +153,7 @@ class Coordinator:
         """Who has asked again for a try that is under way, by the try's sequence."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._settled: list[Words] = []
-        hooks = Hooks(self._start, schedule, self._settle, self._tell_repeats)
+        hooks = Hooks(self.begin_term, self._start, schedule, self._settle, self._tell_repeats)
         self.transactor = Transactor(member, lambda: places.owners, links, lane, hooks)
         """Carries on transactions of several legs."""
         self._settle_timer: asyncio.TimerHandle | None = None

@@ -115,6 +115,7 @@ class Running:
 class Hooks(NamedTuple):
     """What the coordinator of the shard does for its transactions."""
 
+    begin_term: Callable[[], None]
     start: Callable[[Coroutine[Any, Any, None]], None]
     schedule: Callable[[], None]
     settle: Callable[[Words], None]
@@ -147,6 +148,7 @@ class Transactor:
             raise UsageError("the rules in force know no transactions yet: update every node of the shard")
         if not self._member.is_leader:
             raise self._elsewhere(FrameError.NOT_LEADER)
+        self._hooks.begin_term()
         slots = slots_of_words(commands["debit_head"]), slots_of_words(commands["credit_head"])
         owners = self._owners()
         if owners[slots[0][0]] != self._member.replica.shard:

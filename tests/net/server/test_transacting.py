@@ -54,6 +54,7 @@ async def ask(
             future.set_result(decode_message(answer, Transacted))
 
     asked = Transact(key or new_id(), int(mode), encode_legs(legs).tobytes(), await_applied=applied)
+    await until(lambda: shard.member.is_leader)
     shard.reactor.coordinator.transactor.ask(encode_message(asked), 1, respond)
     async with asyncio.timeout(20):
         return await future
@@ -158,6 +159,7 @@ async def test_an_id_has_one_meaning_for_ever(pair: tuple[Shard, Shard]) -> None
     command = transfer(a[0], b[0], 3)
     command["id_head"], command["id_tail"] = id_words(key)
     assert (await first.execute(command))["code"].tolist() == [Code.ID_CONFLICT]
+    await until(lambda: first.reactor._group is None and not first.reactor._pump_scheduled)
     first.crash()
     assert await ask(first, legs, key=key) == Transacted(COMMITTED, repeated=True, applied=True)
     assert first.total() + second.total() == 800
