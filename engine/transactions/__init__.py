@@ -38,6 +38,13 @@ ledger from coordinators alone (``Reactor.submit_legs``): those of clients are r
 
 ``marking.mark_transfers_out`` does what `build_try_debits` does, in place, for those of a batch that need it.
 
+Transactions of several legs (``parts.py``), each leg as a transfer, through the transit accounts of its two shards:
+
+``parts.make_legs``, ``build_plans``, ``read_legs``, ``find_decision``
+    What is asked for, what is written down of it (PLANs, and the TRY_DEBIT of the first leg), and that read again.
+``parts.make_halves``, ``build_decision``, ``build_ends``, ``build_given_back``
+    What is tried, decided, ended, and given back after it was confirmed.
+
 The phase status table is part of the ledger's replicated state:
 
 ``Ledger.open_tries() -> int64[count]``

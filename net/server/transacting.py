@@ -14,6 +14,7 @@ Bounds: TRANSACTIONS_MAX transactions of clients are under way in a shard; more 
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -38,7 +39,7 @@ from bezant.net.server.legs import LegsLane
 from bezant.net.server.requests import AnsweredElsewhere, WrongShard
 from bezant.net.server.transacting_steps import ASK_AGAIN_S, Links, ShardAsker, Steps, Verdict, is_open
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.errors import LedgerError, RemoteProtocolError, UsageError
+from bezant.protocol.errors import CorruptLog, LedgerError, RemoteProtocolError, StorageError, UsageError
 from bezant.protocol.frames import FrameError
 from bezant.protocol.kinds import TRANSACTION_LEGS_MAX, CommandField, CommandKind, ResultFlag
 from bezant.protocol.messages import decode_message, encode_message
@@ -56,6 +57,8 @@ _COMMITTED: Final = int(ResultCode.COMMITTED)
 _UNDECIDED: Final = int(ResultCode.UNDECIDED)
 _REPEATED: Final = int(ResultFlag.REPEATED)
 _IDS_INVALID: Final = (bytes(TRANSACTION_ID_SIZE), b"\xff" * TRANSACTION_ID_SIZE)
+
+_log = logging.getLogger("bezant")
 
 RespondBody = Callable[[bytes | Exception], None]
 Key = tuple[bytes, bytes]
@@ -184,7 +187,9 @@ class Transactor:
         try:
             await way()
             running.answer(is_over=True)
-        except AnsweredElsewhere as error:
+        except CorruptLog:
+            raise
+        except (AnsweredElsewhere, StorageError) as error:  # Storage: what it rests on is in an archive, out of reach.
             running.fail(error)
         finally:
             running.stop_timer()
@@ -288,17 +293,28 @@ class Transactor:
         """Carry on what a leader before this one had under way: TRY_DEBITs (EVENT records) and, if there are, the
         decisions on them."""
         for number, sequence in enumerate(sequences.tolist()):
-            legs = read_legs(self._ledger, begun[number : number + 1])
-            if legs.key in self._running:
-                continue  # A client has asked again, and been sooner.
-            running = self._running[legs.key] = Running(legs)
-            running.sequence, running.is_of_client = sequence, False
-            running.begun_ns = int(begun["timestamp_ns"][number])
-            verdict = None
-            if decisions is not None:
-                verdict = _verdict_of(legs, decisions[number : number + 1])
-                running.begun_ns = int(decisions["timestamp_ns"][number])
-            self._hooks.start(self._run(running, partial(self._carry, running, verdict, is_repeated=True)))
+            decision = None if decisions is None else decisions[number : number + 1]
+            self._hooks.start(self._resume(begun[number : number + 1], sequence, decision))
+
+    async def _resume(self, begun: Records, sequence: int, decision: Records | None) -> None:
+        while True:
+            try:
+                legs = read_legs(self._ledger, begun)
+                # What was open when this node began to lead may have been decided since, for a client who asked again.
+                decision = find_decision(self._ledger, begun) if decision is None else decision
+                break
+            except CorruptLog:
+                raise
+            except StorageError as error:
+                _log.warning("bezant: a transaction waits to be carried on: %s", error)
+                await asyncio.sleep(ASK_AGAIN_S)
+        if legs.key in self._running:
+            return  # A client has asked again, and been sooner.
+        running = self._running[legs.key] = Running(legs)
+        running.sequence, running.is_of_client = sequence, False
+        running.begun_ns = int((begun if decision is None else decision)["timestamp_ns"][0])
+        verdict = None if decision is None else _verdict_of(legs, decision)
+        await self._run(running, partial(self._carry, running, verdict, is_repeated=True))
 
     def lose(self) -> None:
         """This node leads no more: whoever leads now carries on."""

@@ -393,3 +393,24 @@ async def test_whatever_happens_on_the_way(
     assert (
         dict(zip(names, pair[0].balances(*pair[0].names) + pair[1].balances(*pair[1].names), strict=True)) == expected
     )
+
+
+async def test_a_client_may_be_sooner_than_who_carries_on(
+    pair: tuple[Shard, Shard], network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was found when a node began to lead is over by the time that it is looked at."""
+    first, second = pair
+    a, b = first.names, second.names
+    key, legs = new_id(), [(a[0], b[0], 3), (a[1], b[1], 4), (a[2], name_in(1, 50), 5)]
+    network.trouble = lambda legs: "lost"
+    asking = asyncio.create_task(ask(first, legs, key=key))
+    await until(lambda: len(first.ledger.open_tries()) == 1)
+    sequences = first.ledger.open_tries()
+    begun = first.member.replica.log.read_events(sequences)
+    network.trouble = lambda legs: ""
+    assert (await asking).code == Code.CREDIT_ACCOUNT_UNKNOWN
+    await settled(first, second)
+    first.reactor.coordinator.transactor.carry_on(begun, sequences, None)
+    await settled(first, second)
+    assert (await ask(first, legs, key=key)).code == Code.CREDIT_ACCOUNT_UNKNOWN
+    assert first.balances(*a) == second.balances(*b) == [100] * 4
