@@ -468,8 +468,9 @@ class Ledger:
         """Sequences of the tries of a kind that have not ended, ascending."""
         if kind == CommandKind.TRY_DEBIT and not self._arrays.counters[COUNTER_TRY_DEBITS]:
             return np.zeros(0, np.int64)
-        holds = self._open_holds()
-        return np.asarray(holds["sequence"][holds["kind"] == int(kind)], np.int64)
+        holds = self._arrays.holds.rows[: int(self._arrays.counters[COUNTER_HOLDS_TOP])]
+        is_such = (holds["sequence"] != 0) & (holds["kind"] == int(kind))
+        return np.sort(holds["sequence"][is_such])
 
     @property
     def unsettled_count(self) -> int:

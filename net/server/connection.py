@@ -596,7 +596,10 @@ class Connection(asyncio.BufferedProtocol):
         waits = self._inbox.has_kept or not (self._reactor.has_room or self._is_coordinators)
         if has_room and waits and not self._queued:
             self._queued = True
-            self._reactor.add_waiter(self)
+            if self._is_coordinators:
+                asyncio.get_running_loop().call_soon(self.resume)  # Clients wait for the coordinators behind it.
+            else:
+                self._reactor.add_waiter(self)
         wanted = not self._client_ended if self._ending else has_room and not waits
         if wanted == self._reading:
             return

@@ -49,7 +49,7 @@ from bezant.protocol.kinds import CommandKind, ResultFlag
 from bezant.protocol.placement import slots_of_words
 from bezant.protocol.records import EVENT, SEQUENCE_BITS, Records, Words
 
-TRY_S_MAX: Final = 10.0
+TRY_S_MAX: Final = 3.0
 """Seconds that another shard may take to answer a try, before it is cancelled."""
 LEG_S_MAX: Final = 5.0
 """Seconds that one question to another shard may take, before it is asked again."""

@@ -160,4 +160,6 @@ def is_leg(commands: Records) -> npt.NDArray[np.bool_]:
     """Which commands a coordinator may ask for: the legs of transactions, and that transit accounts are opened."""
     kinds = commands["kind"]
     opens_transit = (kinds == int(CommandKind.OPEN)) & (commands["flags"] == int(CommandFlag.TRANSIT))
-    return np.asarray((kinds >= _LEG_KINDS[0]) & (kinds <= _LEG_KINDS[-1]) | opens_transit, np.bool_)
+    is_kind = (kinds >= _LEG_KINDS[0]) & (kinds <= _LEG_KINDS[-1]) | opens_transit
+    # An open chain would swallow what is executed behind it, decisions of this node among it.
+    return np.asarray(is_kind & (commands["flags"] & int(CommandFlag.LINKED) == 0), np.bool_)

@@ -16,6 +16,7 @@ from bezant.net.server.shard_links import ShardLinks
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import ConnectionFailed, RemoteProtocolError
 from bezant.protocol.frames import TRIES_COUNT_MAX, FrameError, Operation
+from bezant.protocol.kinds import CommandFlag
 from bezant.protocol.names import account_id, slot_of
 from bezant.protocol.placement import owners_of
 from bezant.protocol.records import LIMIT_UNLIMITED
@@ -72,6 +73,14 @@ async def test_only_what_is_under_way_is_known(node: Node, links: ShardLinks) ->
     assert (await links.ask_tries(1, np.concatenate([known, words_of(command, "id")]), 5)).tolist() == [True, False]
     assert not asking.done()
     asking.cancel()
+
+
+async def test_legs_in_a_chain_are_refused(node: Node) -> None:
+    client = await node.connect()
+    opened = build_transit_open(1, 0, "EUR", transit_id(1, 0, "EUR"))
+    opened["flags"] |= int(CommandFlag.LINKED)
+    reply = await client.ask(Operation.LEGS, opened.tobytes())
+    assert reply.error.code == FrameError.BODY_MALFORMED
 
 
 @pytest.mark.parametrize("size", [15, 16 * (TRIES_COUNT_MAX + 1)])
