@@ -35,7 +35,7 @@ from bezant.engine.node_file import FirstEntry, first_control
 from bezant.engine.replay import read_configuration, read_slot_map, replay_entry
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import HistoryIncomplete, LedgerError, StorageError, UsageError
-from bezant.protocol.kinds import EntryKind
+from bezant.protocol.kinds import CommandKind, EntryKind
 from bezant.protocol.messages import Configuration, ControlEntry, Currency, encode_message
 from bezant.protocol.records import (
     ENTRY_HEADER_SIZE,
@@ -424,7 +424,10 @@ class Replica:
             raise LedgerError(f"an entry of a move has 1 to {BATCH_COMMANDS_MAX} events, not {len(events)}")
         if not self.ledger.has_room_for_ids(len(events)) or not self.log.has_room(len(events) * EVENT_SIZE):
             raise StorageError("there is no room now for what a move of slots brings")
-        first_sequence, timestamp_ns = self.ledger.next_sequence, self._next_timestamp_ns()
+        # What comes from another shard is dated after what it follows from there, which it says.
+        comes = np.isin(events["kind"], (int(CommandKind.MOVE_OPEN), int(CommandKind.MOVE_IN)))
+        floor_ns = int(events["client_timestamp_ns"][comes].max(initial=0))
+        first_sequence, timestamp_ns = self.ledger.next_sequence, self._next_timestamp_ns(floor_ns)
         executed = self.ledger.execute_moves(events, timestamp_ns)
         self._append_events(executed, first_sequence, timestamp_ns)
         return self.log.last_index

@@ -233,6 +233,7 @@ def _account_ins(ledger: Ledger, outs: Records, peer: int) -> Records:
         head, tail = id_words(transit_id(peer, ledger.shard, currency_code(word)))
         ins["debit_head"][of_currency], ins["debit_tail"][of_currency] = head, tail
     ins["amount"] = outs["amount"]
+    opens["client_timestamp_ns"] = ins["client_timestamp_ns"] = outs["timestamp_ns"]
     return events
 
 

@@ -496,9 +496,10 @@ class Coordinator:
         By the try's event: whoever asks what became of an id need not know the account that pays.
         """
         ledger = self._member.replica.ledger
-        sequences = batch.results["position"][rows] & _SEQUENCE_MASK
         try:
-            found = find_decisions(ledger, self._events_of(sequences))
+            # By their ids: of what came here with a slot, the results have the position that it had elsewhere.
+            sequences, tries = ledger.find_events(batch.commands[rows])
+            found = find_decisions(ledger, tries)
         except CorruptLog:
             raise
         except StorageError as error:
