@@ -348,7 +348,7 @@ class Connection(asyncio.BufferedProtocol):
         elif operation in (Operation.LEGS, Operation.TRIES) and self._reactor.coordinator is not None:
             self._take_coordinators(header, body)
         elif operation == Operation.CLOSE_TIME:
-            self._close_time(header, body)
+            self._ask_apart(header, partial(self._close_time, body))
         elif self._reactor.moving is not None and self._reactor.moving.takes(operation):
             self._ask_apart(header, partial(self._reactor.moving.ask, operation, body))
         elif operation == Operation.TRANSACT and self._reactor.coordinator is not None and placing is not None:
@@ -433,22 +433,9 @@ class Connection(asyncio.BufferedProtocol):
         except (UsageError, AnsweredElsewhere) as error:
             respond(error)
 
-    def _close_time(self, header: FrameHeader, body: bytes) -> None:
+    def _close_time(self, body: bytes, respond: Callable[[bytes | Exception], None]) -> None:
         """Have nothing dated at a time or before any more."""
-        try:
-            answer = closing_of(self._reactor.replica, body)
-        except UsageError as error:
-            self._respond(header, error)
-            return
-
-        def respond(answer: bytes | Exception) -> None:
-            self._respond(header, answer)
-            self._settle(header.length)
-
-        self._bytes_in_flight += header.length
-        self._reactor.bytes_in_flight += header.length
-        self._update()
-        self._reactor.ask_past_clients(answer, respond)
+        self._reactor.ask_past_clients(closing_of(self._reactor.replica, body), respond)
 
     def _respond(self, header: FrameHeader, answer: bytes | Exception) -> None:
         """Send what a request among the commands is answered."""
