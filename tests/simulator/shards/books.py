@@ -3,6 +3,7 @@
 It knows nothing of ledgers: it adds up events, as they are committed, and says at once what cannot be.
 """
 
+import itertools
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,11 +12,13 @@ import numpy as np
 
 from bezant.engine.log.entry import Entry
 from bezant.engine.transactions.ids import Leg, derived_ids
+from bezant.engine.transactions.legs import transit_id
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.kinds import CommandKind, EntryKind
 from bezant.protocol.messages import decode_control_entry
-from bezant.protocol.records import EVENT, LIMIT_UNLIMITED
+from bezant.protocol.records import EVENT, LIMIT_UNLIMITED, id_words
 
+from ..clients import CURRENCIES
 from ..schedule import Violation
 
 COMMITTED = int(ResultCode.COMMITTED)
@@ -64,6 +67,14 @@ class Transfer:
         return f"the transfer of shard {self.shard} at {self.sequence} (try {self.code}; {legs})"
 
 
+def _id(event: Any) -> Id:
+    return int(event["id_head"]), int(event["id_tail"])
+
+
+def _reference(event: Any) -> Id:
+    return int(event["reference_head"]), int(event["reference_tail"])
+
+
 def _derived(events: Any, leg: Leg) -> Id:
     ((head, tail),) = derived_ids(events, leg).tolist()
     return head, tail
@@ -78,6 +89,12 @@ class Books:
         """By shard and sequence of the TRY_DEBIT."""
         self.tries: list[Transfer] = []
         """Those that another shard has tried."""
+        self.transactions: set[tuple[int, int]] = set()
+        """Of several legs: shard and sequence."""
+        self.parts: set[Id] = set()
+        """Ids of the tries of those that were asked for."""
+        self.part_ends: dict[Id, CommandKind] = {}
+        """How each try of a transaction of several legs has ended."""
         self._by_leg: dict[Id, tuple[Transfer, Leg]] = {}
         self._accounts: dict[int, defaultdict[Id, Account]] = defaultdict(lambda: defaultdict(Account))
 
@@ -94,12 +111,36 @@ class Books:
         events = np.frombuffer(bytes(entry.body), EVENT)
         for place, event in enumerate(events):
             kind = int(event["kind"])
-            if kind == CommandKind.TRY_DEBIT:
+            if kind == CommandKind.PLAN:
+                continue
+            if self._is_part(kind, event):
+                self._take_part(shard, entry.header.first_sequence + place, kind, event)
+            elif kind == CommandKind.TRY_DEBIT:
                 self._begin(shard, entry.header.first_sequence + place, events[place : place + 1])
             elif kind in (CommandKind.TRY_CREDIT, CommandKind.CONFIRM, CommandKind.CANCEL):
                 self._take_leg(shard, entry, entry.header.first_sequence + place, events[place : place + 1])
             if int(event["result"]) == COMMITTED:
                 self._add_up(shard, kind, event)
+
+    def _is_part(self, kind: int, event: Any) -> bool:
+        """Whether an event is of a transaction of several legs."""
+        if kind == CommandKind.TRY_DEBIT:
+            return int(event["timeout_ms"]) != 0
+        if kind in {CommandKind.CONFIRM, CommandKind.CANCEL}:
+            return _reference(event) in self.parts
+        return kind == CommandKind.TRY_PART or (kind == CommandKind.TRY_CREDIT and _id(event) in self.parts)
+
+    def _take_part(self, shard: int, sequence: int, kind: int, event: Any) -> None:
+        code = int(event["result"])
+        if kind not in {CommandKind.CONFIRM, CommandKind.CANCEL}:
+            if _id(event) not in self.parts:
+                raise Violation(f"shard {shard} commits at {sequence} a part of no transaction that was asked for")
+            if kind == CommandKind.TRY_DEBIT:
+                self.transactions.add((shard, sequence))
+        elif code != COMMITTED:
+            raise Violation(f"shard {shard} refuses at {sequence} with {code} to end a part of a transaction")
+        elif self.part_ends.setdefault(_reference(event), CommandKind(kind)) != kind:
+            raise Violation(f"shard {shard} ends at {sequence} a part that has ended otherwise")
 
     def _begin(self, shard: int, sequence: int, events: Any) -> None:
         code = int(events[0]["result"])
@@ -166,6 +207,8 @@ class Books:
 
     def _take_settled(self, shard: int, sequence: int) -> None:
         transfer = self.transfers.get((shard, sequence))
+        if (shard, sequence) in self.transactions:
+            return
         if transfer is None:
             raise Violation(f"shard {shard} settles {sequence}, and that is no try")
         if not (transfer.has(Leg.CONFIRM_CREDIT) or transfer.has(Leg.CANCEL_CREDIT)):
@@ -185,7 +228,7 @@ class Books:
             return
         if kind in {CommandKind.TRY_CREDIT, CommandKind.CONFIRM, CommandKind.CANCEL}:
             self._add_up_leg(accounts, kind, event, debit, accounts[credit_id])
-        elif kind == CommandKind.TRY_DEBIT:
+        elif kind in {CommandKind.TRY_DEBIT, CommandKind.TRY_PART}:
             debit.held += amount
             transit = accounts[int(event["reference_head"]), int(event["reference_tail"])]
             transit.incoming += amount
@@ -250,6 +293,13 @@ class Books:
         for shard, accounts in sorted(self._accounts.items()):
             totals[f"balance of shard {shard}"] = sum(account.balance for account in accounts.values())
             totals[f"incoming in shard {shard}"] = sum(account.incoming for account in accounts.values())
+        shards = sorted(self._accounts)
+        for first, second, currency in itertools.product(shards, shards, CURRENCIES):
+            pair = [(first, second), (second, first)] if first != second else [(first, first)]
+            ids = [(own, id_words(transit_id(own, peer, currency))) for own, peer in pair]
+            totals[f"{currency} between {first} and {second}"] = sum(
+                self._accounts[own][words].balance for own, words in ids
+            )
         wrong = {name: total for name, total in totals.items() if total}
         if wrong:
             raise Violation(f"what should add up to nothing does not: {wrong}")

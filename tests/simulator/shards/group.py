@@ -16,9 +16,13 @@ from .audit import ShardAudit
 from .clients import ShardClient, names_of
 from .links import LegsAnswer, Question
 from .node import ShardNode
+from .payers import Payer
 
 if TYPE_CHECKING:
     from .world import World
+
+
+OPEN_KINDS = (CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT, CommandKind.TRY_PART)
 
 
 class ShardSchedule(Schedule):
@@ -71,6 +75,8 @@ class ShardGroup(Simulation):
         self.counts = world.counts
         self.schedule = ShardSchedule(world.schedule, shard)
         self._begin(drawn, without)
+        names = [names_of(world.shards, other) for other in range(world.shards)]
+        self.payer = Payer(self, self.schedule, self.counts, names)
 
     def _make_checks(self) -> Checks:
         return ShardChecks(self.schedule, self)
@@ -96,6 +102,18 @@ class ShardGroup(Simulation):
             shard=self.shard,
             transfers=self.world.books.transfers,
         )
+
+    def send_transact(self, node_id: int, number: int, body: bytes) -> None:
+        """A client asks for a transaction of several legs."""
+        delay_us = self._client_delay_us()
+        if delay_us is not None:
+            self.schedule.after(delay_us, self._node(node_id).on_transact, number, body)
+
+    def answer_transact(self, number: int, body: bytes) -> None:
+        """A node answers."""
+        delay_us = self._client_delay_us()
+        if delay_us is not None:
+            self.schedule.after(delay_us, self.payer.on_answer, number, body)
 
     def on_legs(self, node_id: int, question: Question) -> None:
         """A question has arrived at one of the nodes."""
@@ -126,5 +144,5 @@ class ShardGroup(Simulation):
         if leader is None or leader.member is None or not leader.member.is_leader:
             return False
         ledger = leader.member.replica.ledger
-        open_count = sum(len(ledger.open_tries(kind)) for kind in (CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT))
+        open_count = sum(len(ledger.open_tries(kind)) for kind in OPEN_KINDS)
         return not open_count and not len(ledger.unsettled())

@@ -12,7 +12,7 @@ from bezant.engine.replica import Replica
 from bezant.engine.transactions.times import check_floor
 from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.legs import LegsLane
-from bezant.net.server.requests import legs_of, tries_of
+from bezant.net.server.requests import AnsweredElsewhere, legs_of, tries_of
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import BezantError, StorageError, UsageError
 from bezant.protocol.kinds import ResultFlag
@@ -153,6 +153,23 @@ class ShardNode(Node):
         """Another shard has answered one that had this node's number and life."""
         if self._links is not None:
             self._wake(question.boot, self._links.on_answer, (question.number, answer))
+
+    def on_transact(self, number: int, body: bytes) -> None:
+        """A client asks for a transaction of several legs."""
+        self._wake(self.boot, self._take_transact, (number, body))
+
+    def _take_transact(self, number: int, body: bytes) -> None:
+        def respond(answer: bytes | Exception) -> None:
+            if isinstance(answer, bytes):
+                self._schedule.note("transacted", self.node_id, number)
+                self._group_of.answer_transact(number, answer)
+            else:
+                self.counts["transactions answered elsewhere"] += 1
+
+        try:
+            self.coordinator.transactor.ask(body, 1, respond)
+        except (UsageError, AnsweredElsewhere) as error:
+            respond(error)
 
     # ---- the pipeline ----
 

@@ -82,19 +82,23 @@ class World:
         self.between.heal()
         for group in self.groups:
             group._end_trouble()
+            group.payer.is_quiet = True
             for node in group.nodes.values():
                 node.clock_offset_ns = 0
         for group in self.groups:
             group._wait_until_well()
+        for group in self.groups:
+            group.payer.ask_all_again()
         self._wait_until_settled()
         for group in self.groups:
+            group.payer.check(self.books)
             group._finish()
         self.books.check_end()
 
     def _wait_until_settled(self) -> None:
         """No transfer may be stuck."""
         until_us = self.schedule.now_us + HEALING_US_MAX
-        while not all(group.is_settled() and group._is_level() for group in self.groups):
+        while not all(group.is_settled() and group._is_level() and group.payer.knows_all for group in self.groups):
             if self.schedule.now_us >= until_us:
                 begun = [transfer for transfer in self.books.transfers.values() if transfer.code == COMMITTED]
                 stuck = [str(transfer) for transfer in begun if not transfer.is_settled]
