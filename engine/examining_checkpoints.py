@@ -15,9 +15,13 @@ from bezant.engine.ids.run_set import open_runs
 from bezant.engine.log.storage import UNFINISHED_SUFFIX, Directory
 from bezant.protocol.errors import StorageError, UnsupportedFormat
 
+_COSTS: Final = (
+    "costs the next start time and nothing else, as long as all of the history is here or in an archive that can be "
+    "read: a start then needs it from the beginning"
+)
 _DELETE: Final = (
-    f"nothing, or stop the node and delete the whole folder `{FOLDER_NAME}`, which costs the next start time and "
-    "nothing else: it makes them anew from the history"
+    f"nothing, or stop the node and delete the whole folder `{FOLDER_NAME}`: they are made anew from the history. That "
+    + _COSTS
 )
 
 
@@ -40,7 +44,7 @@ def examine_checkpoints(shard_directory: Directory, shard: int, findings: Findin
             FOLDER_NAME,
             found=f"whole checkpoints behind the entries {', '.join(map(str, whole))}, with {len(listed)} files of ids",
             meaning=f"a start goes on from entry {whole[-1]} and reads only what follows",
-            next_step="nothing; deleting the folder costs the next start time, and nothing else",
+            next_step=f"nothing; deleting the folder {_COSTS}",
         )
     if not in_use:
         _examine_others(folder.directory, listed, findings)

@@ -1,9 +1,7 @@
 """`bezant balance`: shows one account, as it is or as it was."""
 
 import argparse
-import shlex
 
-from bezant.cli.errors import InputWrong
 from bezant.cli.output import write_json, write_line
 from bezant.cli.session import add_json_argument, add_ledger_arguments, open_history, open_wallet, run_async
 from bezant.cli.times import add_moment_arguments, as_of_fields, as_of_text, moment_of
@@ -29,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _run(arguments: argparse.Namespace) -> int:
     from bezant.cli.accounts import account_fields
-    from bezant.cli.outcomes import check_currency
+    from bezant.cli.outcomes import check_currency, no_account
 
     name, currency = arguments.name, arguments.currency
     is_past = arguments.at is not None or arguments.position is not None
@@ -40,12 +38,8 @@ async def _run(arguments: argparse.Namespace) -> int:
             account = await wallet.account(name, currency)
         else:
             as_of, account = await wallet.history.account(name, currency, **moment_of(arguments))
-    if account is None and as_of is not None:
-        raise InputWrong(f"there was no account {name!r} in {currency}, {as_of_text(as_of)}", "ask for a later time")
     if account is None:
-        raise InputWrong(
-            f"there is no account {name!r} in {currency}", f"open it: {shlex.join(('bezant', 'open', name, currency))}"
-        )
+        raise no_account(name, currency, as_of)
     fields = account_fields(account)
     states = {"frozen": account.frozen, "closed": account.closed}
     if arguments.json:

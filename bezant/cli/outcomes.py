@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from bezant.cli.errors import CommandRefused, InputWrong, OutcomeNotKnown
 from bezant.cli.output import write_json
 from bezant.cli.session import ledger_words
+from bezant.cli.times import as_of_text
 from bezant.protocol.codes import CODE_ROW, ResultCode
 from bezant.protocol.errors import InvalidAmountOrName
 from bezant.protocol.kinds import CommandField
 
 if TYPE_CHECKING:
     import bezant
+    from bezant.net.client.history import AsOf
 
 ID_DIGITS: Final = 32
 
@@ -128,6 +130,15 @@ def _next_step(code: ResultCode, arguments: argparse.Namespace) -> str:
         credit=shlex.quote(named.get("credit", "NAME")),
         currency=shlex.quote(arguments.currency),
         where="".join(f" {shlex.quote(word)}" for word in ledger_words(arguments)),
+    )
+
+
+def no_account(name: str, currency: str, as_of: "AsOf | None") -> InputWrong:
+    """What is wrong with a question about an account that is not there, or was not then."""
+    if as_of is not None:
+        return InputWrong(f"there was no account {name!r} in {currency}, {as_of_text(as_of)}", "ask for a later time")
+    return InputWrong(
+        f"there is no account {name!r} in {currency}", f"open it: {shlex.join(('bezant', 'open', name, currency))}"
     )
 
 

@@ -30,18 +30,22 @@ def add_range_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show."""
+    """Show; 1 if there is no such account."""
     return run_async(_run(arguments))
 
 
 async def _run(arguments: argparse.Namespace) -> int:
     from bezant.cli.events import write_events
-    from bezant.cli.outcomes import check_currency
+    from bezant.cli.outcomes import check_currency, no_account
     from bezant.protocol.names import account_id
 
     name, currency = arguments.name, arguments.currency
     async with open_history(arguments) as wallet:
         await check_currency(wallet, currency)
+        moment = moment_of(arguments)
+        as_of, found = await wallet.history.account(name, currency, **moment)
+        if found is None:
+            raise no_account(name, currency, as_of if any(value is not None for value in moment.values()) else None)
         lines = wallet.history.statement(
             name,
             currency,
@@ -49,7 +53,7 @@ async def _run(arguments: argparse.Namespace) -> int:
             end=arguments.end,
             reverse=arguments.reverse,
             limit=arguments.limit,
-            **moment_of(arguments),
+            **moment,
         )
         await write_events(wallet, lines, as_json=arguments.json, account=account_id(name, currency))
     return 0

@@ -6,6 +6,7 @@ no more are removed. Whatever a crash leaves between two of them, the database n
 
 import contextlib
 from collections.abc import Callable
+from contextlib import closing
 from typing import Final, NamedTuple
 
 import msgspec
@@ -205,14 +206,14 @@ class Files:
         if not chosen or not self._has_room(sum(info.size_bytes for info in chosen)):
             return False
         number = self.manifest.number_next
-        merge = Merge(self._directory, self._run_identity, chosen, number)
-        steps = iter(merge)
         try:
-            for _ in steps:
-                if self._stopping:
-                    return False
-        finally:
-            steps.close()
+            merge = Merge(self._directory, self._run_identity, chosen, number)
+            with closing(iter(merge)) as steps:
+                for _ in steps:
+                    if self._stopping:
+                        return False
+        except CorruptLog as error:
+            raise self.damaged_runs(error) from error
         numbers = {info.number for info in chosen}
         place = next(place for place, info in enumerate(self.manifest.runs) if info.number in numbers)
         runs: tuple[RunInfo, ...] = (
@@ -254,11 +255,16 @@ class Files:
         """Remove a file that was found damaged, so that the next opening makes it again."""
         self._directory.remove(name)
 
-    def condemn_runs(self) -> None:
-        """The same for all files of ids that count."""
+    def damaged_runs(self, error: CorruptLog) -> CorruptLog:
+        """The same for all files of ids that count, one of which was found damaged: what to raise for that."""
         for info in self.manifest.runs:
             with contextlib.suppress(FileNotFoundError):  # condemned already, or just merged into another
                 (self._directory.path / run_name(info.number)).unlink()
+        # What files of ids say themselves is for those of checkpoints.
+        found = str(error.args[0]).partition(";")[0]
+        return CorruptLog(
+            f"the index of ids is damaged: {found}; it is made again from the log when the reader is started again"
+        )
 
     def stop(self) -> None:
         """Give up the merge that is under way; none is begun any more."""

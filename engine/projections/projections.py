@@ -333,9 +333,10 @@ class Projections:
         if span.number:
             self._files.condemn(span_name(span.number))
 
-    def condemn_ids(self) -> None:
-        """The same for the files of ids, one of which was found damaged: without them all is made again."""
-        self._files.condemn_runs()
+    def damaged_ids(self, error: CorruptLog) -> CorruptLog:
+        """The same for the files of ids, one of which was found damaged: without them all is made again. Returns what
+        to raise."""
+        return self._files.damaged_runs(error)
 
     def close(self) -> None:
         """Give up what is under way and close. What is not sealed is taken in again from the log next time."""

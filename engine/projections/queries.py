@@ -253,11 +253,7 @@ class Questions:
         try:
             _, values = view.runs.find(wanted_hash, np.zeros(1, np.int64), 1)
         except CorruptLog as error:
-            self._projections.condemn_ids()
-            raise CorruptLog(
-                f"the index of ids is damaged: {error.args[0].partition(';')[0]}; it is made again from the log when "
-                "the reader is started again"
-            ) from error
+            raise self._projections.damaged_ids(error) from error
         found = [values, *(sequences[hashes == hash_value] for hashes, sequences in view.unsealed)]
         low, high = self.bounds(view, moment, wanted)
         sequences = np.unique(np.concatenate(found))

@@ -124,6 +124,8 @@ def test_totals_and_searches_agree_with_the_books(data: Path, capsys: pytest.Cap
         (("balance", "account:1787", CURRENCY, "--at", "1992-01-01"), "as of before all events"),
         (("balance", "nobody", CURRENCY, "--at", "1993-06-30"), "there was no account"),
         (("balance", "account:1787", CURRENCY, "--position", "99999999"), "ahead of the last"),
+        (("statement", "nobody", CURRENCY), "there is no account 'nobody'"),
+        (("statement", "account:1787", CURRENCY, "--at", "1992-01-01"), "there was no account 'account:1787'"),
         (("transfers", "--account", "account:1787"), "--currency"),
         (("transfers", "--id", "xyz"), "32 hexadecimal digits"),
         (("holds", "--account", "account:1787"), "--currency"),
