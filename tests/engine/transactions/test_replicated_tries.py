@@ -12,10 +12,23 @@ from bezant.engine.replica import SETTLED_MAX, Replica, ReplicaSettings, open_re
 from bezant.engine.verify import verify
 from bezant.protocol.codes import ResultCode as Code
 from bezant.protocol.errors import LedgerError
+from bezant.protocol.kinds import LEG_SHIFT, CommandFlag, CommandKind
 from bezant.protocol.records import RULES_VERSION, Records
 
 from ..ledger.model_records import encode_commands
-from ..ledger.tables import MAX, cancel, confirm, id_of, open_account, open_transit, transfer, try_credit, try_debit
+from ..ledger.tables import (
+    MAX,
+    cancel,
+    confirm,
+    id_of,
+    open_account,
+    open_transit,
+    plan,
+    transfer,
+    try_credit,
+    try_debit,
+    try_part,
+)
 
 T = "transit:0:1"
 
@@ -104,3 +117,29 @@ def test_a_checkpoint_has_them(replica: Replica, tmp_path: Path) -> None:
     assert restored.digest() == ledger.digest()
     assert restored.open_tries().tolist() == [7]
     assert restored.unsettled().tolist() == [(5, 8, 1), (6, 9, 0)]
+
+
+def test_what_another_try_decides_outlives_it_all(tmp_path: Path, small: ReplicaSettings) -> None:
+    """An open TRY_PART, one given up before it came, and a PLAN: after a restart, in an image, in a verification."""
+    part = {"flags": int(CommandFlag.PART)}
+    replica = open_replica(tmp_path, settings=small)
+    replica.switch_rules(RULES_VERSION)
+    run(replica, open_account("world", MAX), open_account("ann"), open_transit(T), transfer("world", "ann", 100))
+    planned = plan("ann", "x", "bob", 5, id=id_of(1), timeout_ms=1 << LEG_SHIFT)
+    begun = (try_part("ann", "far", 10, T, id=id_of(2)), planned, cancel("ann", T, id_of(3), **part))
+    assert run(replica, *begun).tolist() == [0, 0, 0]
+    replica.write_group()
+    digest, image = replica.ledger.digest(), replica.ledger.image()
+    assert image.tries["kind"].tolist() == [CommandKind.TRY_PART]
+    assert len(replica.ledger.open_tries()) == len(replica.ledger.unsettled()) == 0
+    restored = Ledger(fetch_events=replica.log.read_events)
+    restored.restore(image)
+    assert restored.digest() == digest
+    replica.close()
+    assert verify(tmp_path).events == 7
+    again = open_replica(tmp_path, settings=small)
+    assert again.ledger.digest() == digest
+    late = (try_part("ann", "far", 1, T, id=id_of(3)), planned, confirm("ann", T, id_of(2), **part))
+    assert run(again, *late).tolist() == [Code.ID_FORBIDDEN, 0, 0]
+    again.ledger.check_invariants()
+    again.close()
