@@ -175,7 +175,7 @@ ROWS = (
     Row(checkpoints_are_not_synced, "disk", 200),
     Row(blank_disks_vote, "disk", 20),
     Row(raft.acknowledges_before_the_sync, "disk", 10),
-    Row(raft.leader_counts_what_it_has_not_synced, "disk", 5),
+    Row(raft.leader_counts_what_it_has_not_synced, "disk", 20),
     Row(raft.every_append_cuts_the_log, "stormy", 40),
     Row(raft.a_full_window_waits_for_ever, "stormy", 30),
     Row(raft.lost_disks_vote, "disk", 30),
