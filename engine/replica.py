@@ -35,7 +35,7 @@ from bezant.engine.node_file import FirstEntry, first_control
 from bezant.engine.replay import read_configuration, read_slot_map, replay_entry
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import HistoryIncomplete, LedgerError, StorageError, UsageError
-from bezant.protocol.kinds import CommandKind, EntryKind
+from bezant.protocol.kinds import EntryKind
 from bezant.protocol.messages import Configuration, ControlEntry, Currency, encode_message
 from bezant.protocol.records import (
     ENTRY_HEADER_SIZE,
@@ -415,8 +415,8 @@ class Replica:
             self._append_control(ControlEntry(settled=settled), timestamp_ns)
         return self.log.last_index
 
-    def execute_moves(self, events: Records) -> int:
-        """Execute events of a move of slots, at most BATCH_COMMANDS_MAX, and append them; returns the entry's index.
+    def execute_moves(self, events: Records, floor_ns: int = 0) -> int:
+        """Execute events of a move of slots, BATCH_COMMANDS_MAX at most, dated after `floor_ns`; returns their index.
 
         Raises `StorageError` if there is no room for them on the disk, or for their ids in memory.
         """
@@ -424,9 +424,6 @@ class Replica:
             raise LedgerError(f"an entry of a move has 1 to {BATCH_COMMANDS_MAX} events, not {len(events)}")
         if not self.ledger.has_room_for_ids(len(events)) or not self.log.has_room(len(events) * EVENT_SIZE):
             raise StorageError("there is no room now for what a move of slots brings")
-        # What comes from another shard is dated after what it follows from there, which it says.
-        comes = np.isin(events["kind"], (int(CommandKind.MOVE_OPEN), int(CommandKind.MOVE_IN)))
-        floor_ns = int(events["client_timestamp_ns"][comes].max(initial=0))
         first_sequence, timestamp_ns = self.ledger.next_sequence, self._next_timestamp_ns(floor_ns)
         executed = self.ledger.execute_moves(events, timestamp_ns)
         self._append_events(executed, first_sequence, timestamp_ns)

@@ -47,7 +47,7 @@ from bezant.protocol.errors import BezantError, CorruptLog, LedgerError, Request
 from bezant.protocol.frames import FrameError
 from bezant.protocol.kinds import CommandKind, ResultFlag
 from bezant.protocol.placement import slots_of_words
-from bezant.protocol.records import EVENT, SEQUENCE_BITS, Records, Words
+from bezant.protocol.records import EVENT, SEQUENCE_BITS, Records, Words, position_of
 
 TRY_S_MAX: Final = 3.0
 """Seconds that another shard may take to answer a try, before it is cancelled."""
@@ -490,6 +490,14 @@ class Coordinator:
             _tell_again(batch, row, told)
             batch.undecided_count -= 1
 
+    def _tries_of(self, batch: Batch, rows: Words) -> tuple[Words, Records]:
+        """(sequences, events) of the tries that are asked for again: of what came here with a slot, those of copies."""
+        positions = batch.results["position"][rows]
+        sequences = positions & _SEQUENCE_MASK
+        if (positions - sequences == position_of(self._member.replica.shard, 0)).all():
+            return sequences, self._events_of(sequences)
+        return self._member.replica.ledger.find_events(batch.commands[rows])
+
     def _note_repeated(self, batch: Batch, rows: Words) -> None:
         """Tell those who ask again what was decided, or have them wait for it.
 
@@ -497,8 +505,7 @@ class Coordinator:
         """
         ledger = self._member.replica.ledger
         try:
-            # By their ids: of what came here with a slot, the results have the position that it had elsewhere.
-            sequences, tries = ledger.find_events(batch.commands[rows])
+            sequences, tries = self._tries_of(batch, rows)
             found = find_decisions(ledger, tries)
         except CorruptLog:
             raise
