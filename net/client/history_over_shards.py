@@ -169,8 +169,8 @@ class ShardedHistory(History):
         return SumsThen(AsOf(0, moment_ns), [_sum_up(code, parts, accounts) for code in codes])
 
     async def _transits(self, shard: int, currencies: Sequence[str], moment_ns: int) -> list[Account]:
-        """The transit accounts of a shard to all others, as they were."""
-        names = [f"{TRANSIT_NAME_PREFIX}{shard}:{peer}" for peer in self._channel.shards if peer != shard]
+        """The transit accounts of a shard, as they were."""
+        names = [f"{TRANSIT_NAME_PREFIX}{shard}:{peer}" for peer in self._channel.shards]
         ids = [account_id(name, currency) for name in names for currency in currencies]
         found: list[Account] = []
         for first in range(0, len(ids), HISTORY_ACCOUNTS_MAX):

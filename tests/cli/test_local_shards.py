@@ -202,6 +202,21 @@ def test_the_map_is_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err == ""
 
 
+def test_the_folder_of_all_shards_is_verified_as_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "--data", str(folder), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    nodes = [str(node_folder(shard_folder(folder, shard), 1)) for shard in (0, 1)]
+    assert [each["data"] for each in told["folders"]] == nodes
+    across = told["across"]
+    assert across["shards"] == [0, 1]
+    assert across["transfers"] == across["confirmed"] + across["cancelled"] + across["open"]
+    words = ["verify", *(word for node in nodes for word in ("--data", node))]
+    assert main(words) == 0
+    assert "between the shards 0, 1: " in capsys.readouterr().out
+    metadata = str(node_folder(folder / METADATA_FOLDER, 1))
+    assert (main(["verify", "--data", nodes[0], "--data", metadata]) != 0) == bool(across["transfers"])
+
+
 def test_a_group_that_is_the_only_one_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     init_cluster(tmp_path, 1, 0)
     address = node_files(tmp_path)[1].client_address
