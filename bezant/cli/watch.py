@@ -14,6 +14,7 @@ from bezant.cli.session import (
     positive_seconds,
     run_async,
 )
+from bezant.protocol.records import split_position
 
 if TYPE_CHECKING:
     import bezant
@@ -40,7 +41,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--after",
         metavar="POSITION",
         type=_position,
-        help="begin behind this position, as results and lines have it; 0 is the beginning (default: from now on)",
+        help="begin behind this position, as results and lines have it; 0 is the beginning (default: from now on). Of"
+        " several shards that of the last line of each, with commas between",
     )
     parser.add_argument(
         "--remember",
@@ -67,9 +69,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--json", action="store_true", help="print a line of JSON for each event")
 
 
-def _position(text: str) -> int:
-    """Read a position; for argparse."""
+def _position(text: str) -> int | str:
+    """Read a position, or a token of several; for argparse."""
     try:
+        if "," in text:
+            return ",".join(str(int(part)) for part in text.split(","))
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"a position is a whole number, not {text!r}") from None
@@ -102,8 +106,10 @@ async def _run(arguments: argparse.Namespace) -> int:
                     fields = await _fields_of(event, names)
                     write_at_once(_json(fields) if arguments.json else _text(fields))
                 left = None if left is None else left - len(events)
-                if arguments.remember and events:
-                    await subscription.acknowledge(events[-1].position)
+                if arguments.remember:
+                    last = {split_position(event.position)[0]: event.position for event in events}
+                    for position in last.values():
+                        await subscription.acknowledge(position)
     return 0
 
 

@@ -21,6 +21,7 @@ from bezant.net.client.prepared import Command, CommandMaker
 from bezant.net.client.results import Account, Event, Result, Unlimited
 from bezant.net.client.subscribing import AccountReference
 from bezant.net.client.subscription import LOST_S_MAX, Subscription
+from bezant.net.client.subscription_over_shards import After, AnySubscription, advanced
 from bezant.net.client.transactions import TransactionLeg, TransactionResult
 from bezant.net.client.wallet import Wallet
 from bezant.protocol.errors import UsageError
@@ -402,13 +403,13 @@ class BlockingWallet:
         currency: str = "",
         kinds: Iterable[CommandKind | str] = (),
         refused: bool = False,
-        after: int | None = None,
+        after: After = None,
         name: str = "",
         lost_s_max: float = LOST_S_MAX,
     ) -> "BlockingSubscription":
         """Be told of committed events; see `Wallet.subscribe`. It begins before this returns."""
 
-        async def begin() -> Subscription:
+        async def begin() -> AnySubscription:
             subscription = self._wallet.subscribe(
                 accounts=accounts,
                 currency=currency,
@@ -465,11 +466,11 @@ class BlockingSubscription:
     One thread iterates; any other may `close` it, which ends the iterating.
     """
 
-    def __init__(self, subscription: Subscription, thread: _LoopThread) -> None:
+    def __init__(self, subscription: AnySubscription, thread: _LoopThread) -> None:
         self._subscription = subscription
         self._thread = thread
         self._events: deque[Event] = deque()
-        self.position = subscription.position
+        self.position: After = subscription.position
         """Behind which event the iterating stands; see `Subscription`."""
 
     def __iter__(self) -> Self:
@@ -483,7 +484,8 @@ class BlockingSubscription:
         if not self._events:
             raise StopIteration
         event = self._events.popleft()
-        self.position = event.position
+        is_token = isinstance(self.position, str)
+        self.position = advanced(str(self.position), event.position) if is_token else event.position
         return event
 
     def __enter__(self) -> Self:
@@ -494,10 +496,15 @@ class BlockingSubscription:
     ) -> None:
         self.close()
 
-    def acknowledge(self, position: int | None = None) -> None:
+    def acknowledge(self, position: After = None) -> None:
         """Have the reader remember a position, or that of the event iterated over last; see `Subscription`."""
         position = self.position if position is None else position
-        self._thread.call(self._subscription.acknowledge(position))
+        if isinstance(self._subscription, Subscription):
+            if isinstance(position, str):
+                raise UsageError("this subscription is of one shard: it remembers a position, and no token")
+            self._thread.call(self._subscription.acknowledge(position))
+        else:
+            self._thread.call(self._subscription.acknowledge(position))
 
     def close(self) -> None:
         """End it. May be called again."""

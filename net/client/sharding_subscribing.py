@@ -1,6 +1,7 @@
-"""Where a subscription goes when the accounts are spread over several shards: to the one that has those it is about."""
+"""Where a subscription goes when the accounts are spread over several shards: to those that have what it is about."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -18,37 +19,47 @@ Prepare = Callable[[], Awaitable[Subscribe]]
 _ANY_CURRENCY = "X"  # the slot of an account comes from its name alone
 
 
-def place_subscription(
-    channel: Channel, references: Sequence[AccountReference], prepare: Prepare
-) -> tuple[Prepare, Callable[[], list[str]], str]:
-    """How to prepare a subscription, the addresses of nodes with a reader for it, and the log that it is of.
+class Place(NamedTuple):
+    """How to prepare a subscription in one shard, the addresses of nodes with a reader for it, and the log it is of.
 
-    The log of a shard is known, and said by what is prepared, when that shard has been reached. Raises `UsageError` for
-    what no one reader can tell.
+    ``shard`` is None for a ledger that is one group. The log of a shard is known, and said by what is prepared, when
+    that shard has been reached.
+    """
+
+    shard: int | None
+    prepare: Prepare
+    addresses: Callable[[], list[str]]
+    log_id: str
+
+
+def place_subscription(
+    channel: Channel, references: Sequence[AccountReference], preparing: Callable[[Sequence[AccountReference]], Prepare]
+) -> list[Place]:
+    """Where a subscription goes: to the shards with accounts that it is about, to all if it names none.
+
+    `preparing` says how to prepare one for some of the accounts. Raises `UsageError` for what no reader can tell.
     """
     if isinstance(channel, TcpChannel):
-        return prepare, lambda: channel.node_addresses, channel.welcome.log_id
+        return [Place(None, preparing(references), lambda: channel.node_addresses, channel.welcome.log_id)]
     if not isinstance(channel, ShardedChannel):
         raise UsageError("a ledger in this process tells nobody of events: run a node, and connect to it")
-    shard = _shard_of(channel, references)
-    sharded = channel
+    if not references:
+        return [_place(channel, shard, preparing(())) for shard in channel.shards]
+    owners = channel.shards_of(b"".join(_place_of(reference) for reference in references))
+    return [
+        _place(
+            channel, shard, preparing([one for one, owner in zip(references, owners, strict=True) if owner == shard])
+        )
+        for shard in sorted(set(owners))
+    ]
 
+
+def _place(channel: ShardedChannel, shard: int, prepare: Prepare) -> Place:
     async def prepare_there() -> Subscribe:
-        leader = await sharded.channel_of(shard, CONNECT_S_MAX)
+        leader = await channel.channel_of(shard, CONNECT_S_MAX)
         return msgspec.structs.replace(await prepare(), log_id=leader.welcome.log_id)
 
-    def addresses() -> list[str]:
-        return sharded.addresses_of(shard)
-
-    return prepare_there, addresses, ""
-
-
-def _shard_of(channel: ShardedChannel, references: Sequence[AccountReference]) -> int:
-    if references:
-        return channel.shard_of(b"".join(_place_of(reference) for reference in references))
-    if len(channel.shards) > 1:
-        raise UsageError(f"the ledger has {len(channel.shards)} shards: name the accounts, all of one shard")
-    return channel.shards[0]
+    return Place(shard, prepare_there, lambda: channel.addresses_of(shard), "")
 
 
 def _place_of(reference: AccountReference) -> bytes:

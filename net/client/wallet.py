@@ -6,7 +6,7 @@ and so is not knowing; exceptions are for calls that could not be asked, and for
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, Final, Self
@@ -33,9 +33,15 @@ from bezant.net.client.receipts import Receipts
 from bezant.net.client.results import UNKNOWN_ROW, Account, Event, Result, Unlimited, result_of
 from bezant.net.client.sharding import ShardedChannel, shard_channels
 from bezant.net.client.sharding_readers import readers_of
-from bezant.net.client.sharding_subscribing import place_subscription
+from bezant.net.client.sharding_subscribing import Place, place_subscription
 from bezant.net.client.subscribing import AccountReference, account_ids, check_subscription_name, kind_numbers
 from bezant.net.client.subscription import LOST_S_MAX, Subscription
+from bezant.net.client.subscription_over_shards import (
+    After,
+    AnySubscription,
+    SubscriptionOverShards,
+    after_in,
+)
 from bezant.net.client.transactions import TransactionClient, TransactionLeg, TransactionResult
 from bezant.protocol.errors import InvalidAmountOrName, UsageError
 from bezant.protocol.frames import Operation
@@ -80,7 +86,7 @@ class Wallet:
         )
         self._metadata = MetadataClient(readers)
         self._transactions = TransactionClient(channel, self._coalescer, lambda code: self._decimals_of(code, None))
-        self._subscriptions: WeakSet[Subscription] = WeakSet()
+        self._subscriptions: WeakSet[AnySubscription] = WeakSet()
 
     @classmethod
     async def open_over(cls, channel: Channel, timeout_s: float = TIMEOUT_S_DEFAULT) -> Self:
@@ -495,10 +501,10 @@ class Wallet:
         currency: str = "",
         kinds: Iterable[CommandKind | str] = (),
         refused: bool = False,
-        after: int | None = None,
+        after: After = None,
         name: str = "",
         lost_s_max: float = LOST_S_MAX,
-    ) -> Subscription:
+    ) -> AnySubscription:
         """Be told of committed events, in order, those there are and those to come:
 
             async for event in wallet.subscribe(accounts=["wallet:ann"], currency="EUR", after=position):
@@ -510,32 +516,51 @@ class Wallet:
         what was acknowledged under `name`, else with what is committed from now on; "now" is when the iterating, or
         ``async with``, begins. It finds another reader by itself, for up to `lost_s_max` seconds at a time.
 
+        Over several shards it is a `SubscriptionOverShards`, and goes on behind a token, as its ``position`` is.
+
         Raises `UsageError` if it cannot be asked; see `Subscription` for the rest.
         """
         references = tuple(accounts)
         check_subscription_name(name)
-        if after is not None and not -(1 << 63) <= after < 1 << 63:
+        if isinstance(after, int) and not -(1 << 63) <= after < 1 << 63:
             raise UsageError(f"a position has 64 bits; {after} has more")
-        wanted = Subscribe(currency=currency, kinds=kind_numbers(kinds), refused=refused, after=after, name=name)
+        wanted = Subscribe(currency=currency, kinds=kind_numbers(kinds), refused=refused, name=name)
 
-        async def prepare() -> Subscribe:
-            codes = [currency] if currency else []
-            if currency:
-                await self._decimals_of(currency, None)
-            elif any(isinstance(reference, str) for reference in references):
-                codes = list(await self.currencies())
-            return msgspec.structs.replace(wanted, accounts=account_ids(references, codes))
+        def preparing(own: Sequence[AccountReference]) -> Callable[[], Awaitable[Subscribe]]:
+            async def prepare() -> Subscribe:
+                codes = [currency] if currency else []
+                if currency:
+                    await self._decimals_of(currency, None)
+                elif any(isinstance(reference, str) for reference in own):
+                    codes = list(await self.currencies())
+                return msgspec.structs.replace(wanted, accounts=account_ids(own, codes))
 
-        prepare_there, addresses, log_id = place_subscription(self._channel, references, prepare)
-        subscription = Subscription(
-            prepare_there,
-            addresses,
-            lambda code: self._decimals_of(code, None),
-            log_id=log_id,
-            lost_s_max=check_timeout(lost_s_max),
-        )
+            return prepare
+
+        places = place_subscription(self._channel, references, preparing)
+        if len(places) > 1 and isinstance(after, int) and after:
+            raise UsageError(f"this is about {len(places)} shards, and a position is of one: give a token, or 0")
+        parts = {place.shard: self._subscribe_at(place, after, check_timeout(lost_s_max)) for place in places}
+        subscription: AnySubscription = next(iter(parts.values()))
+        if len(parts) > 1:
+            subscription = SubscriptionOverShards({shard or 0: part for shard, part in parts.items()})
         self._subscriptions.add(subscription)
         return subscription
+
+    def _subscribe_at(self, place: Place, after: After, lost_s_max: float) -> Subscription:
+        shard = self.welcome.shard if place.shard is None else place.shard
+        own_after = after_in(after, shard)
+
+        async def prepare() -> Subscribe:
+            return msgspec.structs.replace(await place.prepare(), after=own_after)
+
+        return Subscription(
+            prepare,
+            place.addresses,
+            lambda code: self._decimals_of(code, None),
+            log_id=place.log_id,
+            lost_s_max=lost_s_max,
+        )
 
     async def close(self) -> None:
         """Let go of the ledger. Commands still unanswered end unknown; subscriptions end. May be called again."""

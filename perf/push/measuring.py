@@ -17,6 +17,7 @@ import numpy.typing as npt
 import bezant
 from bezant.cli.node_process import NodeProcess
 from bezant.net.client.link import welcome_at
+from bezant.net.client.subscription_over_shards import AnySubscription
 from bezant.perf.load.processor import process_cpu_seconds
 from bezant.perf.push.listeners import Plan, read_outcome
 from bezant.perf.push.report import FanOut, Latency, PushReport
@@ -195,7 +196,7 @@ async def _measure_latency(
         result = await wallet.transfer(accounts.names[1], accounts.names[0], "0.01", CURRENCY)
         told_s[result.position or 0] = time.perf_counter()
 
-    async def listen(subscription: "bezant.Subscription") -> None:
+    async def listen(subscription: AnySubscription) -> None:
         while len(received) < settings.latency_transfers:
             events = await subscription.next_events()
             now_s, now_ns = time.perf_counter(), time.time_ns()

@@ -7,39 +7,21 @@ flight there is as much as there ever was.
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import bezant
-from bezant.cli.local_shards import LocalShards, Plan, init_shards
 from bezant.net.client.history import CurrencySums
 from bezant.protocol.errors import RequestRefused, UsageError
 from bezant.protocol.kinds import CommandKind
 from bezant.protocol.names import account_id
 
+from .processes import running
 from .shards import CURRENCY, names_of
 
 WALLETS = 4
 FUNDS = 10_000
-WAIT_S = 60.0
-
-
-def say_nothing(_words: str, _fields: dict[str, Any]) -> None:
-    """Nobody listens."""
-
-
-@asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[tuple[LocalShards, bezant.Wallet]]:
-    """Two shards of one node each, with readers, and a wallet."""
-    init_shards(folder, Plan(2, 1, 0))
-    async with LocalShards(folder, say_nothing) as shards:
-        async with bezant.connect(",".join(shards.addresses), timeout_s=WAIT_S) as wallet:
-            yield shards, wallet
-        await shards.stop()
 
 
 async def fund(wallet: bezant.Wallet) -> list[str]:

@@ -1,0 +1,25 @@
+"""Shards of one node each, with readers, as processes, and a wallet that is connected to them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import bezant
+from bezant.cli.local_shards import LocalShards, Plan, init_shards
+
+WAIT_S = 60.0
+
+
+def say_nothing(_words: str, _fields: dict[str, Any]) -> None:
+    """Nobody listens."""
+
+
+@asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[tuple[LocalShards, bezant.Wallet]]:
+    """Two shards of one node each, with readers, and a wallet."""
+    init_shards(folder, Plan(2, 1, 0))
+    async with LocalShards(folder, say_nothing) as shards:
+        async with bezant.connect(",".join(shards.addresses), timeout_s=WAIT_S) as wallet:
+            yield shards, wallet
+        await shards.stop()
