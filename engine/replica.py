@@ -167,7 +167,8 @@ class Replica:
         )
         self.ledger = self._restored.ledger
         self.id_runs = self._restored.runs
-        self._checkpoint_index = 0
+        self.checkpoint_index = 0
+        """The entry that the newest checkpoint stands behind; 0 if there is none."""
         self.applied_index = 0  # The last entry that the ledger has executed.
         manifest = self._restored.manifest
         self.slot_map = None if manifest is None else manifest.slot_map
@@ -209,7 +210,7 @@ class Replica:
             free_space_floor=self.settings.free_space_floor,
         )
         point = self._restored.point
-        self._checkpoint_index = self.start_index = self.applied_index = 0 if point is None else point.index
+        self.checkpoint_index = self.start_index = self.applied_index = 0 if point is None else point.index
         wanted_log_id = self.log.log_id
         thread = self.checkpoints.directory.helper("bezant-walk")
         with Ahead(self.log.walk(point), thread) as entries:
@@ -226,7 +227,7 @@ class Replica:
                     entries.pause()
                 if entries.is_level:
                     self.erasing.erase_walked(self.applied_index)
-                    self._checkpoint_index = checkpointer.write().point.index
+                    self.checkpoint_index = checkpointer.write().point.index
                 if on_progress is not None:
                     on_progress(self.ledger.next_sequence - 1)
         if wanted_log_id not in (0, self.log.log_id):
@@ -333,11 +334,6 @@ class Replica:
     # ---- checkpoints ----
 
     @property
-    def checkpoint_index(self) -> int:
-        """The entry that the newest checkpoint stands behind; 0 if there is none."""
-        return self._checkpoint_index
-
-    @property
     def checkpoint_is_due(self) -> bool:
         """Whether the ids in memory are to be frozen, and a checkpoint to be made of what there is."""
         ids = self.ledger.generations
@@ -345,7 +341,7 @@ class Replica:
             return False
         if not self.ledger.has_room_for_ids(BATCH_COMMANDS_MAX):
             return True  # Whatever zeroing the rest of the spare table costs: nothing could be executed any more.
-        entries = self.applied_index - self._checkpoint_index
+        entries = self.applied_index - self.checkpoint_index
         is_due = ids.key_count >= self.settings.freeze_at_ids or entries >= self.settings.checkpoint_entries
         return is_due and ids.can_freeze
 
@@ -360,7 +356,7 @@ class Replica:
             raise LedgerError(f"a checkpoint at index {manifest.point.index}, where {self.frozen_index} was asked for")
         if manifest.salts != self.ledger.salts:
             raise LedgerError("a checkpoint whose ids are hashed with other salts than those in memory")
-        self._checkpoint_index, self.frozen_index = self.frozen_index, 0
+        self.checkpoint_index, self.frozen_index = self.frozen_index, 0
         self.id_runs = self.ledger.cold_ids = runs
         self.ledger.generations.drop()
 
@@ -445,15 +441,8 @@ class Replica:
 
     def _append_events(self, events: Records, first_sequence: int, timestamp_ns: int) -> None:
         """Append events that the ledger has made."""
-        self.log.append(
-            EntryKind.EVENTS,
-            events.view(np.uint8).data,
-            first_sequence=first_sequence,
-            count=len(events),
-            timestamp_ns=timestamp_ns,
-            rules_version=self.ledger.rules_version,
-        )
-        self.applied_index = self.log.last_index
+        body = events.view(np.uint8).data
+        self._append(EntryKind.EVENTS, body, timestamp_ns, first_sequence=first_sequence, count=len(events))
 
     def _append_control(self, control: ControlEntry, timestamp_ns: int, rules_version: int | None = None) -> None:
         """Append a control entry, made under these rules or those in force."""
@@ -463,16 +452,13 @@ class Replica:
             for currency in control.currencies:
                 self.ledger.register_currency(currency.code, currency.decimals)
 
-    def _append(self, kind: EntryKind, body: bytes, timestamp_ns: int, rules_version: int | None = None) -> None:
-        """Append an entry without events, whose effect on the ledger is the caller's."""
-        self.log.append(
-            kind,
-            body,
-            first_sequence=self.ledger.next_sequence,
-            count=0,
-            timestamp_ns=timestamp_ns,
-            rules_version=self.ledger.rules_version if rules_version is None else rules_version,
-        )
+    def _append(
+        self, kind: EntryKind, body: bytes | memoryview, timestamp_ns: int, rules_version: int | None = None, **of: int
+    ) -> None:
+        """Append an entry, without events unless `of` says which; its effect on the ledger is the caller's."""
+        rules = self.ledger.rules_version if rules_version is None else rules_version
+        of = {"first_sequence": self.ledger.next_sequence, "count": 0} | of
+        self.log.append(kind, body, timestamp_ns=timestamp_ns, rules_version=rules, **of)
         self.applied_index = self.log.last_index
 
     @property

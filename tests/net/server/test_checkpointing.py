@@ -56,7 +56,7 @@ def checkpointing(node: Node) -> Checkpointing:
 
 def made(node: Node) -> int:
     """Index of the checkpoint that the node goes on with."""
-    return node.replica._checkpoint_index
+    return node.replica.checkpoint_index
 
 
 async def fill(client: Client, first_id: int, count: int = IDS) -> Records:

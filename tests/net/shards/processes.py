@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import bezant
-from bezant.cli.local_shards import LocalShards, Plan, init_shards
+from bezant.cli.local_cluster import node_folder
+from bezant.cli.local_shards import LocalShards, Plan, init_shards, shard_folder
+from bezant.engine.verifying.over_shards import ShardsReport, verify_over_shards
 
-WAIT_S = 60.0
+WAIT_S = 120.0
 
 
 def say_nothing(_words: str, _fields: dict[str, Any]) -> None:
@@ -23,3 +25,8 @@ async def running(folder: Path) -> AsyncIterator[tuple[LocalShards, bezant.Walle
         async with bezant.connect(",".join(shards.addresses), timeout_s=WAIT_S) as wallet:
             yield shards, wallet
         await shards.stop()
+
+
+def verified(folder: Path, shards: int = 2) -> ShardsReport:
+    """What the logs of shards of one node each prove together, when those are stopped."""
+    return verify_over_shards({shard: node_folder(shard_folder(folder, shard), 1) for shard in range(shards)})

@@ -17,6 +17,8 @@ import bezant
 from bezant.cli.local_shards import LocalShards, Plan, init_shards
 from bezant.cli.node_process import WRITE_SIDE_COMMAND
 
+from .processes import verified
+
 Paying = Callable[[bezant.Wallet, list[str], int, "Told"], Coroutine[Any, Any, None]]
 WAIT_S = 90.0
 CURRENCY = "EUR"
@@ -132,6 +134,9 @@ async def test_money_is_conserved_while_shards_are_killed(tmp_path: Path, paying
         stopping.set()
         await watching
         await shards.stop()
+    report = verified(tmp_path)
+    assert (report.open, [flight.amount for flight in report.in_flight]) == (0, [0])
+    assert report.transfers >= report.confirmed > 0
     assert killing.is_set()
     assert str(None) not in told.outcomes
     assert told.outcomes[str(bezant.Outcome.COMMITTED)] > told.outcomes.total() // 4
