@@ -157,8 +157,8 @@ ROWS = (
     Row(settled_before_the_other_shard_has_answered, "shards", 10),
     Row(repeats_are_told_undecided, "shards", 10),
     Row(cancels_leave_no_tombstone, "shards", 10),
-    Row(lost_coordinators_go_on, "shards", 30),
-    Row(nobody_looks_for_orphans, "shards", 30),
+    Row(lost_coordinators_go_on, "shards", 40),
+    Row(nobody_looks_for_orphans, "shards", 60),
     Row(legs_take_no_time_along, "shards", 10),
 )
 RARE = (

@@ -14,7 +14,8 @@ from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.legs import LegsLane
 from bezant.net.server.requests import AnsweredElsewhere, legs_of, tries_of
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.errors import BezantError, StorageError, UsageError
+from bezant.protocol.errors import StorageError, UsageError
+from bezant.protocol.frames import FrameError
 from bezant.protocol.kinds import ResultFlag
 from bezant.protocol.records import RESULT, Records
 
@@ -32,11 +33,18 @@ BATCHES_MAX = 6
 _NO_PRESET = np.zeros(0, np.int64)
 
 
-class Elsewhere(BezantError):
+CODES = {
+    Outcome.NOT_LEADER: FrameError.NOT_LEADER,
+    Outcome.UNKNOWN: FrameError.OUTCOME_UNKNOWN,
+    Outcome.REFUSED: FrameError.REQUEST_REFUSED,
+}
+
+
+class Elsewhere(AnsweredElsewhere):
     """This node does not lead, or leads no more, or will not do it."""
 
     def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome.name)
+        super().__init__(CODES[outcome], outcome.name, "")
         self.outcome = outcome
 
 
