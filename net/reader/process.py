@@ -42,7 +42,8 @@ def run_reader(setup: Setup, sockets: list[socket.socket], *, ends_with_input: b
 
 async def _run(setup: Setup, sockets: list[socket.socket], *, ends_with_input: bool) -> None:
     loop = asyncio.get_running_loop()
-    server = ReaderServer(setup, sockets)
+    # What kernels have been loaded with stays for ever too: to look through it holds all up for 40 ms.
+    server = ReaderServer(setup, sockets, on_begun=gc.freeze)
     loop.add_signal_handler(signal.SIGTERM, server.stop)
     if ends_with_input:
         loop.add_reader(_STANDARD_INPUT, _read_on, loop, server)

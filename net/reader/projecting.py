@@ -96,12 +96,15 @@ class Projector:
         follower: Follower,
         on_failure: Callable[[Exception], None],
         find_obstacle: Callable[[], str] = lambda: "",
+        on_begun: Callable[[], object] = lambda: None,
     ) -> None:
         """`follower` is this thread's own. `on_failure` is called on the loop when a projection or the log fails.
 
         `find_obstacle` says, in the thread, why nothing more is to be taken in for now; "" if nothing is against it.
+        `on_begun` is called there when all projections have begun.
         """
         self._find_obstacle = find_obstacle
+        self._on_begun = on_begun
         self._projections = projections
         self._follower = follower
         self._on_failure = on_failure
@@ -188,6 +191,7 @@ class Projector:
             return
         for projection in self._projections:
             projection.begin(follower)
+        self._on_begun()
         self._loop.call_soon_threadsafe(self._note_applied, follower.last_sequence, follower.applied_index)
         while not self._stopping:
             first_sequence = follower.last_sequence

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -57,8 +57,12 @@ _log = logging.getLogger("bezant")
 class ReaderServer:
     """See the module. All methods on the loop."""
 
-    def __init__(self, setup: Setup, sockets: Sequence[socket.socket]) -> None:
+    def __init__(
+        self, setup: Setup, sockets: Sequence[socket.socket], on_begun: Callable[[], object] = lambda: None
+    ) -> None:
+        """`on_begun` is called, on another thread, when all that the reader keeps is loaded and taken up."""
         self._setup = setup
+        self._on_begun = on_begun
         self._sockets = list(sockets)
         self._directory = shard_directory(Path(setup.data_directory), setup.shard)
         self._loop = asyncio.get_running_loop()
@@ -168,7 +172,7 @@ class ReaderServer:
             follower = open_follower(self._directory, self._setup.shard)
             if follower is None:
                 raise StorageError(f"{self._directory.path}: the log has gone")
-            self._projector = Projector(parts.projections, follower, self._fail, parts.find_obstacle)
+            self._projector = Projector(parts.projections, follower, self._fail, parts.find_obstacle, self._on_begun)
             self._projector.start()
 
     def _on_entries(self, entries: Sequence[Entry]) -> None:

@@ -60,15 +60,16 @@ class Batches:
         self.is_closed = True
 
 
+def raise_it(error: Exception) -> None:
+    raise error
+
+
 async def make(find_obstacle: Callable[[], str] = lambda: "") -> tuple[Log, Batches, Projector]:
     """A projector that has taken one entry in, if nothing is against it, and rests."""
 
-    def fail(error: Exception) -> None:
-        raise error
-
     log, batches = Log(), Batches()
     log.published_index = 1
-    projector = Projector([batches], cast(Follower, log), fail, find_obstacle)
+    projector = Projector([batches], cast(Follower, log), raise_it, find_obstacle)
     projector.start()
     if find_obstacle():
         return log, batches, projector
@@ -83,6 +84,17 @@ def no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever comes in time comes because somebody was woken up."""
     monkeypatch.setattr(projecting, "REST_S", LONG_S)
     monkeypatch.setattr(projecting, "POLL_S", LONG_S)
+
+
+async def test_it_says_when_all_projections_have_begun() -> None:
+    begun: list[int] = []
+    log, batches = Log(), Batches()
+    log.published_index = 1
+    projector = Projector([batches], cast(Follower, log), raise_it, on_begun=lambda: begun.append(len(batches.sizes)))
+    projector.start()
+    assert await projector.wait(Awaits(sequence=1), SOON_S)
+    projector.stop()
+    assert begun == [0]
 
 
 async def test_what_comes_during_a_rest_is_taken_in_together_and_at_once_when_awaited() -> None:
