@@ -48,16 +48,19 @@ class Outline(NamedTuple):
     currencies: list[MoveCurrency]
 
 
+def check_history(replica: Replica) -> None:
+    """Raise `UsageError` where a part of the history is not on this disk."""
+    if replica.log.first_index != ENTRY_INDEX_FIRST:
+        raise UsageError(
+            "a part of this shard's log has left for an archive or is not here yet: slots move when all of it is on the"
+            " leader's disk"
+        )
+
+
 class CopyReader:
     """Reads what is to be copied, from the first entry of the log on."""
 
     def __init__(self, replica: Replica, step: MoveStep) -> None:
-        """Raises `UsageError` where a part of the history is not on this disk."""
-        if replica.log.first_index != ENTRY_INDEX_FIRST:
-            raise UsageError(
-                "a part of this shard's log has left for an archive or is not here yet: slots move when all of it is on"
-                " the leader's disk"
-            )
         self._replica = replica
         self._slots = decode_slots(step.slots)
         self._peer = step.peer
@@ -65,7 +68,10 @@ class CopyReader:
         self.next_index = ENTRY_INDEX_FIRST
 
     def read(self, until_index: int) -> Records:
-        """Copies out of a part of the log that begins with `next_index`, and ends with `until_index` at the latest."""
+        """Copies out of a part of the log that begins with `next_index`, and ends with `until_index` at the latest.
+
+        Raises `StorageError` for what cannot be read now: then it is to be called again.
+        """
         log = self._replica.log
         end_index = min(log.end_of_span(self.next_index, SPAN_BYTES), until_index)
         found, sequences = [np.zeros(0, EVENT)], [np.zeros(0, np.int64)]
@@ -76,18 +82,19 @@ class CopyReader:
             rows = np.flatnonzero(self._belongs(events))
             found.append(events[rows])
             sequences.append(entry.header.first_sequence + rows)
+        copies = self._copies(np.concatenate(found), np.concatenate(sequences), open_too=False)
         self.next_index = end_index + 1
-        return self._copies(np.concatenate(found), np.concatenate(sequences), open_too=False)
+        return copies
 
     def read_deferred(self) -> Records:
         """Copies of up to PART_RECORDS_MAX of those that were put off, as they are now; empty if there are no more."""
         if not self._deferred:
             return np.zeros(0, EVENT)
         deferred = np.concatenate(self._deferred)
-        part, self._deferred = np.sort(deferred[:PART_RECORDS_MAX]), [deferred[PART_RECORDS_MAX:]]
-        if not len(self._deferred[0]):
-            self._deferred = []
-        return self._copies(self._replica.log.read_events(part), part, open_too=True)
+        part, rest = np.sort(deferred[:PART_RECORDS_MAX]), deferred[PART_RECORDS_MAX:]
+        copies = self._copies(self._replica.log.read_events(part), part, open_too=True)
+        self._deferred = [rest] if len(rest) else []
+        return copies
 
     def _belongs(self, events: Records) -> Mask:
         """Which events used up an id in one of the slots."""

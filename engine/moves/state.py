@@ -93,7 +93,8 @@ class SlotMoves:
 
     def restore(self, record: MovesRecord | None) -> None:
         """Take over what a checkpoint has."""
-        record = record or MovesRecord()
+        if record is None:
+            return
         if record.owners:
             self.owners = np.frombuffer(record.owners, np.int16).copy()
         self.outgoing, self.sealed_index = record.outgoing, record.sealed_index

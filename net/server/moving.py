@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from bezant.engine.moves.leaving import CopyReader
+from bezant.engine.moves.leaving import check_history
 from bezant.engine.moves.stepping import take_step
 from bezant.engine.moves.taking import take_part
 from bezant.net.server.failure import end_after_bug
@@ -105,7 +105,7 @@ class Moving:
         if not placing.addresses_of(asked.to) or asked.to == METADATA_SHARD:
             raise UsageError(f"the slot map names no shard {asked.to}: add it first")
         step = MoveStep(asked.move, "begun", asked.to, asked.slots)
-        CopyReader(replica, step)
+        check_history(replica)
         take_step(replica, step)
 
     def _statuses(self) -> list[MoveStatus]:

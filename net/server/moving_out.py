@@ -12,19 +12,28 @@ away. A leader that takes over reads the log from its beginning again; what the 
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 
 from bezant.engine.member import Member
-from bezant.engine.moves.leaving import CopyReader, account_outs, find_hindrance, hold_outs, outline, went_out
+from bezant.engine.moves.leaving import (
+    CopyReader,
+    account_outs,
+    check_history,
+    find_hindrance,
+    hold_outs,
+    outline,
+    went_out,
+)
 from bezant.engine.moves.stepping import take_step
 from bezant.engine.placement.maps import with_slots_moved
 from bezant.engine.transactions.legs import build_transit_open, transit_id
 from bezant.net.placement.store import PlacementStore
 from bezant.net.server.placing import Placing
-from bezant.protocol.errors import BezantError, ConnectionFailed, RequestRefused, StorageError, UsageError
+from bezant.protocol.errors import BezantError, ConnectionFailed, CorruptLog, RequestRefused, StorageError, UsageError
 from bezant.protocol.frames import FrameError, Operation
 from bezant.protocol.messages import decode_message
 from bezant.protocol.moves import (
@@ -122,10 +131,13 @@ class MoveOut:
         await self._committed(self._replica.log.last_index)
         if self.step.phase == "begun":
             try:
+                check_history(self._replica)
                 await self._prepare()
                 await self._copy()
                 await self._drain_and_seal()
-            except (_CallOff, UsageError) as why:
+            except CorruptLog:
+                raise
+            except (_CallOff, UsageError, StorageError) as why:
                 self._problem = str(why)
                 _log.warning("bezant: the move of slots to shard %d is called off: %s", self.step.peer, why)
                 await self._take_step("called_off")
@@ -168,10 +180,22 @@ class MoveOut:
         """Copy a part of what is committed and not copied yet."""
         if self._reader.next_index > self._member.committed_index:
             return
-        copies = self._reader.read(self._member.committed_index)
+        copies = await self._read(partial(self._reader.read, self._member.committed_index))
         # What became of a hold is known here before it is committed: it must be, before others know it.
         await self._committed(self._replica.log.last_index)
         await self._send_copies(copies)
+
+    async def _read(self, read: Callable[[], Records]) -> Records:
+        """The next copies. What cannot be read calls the move off or, behind the seal, is waited for."""
+        while True:
+            try:
+                return read()
+            except CorruptLog:
+                raise
+            except StorageError as error:
+                if self._phase != "sealed":
+                    raise _CallOff(str(error)) from error
+                await self._wait(error)
 
     async def _drain_and_seal(self) -> None:
         """Have what ties the slots to other shards end, and seal them. Raises `_CallOff`."""
@@ -234,8 +258,8 @@ class MoveOut:
         last_index = replica.log.last_index
         await self._committed(last_index)
         while self._reader.next_index <= last_index:
-            await self._send_copies(self._reader.read(last_index))
-        while len(copies := self._reader.read_deferred()):
+            await self._send_copies(await self._read(partial(self._reader.read, last_index)))
+        while len(copies := await self._read(self._reader.read_deferred)):
             await self._send_copies(copies)
         accounts, holds = went_out(replica, self.step, replica.ledger.moves.sealed_index, last_index)
         if await self._send_in_parts("accounts", accounts) or await self._send_in_parts("holds", holds):
