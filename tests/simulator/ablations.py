@@ -179,12 +179,12 @@ ROWS = (
     Row(raft.every_append_cuts_the_log, "stormy", 40),
     Row(raft.a_full_window_waits_for_ever, "stormy", 30),
     Row(raft.lost_disks_vote, "disk", 30),
+    Row(checkpoints_do_not_wait_for_the_commit, "stormy", 40),
 )
 RARE = (
     Row(failed_syncs_are_ignored, "disk", 150),
     Row(lost_leaders_answer_what_they_have, "stormy", 150),
     Row(cuts_are_not_written, "disk", 150),
-    Row(checkpoints_do_not_wait_for_the_commit, "stormy", 150),
     Row(terms_begin_without_an_entry, "calm", 150),
     Row(groups_under_way_are_cut, "stormy", 150),
     Row(cuts_leave_no_intent, "disk", 150),
