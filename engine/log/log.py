@@ -278,8 +278,10 @@ class Log(OpenedLog):
                 return
             if segment not in waiting:
                 segment.close()
-                if number >= SEGMENTS_CACHED and not segments[number - SEGMENTS_CACHED].is_missing:
-                    self._preparing.leave_cache(segments[number - SEGMENTS_CACHED])
+                # Each twice: pages that somebody looks at just then stay the first time.
+                for left in (number - SEGMENTS_CACHED - 1, number - SEGMENTS_CACHED):
+                    if left >= 0 and not segments[left].is_missing:
+                        self._preparing.leave_cache(segments[left])
 
     def _rotate(self, size: int) -> None:
         """Go on in the next segment."""

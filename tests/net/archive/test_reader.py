@@ -112,14 +112,15 @@ async def test_without_the_archive_all_else_goes_on(folder: Folder, store: Local
     events = events_of(folder)
     await drop(folder, store)
     (tmp_path / "kept").rename(tmp_path / "away")
-    async with node_of(folder) as (_, wallet):
-        async with wallet.subscribe() as live:
+    async with node_of(folder) as (node, wallet):
+        hasty = bezant.connect("{}:{}".format(*node.address), timeout_s=10)
+        async with wallet.subscribe() as live, hasty as other:
             old = wallet.subscribe(after=0, lost_s_max=0.5)
             with pytest.raises(RequestRefused, match=r"segment 1 in the archive .*kept") as refused:
                 await anext(old)
             assert refused.value.code == FrameError.OVERLOADED
             with pytest.raises(RequestRefused, match=r"segment 1 in the archive .*kept") as refused:
-                await wallet.history.account("ann", "EUR", position=5)
+                await other.history.account("ann", "EUR", position=5)
             assert refused.value.code == FrameError.OVERLOADED
             result = await wallet.transfer("world", "ann", "1.00", "EUR")
             async with asyncio.timeout(WAIT_S):

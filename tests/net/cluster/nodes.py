@@ -36,7 +36,8 @@ class Nodes:
         self.have_readers = False
         self.running: dict[int, NodeProcess] = {}
         self._closing = ExitStack()
-        self.places = {number: (free_address(), free_address()) for number in range(1, count + 1)}
+        addresses = free_addresses(2 * count)
+        self.places = {number: (addresses.pop(), addresses.pop()) for number in range(1, count + 1)}
         self.cluster_id = new_cluster_id()
         for number in self.places:
             self.init(number)
@@ -59,7 +60,7 @@ class Nodes:
     def init_joining(self, number: int) -> None:
         """As `bezant init --join` does."""
         others = [client for other, (_, client) in self.places.items() if other != number]
-        peer, client = self.places.setdefault(number, (free_address(), free_address()))
+        peer, client = self.places.setdefault(number, tuple(free_addresses(2)))
         write_node_file(self.data(number), joining_node(number, others, peer_address=peer, client_address=client))
 
     def start(self, *numbers: int, arguments: tuple[str, ...] = (), program: str = "") -> None:
@@ -156,7 +157,14 @@ def member_of(status: MembersStatus, number: int) -> MemberStatus | None:
     return next((member for member in status.members if member.node_id == number), None)
 
 
+def free_addresses(count: int) -> list[str]:
+    """Addresses that nobody has just now, each another one: held together until all are known."""
+    with ExitStack() as closing:
+        bound = [closing.enter_context(socket.socket()) for _ in range(count)]
+        for one in bound:
+            one.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{one.getsockname()[1]}" for one in bound]
+
+
 def free_address() -> str:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{bound.getsockname()[1]}"
+    return free_addresses(1)[0]

@@ -9,7 +9,6 @@ import pytest
 import bezant
 from bezant.net.client import sharding
 from bezant.net.client.channel import CODE_UNKNOWN, DETAIL_UNSURE, OutcomeUnknown, certain_results
-from bezant.net.client.commands import cached_account_id
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import ConnectionFailed, RequestTimedOut, UsageError
 from bezant.protocol.kinds import CommandFlag, CommandKind
@@ -252,18 +251,8 @@ async def test_closing_ends_it(shards: Shards) -> None:
 # ---- what one shard alone can answer ----
 
 
-async def test_questions_over_several_shards_say_so(shards: Shards) -> None:
+async def test_a_position_of_no_shard_is_told(shards: Shards) -> None:
     async with shards.connect() as wallet:
-        (a0,), (a1,) = names_of(wallet, 0, 1), names_of(wallet, 1, 1)
-        both = [cached_account_id(name, CURRENCY) for name in (a0, a1)]
-        with pytest.raises(UsageError, match="the ledger has 2 shards"):
-            await wallet.history.totals()
-        with pytest.raises(UsageError, match="the accounts lie in 2 shards"):
-            await wallet.history.accounts(both)
-        with pytest.raises(UsageError, match="the accounts lie in 2 shards"):
-            wallet.subscribe(accounts=[a0, a1], currency=CURRENCY)
-        with pytest.raises(UsageError, match="name the accounts"):
-            wallet.subscribe()
         with pytest.raises(UsageError, match="of no shard of this ledger"):
             await wallet.receipts.receipt(7 << 52 | 1)
 
