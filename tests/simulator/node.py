@@ -196,6 +196,8 @@ class Node:
     def _forget(self) -> None:
         member, self.member = self.member, None
         if member is not None:
+            # Its last step may have been cut off behind an entry that changes members, and that entry may be there.
+            self.last_configuration = member.configuration
             member.send = _say_nothing
             member.settle_group = _no_group
         self.boot += 1
