@@ -2,8 +2,8 @@
 
 A transfer whose credit account lies in another shard is a *try* in the debit shard ("Across shards" in
 ``engine/ledger/README.md``); what follows travels as ordinary commands with ids of their own. Everything here is arrays
-in, arrays out; the id of an account or command is two int64 words (head, tail), so ids are int64 of shape (count, 2). Why one
-shard coordinates, and they do not just hear of each other: ``README.md`` beside this.
+in, arrays out; the id of an account or command is two int64 words (head, tail), so ids are int64 of shape (count, 2).
+Why one shard coordinates, and they do not just hear of each other: ``README.md`` beside this.
 
 What a coordinator uses, in the order of a transfer's life:
 
