@@ -194,7 +194,8 @@ class Faults:
         if not number or mark.cutting or end == SEGMENT_HEADER_SIZE:
             return False
         name, offset = segment_name(number), chance.randrange(SEGMENT_HEADER_SIZE, end)
-        if not any(node.directory.durable[name][offset:end]):
+        # Nor has a member that began with the state of others all segments yet.
+        if not any(node.directory.durable.get(name, b"")[offset:end]):
             return False  # Behind the last entry of a segment that is full: nobody would miss it.
         self._rotten[node.node_id] = (name, offset, node.disk.flip(node.folder, name, offset, chance.randrange(8)))
         self._lossy = node.node_id
