@@ -166,18 +166,12 @@ class LocalCluster(WatchedNodes):
 
         With `one_first` the others are started when the first listens, and find the kernels that it has compiled.
         """
-        for node in self.nodes.values():
-            node.start()
-            if one_first:
-                await node.ready()
-                one_first = False
-        for number, node in self.nodes.items():
-            await node.ready()
-            data = node_folder(self._folder, number)
-            self._say(
-                f"{node.name}: {node.address}, process {node.process_id}, {data}",
-                self._fields("node", number) | {"address": node.address, "process_id": node.process_id},
-            )
+        await self._start_all(
+            lambda number, node: (
+                f"{node.name}: {node.address}, process {node.process_id}, {node_folder(self._folder, number)}"
+            ),
+            one_first=one_first,
+        )
 
     async def await_leader(self, timeout_s: float = LEADER_TIMEOUT_S) -> MembersStatus:
         """Return when a node knows of a leader. Raises `CommandFailed` if none does in time."""
@@ -205,17 +199,7 @@ class LocalCluster(WatchedNodes):
             pass  # Without a leader there is no order to keep.
         running = {number: node for number, node in self.nodes.items() if not node.ended}
         followers = [node for number, node in running.items() if number != leader]
-        failures: list[ProcessFailed] = []
-        for group in (followers, [running[leader]] if leader in running else []):
-            for node in group:
-                node.ask_to_stop()
-            for node in group:
-                try:
-                    await node.stopped()
-                except ProcessFailed as error:
-                    failures.append(error)
-        if failures:
-            raise failures[0]
+        await self._stop_in_order([followers, [running[leader]] if leader in running else []])
 
 
 def _free_ports(count: int) -> list[int]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bezant.cli.errors import InputWrong
-from bezant.cli.node_process import NODE_COMMAND, NodeProcess, ProcessFailed
+from bezant.cli.node_process import NODE_COMMAND, NodeProcess
 from bezant.cli.output import write_remark
 from bezant.cli.watched_nodes import Say, WatchedNodes, done_before
 from bezant.engine.node_file import read_node_file
@@ -46,30 +46,13 @@ class ServedShards(WatchedNodes):
 
     async def start(self) -> None:
         """Start all and return when they listen; one first, which compiles the kernels. Raises `ProcessFailed`."""
-        is_first = True
-        for node in self.nodes.values():
-            node.start()
-            if is_first:
-                await node.ready()
-                is_first = False
-        for shard, node in self.nodes.items():
-            await node.ready()
-            fields = self._fields("node", shard) | {"address": node.address, "process_id": node.process_id}
-            self._say(f"{node.name}: listening on {node.address}, process {node.process_id}", fields)
+        await self._start_all(
+            lambda _, node: f"{node.name}: listening on {node.address}, process {node.process_id}", one_first=True
+        )
 
     async def stop(self) -> None:
         """Stop all at once. Raises `ProcessFailed` if one does not stop as it should."""
-        running = [node for node in self.nodes.values() if not node.ended]
-        for node in running:
-            node.ask_to_stop()
-        failures: list[ProcessFailed] = []
-        for node in running:
-            try:
-                await node.stopped()
-            except ProcessFailed as error:
-                failures.append(error)
-        if failures:
-            raise failures[0]
+        await self._stop_in_order([[node for node in self.nodes.values() if not node.ended]])
 
 
 async def serve_shards(folders: Sequence[Path], arguments: Sequence[str], say: Say) -> int:

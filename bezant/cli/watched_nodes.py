@@ -3,12 +3,12 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Final
 
 from bezant.cli.errors import CommandFailed
-from bezant.cli.node_process import NodeProcess
+from bezant.cli.node_process import NodeProcess, ProcessFailed
 from bezant.cli.output import write_at_once, write_remark
 
 RESTARTS_MAX: Final = 5
@@ -36,6 +36,35 @@ class WatchedNodes:
         self._restarts: dict[int, deque[float]] = {number: deque(maxlen=RESTARTS_MAX) for number in nodes}
         self._due_s: dict[int, float] = {}
         self._left_alone: set[int] = set()
+
+    async def _start_all(self, told: Callable[[int, NodeProcess], str], *, one_first: bool) -> None:
+        """Start all, and return when they listen; `told` says of each what is told. Raises `ProcessFailed`.
+
+        With `one_first` the others are started when the first listens, and find the kernels that it has compiled.
+        """
+        for node in self.nodes.values():
+            node.start()
+            if one_first:
+                await node.ready()
+                one_first = False
+        for number, node in self.nodes.items():
+            await node.ready()
+            fields = self._fields("node", number) | {"address": node.address, "process_id": node.process_id}
+            self._say(told(number, node), fields)
+
+    async def _stop_in_order(self, groups: Sequence[Sequence[NodeProcess]]) -> None:
+        """Stop the nodes of a group at once, one group after the other. Raises `ProcessFailed` when all have ended."""
+        failures: list[ProcessFailed] = []
+        for group in groups:
+            for node in group:
+                node.ask_to_stop()
+            for node in group:
+                try:
+                    await node.stopped()
+                except ProcessFailed as error:
+                    failures.append(error)
+        if failures:
+            raise failures[0]
 
     def _fields(self, event: str, number: int) -> dict[str, Any]:
         return {"event": event, "node": number} | self._common_fields

@@ -13,7 +13,7 @@ from bezant.engine.moves.copies import WITH_FATE, without_copies
 from bezant.engine.moves.fates import fates_of
 from bezant.engine.moves.stepping import take_step
 from bezant.engine.replica import Replica
-from bezant.engine.transactions.legs import build_transit_open, transit_id
+from bezant.engine.transactions.legs import build_transit_open, is_transit_open, transit_id
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import RemoteProtocolError, StorageError, UsageError
 from bezant.protocol.kinds import COPY_OF, AccountFlag, CommandKind
@@ -74,13 +74,12 @@ def _prepare(replica: Replica, part: TakeSlots) -> None:
 
 def _open_transit(replica: Replica, source: int, currency: MoveCurrency) -> None:
     """Open the transit account that balances come through, if it is not open."""
-    identifier = transit_id(replica.shard, source, currency.code)
-    ids = np.array([id_words(identifier)], np.int64)
-    if not replica.ledger.lookup_accounts(ids)["found"][0]:
-        opening = build_transit_open(replica.shard, source, currency.code, identifier)
+    if not is_transit_open(replica.ledger, source, currency.code):
+        opening = build_transit_open(replica.shard, source, currency.code, f"own:{replica.ledger.next_sequence}")
         code = int(replica.execute(opening).results["code"][0])
         if code not in (_COMMITTED, int(ResultCode.ACCOUNT_EXISTS)):
             raise StorageError(f"the transit account to shard {source} cannot be opened now: code {code}")
+    ids = np.array([id_words(transit_id(replica.shard, source, currency.code))], np.int64)
     balance = int(replica.ledger.lookup_accounts(ids)["balance"][0])
     if abs(balance - currency.total) > 2**62:
         raise UsageError(f"the balances in {currency.code} that would move are too large for the transit account")

@@ -28,8 +28,8 @@ What a coordinator uses, in the order of a transfer's life:
     is dated before its cause; and whether that can be.
 ``ids.derived_ids(tries, leg) -> int64[count, 2]``
     The id of a leg (``ids.Leg``) of each try (EVENT or COMMAND records).
-``legs.transit_name``, ``legs.transit_id``, ``legs.build_transit_open(own_shard, peer_shard, currency, command_id)``
-    The transit account of a shard to another; an OPEN (COMMAND[1]) for it, with any id that is new.
+``legs.transit_name``, ``legs.transit_id``, ``legs.build_transit_open(own_shard, peer_shard, currency, attempt)``
+    The transit account of a shard to another; an OPEN (COMMAND[1]) for it, with an id of this attempt.
 ``legs.find_decisions(ledger, tries) -> RESULT[count]``
     What a client is to be told of its try: code UNDECIDED where it is not decided; COMMITTED with the balances after
     the CONFIRM; or the CANCEL's reason. ``position`` is that of the decision.

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+import blake3
 import numpy as np
 import numpy.typing as npt
 
@@ -23,6 +24,7 @@ from bezant.protocol.records import (
     id_words,
 )
 
+COMMAND_ID_SIZE: Final = 16
 _COPIED: Final = ("user_data_head", "user_data_tail", "code")
 """What a leg carries of its transfer, whatever its kind: it is the client's, and belongs into every statement."""
 _NOT_EXECUTED: Final = range(100, 200)
@@ -39,8 +41,20 @@ def transit_id(own_shard: int, peer_shard: int, currency: str) -> bytes:
     return account_id(transit_name(own_shard, peer_shard), currency)
 
 
-def build_transit_open(own_shard: int, peer_shard: int, currency: str, command_id: bytes) -> Records:
-    """The OPEN (COMMAND[1]) of a transit account. ACCOUNT_EXISTS says that it was opened before."""
+def is_transit_open(ledger: Ledger, peer_shard: int, currency: str) -> bool:
+    """Whether a shard has its transit account to another one."""
+    ids = np.array([id_words(transit_id(ledger.shard, peer_shard, currency))], np.int64)
+    return bool(ledger.lookup_accounts(ids)["found"][0])
+
+
+def build_transit_open(own_shard: int, peer_shard: int, currency: str, attempt: str) -> Records:
+    """The OPEN (COMMAND[1]) of a transit account. ACCOUNT_EXISTS says that it was opened before.
+
+    `attempt` goes into its id, and is another one each time: a refusal uses the id up, and the currency that it is for,
+    say, is registered later on.
+    """
+    words = f"bezant {transit_name(own_shard, peer_shard)}:{currency}:{attempt}"
+    command_id = blake3.blake3(words.encode()).digest(length=COMMAND_ID_SIZE)
     opened = np.zeros(1, COMMAND)
     _write_ids(opened, "id", np.array([id_words(command_id)], np.int64))
     _write_ids(opened, "debit", np.array([id_words(transit_id(own_shard, peer_shard, currency))], np.int64))

@@ -41,6 +41,7 @@ from bezant.net.server.failure import end_after_bug
 from bezant.net.server.legs import LegsLane
 from bezant.net.server.orphans import AsksTries, Orphans
 from bezant.net.server.transacting import Hooks, Transactor
+from bezant.net.server.transacting_steps import ASK_AGAIN_S, LEG_S_MAX, PARKED_S, is_open
 from bezant.net.server.transits import Transit, Transits
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import BezantError, CorruptLog, LedgerError, RequestRefused, StorageError
@@ -51,12 +52,6 @@ from bezant.protocol.records import EVENT, SEQUENCE_BITS, Records, Words, positi
 
 TRY_S_MAX: Final = 3.0
 """Seconds that another shard may take to answer a try, before it is cancelled."""
-LEG_S_MAX: Final = 5.0
-"""Seconds that one question to another shard may take, before it is asked again."""
-PARKED_S: Final = 30.0
-"""Seconds until a shard is asked again that will not do what was decided: only a person can see to that."""
-ASK_AGAIN_S: Final = 0.2
-"""Seconds until a shard is asked again that cannot do now what it must do in the end."""
 END_S: Final = 0.005
 END_COMMANDS: Final = 1024
 """Seconds in which decisions collect that another shard is to be told of, unless there are so many."""
@@ -312,7 +307,7 @@ class Coordinator:
         decisions = build_decisions(flight.events, codes, times=times)
         if not await self._decide(flight, answers, decisions):
             return  # This node leads no more.
-        must_be_told = np.flatnonzero((codes == _COMMITTED) | _is_open(codes))
+        must_be_told = np.flatnonzero((codes == _COMMITTED) | is_open(codes))
         if len(must_be_told):
             decided = _Decided(flight.events, decisions, flight.sequences, times)
             self._end_soon(flight.transit, decided.part(must_be_told))
@@ -325,7 +320,7 @@ class Coordinator:
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + TRY_S_MAX
         while True:
-            left = np.flatnonzero(_is_open(codes))
+            left = np.flatnonzero(is_open(codes))
             left_s = deadline_s - loop.time()
             if not len(left) or left_s <= 0:
                 return _Answers(codes, times)
@@ -339,7 +334,7 @@ class Coordinator:
                 else:
                     codes[rows], times[rows] = results["code"], results["timestamp_ns"]
             routes.follow(np.flatnonzero(codes == _WRONG_SHARD))
-            if _is_open(codes).any():
+            if is_open(codes).any():
                 await asyncio.sleep(ASK_AGAIN_S)
 
     def _end_soon(self, transit: Transit, decided: _Decided) -> None:
@@ -382,7 +377,7 @@ class Coordinator:
                     self._settle(sequences[rows[results["code"] == _COMMITTED]])
             left = left[codes[left] != _COMMITTED]
             routes.follow(left[codes[left] == _WRONG_SHARD])
-            parked = left[~_is_open(codes[left])]
+            parked = left[~is_open(codes[left])]
             if len(parked):
                 self._tell_parked(transit, codes[parked], sequences[parked])
             if len(left):
@@ -405,7 +400,7 @@ class Coordinator:
             if not transit.is_open_there:
                 opened = await self._links.ask(transit.shard, transit.far_open(self._term), timeout_s)
                 code = opened["code"]
-                if _is_open(code).any():
+                if is_open(code).any():
                     return None
                 if int(code[0]) not in (_COMMITTED, int(ResultCode.ACCOUNT_EXISTS)):
                     return np.repeat(opened, len(legs))  # A currency that it does not know: it has no such account.
@@ -439,7 +434,7 @@ class Coordinator:
         self, flight: Flight, answers: _Answers, numbers: Words, undone: list[Words], decided: Records
     ) -> None:
         """Tell what became of the tries with these numbers, but for those whose decisions were not executed."""
-        is_undone = _is_open(decided["code"])
+        is_undone = is_open(decided["code"])
         done = numbers[~is_undone]
         answers.times[done] = decided["timestamp_ns"][~is_undone]
         self._tell(flight, done, answers.codes[done], decided[~is_undone])
@@ -581,14 +576,9 @@ class _Routes:
         self._shards[rows] = self._places.owners[self._slots[rows]]
 
 
-def _is_open(codes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Which codes settle nothing: the command can be sent again."""
-    return np.asarray((codes >= 100) & (codes < 200), np.bool_)
-
-
 def _told_codes(codes: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
     """What clients are told: of a shard that did not answer in time, that it did not."""
-    return np.where(_is_open(codes), int(ResultCode.SHARD_UNREACHABLE), codes).astype(np.int16)
+    return np.where(is_open(codes), int(ResultCode.SHARD_UNREACHABLE), codes).astype(np.int16)
 
 
 def _tell_again(batch: Batch, row: int, result: Any) -> None:

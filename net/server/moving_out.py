@@ -30,7 +30,7 @@ from bezant.engine.moves.leaving import (
 )
 from bezant.engine.moves.stepping import take_step
 from bezant.engine.placement.maps import with_slots_moved
-from bezant.engine.transactions.legs import build_transit_open, transit_id
+from bezant.engine.transactions.legs import build_transit_open, is_transit_open
 from bezant.net.placement.store import PlacementStore
 from bezant.net.server.placing import Placing
 from bezant.protocol.errors import BezantError, ConnectionFailed, CorruptLog, RequestRefused, StorageError, UsageError
@@ -167,9 +167,11 @@ class MoveOut:
 
     def _open_transit(self, currency: str) -> None:
         shard, peer = self._replica.shard, self.step.peer
-        opening = build_transit_open(shard, peer, currency, transit_id(shard, peer, currency))
-        self._member.execute(opening, np.zeros(0, np.int64))
-        self._schedule()
+        ledger = self._replica.ledger
+        if not is_transit_open(ledger, peer, currency):
+            opening = build_transit_open(shard, peer, currency, f"own:{ledger.next_sequence}")
+            self._member.execute(opening, np.zeros(0, np.int64))
+            self._schedule()
 
     async def _copy(self) -> None:
         """Copy until the target lacks little of what is committed."""

@@ -23,7 +23,7 @@ import numpy as np
 
 from bezant.engine.ledger.ledger import Ledger
 from bezant.engine.member import Member
-from bezant.engine.transactions.legs import build_transit_open, transit_id
+from bezant.engine.transactions.legs import build_transit_open, is_transit_open
 from bezant.engine.transactions.parts import (
     Legs,
     build_decision,
@@ -196,16 +196,21 @@ class Transactor:
             if self._running.get(running.legs.key) is running:
                 del self._running[running.legs.key]
 
+    def _opens_for(self, legs: Legs) -> list[Records]:
+        """The OPEN of the transit account that the first leg needs here, unless it is open."""
+        own, peer = int(legs.debit_shards[0]), int(legs.credit_shards[0])
+        currency = currency_code(int(legs.currencies[0]))
+        if is_transit_open(self._ledger, peer, currency):
+            return []
+        return [build_transit_open(own, peer, currency, f"own:{self._ledger.next_sequence}")]
+
     async def _begin(self, running: Running) -> None:
         """Write a transaction down, or find what became of it, and carry it on."""
         legs = running.legs
         if self._ledger.find_events(legs.tries[:1])[0][0]:
             commands = legs.tries[:1]
         else:
-            own, peer = int(legs.debit_shards[0]), int(legs.credit_shards[0])
-            currency = currency_code(int(legs.currencies[0]))
-            opened = build_transit_open(own, peer, currency, transit_id(own, peer, currency))
-            commands = joined([opened, build_plans(legs), legs.tries[:1]])
+            commands = joined([*self._opens_for(legs), build_plans(legs), legs.tries[:1]])
         result = (await self._execute(commands))[-1]
         code, is_repeated = int(result["code"]), bool(result["flags"] & _REPEATED)
         if code != _UNDECIDED:

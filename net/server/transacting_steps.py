@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from bezant.engine.replica import Replica
 from bezant.engine.transactions.ids import words_of
-from bezant.engine.transactions.legs import build_transit_open, transit_id
+from bezant.engine.transactions.legs import build_transit_open
 from bezant.engine.transactions.parts import (
     Halves,
     Legs,
@@ -39,7 +39,7 @@ from bezant.protocol.names import currency_code
 from bezant.protocol.records import RESULT, Records, Words
 
 TRY_S_MAX: Final = 10.0
-"""Seconds that a shard may take to answer a try, before the transaction is cancelled."""
+"""Seconds that a shard may take to answer a try, before the transaction is cancelled: nobody else waits behind it."""
 LEG_S_MAX: Final = 5.0
 """Seconds that one question to another shard may take, before it is asked again."""
 PARKED_S: Final = 30.0
@@ -104,6 +104,7 @@ class ShardAsker:
         self._links = links
         self._opened: set[tuple[int, int, int]] = set()
         """(shard, peer, currency) of transit accounts that are known to be open."""
+        self._open_count = 0
 
     async def ask(self, halves: Halves, commands: Records, times: Times) -> Records | None:
         """Their results; None if the shard does not answer now, which says nothing about what it has done.
@@ -113,7 +114,7 @@ class ShardAsker:
         shard = int(halves.shards[0])
         wanted = set(zip(halves.peers.tolist(), halves.currencies.tolist(), strict=True))
         missing = [(shard, peer, word) for peer, word in sorted(wanted) if (shard, peer, word) not in self._opened]
-        opens = [_build_open(*key) for key in missing]
+        opens = [self._build_open(*key) for key in missing]
         asked = joined([*opens, times.stamp(commands)])
         if shard == self._replica.shard:
             results = await self._execute(asked)
@@ -130,7 +131,17 @@ class ShardAsker:
             key for key, code in zip(missing, results["code"].tolist(), strict=False) if code in _OPENED
         )
         times.note(results)
-        return results[len(opens) :]
+        answers = results[len(opens) :]
+        for (_, peer, word), code in zip(missing, results["code"].tolist(), strict=False):
+            if code not in _OPENED and not 100 <= code < 200:
+                # A currency that it does not know: it has no such account, and none is to be waited for.
+                answers["code"][(halves.peers == peer) & (halves.currencies == word)] = code
+        return answers
+
+    def _build_open(self, shard: int, peer: int, currency_word: int) -> Records:
+        self._open_count += 1
+        attempt = f"{self._replica.shard}:{self._replica.log.last_index}:{self._open_count}"
+        return build_transit_open(shard, peer, currency_code(currency_word), attempt)
 
     async def until_answered(
         self, halves: Halves, commands: Records, times: Times, results: Records, deadline_s: float | None = None
@@ -148,11 +159,6 @@ class ShardAsker:
                 results[left] = answered
             if is_open(results["code"][left]).any():
                 await asyncio.sleep(ASK_AGAIN_S)
-
-
-def _build_open(shard: int, peer: int, currency_word: int) -> Records:
-    currency = currency_code(currency_word)
-    return build_transit_open(shard, peer, currency, transit_id(shard, peer, currency))
 
 
 class Steps:

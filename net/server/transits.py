@@ -5,9 +5,7 @@ They are opened when they are first needed: here by the node itself, in the othe
 
 import logging
 from collections.abc import Iterator
-from typing import Final
 
-import blake3
 import numpy as np
 import numpy.typing as npt
 
@@ -27,8 +25,6 @@ from bezant.protocol.errors import LedgerError
 from bezant.protocol.names import TRANSIT_NAME_PREFIX, currency_code
 from bezant.protocol.placement import SLOT_COUNT
 from bezant.protocol.records import Records, Words, id_words
-
-COMMAND_ID_SIZE: Final = 16
 
 _log = logging.getLogger("bezant")
 
@@ -51,7 +47,7 @@ class Transit:
     def far_open(self, term: int) -> Records:
         """The leg that opens it, one COMMAND record: with another id each time, for a refusal uses up an id."""
         self._open_count += 1
-        return _open_transit(self.shard, self._own_shard, self.currency, f"{term}:{self._open_count}")
+        return build_transit_open(self.shard, self._own_shard, self.currency, f"{term}:{self._open_count}")
 
     def tell(self, refusal: str) -> None:
         """Tell why the other shard will have nothing to do with ours, or ours with it: once, until it is another."""
@@ -103,7 +99,7 @@ class Transits:
         Without room for it the ledger answers TRANSIT_UNKNOWN to who needs it now, and the next batch tries again.
         """
         currency = currency_code(int(self._ledger.arrays.currencies[currency_number]))
-        opened = _open_transit(self._shard, shard, currency, f"own:{self._ledger.next_sequence}")
+        opened = build_transit_open(self._shard, shard, currency, f"own:{self._ledger.next_sequence}")
         executed = self._member.execute(opened, np.zeros(0, np.int64))
         self._ids[shard, currency_number] = _transit_words(self._shard, shard, currency)
         if int(executed.results["code"][0]) not in (int(ResultCode.COMMITTED), int(ResultCode.ACCOUNT_EXISTS)):
@@ -143,10 +139,3 @@ class Transits:
 
 def _transit_words(own_shard: int, peer_shard: int, currency: str) -> Words:
     return np.array(id_words(transit_id(own_shard, peer_shard, currency)), np.int64)
-
-
-def _open_transit(own_shard: int, peer_shard: int, currency: str, attempt: str) -> Records:
-    """The OPEN of a transit account: whichever of the two shards asks for it, with an id of this attempt."""
-    words = f"bezant transit:{own_shard}:{peer_shard}:{currency}:{attempt}"
-    command_id = blake3.blake3(words.encode()).digest(length=COMMAND_ID_SIZE)
-    return build_transit_open(own_shard, peer_shard, currency, command_id)

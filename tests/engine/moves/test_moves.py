@@ -16,7 +16,7 @@ from bezant.engine.moves.stepping import take_step
 from bezant.engine.moves.taking import take_part
 from bezant.engine.projections.queries import AsOf
 from bezant.engine.replica import Replica, ReplicaSettings, open_replica
-from bezant.engine.transactions.legs import build_transit_open, transit_id
+from bezant.engine.transactions.legs import build_transit_open
 from bezant.engine.verify import verify
 from bezant.protocol.errors import UsageError
 from bezant.protocol.kinds import CommandFlag, CommandKind, ResultFlag
@@ -101,9 +101,7 @@ class Two:
         assert find_hindrance(leaving, mask) == ""
         told = outline(leaving.ledger, mask)
         for currency in told.currencies:
-            leaving.execute(
-                build_transit_open(source, target, currency.code, transit_id(source, target, currency.code))
-            )
+            leaving.execute(build_transit_open(source, target, currency.code, "once"))
         take_step(leaving, step)
         take_part(taking, TakeSlots(step.move, source, step.slots, "prepare", *told), _none())
         reader = CopyReader(leaving, step)

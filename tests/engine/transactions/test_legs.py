@@ -42,7 +42,7 @@ class Shard:
         self.ledger = Ledger(shard=number, accounts_max=16, holds_max=16, ids_capacity_initial=16)
         self.ledger.switch_rules(RULES_VERSION)
         self.ledger.register_currency("EUR", 2)
-        self.run(build_transit_open(number, other, "EUR", bytes(15) + b"t"))
+        self.run(build_transit_open(number, other, "EUR", "once"))
 
     def run(self, commands: Records) -> Execution:
         timestamp_ns = max(self.ledger.last_timestamp_ns + 1_000, floor_of(commands) + 1)
@@ -290,7 +290,7 @@ def test_a_time_that_is_too_far_ahead_is_refused() -> None:
 
 
 def test_opening_a_transit_account_again_changes_nothing(here: Shard) -> None:
-    assert here.codes(build_transit_open(HERE, THERE, "EUR", bytes(15) + b"u")) == [Code.ACCOUNT_EXISTS]
+    assert here.codes(build_transit_open(HERE, THERE, "EUR", "again")) == [Code.ACCOUNT_EXISTS]
 
 
 def test_answers_that_decide_nothing_are_refused(here: Shard) -> None:

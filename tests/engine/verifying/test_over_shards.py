@@ -42,7 +42,7 @@ class Books:
             replica.switch_rules(RULES_VERSION)
             replica.register_currency(CURRENCY, 2)
             replica.close()
-            opened = build_transit_open(shard, 1 - shard, CURRENCY, bytes(15) + b"t")
+            opened = build_transit_open(shard, 1 - shard, CURRENCY, "once")
             self.run(shard, join(opened, opening("world", LIMIT_UNLIMITED), *map(opening, names)))
         self.run(0, transfer("world", "ann", 1000))
 

@@ -9,7 +9,7 @@ import pytest
 
 from bezant.engine.placement.maps import first_map
 from bezant.engine.transactions.ids import Leg, derived_ids, words_of
-from bezant.engine.transactions.legs import build_transit_open, transit_id
+from bezant.engine.transactions.legs import build_transit_open
 from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.placing import Placing
 from bezant.net.server.shard_links import ShardLinks
@@ -54,7 +54,7 @@ async def links(node: Node) -> AsyncIterator[ShardLinks]:
 
 
 async def test_legs_are_executed(links: ShardLinks) -> None:
-    opened = build_transit_open(1, 0, "EUR", transit_id(1, 0, "EUR"))
+    opened = build_transit_open(1, 0, "EUR", "once")
     assert (await links.ask(1, opened, 10))["code"].tolist() == [ResultCode.COMMITTED]
     assert (await links.ask(1, opened, 10))["code"].tolist() == [ResultCode.COMMITTED]
     with pytest.raises(ConnectionFailed, match="shard 2"):
@@ -77,7 +77,7 @@ async def test_only_what_is_under_way_is_known(node: Node, links: ShardLinks) ->
 
 async def test_legs_in_a_chain_are_refused(node: Node) -> None:
     client = await node.connect()
-    opened = build_transit_open(1, 0, "EUR", transit_id(1, 0, "EUR"))
+    opened = build_transit_open(1, 0, "EUR", "once")
     opened["flags"] |= int(CommandFlag.LINKED)
     reply = await client.ask(Operation.LEGS, opened.tobytes())
     assert reply.error.code == FrameError.BODY_MALFORMED
@@ -93,7 +93,7 @@ async def test_ids_of_another_number_of_bytes_are_refused(node: Node, size: int)
 async def test_a_node_of_another_shard_is_not_asked(node: Node) -> None:
     """Nothing is executed where an address leads that has come to be another shard's."""
     links = ShardLinks(lambda shard: f"127.0.0.1:{node.port}")
-    opened = build_transit_open(0, 1, "EUR", transit_id(0, 1, "EUR"))
+    opened = build_transit_open(0, 1, "EUR", "once")
     with pytest.raises(RemoteProtocolError, match="is of shard 1 and not 0"):
         await links.ask(0, opened, 10)
     with pytest.raises(RemoteProtocolError, match="is of shard 1 and not 0"):

@@ -15,10 +15,10 @@ from bezant.protocol.errors import RemoteProtocolError
 from bezant.protocol.kinds import CommandKind
 from bezant.protocol.messages import decode_message, encode_message
 from bezant.protocol.names import currency_word
-from bezant.protocol.records import Records, id_words
+from bezant.protocol.records import LIMIT_UNLIMITED, Records, id_words
 from bezant.protocol.transactions import Transact, Transacted, TransactionMode, TransactionsUnderWay
 
-from ...engine.commands import join, transfer
+from ...engine.commands import join, opening, transfer
 from .node import until
 from .two_shards import Network, Shard, name_in, settled
 
@@ -29,7 +29,7 @@ Leg = tuple[str, str, int]
 
 
 def encode_legs(legs: Sequence[Leg], currency: str = "EUR") -> Records:
-    commands = join(*(transfer(*leg) for leg in legs))
+    commands = join(*(transfer(*leg, currency=currency) for leg in legs))
     commands["id_head"] = commands["id_tail"] = 0
     commands["currency"] = currency_word(currency)
     return commands
@@ -40,7 +40,13 @@ def new_id() -> bytes:
 
 
 async def ask(
-    shard: Shard, legs: Sequence[Leg], *, key: bytes | None = None, mode=TCC, applied: bool = True
+    shard: Shard,
+    legs: Sequence[Leg],
+    *,
+    key: bytes | None = None,
+    mode=TCC,
+    applied: bool = True,
+    currency: str = "EUR",
 ) -> Transacted:
     """What a client of the shard is told."""
     future = asyncio.get_running_loop().create_future()
@@ -53,7 +59,7 @@ async def ask(
         else:
             future.set_result(decode_message(answer, Transacted))
 
-    asked = Transact(key or new_id(), int(mode), encode_legs(legs).tobytes(), await_applied=applied)
+    asked = Transact(key or new_id(), int(mode), encode_legs(legs, currency).tobytes(), await_applied=applied)
     await until(lambda: shard.member.is_leader)
     shard.reactor.coordinator.transactor.ask(encode_message(asked), 1, respond)
     async with asyncio.timeout(20):
@@ -136,6 +142,21 @@ async def test_what_is_wrong_by_itself_leaves_nothing(pair: tuple[Shard, Shard])
         with pytest.raises(RemoteProtocolError):
             first.reactor.coordinator.transactor.ask(encode_message(wrong), 1, lambda answer: None)
     assert first.ledger.next_sequence == sequence
+
+
+async def test_a_currency_that_a_shard_gets_later(pair: tuple[Shard, Shard]) -> None:
+    """A refusal before it has the currency stands in the way of nothing after that."""
+    first, second = pair
+    a, b = first.names[0], second.names[0]
+    first.member.replica.register_currency("XYZ", 2)
+    first.member.note_appended()
+    await first.execute(opening(a, LIMIT_UNLIMITED, currency="XYZ"))
+    assert (await ask(first, [(a, b, 1)], currency="XYZ")).code != COMMITTED
+    second.member.replica.register_currency("XYZ", 2)
+    second.member.note_appended()
+    await second.execute(opening(b, currency="XYZ"))
+    assert (await ask(first, [(a, b, 1)], currency="XYZ")).code == COMMITTED
+    await settled(first, second)
 
 
 async def test_an_id_has_one_meaning_for_ever(pair: tuple[Shard, Shard]) -> None:

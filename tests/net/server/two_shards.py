@@ -91,6 +91,8 @@ class Network:
         self.shards: dict[int, Shard] = {}
         self.trouble: Callable[[Records], str] = lambda legs: ""
         self.legs: list[Records] = []
+        self.questions = 0
+        """Answers to what a shard has under way."""
 
     async def ask(self, asking: int, shard: int, commands: Records, timeout_s: float) -> Records:
         trouble = self.trouble(commands)
@@ -142,7 +144,9 @@ class Asking:
                 future.set_result(answer)
 
         reactor.ask_past_clients(tries_of(reactor.replica, ids.tobytes()), respond)
-        return np.frombuffer(await future, np.uint8) != 0
+        known = np.frombuffer(await future, np.uint8) != 0
+        self._network.questions += 1
+        return known
 
 
 async def fund(shard: Shard, amount: int = 100) -> None:
