@@ -239,7 +239,7 @@ class Transactor:
         parked = self._member.replica.parked
         steps = Steps(legs, running.begun_ns, self._asker, lambda: parked.add(sequence))
         if verdict is None:
-            verdict = await (steps.step_by_step() if is_saga else steps.try_all())
+            verdict = await (steps.step_by_step(is_resumed=is_repeated) if is_saga else steps.try_all())
             is_settled = bool(verdict.code) and not len(verdict.numbers)
             decision = build_decision(legs, verdict.code, verdict.leg, is_settled=is_settled)
             told = await self._decide(steps, decision)

@@ -246,8 +246,11 @@ class Steps:
 
     # ---- Saga ----
 
-    async def step_by_step(self) -> Verdict:
-        """Do the halves one after the other, up to the first that is not done."""
+    async def step_by_step(self, *, is_resumed: bool) -> Verdict:
+        """Do the halves one after the other, up to the first that is not done.
+
+        `is_resumed`: a leader before this one may have come further, so all halves have to be told of a failure.
+        """
         confirms = build_ends(self.legs, _COMMITTED)
         for numbers in self._runs(self.all_numbers):
             for commands in (self.halves.tries[numbers], confirms[numbers]):
@@ -256,7 +259,8 @@ class Steps:
                 await self._asker.until_answered(self.halves.pick(numbers), commands, self.times, results, deadline_s)
                 verdict = self._verdict(results["code"], numbers)
                 if verdict.code:
-                    return verdict._replace(numbers=np.concatenate([self.all_numbers[: numbers[0]], verdict.numbers]))
+                    told = np.concatenate([self.all_numbers[: numbers[0]], verdict.numbers])
+                    return verdict._replace(numbers=self.all_numbers if is_resumed else told)
         return Verdict(_COMMITTED, 0, self.all_numbers[:0])
 
     def _runs(self, numbers: Words) -> Iterator[Words]:

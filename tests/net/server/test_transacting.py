@@ -310,6 +310,35 @@ async def test_a_leader_that_takes_over_carries_on(
         assert first.balances(*a) == second.balances(*b) == [100] * 4
 
 
+async def test_who_takes_over_takes_back_what_came_after_the_step_that_it_failed_at(
+    pair: tuple[Shard, Shard], network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coordinator before it had come further; it fails at a step that had been done."""
+    first, second = pair
+    a, b = first.names, second.names
+
+    def trouble(legs: Records) -> str:
+        gives_up = any((seen["kind"] == CommandKind.CANCEL).any() for seen in network.legs)
+        return "lost" if (legs["kind"] == CommandKind.TRY_CREDIT).any() and not gives_up else ""
+
+    network.trouble = trouble
+    key, legs = new_id(), [(a[0], a[1], 3), (b[0], a[2], 4), (a[3], b[1], 5)]
+    asking = asyncio.create_task(ask(first, legs, key=key, mode=SAGA))
+    await until(lambda: any((legs["kind"] == CommandKind.TRY_CREDIT).any() for legs in network.legs))
+    await until(lambda: first.reactor._group is None and not first.reactor._pump_scheduled)
+    assert (first.balances(*a), second.balances(*b)) == ([100, 103, 104, 95], [96, 100, 100, 100])
+    first.crash()
+    with pytest.raises(AnsweredElsewhere):
+        await asking
+    monkeypatch.setattr(transacting_steps, "TRY_S_MAX", 0.0)
+    network.trouble = lambda legs: trouble(legs) or ("lost" if (legs["kind"] == CommandKind.TRY_PART).any() else "")
+    assert (await ask(first, legs, key=key, mode=SAGA, applied=False)).code == Code.SHARD_UNREACHABLE
+    network.trouble = lambda legs: ""
+    await settled(first, second)
+    assert first.balances(*a) == second.balances(*b) == [100] * 4
+    assert held(first) == held(second) == 0
+
+
 async def test_a_saga_takes_back_what_it_did_the_last_step_first(pair: tuple[Shard, Shard], network: Network) -> None:
     first, second = pair
     a, b = first.names, second.names
