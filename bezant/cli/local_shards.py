@@ -14,8 +14,9 @@ from typing import Any, Final
 import msgspec
 
 from bezant.cli.errors import InputWrong
-from bezant.cli.local_cluster import LocalCluster, init_cluster, missing_nodes, needs_init, node_files
+from bezant.cli.local_cluster import LocalCluster, init_cluster, missing_nodes, needs_init, node_files, node_folder
 from bezant.cli.node_process import NODE_COMMAND
+from bezant.cli.session import check_data_folder
 from bezant.cli.watched_nodes import Say
 from bezant.engine.log.storage import Directory
 from bezant.engine.placement.maps import first_map
@@ -94,6 +95,24 @@ def group_folders(folder: Path, plan: Plan) -> list[Path]:
     """The folders of all groups, that of the metadata group first."""
     shards = [shard_folder(folder, shard) for shard in range(plan.shards)]
     return shards if plan.placement else [_metadata(folder), *shards]
+
+
+def data_folders(given: Sequence[Path]) -> list[Path]:
+    """The data folders that are meant: of a folder of shards on this machine those of all their nodes.
+
+    Raises `InputWrong` where there is no ledger, `CorruptLog`.
+    """
+    found: list[Path] = []
+    for folder in given:
+        plan = read_plan(folder)
+        if plan is None:
+            found.append(folder)
+            continue
+        groups = [shard_folder(folder, shard) for shard in range(plan.shards)]
+        found += [node_folder(group, number) for group in groups for number in node_files(group)]
+    for folder in found:
+        check_data_folder(folder)
+    return found
 
 
 def shards_need_init(folder: Path, plan: Plan) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from bezant.cli.output import write_json, write_line, write_remark, write_table
 from bezant.cli.progress import progress
-from bezant.cli.session import add_json_argument, add_ledger_arguments, check_data_folder, open_wallet, run_async
+from bezant.cli.session import add_json_argument, add_ledger_arguments, open_wallet, run_async
 
 if TYPE_CHECKING:
     from bezant.cli.import_file import ImportFile
@@ -25,7 +25,12 @@ is 32 hexadecimal digits is the id of a transfer itself.
 missing: in the statement, and not in the books (or refused there). different: in both, and not the same. repeated: the
 transaction_id is in the statement twice. extra: in the books, and not in the statement, on one of its days, to or from
 one of the accounts that it is about: those of client_account or, where it has none, all but bank:* and external:*; or
-those given with --account. Nothing is changed; exit status 1 if anything differs."""
+those given with --account. Nothing is changed; exit status 1 if anything differs.
+
+A transfer between shards is one payment, and so is each transfer of a transaction, with an id of its own (`bezant
+transaction --json` tells it). What was refused, cancelled or taken back is none. Of several shards the nodes answer for
+all; with --data name the folders of all: of one shard alone the other half of such a payment is not seen, so that the
+balance of an account of another shard is not compared, and one that came in and is extra has the id of its half."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -41,7 +46,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default=[],
         help="an account that the statement is about; may be given again",
     )
-    add_ledger_arguments(parser)
+    add_ledger_arguments(
+        parser,
+        folders_help="the data folder of a node, running or not; of shards the folder of `bezant cluster --shards`, or "
+        "the data folder of one node of each, with --data before each",
+    )
     add_json_argument(parser)
 
 
@@ -69,27 +78,24 @@ async def _with_node(arguments: argparse.Namespace) -> "tuple[ImportFile, Statem
         file = ImportFile(arguments.file, await wallet.currencies())
         statement = _read(arguments, file)
         with progress("comparing", total=len(statement.rows), unit="events") as bar:
-            booked = []
-            async for event in of_node(wallet, statement):
-                booked.append(event)
-                bar.update(len(booked), max(len(booked), len(statement.rows)))
+            booked = await of_node(wallet, statement, lambda seen: bar.update(seen, max(seen, len(statement.rows))))
     return file, statement, compare(statement, booked)
 
 
 def _with_folder(arguments: argparse.Namespace) -> "tuple[ImportFile, Statement, Comparison]":
-    from bezant.cli.books import currencies_of_folder, of_folder
+    from bezant.cli.books import currencies_of_folders, folders_of_shards, of_folders
     from bezant.cli.import_file import ImportFile
+    from bezant.cli.local_shards import data_folders
     from bezant.cli.reconciling import compare
 
-    check_data_folder(arguments.data)
+    folders = folders_of_shards(data_folders(arguments.data))
     with progress("reading", total=0, unit="events") as bar:
-        decimals = currencies_of_folder(arguments.data, lambda done: bar.update(done, max(done, 1)))
+        decimals = currencies_of_folders(folders, lambda done: bar.update(done, max(done, 1)))
     file = ImportFile(arguments.file, decimals)
     statement = _read(arguments, file)
     with progress("comparing", total=0, unit="events") as bar:
-        booked = of_folder(arguments.data, statement, lambda done: bar.update(done, max(done, 1)))
-        comparison = compare(statement, booked)
-    return file, statement, comparison
+        booked = of_folders(folders, statement, lambda done: bar.update(done, max(done, 1)))
+    return file, statement, compare(statement, booked)
 
 
 def _read(arguments: argparse.Namespace, file: "ImportFile") -> "Statement":

@@ -13,7 +13,6 @@ from typing import Final, NamedTuple
 from bezant.cli.errors import InputWrong
 from bezant.cli.import_batches import transfer_id
 from bezant.cli.import_file import CheckedSide, ImportRow
-from bezant.protocol.codes import ResultCode
 from bezant.protocol.money import format_amount
 from bezant.protocol.names import account_id
 
@@ -24,7 +23,11 @@ _ID_DIGITS: Final = 32
 
 
 class Booked(NamedTuple):
-    """An event that moved money, or was to: of the books. Amounts in minor units, accounts and ids of 16 bytes."""
+    """A payment that moved money, or was to: of the books. Amounts in minor units, accounts and ids of 16 bytes.
+
+    Between shards, `id` is that of the transfer or leg or, where only the half that came in is known, of that half;
+    a balance is None if its half is in the books of another shard, or has not come in yet.
+    """
 
     id: bytes
     position: int
@@ -32,14 +35,12 @@ class Booked(NamedTuple):
     debit: bytes
     credit: bytes
     amount: int
-    debit_balance: int
-    credit_balance: int
-    result: int
-
-    @property
-    def committed(self) -> bool:
-        """Whether it moved money."""
-        return self.result == ResultCode.COMMITTED
+    debit_balance: int | None
+    credit_balance: int | None
+    undone: str = ""
+    """Why it moved nothing, in words; empty if it did."""
+    arrived_ns: int | None = None
+    """When it came in, if that is another shard's time than when it left."""
 
 
 class Difference(NamedTuple):
@@ -72,6 +73,8 @@ class Statement:
         self.decimals: dict[bytes, int] = {}
         self.by_id: dict[bytes, int] = {}
         """Numbers of rows, by each id that their events may have."""
+        self.own_ids: set[bytes] = set()
+        """Those of them that a row says itself. What is imported never goes between shards."""
         self.repeated: list[ImportRow] = []
         for row in rows:
             self._add(row, named, is_outside)
@@ -91,8 +94,8 @@ class Statement:
         self.rows.append(row)
         self.by_id[identifier] = number
         own = _own_id(row.transaction_id)
-        if own is not None:
-            self.by_id.setdefault(own, number)
+        if own is not None and self.by_id.setdefault(own, number) == number:
+            self.own_ids.add(own)
         for name, side in ((row.debit, CheckedSide.DEBIT), (row.credit, CheckedSide.CREDIT)):
             account = account_id(name, row.currency)
             self.names[account] = name
@@ -130,7 +133,7 @@ def compare(statement: Statement, booked: Iterable[Booked]) -> Comparison:
             before = found.get(number)
             if before is None or (not _is_of(statement.rows[number], before) and before.position != event.position):
                 found[number] = event
-        elif event.committed and statement.start_ns <= event.timestamp_ns < statement.end_ns:
+        elif not event.undone and _is_in_time(statement, event):
             extra[event.position] = event
     differences: list[Difference] = []
     agreeing = 0
@@ -145,6 +148,16 @@ def compare(statement: Statement, booked: Iterable[Booked]) -> Comparison:
     return Comparison(agreeing, differences)
 
 
+def _is_in_time(statement: Statement, event: Booked) -> bool:
+    """Whether a subject's side of it lies in the statement's time."""
+    sides = ((event.debit, event.timestamp_ns), (event.credit, _arrived_ns(event)))
+    return any(account in statement.subjects and statement.start_ns <= at < statement.end_ns for account, at in sides)
+
+
+def _arrived_ns(event: Booked) -> int:
+    return event.timestamp_ns if event.arrived_ns is None else event.arrived_ns
+
+
 def _is_of(row: ImportRow, event: Booked) -> bool:
     return event.debit == account_id(row.debit, row.currency) and event.credit == account_id(row.credit, row.currency)
 
@@ -153,9 +166,8 @@ def _compare_row(statement: Statement, row: ImportRow, event: Booked | None) -> 
     if event is None:
         yield _difference("missing", row, "", describe_row(row), "")
         return
-    if not event.committed:
-        code = ResultCode(event.result).name
-        yield _difference("missing", row, "", describe_row(row), f"refused: {code}")
+    if event.undone:
+        yield _difference("missing", row, "", describe_row(row), event.undone)
         return
     debit, credit = account_id(row.debit, row.currency), account_id(row.credit, row.currency)
     for field, name, wanted, is_there in (
@@ -166,10 +178,10 @@ def _compare_row(statement: Statement, row: ImportRow, event: Booked | None) -> 
             yield _difference("different", row, field, name, statement.names.get(is_there, is_there.hex()))
     if event.amount != row.amount:
         yield _amounts(row, "amount", row.amount, event.amount)
-    if event.timestamp_ns // DAY_NS != row.day_ns // DAY_NS:
+    if row.day_ns // DAY_NS not in {event.timestamp_ns // DAY_NS, _arrived_ns(event) // DAY_NS}:
         yield _difference("different", row, "date", day_text(row.day_ns), day_text(event.timestamp_ns))
     balance = event.debit_balance if row.checked_side == CheckedSide.DEBIT else event.credit_balance
-    if row.checked_side != CheckedSide.NONE and balance != row.recorded_balance:
+    if row.checked_side != CheckedSide.NONE and balance is not None and balance != row.recorded_balance:
         yield _amounts(row, "balance", row.recorded_balance, balance)
 
 
@@ -183,10 +195,12 @@ def _difference(what: str, row: ImportRow, field: str, statement: str, books: st
 
 
 def _extra(statement: Statement, event: Booked) -> Difference:
-    known = statement.decimals.get(event.debit, statement.decimals.get(event.credit))
-    amount = format_amount(event.amount, known or 0)
+    # One of its accounts is a subject, or it would be of no interest.
+    account = event.debit if event.debit in statement.subjects else event.credit
+    _, currency = statement.subjects[account]
+    amount = format_amount(event.amount, statement.decimals[account])
     debit, credit = (statement.names.get(account, account.hex()) for account in (event.debit, event.credit))
-    told = f"{day_text(event.timestamp_ns)} {amount} from {debit} to {credit}"
+    told = f"{day_text(event.timestamp_ns)} {amount} {currency} from {debit} to {credit}"
     return Difference("extra", 0, event.id.hex(), "", "", told)
 
 

@@ -23,8 +23,8 @@ DEFAULT_TIMEOUT_S: Final = 10.0
 _Value = TypeVar("_Value")
 
 
-def add_ledger_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the choice between a running node and the folder of a stopped one."""
+def add_ledger_arguments(parser: argparse.ArgumentParser, *, folders_help: str = "") -> None:
+    """Add the choice between a running node and the folder of a stopped one; or several folders, if help says so."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--connect",
@@ -33,7 +33,10 @@ def add_ledger_arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_ADDRESS,
         help="the node to ask, or some nodes of a group, whose leader is asked (default: %(default)s)",
     )
-    group.add_argument("--data", metavar="DIR", type=Path, help="the data folder of a node that is not running")
+    if folders_help:
+        group.add_argument("--data", metavar="DIR", type=Path, action="append", help=folders_help)
+    else:
+        group.add_argument("--data", metavar="DIR", type=Path, help="the data folder of a node that is not running")
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",

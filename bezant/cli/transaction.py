@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     legs = read_legs(arguments.words, arguments.file)
     result = run_async(_ask(arguments, legs))
     if arguments.json:
-        write_json(result_fields(result, len(legs)))
+        write_json(result_fields(result, legs))
     check(result, arguments, legs)
     if not arguments.json:
         sums: Counter[str] = Counter(leg["currency"] for leg in legs)
@@ -144,8 +144,12 @@ def _parse(line: str, number: int) -> dict[str, Any]:
     return leg
 
 
-def result_fields(result: "bezant.TransactionResult", count: int) -> dict[str, Any]:
+def result_fields(result: "bezant.TransactionResult", legs: list[dict[str, Any]]) -> dict[str, Any]:
     """A result as `--json` prints it."""
+    from bezant.protocol.names import account_id
+    from bezant.protocol.transactions import leg_ids
+
+    ids = leg_ids(result.id, account_id(legs[0]["debit"], legs[0]["currency"]), len(legs))
     return {
         "outcome": result.outcome.name.lower(),
         "code": result.code.name if result.code is not None else None,
@@ -154,7 +158,8 @@ def result_fields(result: "bezant.TransactionResult", count: int) -> dict[str, A
         "repeated": result.repeated,
         "applied": result.applied,
         "id": result.id.hex(),
-        "legs": count,
+        "legs": len(legs),
+        "leg_ids": [identifier.hex() for identifier in ids],
     }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bezant.cli.errors import InputWrong
 from bezant.cli.output import write_json, write_line
 from bezant.cli.progress import progress
-from bezant.cli.session import add_json_argument, check_data_folder
+from bezant.cli.session import add_json_argument
 
 if TYPE_CHECKING:
     from bezant.engine.verify import VerifyReport
@@ -42,7 +42,9 @@ def _parts(report: "VerifyReport") -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Verify the folders; 0 if every byte is as the rules make it. `CorruptLog` says what is not."""
-    folders = _data_folders(arguments.data)
+    from bezant.cli.local_shards import data_folders
+
+    folders = data_folders(arguments.data)
     reports = [_verify(folder) for folder in folders]
     over = _verify_over_shards(folders, reports) if len(folders) > 1 else None
     if arguments.json:
@@ -60,24 +62,6 @@ def run(arguments: argparse.Namespace) -> int:
     if over is not None:
         _write_over(over)
     return 0
-
-
-def _data_folders(given: Sequence[Path]) -> list[Path]:
-    """The data folders that are meant: of a folder of shards on this machine those of all their nodes."""
-    from bezant.cli.local_cluster import node_files, node_folder
-    from bezant.cli.local_shards import read_plan, shard_folder
-
-    found: list[Path] = []
-    for folder in given:
-        plan = read_plan(folder)
-        if plan is None:
-            found.append(folder)
-            continue
-        groups = [shard_folder(folder, shard) for shard in range(plan.shards)]
-        found += [node_folder(group, number) for group in groups for number in node_files(group)]
-    for folder in found:
-        check_data_folder(folder)
-    return found
 
 
 def _verify(folder: Path) -> "VerifyReport":
