@@ -29,6 +29,10 @@ class Found(NamedTuple):
     what: str
 
 
+MISTAKES = (AttributeError, NameError, ImportError)
+"""What says that a safeguard is not where it was when it was to be switched off, and nothing of the simulator."""
+
+
 def votes_are_not_written(patch: Patch) -> None:
     def write(self: Any, state: Any) -> None:
         self._state = state
@@ -208,6 +212,8 @@ def search(row: Row, seeds_max: int) -> Found | None:
         for seed in range(seeds_max):
             try:
                 Simulation(seed, row.profile).run()
+            except MISTAKES:
+                raise
             except Exception as error:
                 return Found(seed + 1, f"{type(error).__name__}: {error}")
     return None

@@ -22,6 +22,8 @@ US_PER_S = 1_000_000
 DOWN_US_MAX = 1_200_000
 PAUSE_US_MAX = 1_500_000
 CLOG_US_MAX = 800_000
+AWAY_US_MIN, AWAY_US_MAX = 30_000, 200_000
+"""That somebody else leads, until the one before is asked to again."""
 CLOCK_NS_MAX = 3_600_000_000_000
 SLOW_SYNC_US = 250_000
 SLOW_DISK_US_MAX = 1_000_000
@@ -59,6 +61,7 @@ class Faults:
             "rot": self._rot,
             "vote rot": self._rot_vote,
             "transfer": self._transfer,
+            "there and back": self._transfer_and_back,
             "members": self._change_members,
         }
         for kind, rate in rates.items():
@@ -282,6 +285,21 @@ class Faults:
             chance = self._schedule.chance("transfer")
             leader.operate("leaderships handed over", chance.choice([0, *leader.configuration.voters]))
         return leader is not None
+
+    def _transfer_and_back(self) -> bool:
+        """A leader soon leads again: what it had under way must not go on beside what it finds then."""
+        leader = self._leader()
+        if leader is None or len(leader.configuration.voters) < 2:
+            return False
+        leader.operate("leaderships handed over", 0)
+        delay_us = self._schedule.chance("there and back").randrange(AWAY_US_MIN, AWAY_US_MAX)
+        self._schedule.after(delay_us, self._bring_back, leader.node_id)
+        return True
+
+    def _bring_back(self, node_id: int) -> None:
+        leader = self._leader()
+        if leader is not None and not self.is_over:
+            leader.operate("leaderships handed over", node_id)
 
     def _change_members(self) -> bool:
         leader = self._leader()

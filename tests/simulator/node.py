@@ -58,8 +58,6 @@ class Batch:
 class Node:
     """See the module."""
 
-    batch_class: type[Batch] = Batch
-
     def __init__(self, simulation: "Simulation", file: NodeFile) -> None:
         self._simulation = simulation
         self._schedule = simulation.schedule
@@ -426,7 +424,7 @@ class Node:
 
     def _execute(self) -> None:
         member = self._live
-        batch, self._collecting = self.batch_class(self._collecting), []
+        batch, self._collecting = self._begin_batch(self._collecting), []
         if not member.is_leader:
             self._refuse(batch, Outcome.NOT_LEADER)
             return
@@ -456,9 +454,16 @@ class Node:
                 batch.answers.append((frame, results[start : start + len(frame.commands)].tobytes()))
                 start += len(frame.commands)
 
+    def _begin_batch(self, frames: list[Frame]) -> Batch:
+        return Batch(frames)
+
+    def _release(self, batch: Batch) -> None:
+        """A batch has been answered."""
+
     def _refuse(self, batch: Batch, outcome: Outcome) -> None:
         for frame in batch.frames:
             self._answer(frame, Answer(outcome, b"", 0, self._live.leader_id))
+        self._release(batch)
 
     def _answer(self, frame: Frame, answer: Answer) -> None:
         self._simulation.answer(self, frame, answer)
@@ -519,6 +524,7 @@ class Node:
             batch = waiting.popleft()
             for frame, body in self._bodies(batch):
                 self._answer(frame, Answer(Outcome.DONE, body, batch.index, self.node_id))
+            self._release(batch)
         self._after_reply()
 
     def _reply_to_coordinators(self) -> None:

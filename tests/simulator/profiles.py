@@ -102,6 +102,7 @@ SHARD_PROFILES = {
                 "clock": 0.2,
                 "slow disk": 0.3,
                 "transfer": 0.3,
+                "there and back": 1.0,
             },
         ),
         loss=(0.0, 0.05, 0.3),

@@ -49,9 +49,13 @@ class Elsewhere(AnsweredElsewhere):
 
 
 class ShardBatch(Batch):
-    """A batch as a coordinator sees it: results are told when all is decided."""
+    """A batch as a coordinator sees it: results are told when all is decided. There are few, used again and again."""
 
-    def __init__(self, frames: list[Frame]) -> None:
+    def __init__(self) -> None:
+        self.begin([])
+
+    def begin(self, frames: list[Frame]) -> None:
+        """Forget what was in it."""
         super().__init__(frames)
         self.commands: Records = np.zeros(0, RESULT)
         self.results: Records = np.zeros(0, RESULT)
@@ -65,8 +69,6 @@ class ShardBatch(Batch):
 class ShardNode(Node):
     """See the module."""
 
-    batch_class = ShardBatch
-
     def __init__(self, group: "ShardGroup", file: NodeFile) -> None:
         self._group_of = group
         self._loop: NodeLoop | None = None
@@ -79,6 +81,7 @@ class ShardNode(Node):
         self._lane: LegsLane | None = None
         self._coordinator: Coordinator | None = None
         self._links: Links | None = None
+        self._spare = [ShardBatch() for _ in range(BATCHES_MAX)]
 
     def end_loop(self) -> None:
         """Nothing that runs on it goes on."""
@@ -202,7 +205,18 @@ class ShardNode(Node):
 
     @property
     def _has_spare(self) -> bool:
-        return len(self._executed) + len(self._waiting) < BATCHES_MAX - 1
+        return len(self._spare) > 1
+
+    def _begin_batch(self, frames: list[Frame]) -> Batch:
+        batch = self._spare.pop()
+        batch.begin(frames)
+        return batch
+
+    def _release(self, batch: Batch) -> None:
+        if not isinstance(batch, ShardBatch):
+            raise Violation("a batch of another kind")
+        batch.begin([])
+        self._spare.append(batch)
 
     def _should_execute_legs(self) -> bool:
         count = self._legs.next_count
