@@ -97,6 +97,8 @@ def apply_control(ledger: Ledger, entry: Entry) -> None:
         ledger.settle(np.frombuffer(control.settled, np.int64))
         if control.positions:
             apply_positions(ledger, entry.header.shard, control.positions)
+        if control.token is not None:
+            ledger.tokens.apply(control.token, entry.header.timestamp_ns)
         if control.move is not None:
             ledger.moves.apply(control.move, entry.header.index)
     except UsageError as error:

@@ -45,6 +45,7 @@ class ResultCode(IntEnum):
     ACCOUNTS_FULL = 107
     HOLDS_FULL = 108
     TRANSIT_UNKNOWN = 109
+    FORBIDDEN = 110
 
     ID_CONFLICT = 200
     UNDECIDED = 201
@@ -132,6 +133,7 @@ RESULT_CODES: Final[tuple[CodeRow, ...]] = (
     _not_executed(_C.ACCOUNTS_FULL, 507, "the node holds as many accounts as it is set to"),
     _not_executed(_C.HOLDS_FULL, 507, "the node has as many open holds as it is set to"),
     _not_executed(_C.TRANSIT_UNKNOWN, 503, "the node has no transit account to the other shard yet"),
+    _not_executed(_C.FORBIDDEN, 403, "the client's token may not do this", retry_helps=False),
     CodeRow(_C.ID_CONFLICT, False, False, False, 409, "the id was used with other content; `detail` numbers the field"),
     CodeRow(_C.UNDECIDED, True, True, True, 202, "begun, and whether it will be done is not decided yet"),
     _refused(_C.CURRENCY_UNKNOWN, 422, "the currency is not registered"),

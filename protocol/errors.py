@@ -9,6 +9,7 @@ BezantError
 ├── ConnectionFailed          the network or the node is gone: try again or elsewhere
 │   └── RequestTimedOut       no answer came in time; for look-ups, where nothing is at stake
 ├── RequestRefused            the node answered a request with an error message
+│   └── AccessDenied          it does not let us in, or our token may not ask this
 ├── ReceiptInvalid            a receipt does not prove what it should
 ├── StorageError              the data folder or the disk
 │   ├── DataFolderInUse       another process holds it
@@ -63,6 +64,10 @@ class RequestRefused(BezantError):
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class AccessDenied(RequestRefused):
+    """The node does not know our token, or the token may not ask what was asked; nothing was executed."""
 
 
 class ReceiptInvalid(BezantError):

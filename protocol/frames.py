@@ -86,6 +86,8 @@ class Operation(IntEnum):
     MOVE_SLOTS = 24
     TAKE_SLOTS = 25
     MOVES = 26
+    TOKENS = 27
+    CHANGE_TOKENS = 28
     QUERY_ACCOUNTS = 32
     STATEMENT = 33
     FIND_TRANSFERS = 34
@@ -129,6 +131,8 @@ class FrameError(IntEnum):
     BEHIND = 11
     TOO_SLOW = 12
     WRONG_SHARD = 13
+    UNAUTHENTICATED = 14
+    FORBIDDEN = 15
 
 
 CLOSES_CONNECTION: Final = frozenset(
@@ -138,6 +142,7 @@ CLOSES_CONNECTION: Final = frozenset(
         FrameError.VERSION_UNSUPPORTED,
         FrameError.HELLO_EXPECTED,
         FrameError.TOO_SLOW,
+        FrameError.UNAUTHENTICATED,
     }
 )
 

@@ -8,6 +8,7 @@ from typing import Final, Literal, TypeVar
 import msgspec
 from typing_extensions import Buffer
 
+from bezant.protocol.access import Act, StrictAct, StrictTokenChange, TokenChange
 from bezant.protocol.errors import RemoteProtocolError, UnsupportedFormat
 from bezant.protocol.moves import MoveStep, StrictMoveStep
 from bezant.protocol.placement import SlotMap, StrictSlotMap
@@ -349,7 +350,8 @@ class ControlEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     ``configuration``, in the first entry only: the group that the log begins with; None is one node alone.
     ``slot_map``, in the log of a metadata group only: the map from here on. ``settled``: int64 sequences of TRY_DEBITs
     whose other shards know what was decided. ``positions``: what was acknowledged under names, never less than before.
-    ``move``: how far a move of slots is.
+    ``move``: how far a move of slots is. ``token``: one that there is from now on, or is revoked. ``act``: what an
+    administrator asked for, and whether it was done.
     What says nothing is left out, so that an entry without a later field can be read by versions that do not know that
     field.
     """
@@ -362,6 +364,8 @@ class ControlEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     settled: bytes = b""
     positions: dict[str, int] = {}
     move: MoveStep | None = None
+    token: TokenChange | None = None
+    act: Act | None = None
 
 
 class _StrictCurrency(Currency, frozen=True, forbid_unknown_fields=True):
@@ -385,6 +389,8 @@ class StrictControlEntry(ControlEntry, frozen=True, forbid_unknown_fields=True):
     configuration: StrictConfiguration | None = None
     slot_map: StrictSlotMap | None = None
     move: StrictMoveStep | None = None
+    token: StrictTokenChange | None = None
+    act: StrictAct | None = None
 
 
 _Message = TypeVar("_Message")

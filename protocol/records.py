@@ -38,7 +38,9 @@ ENTRIES_POSITIONS: Final = 2
 """These, and named positions in control entries."""
 ENTRIES_MOVES: Final = 3
 """These, and slots that move."""
-ENTRIES_VERSION: Final = 3
+ENTRIES_TOKENS: Final = 4
+"""These, and tokens and administrative acts in control entries."""
+ENTRIES_VERSION: Final = 4
 """The latest of them that this version knows."""
 RULES_ACROSS_SHARDS: Final = 2
 """The first rules that know transit accounts and the kinds from TRY_DEBIT on."""

@@ -23,6 +23,7 @@ from bezant.engine.log.resume import ResumePoint
 from bezant.engine.log.storage import Directory
 from bezant.engine.metadata.table import SUBJECT
 from bezant.engine.moves.state import MovesRecord
+from bezant.protocol.access import Token
 from bezant.protocol.errors import CorruptLog, UnsupportedFormat
 from bezant.protocol.messages import Configuration
 from bezant.protocol.placement import SlotMap
@@ -53,7 +54,8 @@ class Manifest(msgspec.Struct, frozen=True):
     `point` is the durable entry that it stands behind; `runs` the files of ids, newest first; `salts` those of every
     hash in them; `state_digest` that of the ledger (`Ledger.digest`), in hexadecimal; `configuration` the latest of the
     group's up to there, and the index of its entry, if the group is not one node alone; `slot_map` that of a metadata
-    group; `positions` those that have names; `moves` what is known of moves of slots.
+    group; `positions` those that have names; `moves` what is known of moves of slots; `tokens` those
+    of clients.
     """
 
     created_by: str
@@ -71,6 +73,7 @@ class Manifest(msgspec.Struct, frozen=True):
     slot_map: SlotMap | None = None
     positions: dict[str, int] = {}
     moves: MovesRecord | None = None
+    tokens: tuple[Token, ...] = ()
 
     @property
     def identity(self) -> RunIdentity:
@@ -118,6 +121,7 @@ def write_checkpoint(
         slot_map=slot_map,
         positions=dict(image.positions),
         moves=image.moves,
+        tokens=image.tokens,
         sections=tuple(
             Section(section, len(array) // dtype.itemsize, xxhash.xxh3_64_intdigest(array.data))
             for (section, dtype), array in zip(sections, arrays, strict=True)
@@ -194,6 +198,7 @@ def read_checkpoint(directory: Directory, name: str) -> Checkpoint:
         last_timestamp_ns=manifest.last_timestamp_ns,
         positions=manifest.positions,
         moves=manifest.moves,
+        tokens=manifest.tokens,
         **arrays,
     )
     return Checkpoint(manifest, image)

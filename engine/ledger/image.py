@@ -27,6 +27,7 @@ from bezant.engine.ledger.state import (
 )
 from bezant.engine.metadata.table import NO_SUBJECTS
 from bezant.engine.moves.state import MovesRecord
+from bezant.protocol.access import Token
 from bezant.protocol.errors import LedgerError, StorageError
 from bezant.protocol.records import Records
 
@@ -52,7 +53,7 @@ class LedgerImage(NamedTuple):
     """Currencies with their decimals, in order of registration; ROW and ROW_COLD records of the accounts in the order
     of opening; IMAGE_HOLD records of the open holds and IMAGE_TRY records of the open tries, in the order of their
     sequences; UNSETTLED records in the order of the decisions; SUBJECT records of what has metadata;
-    named positions; what is known of moves of slots."""
+    named positions; what is known of moves of slots; the tokens of clients."""
 
     currencies: dict[str, int]
     rules_version: int
@@ -66,6 +67,7 @@ class LedgerImage(NamedTuple):
     metadata: Records = NO_SUBJECTS
     positions: Mapping[str, int] = MappingProxyType({})
     moves: MovesRecord | None = None
+    tokens: tuple[Token, ...] = ()
 
 
 def pick_fields(records: Records, dtype: np.dtype[np.void]) -> Records:

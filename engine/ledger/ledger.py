@@ -55,6 +55,7 @@ from bezant.engine.metadata.table import MetadataTable
 from bezant.engine.moves.copies import tell_first_positions, without_copies
 from bezant.engine.moves.kernels import execute_moves
 from bezant.engine.moves.state import SlotMoves
+from bezant.engine.tokens.table import TokenTable
 from bezant.protocol.errors import LedgerError, UsageError
 from bezant.protocol.kinds import CommandKind
 from bezant.protocol.money import DECIMALS_MAX
@@ -162,6 +163,7 @@ class Ledger:
         self.metadata = MetadataTable()
         self.positions: dict[str, int] = {}  # by the names of subscriptions
         self.moves = SlotMoves(shard)
+        self.tokens = TokenTable()
         self.replaying = False
 
     # ---- what changes it ----
@@ -219,13 +221,17 @@ class Ledger:
         self.metadata.restore(image.metadata)
         self.positions = dict(image.positions)
         self.moves.restore(image.moves)
+        self.tokens.restore(image.tokens)
         self.check_invariants()
 
     def image(self) -> LedgerImage:
         """The state without its ids; its account rows are views, good until the next entry."""
         image = take_image(self._arrays, self.currencies, self._open_holds())
         return image._replace(
-            metadata=self.metadata.records(), positions=dict(self.positions), moves=self.moves.record()
+            metadata=self.metadata.records(),
+            positions=dict(self.positions),
+            moves=self.moves.record(),
+            tokens=self.tokens.records,
         )
 
     def execute(self, commands: Records, entry_timestamp_ns: int, preset: Words = _NO_PRESET) -> Execution:
@@ -564,7 +570,8 @@ class Ledger:
         return holds[np.argsort(holds["sequence"])]
 
     def digest(self) -> str:
-        """BLAKE3 over currencies, accounts, open holds and tries, the unsettled, subjects of metadata, named positions.
+        """BLAKE3 over currencies, accounts, open holds and tries, the unsettled, subjects of metadata, named positions,
+        and tokens.
 
         The same history gives the same everywhere.
 
@@ -588,4 +595,6 @@ class Ledger:
         hasher.update("".join(f"{name}:{at};" for name, at in sorted(image.positions.items())).encode())
         if image.moves is not None:
             hasher.update(b"moves" + msgspec.msgpack.encode(image.moves))
+        if image.tokens:
+            hasher.update(b"tokens" + msgspec.msgpack.encode(image.tokens))
         return hasher.hexdigest()

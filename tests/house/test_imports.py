@@ -26,7 +26,19 @@ MAY_IMPORT = {
 # All that the protocol may stand on: pure computing. `names.py` alone reads a clock and the system's randomness, for
 # the ids that clients make.
 PROTOCOL_LIBRARIES = frozenset(
-    {"blake3", "cryptography", "enum", "msgspec", "numpy", "re", "struct", "typing", "typing_extensions", "xxhash"}
+    {
+        "blake3",
+        "cryptography",
+        "enum",
+        "hmac",
+        "msgspec",
+        "numpy",
+        "re",
+        "struct",
+        "typing",
+        "typing_extensions",
+        "xxhash",
+    }
 )
 PROTOCOL_EXCEPTIONS = {"protocol/names.py": {"os": {"urandom"}, "time": {"time_ns"}}}
 INPUT_AND_OUTPUT_CALLS = frozenset({"open", "input", "print", "exec", "eval", "__import__", "breakpoint"})

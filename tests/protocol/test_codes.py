@@ -30,7 +30,7 @@ def test_the_columns_keep_the_promises_of_the_range(row: CodeRow) -> None:
         assert (row.leaves_event, row.retry_helps, row.http_status) == (False, False, 400)
     elif row.code in NOT_EXECUTED:
         assert not row.leaves_event
-        assert row.retry_helps or row.code == ResultCode.IMPORTED_TIMESTAMP_NOT_RISING
+        assert row.retry_helps or row.code in {ResultCode.IMPORTED_TIMESTAMP_NOT_RISING, ResultCode.FORBIDDEN}
     elif row.code == ResultCode.UNDECIDED:
         assert (row.leaves_event, row.retry_helps, row.http_status) == (True, True, 202)
     elif row.code in CONFLICT:
@@ -91,4 +91,5 @@ def test_only_errors_after_which_nothing_can_be_trusted_close_the_connection() -
         FrameError.OUTCOME_UNKNOWN,
         FrameError.BEHIND,
         FrameError.WRONG_SHARD,
+        FrameError.FORBIDDEN,
     }

@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bezant.protocol import messages, moves, placement
+from bezant.protocol import access, messages, moves, placement
+from bezant.protocol.access import (
+    Act,
+    ChangeTokens,
+    Scope,
+    StrictAct,
+    StrictToken,
+    StrictTokenChange,
+    Token,
+    TokenChange,
+    Tokens,
+)
 from bezant.protocol.errors import RemoteProtocolError, UnsupportedFormat
 from bezant.protocol.messages import (
     INCARNATION_MAX,
@@ -56,6 +67,13 @@ from bezant.protocol.placement import SLOT_COUNT, ReplaceMap, ShardPlace, SlotMa
 EUR = Currency("EUR", 2)
 MEMBER = Member(1, INCARNATION_MAX, "a:1", "a:2")
 MEMBER_JSON = '{"node_id":1,"incarnation":9223372036854775807,"peer_address":"a:1","client_address":"a:2"}'
+TOKEN = Token("abcdef012345", b"d" * 3, [Scope.READ, Scope.TRANSFER], ["shop:"], "the shop", 1, 2)
+TOKEN_JSON = (
+    '{"token_id":"abcdef012345","digest":"ZGRk","scopes":["read","transfer"],"prefixes":["shop:"],"note":"the shop",'
+    '"created_ns":1,"revoked_ns":2}'
+)
+ACT = Act("abcdef012345", "CHANGE_MEMBERS", "remove node 3", "no")
+ACT_JSON = '{"token_id":"abcdef012345","operation":"CHANGE_MEMBERS","what":"remove node 3","outcome":"no"}'
 ALONE = Configuration([MEMBER], [1])
 ALONE_JSON = f'{{"members":[{MEMBER_JSON}],"voters":[1],"voters_outgoing":[],"learners":[],"learners_next":[]}}'
 SLOT_MAP = SlotMap(2, (7).to_bytes(2, "little") * SLOT_COUNT, [ShardPlace(7, ["a:1"])])
@@ -168,6 +186,13 @@ MESSAGES: list[tuple[msgspec.Struct, str]] = [
         MembersChanged(1, 2, 3, ALONE, "even"),
         f'{{"leader":1,"term":2,"index":3,"configuration":{ALONE_JSON},"remark":"even"}}',
     ),
+    (TOKEN, TOKEN_JSON),
+    (ChangeTokens(TOKEN, "b"), f'{{"create":{TOKEN_JSON},"revoke":"b"}}'),
+    (Tokens([TOKEN]), f'{{"tokens":[{TOKEN_JSON}]}}'),
+    (TokenChange(TOKEN, "b"), f'{{"created":{TOKEN_JSON},"revoked":"b"}}'),
+    (ACT, ACT_JSON),
+    (ControlEntry(token=TokenChange(revoked="b")), '{"token":{"revoked":"b"}}'),
+    (ControlEntry(act=ACT), f'{{"act":{ACT_JSON}}}'),
     (GroupFacts(5, 0, 7, ALONE), f'{{"log_id":5,"shard":0,"index":7,"configuration":{ALONE_JSON}}}'),
 ]
 TYPES = sorted({type(message) for message, _ in MESSAGES}, key=lambda kind: kind.__name__)
@@ -193,7 +218,8 @@ REFUSED = [
 def test_every_message_of_the_module_is_tested_here() -> None:
     defined = {
         value
-        for value in (*vars(messages).values(), *vars(moves).values(), *vars(placement).values())
+        for module in (messages, moves, placement, access)
+        for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, msgspec.Struct) and value is not msgspec.Struct
         if not value.__struct_config__.forbid_unknown_fields  # twins, for reading the log; see below
     }
@@ -271,16 +297,19 @@ def test_nothing_within_a_control_entry_may_have_unknown_fields() -> None:
                 walk(part)
         else:
             plain = msgspec.inspect.StrType | msgspec.inspect.IntType | msgspec.inspect.NoneType
-            plain |= msgspec.inspect.BytesType | msgspec.inspect.LiteralType
+            plain |= msgspec.inspect.BytesType | msgspec.inspect.LiteralType | msgspec.inspect.EnumType
             assert isinstance(kind, plain), f"look into {kind} as well"
 
     walk(msgspec.inspect.type_info(StrictControlEntry))
-    assert len(structs) == 7
+    assert len(structs) == 10
     assert all(kind.forbid_unknown_fields for kind in structs)
     assert StrictControlEntry.__struct_fields__ == ControlEntry.__struct_fields__
     assert StrictConfiguration.__struct_fields__ == Configuration.__struct_fields__
     assert StrictSlotMap.__struct_fields__ == SlotMap.__struct_fields__
     assert StrictMoveStep.__struct_fields__ == MoveStep.__struct_fields__
+    assert StrictTokenChange.__struct_fields__ == TokenChange.__struct_fields__
+    assert StrictToken.__struct_fields__ == Token.__struct_fields__
+    assert StrictAct.__struct_fields__ == Act.__struct_fields__
 
 
 def members(*node_ids: int) -> list[Member]:

@@ -16,6 +16,7 @@ import pytest
 
 from bezant.engine.ledger import checks
 from bezant.protocol import (
+    access,
     frames,
     history_messages,
     kinds,
@@ -186,7 +187,7 @@ def test_frame_errors_close_the_connection_where_the_table_says() -> None:
     assert closing == CLOSES_CONNECTION
 
 
-MESSAGE_MODULES = (messages, history_messages, metadata, moves, placement, transactions)
+MESSAGE_MODULES = (access, messages, history_messages, metadata, moves, placement, transactions)
 MESSAGES_DEFINED = [value for module in MESSAGE_MODULES for value in vars(module).values()]
 MESSAGE_TYPES = [value for value in MESSAGES_DEFINED if isinstance(value, type) and value is not msgspec.Struct]
 MESSAGE_TYPES = [value for value in MESSAGE_TYPES if issubclass(value, msgspec.Struct)]
@@ -223,7 +224,7 @@ def test_messages_have_the_fields_that_the_tables_say(kind: type[msgspec.Struct]
 
 def test_limits_are_the_constants() -> None:
     constants = {**vars(frames), **vars(names), **vars(money), **vars(records), **vars(kinds)}
-    constants |= vars(peer_frames)
+    constants |= vars(peer_frames) | vars(access)
     for row in table("Limits", "limit"):
         assert int(row["value"]) == constants[row["limit"]], row["limit"]
 
