@@ -9,6 +9,9 @@ Whoever calls this must see to it first, durably, that this disk does not vote: 
 
 from typing import Final, NamedTuple
 
+import msgspec
+
+from bezant.engine.log.archived import ArchivedSegments, write_archived
 from bezant.engine.log.control import CONTROL_NAME, ControlFile, Watermark
 from bezant.engine.log.recovery import Walk, copy_aside, unused_name, written_bytes
 from bezant.engine.log.segment import Segment, segment_name, segment_numbers
@@ -54,7 +57,8 @@ def last_whole_entry(directory: Directory, shard: int) -> Walk | None:
 
 
 def cut_damage(directory: Directory, shard: int, walk: Walk | None) -> Repaired:
-    """Set aside all that lies behind a walk, and leave the intent to cut it. Raises `StorageError`."""
+    """Set aside all that lies behind a walk, and leave the intent to cut it. A segment in which the log ends then, and
+    which has left for an archive, comes back. Raises `ArchiveUnavailable`, `StorageError`."""
     kept = 0 if walk is None else walk.last_segment.number
     set_aside = [
         _rename_aside(directory, segment_name(number))
@@ -67,11 +71,33 @@ def cut_damage(directory: Directory, shard: int, walk: Walk | None) -> Repaired:
             set_aside.append(_rename_aside(directory, CONTROL_NAME))
         return Repaired(0, set_aside)
     segment, header = walk.last_segment, walk.last_header
+    _bring_back(directory, shard, segment.number)
     if written_bytes(segment, segment.end):
         set_aside.append(copy_aside(directory, KIND, segment, segment.end, walk.next_index))
     _leave_intent(directory, shard, walk, 0 if header is None else header.first_sequence + header.count - 1)
     segment.unmap()
     return Repaired(walk.next_index - 1, set_aside)
+
+
+def _bring_back(directory: Directory, shard: int, number: int) -> None:
+    """Have the file of a segment here, and not named as one that has left: entries will follow in it.
+
+    The file comes first: without it the mark would leave a gap. A crash between the two is repaired again.
+    """
+    archive = ArchivedSegments(directory, shard)
+    try:
+        mark = archive.load()
+        if mark is None or number > len(mark.segments):
+            return
+        archived = None if segment_name(number) in directory.names() else archive.open(number)
+        if archived is not None:
+            try:
+                directory.write_file(segment_name(number), [archived.map().data])
+            finally:
+                archived.close()
+        write_archived(directory, msgspec.structs.replace(mark, segments=mark.segments[: number - 1]))
+    finally:
+        archive.close()
 
 
 def _rename_aside(directory: Directory, name: str) -> str:
