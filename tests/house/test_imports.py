@@ -50,6 +50,7 @@ IMPURE_MODULES = frozenset(
 )
 # A secret salt keeps chosen ids from clogging a hash index. It moves rows within the index and reaches no output.
 PURITY_EXCEPTIONS = {"engine/ledger/ledger.py": frozenset({"secrets"})}
+GATEWAY_IMPORTS = ("bezant.net.client.", "bezant.net.gateway.", "bezant.protocol.")
 NETWORK_MODULES = frozenset({"asyncio", "http", "select", "selectors", "socket", "socketserver", "ssl", "uvloop"})
 
 
@@ -148,6 +149,28 @@ def test_state_machines_have_no_clock_no_chance_and_no_sockets(trees: dict[str, 
     for path, tree in own.items():
         found += forbidden_imports(path, tree, IMPURE_MODULES - PURITY_EXCEPTIONS.get(path, frozenset()))
     assert found == []
+
+
+def gateway_excesses(path: str, tree: ast.Module) -> list[str]:
+    """What a file of the gateway imports of ours beside the client and the protocol: it must need no engine."""
+    return [
+        f"{path}:{line} must not import {module}"
+        for line, module in imports_of(path, tree)
+        if room_of(module) is not None and not module.startswith(GATEWAY_IMPORTS)
+    ]
+
+
+def test_the_gateway_stands_on_the_client_alone(trees: dict[str, ast.Module]) -> None:
+    own = {path: tree for path, tree in trees.items() if path.startswith("net/gateway/")}
+    assert own
+    assert [fault for path, tree in own.items() for fault in gateway_excesses(path, tree)] == []
+
+
+@pytest.mark.parametrize(
+    "source", ["from bezant.net.server import serve", "import bezant.engine.log", "from bezant.net import embedded"]
+)
+def test_the_rule_of_the_gateway_finds(source: str) -> None:
+    assert len(gateway_excesses("net/gateway/a.py", ast.parse(source))) == 1
 
 
 def test_the_engine_has_no_network(trees: dict[str, ast.Module]) -> None:

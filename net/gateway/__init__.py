@@ -1,0 +1,16 @@
+"""The HTTP gateway: any number of stateless processes in front of a ledger, for those who come by HTTP or a browser.
+
+A request passes, from the outside in:
+
+- ``connections.py``: the sockets: how many, how large the head of a request is and how long it may take;
+- ``front.py``: who asks (``authorizing.py``), how much of it at a time (``admission.py``); transfers whose
+  body is there are answered from here (``transfers.py``), everything else goes on;
+- ``application.py``: the routes, by Litestar: ``accounts.py``, ``holds.py``, ``transactions.py``, ``history.py``,
+  ``ledger.py``.
+
+Whatever is not done is told as a problem (RFC 9457): ``problems.py`` has the table of them, result codes included.
+``identity.py`` says which id a transaction id or an Idempotency-Key stands for, ``bodies.py`` what requests and answers
+look like, ``conversions.py`` makes the answers, ``documentation.py`` describes all of it. ``process.py`` runs it.
+
+Imports the client SDK and the protocol, and nothing else of ours.
+"""

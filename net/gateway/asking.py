@@ -1,0 +1,192 @@
+"""What the routes share: the ledger behind the gateway, and what every request says about itself."""
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+import msgspec
+from litestar.di import NamedDependency
+from litestar.params import HeaderParameter, SkipValidation
+
+from bezant.net.client.commands import cached_account_id
+from bezant.net.client.results import Event, Result
+from bezant.net.client.sharding import ShardedChannel
+from bezant.net.client.transactions import TransactionResult
+from bezant.net.client.wallet import Wallet
+from bezant.net.gateway.bodies import EventBody
+from bezant.net.gateway.conversions import event_body
+from bezant.net.gateway.identity import TEXT_SIZE_MAX, id_of_text, text_of_request
+from bezant.net.gateway.problems import GatewayProblem, ProblemRaised, problem_of_result, refusal
+from bezant.net.gateway.settings import DEADLINES_S
+
+NAMES_REMEMBERED_MAX: Final = 65_536
+"""Accounts whose names are not asked for again: some 10 MB."""
+CURRENCIES_AGAIN_S: Final = 1.0
+"""Seconds between two questions about currencies that were not registered."""
+SLASH_IN_NAME: Final = "\ue000"
+"""Stands in paths for an escaped slash in the name of an account; names are ASCII, so no other does."""
+
+_NO_ID: Final = bytes(16)
+
+
+class Ledger:
+    """The wallet that a gateway stands over, what is remembered of it, and the deadline of requests that name none."""
+
+    def __init__(self, wallet: Wallet, timeout_s: float) -> None:
+        self.wallet = wallet
+        self.timeout_s = timeout_s
+        self._decimals: dict[str, int] = {}
+        self._asked_s = -CURRENCIES_AGAIN_S
+        self._named: dict[bytes, tuple[str, str]] = {}
+
+    async def decimals_of(self, currency: str) -> int:
+        """The decimals of a currency. Raises `ProblemRaised` if it is not registered, as far as is known."""
+        decimals = self._decimals.get(currency)
+        if decimals is not None:
+            return decimals
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._asked_s + CURRENCIES_AGAIN_S:
+            self._asked_s = now_s
+            self._decimals = await self.wallet.currencies(timeout_s=self.timeout_s)
+            if currency in self._decimals:
+                return self._decimals[currency]
+        raise refusal(GatewayProblem.CURRENCY_NOT_REGISTERED, f"{currency} is not registered")
+
+    def learn(self, currencies: dict[str, int]) -> None:
+        """Note the decimals of all currencies."""
+        self._decimals = currencies
+
+    def same_shard(self, debit: str, credit: str, currency: str) -> bool:
+        """Whether an answer knows the balance of the account that is credited, too."""
+        channel = self.wallet.channel
+        if not isinstance(channel, ShardedChannel):
+            return True
+        first, second = channel.shards_of(cached_account_id(debit, currency) + cached_account_id(credit, currency))
+        return first == second
+
+    async def event_bodies(self, events: Sequence[Event]) -> list[EventBody]:
+        """Events with the names of their accounts."""
+        named = await self._names_of({one for event in events for one in (event.debit, event.credit)} - {_NO_ID})
+        bodies = []
+        for event in events:
+            debit, debit_currency = named.get(event.debit, ("", ""))
+            credit, credit_currency = named.get(event.credit, ("", ""))
+            currency = event.currency or debit_currency or credit_currency
+            bodies.append(event_body(event, event.name or debit, credit, currency))
+        return bodies
+
+    async def _names_of(self, ids: set[bytes]) -> dict[bytes, tuple[str, str]]:
+        """Names and currencies of accounts; the id in hexadecimal for one that does not exist."""
+        named = {one: self._named[one] for one in ids if one in self._named}
+        missing = [one for one in ids if one not in named]
+        if missing:
+            found = await self.wallet.accounts_by_id(missing, timeout_s=self.timeout_s)
+            if len(self._named) + len(missing) > NAMES_REMEMBERED_MAX:
+                self._named.clear()
+            for one, account in zip(missing, found, strict=True):
+                if account is None:
+                    named[one] = (one.hex(), "")  # it may be opened later
+                else:
+                    named[one] = self._named[one] = (account.name, account.currency)
+        return named
+
+
+class Question(msgspec.Struct, frozen=True):
+    """A request that changes nothing: whom to ask, and its deadline in seconds."""
+
+    ledger: Ledger
+    timeout_s: float
+
+    @property
+    def wallet(self) -> Wallet:
+        """Whom to ask."""
+        return self.ledger.wallet
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A request that may change something: the same, and its Idempotency-Key."""
+
+    ledger: Ledger
+    timeout_s: float
+    key: str | None
+
+    @property
+    def wallet(self) -> Wallet:
+        """Whom to ask."""
+        return self.ledger.wallet
+
+    def name(self, transaction_id: str | None) -> tuple[str, bytes]:
+        """The text and the id that name the command. Raises `ProblemRaised` if it has none."""
+        return name_of_command(transaction_id, self.key)
+
+
+def name_of_command(transaction_id: str | None, key: str | None) -> tuple[str, bytes]:
+    """The text and the id that name a command. Raises `ProblemRaised` if it has none."""
+    text = text_of_request(transaction_id, key)
+    if text is None:
+        raise refusal(GatewayProblem.REQUEST_INVALID, "a command has a transaction_id, or an Idempotency-Key")
+    return text, id_of_text(text)
+
+
+def deadline_s(asked: str | None, default_s: float) -> float:
+    """The deadline that the header Request-Timeout asks for: the greatest of DEADLINES_S that is not above it.
+
+    Raises `ProblemRaised` for what is no number of seconds, or less than the shortest.
+    """
+    if asked is None:
+        return default_s
+    try:
+        seconds = float(asked)
+    except ValueError:
+        seconds = 0.0
+    if not seconds >= DEADLINES_S[0]:
+        raise refusal(
+            GatewayProblem.REQUEST_INVALID, f"Request-Timeout is a number of seconds, {DEADLINES_S[0]:g} or more"
+        )
+    return DEADLINES_S[bisect_right(DEADLINES_S, seconds) - 1]
+
+
+def account_of_path(name: str) -> str:
+    """The name of an account as it stands in a path."""
+    return name.replace(SLASH_IN_NAME, "/")
+
+
+def check_done(result: Result | TransactionResult, transaction_id: str) -> None:
+    """Raise `ProblemRaised` unless a command, or a transaction, was done."""
+    if not result.committed:
+        raise ProblemRaised(problem_of_result(result, transaction_id))
+
+
+TimeoutHeader = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Request-Timeout",
+        description="Seconds to wait for an answer, rounded down to one of "
+        + ", ".join(f"{seconds:g}" for seconds in DEADLINES_S)
+        + ". After that the answer is 504.",
+        required=False,
+    ),
+]
+KeyHeader = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Idempotency-Key",
+        description="Names the command, as `transaction_id` does; given both, they must be the same.",
+        max_length=TEXT_SIZE_MAX + 2,
+        required=False,
+    ),
+]
+AnyLedger = NamedDependency[SkipValidation[Ledger]]
+AnyQuestion = NamedDependency[SkipValidation[Question]]
+AnyCall = NamedDependency[SkipValidation[Call]]
+
+
+def make_question(ledger: AnyLedger, request_timeout: TimeoutHeader = None) -> Question:
+    """What routes get as ``question``."""
+    return Question(ledger, deadline_s(request_timeout, ledger.timeout_s))
+
+
+def make_call(ledger: AnyLedger, request_timeout: TimeoutHeader = None, idempotency_key: KeyHeader = None) -> Call:
+    """What routes get as ``call``."""
+    return Call(ledger, deadline_s(request_timeout, ledger.timeout_s), idempotency_key)

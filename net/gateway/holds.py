@@ -1,0 +1,160 @@
+"""Routes of holds, and of transactions of several transfers, which are holds until they are decided."""
+
+import asyncio
+from typing import Annotated
+
+from litestar import get, post
+from litestar.params import PathParameter, QueryParameter
+
+from bezant.net.client.results import Result
+from bezant.net.client.transactions import TransactionLeg
+from bezant.net.gateway.accounts import AccountPath
+from bezant.net.gateway.asking import AnyCall, AnyQuestion, Call, account_of_path, check_done
+from bezant.net.gateway.bodies import (
+    CaptureHold,
+    CurrencyCode,
+    HoldBody,
+    HoldsBody,
+    MakeHold,
+    MakeTransaction,
+    ReleaseHold,
+    TransactionDone,
+    Transferred,
+)
+from bezant.net.gateway.conversions import transferred
+from bezant.net.gateway.identity import TEXT_SIZE_MAX, id_of_text
+from bezant.net.gateway.moments import AnyMoment
+from bezant.net.gateway.responses import COMMAND_PROBLEMS, QUESTION_PROBLEMS, TRANSACTION_PROBLEMS
+from bezant.protocol.money import format_amount
+
+_TAGS = ["Holds"]
+HoldPath = Annotated[
+    str, PathParameter(description="The `transaction_id` that the hold was made with.", max_length=TEXT_SIZE_MAX)
+]
+
+
+def _done(call: Call, result: Result, text: str, accounts: tuple[str, str | None, str]) -> Transferred:
+    debit, credit, currency = accounts
+    check_done(result, text)
+    credit_known = credit is not None and call.ledger.same_shard(debit, credit, currency)
+    return transferred(result, text, currency, credit_known=credit_known)
+
+
+@post("/v1/holds", status_code=200, tags=_TAGS, responses=COMMAND_PROBLEMS, operation_id="make_hold")
+async def make_hold(call: AnyCall, data: MakeHold) -> Transferred:
+    """Set an amount of one account aside for another, to be captured or released."""
+    text, identifier = call.name(data.transaction_id)
+    await call.ledger.decimals_of(data.currency)
+    result = await call.wallet.hold(
+        data.from_account,
+        data.to_account,
+        data.amount,
+        data.currency,
+        hold_timeout_ms=data.expires_in_ms,
+        id=identifier,
+        code=data.code,
+        timeout_s=call.timeout_s,
+    )
+    return _done(call, result, text, (data.from_account, data.to_account, data.currency))
+
+
+@post(
+    "/v1/holds/{hold_id:str}/capture",
+    status_code=200,
+    tags=_TAGS,
+    responses=COMMAND_PROBLEMS,
+    operation_id="capture_hold",
+)
+async def capture_hold(call: AnyCall, hold_id: HoldPath, data: CaptureHold) -> Transferred:
+    """Move what is held, or an amount of it, between the accounts of the hold; what that leaves is free again."""
+    text, identifier = call.name(data.transaction_id)
+    await call.ledger.decimals_of(data.currency)
+    result = await call.wallet.capture(
+        id_of_text(account_of_path(hold_id)),
+        data.from_account,
+        data.to_account,
+        data.currency,
+        amount=data.amount,
+        keep_open=data.keep_open,
+        id=identifier,
+        code=data.code,
+        timeout_s=call.timeout_s,
+    )
+    return _done(call, result, text, (data.from_account, data.to_account, data.currency))
+
+
+@post(
+    "/v1/holds/{hold_id:str}/release",
+    status_code=200,
+    tags=_TAGS,
+    responses=COMMAND_PROBLEMS,
+    operation_id="release_hold",
+)
+async def release_hold(call: AnyCall, hold_id: HoldPath, data: ReleaseHold) -> Transferred:
+    """Let what is left of a hold be free again."""
+    text, identifier = call.name(data.transaction_id)
+    await call.ledger.decimals_of(data.currency)
+    result = await call.wallet.release(
+        id_of_text(account_of_path(hold_id)),
+        data.from_account,
+        data.currency,
+        id=identifier,
+        code=data.code,
+        timeout_s=call.timeout_s,
+    )
+    return _done(call, result, text, (data.from_account, None, data.currency))
+
+
+@get("/v1/accounts/{name:str}/holds", tags=_TAGS, responses=QUESTION_PROBLEMS, operation_id="list_holds")
+async def list_holds(
+    question: AnyQuestion,
+    moment: AnyMoment,
+    name: AccountPath,
+    currency: CurrencyCode,
+    limit: Annotated[int, QueryParameter(ge=1, le=1000, required=False)] = 100,
+) -> HoldsBody:
+    """List the holds on an account that are open, or were, in the order in which they were made."""
+    account = (account_of_path(name), currency)
+    async with asyncio.timeout(question.timeout_s):
+        found = [
+            hold async for hold in question.wallet.history.holds(account=account, limit=limit + 1, **moment.arguments())
+        ]
+        bodies = await question.ledger.event_bodies([hold.event for hold in found[:limit]])
+    holds = [
+        HoldBody(body.transaction_id, format_amount(hold.remaining, hold.event.decimals), body)
+        for hold, body in zip(found, bodies, strict=False)
+    ]
+    return HoldsBody(holds, complete=len(found) <= limit)
+
+
+@post(
+    "/v1/transactions",
+    status_code=200,
+    tags=["Transactions"],
+    responses=TRANSACTION_PROBLEMS,
+    operation_id="make_transaction",
+)
+async def make_transaction(call: AnyCall, data: MakeTransaction) -> TransactionDone:
+    """Do several transfers, between accounts of any shards: all of them are done, or none.
+
+    What each leg takes must be there without what the others bring. The transaction id and the first leg's account that
+    pays name the transaction for ever.
+    """
+    text, identifier = call.name(data.transaction_id)
+    for currency in {leg.currency for leg in data.legs}:
+        await call.ledger.decimals_of(currency)
+    result = await call.wallet.transaction(
+        [
+            TransactionLeg(leg.from_account, leg.to_account, leg.amount, leg.currency, code=leg.code)
+            for leg in data.legs
+        ],
+        mode=data.mode,
+        await_applied=data.answer_when == "applied",
+        id=identifier,
+        timeout_s=call.timeout_s,
+    )
+    check_done(result, text)
+    return TransactionDone(transaction_id=text, repeated=result.repeated, applied=result.applied)
+
+
+HOLD_ROUTES = (make_hold, capture_hold, release_hold, list_holds, make_transaction)

@@ -1,0 +1,40 @@
+"""What a gateway is told when it is started, and the limits that it keeps."""
+
+from typing import Final
+
+import msgspec
+
+from bezant.protocol.errors import UsageError
+
+DEADLINES_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""The deadlines that requests have; what is asked for is rounded down to one of them. Few, because commands with the
+same deadline travel in the same frame."""
+BODY_BYTES_MAX: Final = 128 << 10
+"""Of one request: a transaction of as many legs as there can be fits."""
+CLIENTS_TRACKED_MAX: Final = 10_000
+"""Clients whose rates are known at a time; who was not heard for longest is forgotten first."""
+
+
+class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits are refusals, told with the status in brackets.
+
+    ``connect``: the nodes, "host:port,...". ``timeout_s``: the deadline of requests that name none. ``requests_max``:
+    requests that are worked on at a time (503). ``client_requests_max``: of those, of one client (429).
+    ``client_rate``: requests of one client a second, on average (429); ``client_burst`` may come at once.
+    ``connections_max``: sockets of clients; more are closed at once.
+    """
+
+    connect: str
+    timeout_s: float = 5.0
+    requests_max: int = 8192
+    client_requests_max: int = 1024
+    client_rate: float = 50_000.0
+    client_burst: int = 10_000
+    connections_max: int = 20_000
+
+    def __post_init__(self) -> None:
+        if self.timeout_s not in DEADLINES_S:
+            raise UsageError(f"the deadline of requests is one of {', '.join(f'{s:g}' for s in DEADLINES_S)} seconds")
+        for name in ("requests_max", "client_requests_max", "client_rate", "client_burst", "connections_max"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} is above 0")
