@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from bezant.engine.archive.dropping import droppable, first_segments_needed, remove_archived
-from bezant.engine.archive.sealed import check_sealed, sealed_segments
+from bezant.engine.archive.sealed import sealed_segments
 from bezant.engine.log.archive_cache import CACHE_NAME, ArchivedSegment
 from bezant.engine.log.archived import MARK_FORMAT_VERSION, ArchivedMark, write_archived
 from bezant.engine.log.segment import segment_name, segment_numbers
