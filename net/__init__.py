@@ -4,6 +4,6 @@ nodes of a group reach each other (``peers/``). ``placement/`` is where slot map
 
 ``embedded.py`` is the engine in the caller's own process: the SDK over a reactor, without a socket.
 
-May import ``protocol`` and ``engine``; ``client/`` imports ``protocol`` alone, and ``gateway/`` those two, so that a program that only talks to a
-node loads neither Numba nor RocksDB.
+May import ``protocol`` and ``engine``; ``client/`` imports ``protocol`` alone, and ``gateway/`` those two, so that a
+program that only talks to a node loads neither Numba nor RocksDB.
 """

@@ -14,6 +14,7 @@ from bezant.net.client.results import Result
 from bezant.net.client.transactions import TransactionResult
 from bezant.protocol.codes import CODE_ROW, RESULT_CODES, ResultCode
 from bezant.protocol.errors import (
+    AccessDenied,
     BezantError,
     ConnectionFailed,
     ReceiptInvalid,
@@ -47,8 +48,7 @@ class GatewayProblem(Enum):
     TOO_MANY_REQUESTS = (429, True, "this client asks more than its share; nothing was done")
     INTERNAL_ERROR = (500, True, "a fault of the gateway; a command may have been done or not: repeat it with its id")
     NODE_NOT_UNDERSTOOD = (502, True, "the node answered with something else; repeat a command with its id")
-    UNAUTHORIZED = (401, False, "who asks is not known")
-    FORBIDDEN = (403, False, "who asks may not do this")
+    UNAUTHENTICATED = (401, False, "who asks is not known")
     GATEWAY_OVERLOADED = (503, True, "the gateway has no room for the request now; nothing was done")
     NODE_UNREACHABLE = (503, True, "no node of the ledger can be reached")
     NODE_REFUSED = (503, True, "the node cannot answer now; nothing was done")
@@ -133,8 +133,8 @@ class ProblemRaised(Exception):  # noqa: N818 - it says what happened, like our 
         self.problem = problem
 
 
-def refusal(kind: GatewayProblem, detail: str = "", *, transaction_id: str | None = None) -> ProblemRaised:
-    """A problem of the gateway's own, to be raised."""
+def refusal(kind: GatewayProblem | ResultCode, detail: str = "", *, transaction_id: str | None = None) -> ProblemRaised:
+    """A problem to be raised, which the gateway sees by itself."""
     row = PROBLEMS[kind.name]
     problem = Problem(
         type=PATH + row.code,
@@ -143,6 +143,7 @@ def refusal(kind: GatewayProblem, detail: str = "", *, transaction_id: str | Non
         code=row.code,
         retryable=row.retryable,
         detail=detail,
+        result_code=row.result_code,
         transaction_id=transaction_id,
     )
     return ProblemRaised(problem)
@@ -175,9 +176,13 @@ def problem_of_result(result: Result | TransactionResult, transaction_id: str) -
 
 def raised_by(error: BezantError, *, is_command: bool) -> ProblemRaised:
     """The problem that an exception of the SDK is; of a command, or of a question, where nothing is at stake."""
-    kind = GatewayProblem.INTERNAL_ERROR
+    kind: GatewayProblem | ResultCode = GatewayProblem.INTERNAL_ERROR
     if isinstance(error, UsageError):
         kind = GatewayProblem.REQUEST_INVALID
+    elif isinstance(error, AccessDenied):
+        # If it is the gateway that the node does not know, no client can do anything about that.
+        is_forbidden = error.code == FrameError.FORBIDDEN
+        kind = ResultCode.FORBIDDEN if is_forbidden else GatewayProblem.NODE_UNREACHABLE
     elif isinstance(error, RequestRefused):
         kind = GatewayProblem.NODE_REFUSED if error.code in _NOT_NOW else GatewayProblem.NODE_DECLINED
     elif isinstance(error, RemoteProtocolError | ReceiptInvalid):

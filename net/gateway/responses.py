@@ -37,8 +37,8 @@ async def send_problem(send: Send, problem: Problem, extra: HeaderList | None = 
 
 _OF_EVERYTHING: Final = (
     GatewayProblem.REQUEST_INVALID,
-    GatewayProblem.UNAUTHORIZED,
-    GatewayProblem.FORBIDDEN,
+    GatewayProblem.UNAUTHENTICATED,
+    ResultCode.FORBIDDEN,
     GatewayProblem.TOO_MANY_REQUESTS,
     GatewayProblem.INTERNAL_ERROR,
     GatewayProblem.NODE_NOT_UNDERSTOOD,

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +21,7 @@ from bezant.cli.node_process import NodeProcess
 READY = "listening on "
 START_S = 60
 STOP_S = 30
+WARM_S = 180
 WORLD = "world"
 
 
@@ -89,6 +91,9 @@ def gateway(node: NodeProcess, tmp_path_factory: pytest.TempPathFactory) -> Iter
                 json={"name": WORLD, "currency": "EUR", "limit": "unlimited", "transaction_id": "open world"},
             )
             assert opened.status_code == 200, opened.text
+            end_s = time.monotonic() + WARM_S
+            while client.get("/v1/totals", headers={"Request-Timeout": "30"}).status_code != 200:
+                assert time.monotonic() < end_s, "the reader has not compiled its kernels"
         yield process
         assert process.log() == ""
 

@@ -51,7 +51,7 @@ def test_an_unknown_outcome_says_what_to_do() -> None:
 ALL_ERRORS = [
     kind
     for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, BezantError) and kind is not RequestRefused
+    if isinstance(kind, type) and issubclass(kind, BezantError) and not issubclass(kind, RequestRefused)
 ]
 
 
@@ -72,6 +72,13 @@ def test_every_exception_of_the_sdk_is_a_problem(kind: type[BezantError]) -> Non
 def test_what_the_node_refuses_for_now_can_be_asked_again(code: FrameError) -> None:
     told = raised_by(RequestRefused(code, "why"), is_command=True).problem
     assert told.retryable == (code in {FrameError.OVERLOADED, FrameError.BEHIND, FrameError.NOT_LEADER})
+
+
+@pytest.mark.parametrize(
+    ("code", "told"), [(FrameError.FORBIDDEN, "FORBIDDEN"), (FrameError.UNAUTHENTICATED, "NODE_UNREACHABLE")]
+)
+def test_whom_the_node_does_not_let_in(code: FrameError, told: str) -> None:
+    assert raised_by(errors.AccessDenied(code, "why"), is_command=True).problem.code == told
 
 
 def test_what_does_not_apply_is_left_out() -> None:
