@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bezant.net.client.wallet import Wallet
     from bezant.protocol.codes import ResultCode
     from bezant.protocol.errors import (
+        AccessDenied,
         ArchiveUnavailable,
         BezantError,
         ConnectionFailed,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "UNLIMITED",
+    "AccessDenied",
     "Account",
     "ArchiveUnavailable",
     "BezantError",

@@ -186,6 +186,7 @@ class Replica:
         """The entry behind which the log was read at the start; 0 if all of it was."""
         self.erasing = Erasing(log, log.directory.helper("bezant-erase"))
         self.parked: set[int] = set()  # Sequences of tries whose end waits for a person: known to the leader alone.
+        self.has_cluster_token = False  # Whether an administrator gets in without a token of the log: who serves says.
         self.find_unready: Callable[[int], str] = _nobody_unready
         """Why no entries may be made that take an ENTRIES_VERSION; "" if they may: set by whoever knows the group."""
         self._closed = False

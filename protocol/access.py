@@ -77,6 +77,9 @@ _ADMIN: Final = frozenset({Scope.ADMIN})
 _PEER: Final = frozenset({Scope.PEER})
 _O: Final = Operation
 
+OPERATIONS: Final = frozenset(int(operation) for operation in Operation)
+"""The numbers that have a row; others are no operations."""
+
 OPERATION_RULES: Final[dict[Operation, Rule]] = {
     _O.HELLO: Rule(EVERYBODY, Limited.FREE),
     _O.PING: Rule(EVERYBODY, Limited.FREE),
@@ -187,7 +190,7 @@ def operation_refusal(principal: Principal, operation: int) -> str:
     Of a principal that is limited to prefixes, and an operation whose rule is CHECKED, each account must be looked at
     besides (`Principal.may_use`).
     """
-    rule = OPERATION_RULES.get(Operation(operation)) if operation in _OPERATIONS else None
+    rule = OPERATION_RULES.get(Operation(operation)) if operation in OPERATIONS else None
     if rule is None:
         return f"operation {operation} is nobody's to ask"
     name = Operation(operation).name
@@ -213,7 +216,6 @@ def command_refusal(principal: Principal, kind: int, flags: int = 0, limit: int 
     return ""
 
 
-_OPERATIONS: Final = frozenset(int(operation) for operation in Operation)
 _KINDS: Final = frozenset(int(kind) for kind in CommandKind)
 
 

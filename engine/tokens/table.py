@@ -9,8 +9,10 @@ from typing import Final
 
 import msgspec
 
+from bezant.engine.log.entry import Entry
 from bezant.protocol.access import TOKENS_MAX, Scope, Token, TokenChange, check_token
-from bezant.protocol.errors import UsageError
+from bezant.protocol.errors import CorruptLog, RemoteProtocolError, UsageError
+from bezant.protocol.messages import decode_control_entry
 
 
 class TokenTable:
@@ -86,6 +88,16 @@ class TokenTable:
 
 
 _ID_SHOWN_MAX: Final = 24
+
+
+def apply_tokens(table: TokenTable, entry: Entry) -> None:
+    """Take what a control entry says of tokens into a table that is kept beside a log. Raises `CorruptLog`."""
+    try:
+        change = decode_control_entry(entry.body).token
+        if change is not None:
+            table.apply(change, entry.header.timestamp_ns)
+    except (RemoteProtocolError, UsageError) as error:
+        raise CorruptLog(f"control entry {entry.header.index} cannot be applied: {error}") from error
 
 
 def _nobody_cares() -> None:

@@ -62,6 +62,7 @@ _BEFORE_IDS: Final = np.array(
         ResultCode.NOT_LEADER,
         ResultCode.WRONG_SHARD,
         ResultCode.STORAGE_FULL,
+        ResultCode.FORBIDDEN,
     ],
     dtype=np.int16,
 )

@@ -30,6 +30,7 @@ from typing import Any, Final
 import numpy as np
 from typing_extensions import Buffer
 
+from bezant.net.access.credentials import Credentials, own_credentials
 from bezant.net.client.channel import OutcomeUnknown, certain_results, check_timeout, unknown_results
 from bezant.net.client.link import Link, dial, welcome_at
 from bezant.net.client.pipeline import Pipeline, Request
@@ -83,9 +84,13 @@ TRANSITIONS: Final[dict[State, frozenset[State]]] = {
 class TcpChannel:
     """A `Channel` over TCP. Made by `TcpChannel.open`."""
 
-    def __init__(self, addresses: str, timeout_s: float, shard: int | None = None) -> None:
+    def __init__(
+        self, addresses: str, timeout_s: float, shard: int | None = None, credentials: Credentials | None = None
+    ) -> None:
         self._route = Route(parse_addresses(addresses))
         self._shard = shard
+        self.credentials = own_credentials() if credentials is None else credentials
+        """What is shown to every node."""
         self._address = ""  # of the node that we are connected to, or were last
         self._timeout_s = check_timeout(timeout_s)
         self._loop = asyncio.get_running_loop()
@@ -105,15 +110,18 @@ class TcpChannel:
         self._probe: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, addresses: str, timeout_s: float, shard: int | None = None) -> "TcpChannel":
+    async def open(
+        cls, addresses: str, timeout_s: float, shard: int | None = None, credentials: Credentials | None = None
+    ) -> "TcpChannel":
         """Connect to the leader of the group that the nodes at "host:port,host:port" are of, or to one node alone.
 
-        With a `shard` no node of another one will do.
+        With a `shard` no node of another one will do. `credentials`: what is shown to the nodes, if not what this
+        process shows to everybody.
         `timeout_s` bounds the connecting and is the deadline of requests that bring none. Raises `ConnectionFailed` if
         nobody answers, or nobody leads within that time; with one address `RequestRefused` or `RemoteProtocolError` if
         whoever is there is no node for us.
         """
-        channel = cls(addresses, timeout_s, shard)
+        channel = cls(addresses, timeout_s, shard, credentials)
         await channel._connect_first()
         channel._keeper = asyncio.create_task(channel._keep_connected(), name=f"bezant connection to {addresses}")
         return channel
@@ -282,7 +290,7 @@ class TcpChannel:
         """Try one address, and return why its node is not the one, or None if we are READY."""
         link = Link(self._on_frame, self._send_more, self._on_end)
         try:
-            welcome = await dial(link, address, timeout_s)
+            welcome = await dial(link, address, timeout_s, self.credentials)
             self._check_same_log(address, welcome)
         except (ConnectionFailed, RequestRefused, ProtocolError) as error:
             link.end(ConnectionFailed("the node is none for us"))
@@ -386,7 +394,7 @@ class TcpChannel:
         received_count = silent.received_count
         for address in self._route.others():
             try:
-                welcome = await welcome_at(address, self._dial_s())
+                welcome = await welcome_at(address, self._dial_s(), self.credentials)
                 self._check_same_log(address, welcome)
             except (ConnectionFailed, RequestRefused, ProtocolError):
                 continue  # it cannot help; the search will say what is wrong with it, should it come there

@@ -5,7 +5,15 @@ import socket
 from collections.abc import Callable
 from typing import Final, cast
 
-from bezant.protocol.errors import BezantError, ConnectionFailed, RemoteProtocolError, RequestRefused, UsageError
+from bezant.net.access.credentials import Credentials, own_credentials
+from bezant.protocol.errors import (
+    AccessDenied,
+    BezantError,
+    ConnectionFailed,
+    RemoteProtocolError,
+    RequestRefused,
+    UsageError,
+)
 from bezant.protocol.frames import (
     CLOSES_CONNECTION,
     PROTOCOL_VERSION,
@@ -70,13 +78,13 @@ class Link(asyncio.Protocol):
         """Whether the connection is gone."""
         return self._ended
 
-    async def greet(self) -> Welcome:
-        """Send HELLO and return the node's welcome.
+    async def greet(self, token: str = "") -> Welcome:
+        """Send HELLO, with a token if there is one, and return the node's welcome.
 
-        Raises `RequestRefused` if the node will not have us, `RemoteProtocolError` if it speaks otherwise,
-        `ConnectionFailed` if it goes away.
+        Raises `RequestRefused` if the node will not have us, `AccessDenied` if for want of a token that it knows,
+        `RemoteProtocolError` if it speaks otherwise, `ConnectionFailed` if it goes away.
         """
-        hello = Hello(client="bezant-python", protocol_version=PROTOCOL_VERSION)
+        hello = Hello(client="bezant-python", protocol_version=PROTOCOL_VERSION, token=token)
         self.write(encode_frame(Operation.HELLO, 0, encode_message(hello)))
         return await self._greeting
 
@@ -150,16 +158,20 @@ class Link(asyncio.Protocol):
         self.end(ConnectionFailed(f"the connection was lost: {exc}" if exc else "the node closed the connection"))
 
 
-async def dial(link: Link, address: str, timeout_s: float) -> Welcome:
+async def dial(link: Link, address: str, timeout_s: float, credentials: Credentials | None = None) -> Welcome:
     """Connect a new link to the node at `address` and return its welcome; the link has ended if this raises.
 
-    Raises `ConnectionFailed` if nobody answers within `timeout_s`, and what `Link.greet` does.
+    `credentials`: what is shown there, if not what this process shows to everybody. Raises `ConnectionFailed` if nobody
+    answers within `timeout_s`, and what `Link.greet` does.
     """
     host, port = parse_address(address)
+    shown = own_credentials() if credentials is None else credentials
     try:
         async with asyncio.timeout(timeout_s):
-            await asyncio.get_running_loop().create_connection(lambda: link, host, port)
-            welcome = await link.greet()
+            await asyncio.get_running_loop().create_connection(
+                lambda: link, host, port, **shown.dial_arguments(host, timeout_s)
+            )
+            welcome = await link.greet(shown.token)
         if link.has_ended:
             raise ConnectionFailed(f"the node at {address} welcomed us and went away")
     except TimeoutError as error:
@@ -172,11 +184,11 @@ async def dial(link: Link, address: str, timeout_s: float) -> Welcome:
     return welcome
 
 
-async def welcome_at(address: str, timeout_s: float) -> Welcome:
+async def welcome_at(address: str, timeout_s: float, credentials: Credentials | None = None) -> Welcome:
     """Ask the node at `address` for no more than its welcome; raises as `dial` does."""
     link = Link(_ignore, _ignore, _ignore)
     try:
-        return await dial(link, address, timeout_s)
+        return await dial(link, address, timeout_s, credentials)
     finally:
         link.end(ConnectionFailed("the question was answered"))
 
@@ -198,6 +210,8 @@ def _decode_greeting(header: FrameHeader, body: memoryview) -> Welcome:
         if refusal.code == FrameError.HELLO_EXPECTED:
             # Nothing but HELLO is ever sent first, so it came too late: after a pause of this process or the node's.
             raise ConnectionFailed(f"the node did not wait for our HELLO: {refusal.message}")
+        if refusal.code == FrameError.UNAUTHENTICATED:
+            raise AccessDenied(refusal.code, refusal.message)
         if refusal.code in CLOSES_CONNECTION:
             raise RemoteProtocolError(f"the node does not understand us: {refusal.message} (error {refusal.code})")
         raise RequestRefused(refusal.code, refusal.message)

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+from bezant.net.access.credentials import own_credentials
 from bezant.net.client.link import Link, parse_address
 from bezant.protocol.errors import BezantError, ConnectionFailed, RemoteProtocolError, RequestRefused, RequestTimedOut
 from bezant.protocol.frames import FrameError, FrameHeader, Operation, encode_frame
@@ -66,8 +67,9 @@ async def ask_node(address: str, operation: Operation, body: bytes, timeout_s: f
     link = Link(on_frame, lambda: None, on_end)
     try:
         async with asyncio.timeout(timeout_s):
-            await loop.create_connection(lambda: link, host, port)
-            await link.greet()
+            shown = own_credentials()
+            await loop.create_connection(lambda: link, host, port, **shown.dial_arguments(host, timeout_s))
+            await link.greet(shown.token)
             link.write(encode_frame(operation, _REQUEST_ID, body, timeout_ms=max(1, int(timeout_s * 1000))))
             return await reply
     except TimeoutError:

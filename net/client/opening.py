@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from bezant.net.access.credentials import make_credentials, split_scheme
 from bezant.net.client.blocking import BlockingWallet
 from bezant.net.client.channel import Channel
 from bezant.net.client.sharding import open_channel
@@ -37,7 +38,15 @@ class Opening:
         return await Wallet.open_over(await self._open_channel(), self._timeout_s)
 
 
-def connect(addresses: str, *, timeout_s: float = TIMEOUT_S_DEFAULT) -> Opening:
+def connect(
+    addresses: str,
+    *,
+    timeout_s: float = TIMEOUT_S_DEFAULT,
+    token: str = "",
+    ca: str | PathLike[str] | None = None,
+    certificate: str | PathLike[str] | None = None,
+    key: str | PathLike[str] | None = None,
+) -> Opening:
     """Connect to the node at "host:port", or to the leader of a group of nodes at "host:port,host:port,...".
 
     ``await`` the outcome or use it in ``async with``. Any of a group's addresses will do, and more of them help while
@@ -45,16 +54,33 @@ def connect(addresses: str, *, timeout_s: float = TIMEOUT_S_DEFAULT) -> Opening:
 
     If the accounts are spread over several shards, the address of any node of any shard will do likewise.
 
-    `timeout_s` bounds the connecting and is the deadline of every call that names none. Raises `ConnectionFailed` if
-    nobody answers or nobody leads, `RequestRefused` or `RemoteProtocolError` if whoever answers at the only address
-    will not have us, `UsageError` if an address is not one.
+    `timeout_s` bounds the connecting and is the deadline of every call that names none. `token` says who we are, where
+    nodes ask for that. Addresses that begin with "bezant+tls://" are connected to by TLS, and so are any with `ca`, the
+    file with the certificate of the authority that vouches for the nodes (without it the system's vouch for them);
+    `certificate` and `key` are files with what we show in turn, should nodes want it.
+
+    Raises `ConnectionFailed` if nobody answers or nobody leads, `AccessDenied` if the token lets nobody in,
+    `RequestRefused` or `RemoteProtocolError` if whoever answers at the only address will not have us, `UsageError` if
+    an address, a token or a file is not one.
     """
-    return Opening(lambda: open_channel(addresses, timeout_s), timeout_s)
+    bare, asks_for_tls = split_scheme(addresses)
+    if not (token or asks_for_tls or ca or certificate or key):
+        return Opening(lambda: open_channel(bare, timeout_s), timeout_s)
+    credentials = make_credentials(token=token, tls=asks_for_tls, ca=ca, certificate=certificate, key=key)
+    return Opening(lambda: open_channel(bare, timeout_s, credentials), timeout_s)
 
 
-def connect_blocking(addresses: str, *, timeout_s: float = TIMEOUT_S_DEFAULT) -> BlockingWallet:
+def connect_blocking(
+    addresses: str,
+    *,
+    timeout_s: float = TIMEOUT_S_DEFAULT,
+    token: str = "",
+    ca: str | PathLike[str] | None = None,
+    certificate: str | PathLike[str] | None = None,
+    key: str | PathLike[str] | None = None,
+) -> BlockingWallet:
     """Connect to a node or a group of nodes from code that does not await; see `connect`, also for what it raises."""
-    return BlockingWallet(connect(addresses, timeout_s=timeout_s))
+    return BlockingWallet(connect(addresses, timeout_s=timeout_s, token=token, ca=ca, certificate=certificate, key=key))
 
 
 def open(path: str | PathLike[str], *, timeout_s: float = TIMEOUT_S_DEFAULT) -> Opening:  # noqa: A001 - as in bezant.open

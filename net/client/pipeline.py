@@ -22,6 +22,7 @@ from typing import Final
 from typing_extensions import Buffer
 
 from bezant.protocol.errors import (
+    AccessDenied,
     BezantError,
     ConnectionFailed,
     LocalProtocolError,
@@ -172,7 +173,7 @@ class Pipeline:
                 if request is not None and error.code == FrameError.OUTCOME_UNKNOWN:
                     request.unsure_count += 1
                 return error
-            self._finish(request, RequestRefused(error.code, error.message))
+            self._finish(request, refusal_of(error))
             return None
         if request is None:
             return None
@@ -240,7 +241,16 @@ def _unasked(header: FrameHeader, body: memoryview) -> BezantError:
     return RemoteProtocolError(f"a reply to request {header.request_id}, which was not asked on this connection")
 
 
+def refusal_of(error: ErrorMessage) -> RequestRefused:
+    """What an ERROR frame is to who asked."""
+    is_denied = error.code in (FrameError.FORBIDDEN, FrameError.UNAUTHENTICATED)
+    return (AccessDenied if is_denied else RequestRefused)(error.code, error.message)
+
+
 def _refused_connection(error: ErrorMessage) -> BezantError:
+    if error.code == FrameError.UNAUTHENTICATED:
+        # What is unanswered is sent again, and the next HELLO tells whether we are let in.
+        return ConnectionFailed(f"the node has ended the connection: {error.message}")
     if error.code == FrameError.OVERLOADED:
         return ConnectionFailed(f"the node has no room for this connection: {error.message}")
     return RemoteProtocolError(f"the node ended the connection: {error.message} (error {error.code})")

@@ -87,7 +87,7 @@ class ReaderChannel:
             if self._reader is not None and self._address != address:
                 await self._drop()
             if self._reader is None:
-                self._reader = await TcpChannel.open(address, timeout_s)
+                self._reader = await TcpChannel.open(address, timeout_s, credentials=self._channel.credentials)
                 self._address = address
             return self._reader
 

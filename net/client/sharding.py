@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from bezant.net.access.credentials import Credentials, own_credentials
 from bezant.net.client.channel import (
     DETAIL_UNSURE,
     Asked,
@@ -46,17 +47,17 @@ _LOOKUPS: Final = {
 Shards = npt.NDArray[np.uint16]
 
 
-async def open_channel(addresses: str, timeout_s: float) -> Channel:
+async def open_channel(addresses: str, timeout_s: float, credentials: Credentials | None = None) -> Channel:
     """Connect to the ledger that the nodes at "host:port,host:port" serve, be it one group or several shards.
 
     Raises as `TcpChannel.open`.
     """
-    seed = await TcpChannel.open(addresses, timeout_s)
+    seed = await TcpChannel.open(addresses, timeout_s, credentials=credentials)
     if not seed.welcome.map_version and seed.welcome.shard != METADATA_SHARD:
         return seed
     try:
         slot_map = decode_message(await seed.request(Operation.MAP, b"", timeout_s), SlotMap)
-        channel = ShardedChannel(slot_map, seed.welcome.shard, timeout_s)
+        channel = ShardedChannel(slot_map, seed.welcome.shard, timeout_s, seed.credentials)
         await channel.connect_home()
     finally:
         await seed.close()
@@ -66,9 +67,11 @@ async def open_channel(addresses: str, timeout_s: float) -> Channel:
 class ShardedChannel:
     """A `Channel` over those of the shards. Made by `open_channel`."""
 
-    def __init__(self, slot_map: SlotMap, home: int, timeout_s: float) -> None:
+    def __init__(self, slot_map: SlotMap, home: int, timeout_s: float, credentials: Credentials | None = None) -> None:
         """`home` is the shard that answers what is about no account; another one if the map does not name it."""
         self._timeout_s = check_timeout(timeout_s)
+        self.credentials = own_credentials() if credentials is None else credentials
+        """What is shown to every node."""
         self._loop = asyncio.get_running_loop()
         self._map = slot_map
         self._owners = owners_of(slot_map)
@@ -339,7 +342,7 @@ class ShardedChannel:
         addresses = next((place.addresses for place in self._map.shards if place.shard == shard), None)
         if addresses is None:
             raise ConnectionFailed(f"version {self._map.version} of the slot map names no shard {shard}")
-        channel = await TcpChannel.open(",".join(addresses), seconds, shard)
+        channel = await TcpChannel.open(",".join(addresses), seconds, shard, self.credentials)
         if self._closed:
             await channel.close()
             raise UsageError("the connection has been closed")

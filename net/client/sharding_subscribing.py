@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from bezant.net.access.credentials import Credentials
 from bezant.net.client.channel import Channel
 from bezant.net.client.commands import check_id
 from bezant.net.client.connection import TcpChannel
@@ -20,7 +21,8 @@ _ANY_CURRENCY = "X"  # the slot of an account comes from its name alone
 
 
 class Place(NamedTuple):
-    """How to prepare a subscription in one shard, the addresses of nodes with a reader for it, and the log it is of.
+    """How to prepare a subscription in one shard, the addresses of nodes with a reader for it, the log it is of, and
+    what is shown to them.
 
     ``shard`` is None for a ledger that is one group. The log of a shard is known, and said by what is prepared, when
     that shard has been reached.
@@ -30,6 +32,7 @@ class Place(NamedTuple):
     prepare: Prepare
     addresses: Callable[[], list[str]]
     log_id: str
+    credentials: Credentials | None = None
 
 
 def place_subscription(
@@ -40,7 +43,8 @@ def place_subscription(
     `preparing` says how to prepare one for some of the accounts. Raises `UsageError` for what no reader can tell.
     """
     if isinstance(channel, TcpChannel):
-        return [Place(None, preparing(references), lambda: channel.node_addresses, channel.welcome.log_id)]
+        log_id = channel.welcome.log_id
+        return [Place(None, preparing(references), lambda: channel.node_addresses, log_id, channel.credentials)]
     if not isinstance(channel, ShardedChannel):
         raise UsageError("a ledger in this process tells nobody of events: run a node, and connect to it")
     if not references:
@@ -59,7 +63,7 @@ def _place(channel: ShardedChannel, shard: int, prepare: Prepare) -> Place:
         leader = await channel.channel_of(shard, CONNECT_S_MAX)
         return msgspec.structs.replace(await prepare(), log_id=leader.welcome.log_id)
 
-    return Place(shard, prepare_there, lambda: channel.addresses_of(shard), "")
+    return Place(shard, prepare_there, lambda: channel.addresses_of(shard), "", channel.credentials)
 
 
 def _place_of(reference: AccountReference) -> bytes:

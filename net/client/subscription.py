@@ -19,7 +19,9 @@ from typing import Final, NamedTuple, Self
 import msgspec
 import numpy as np
 
+from bezant.net.access.credentials import Credentials
 from bezant.net.client.link import Link, dial, welcome_at
+from bezant.net.client.pipeline import refusal_of
 from bezant.net.client.results import Event, pushed_event_of
 from bezant.protocol.errors import BezantError, ConnectionFailed, RemoteProtocolError, RequestRefused, UsageError
 from bezant.protocol.frames import (
@@ -85,13 +87,17 @@ class Subscription:
         *,
         log_id: str,
         lost_s_max: float,
+        credentials: Credentials | None = None,
     ) -> None:
-        """`prepare` makes the request, without a position if it has none; `addresses` are those of nodes to try."""
+        """`prepare` makes the request, without a position if it has none; `addresses` are those of nodes to try.
+
+        `credentials`: what is shown to them, if not what this process shows to everybody."""
         self._prepare = prepare
         self._addresses = addresses
         self._decimals_of = decimals_of
         self._log_id = log_id
         self._lost_s_max = lost_s_max
+        self._credentials = credentials
         self._loop = asyncio.get_running_loop()
         self._request: Subscribe | None = None
         self._queue: deque[Records | int] = deque()
@@ -275,7 +281,7 @@ class Subscription:
         self._begun.set()
 
     def _on_error(self, request_id: int, error: ErrorMessage) -> None:
-        refusal = RequestRefused(error.code, error.message)
+        refusal = refusal_of(error)
         answered = self._acknowledging.get(request_id)
         if answered is not None:
             if not answered.done():
@@ -346,7 +352,7 @@ class Subscription:
 
     async def _connect_by(self, node_address: str) -> Link:
         """Subscribe at the reader of this node. Raises what keeps us from it."""
-        welcome = await welcome_at(node_address, DIAL_S_MAX)
+        welcome = await welcome_at(node_address, DIAL_S_MAX, self._credentials)
         address = reader_address(welcome.reader, node_address)
         if not address:
             raise ConnectionFailed(f"the node at {node_address} has no reader")
@@ -354,7 +360,7 @@ class Subscription:
         self._link_lost.clear()
         self._link, self._is_paused, self._is_told = link, False, False
         try:
-            reader = await dial(link, address, DIAL_S_MAX)
+            reader = await dial(link, address, DIAL_S_MAX, self._credentials)
             if reader.log_id != self._log_id:
                 raise ConnectionFailed(f"the reader at {address} reads log {reader.log_id}, not {self._log_id}")
         except BaseException:

@@ -560,6 +560,7 @@ class Wallet:
             lambda code: self._decimals_of(code, None),
             log_id=place.log_id,
             lost_s_max=lost_s_max,
+            credentials=place.credentials,
         )
 
     async def close(self) -> None:

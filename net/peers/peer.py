@@ -9,11 +9,13 @@ arrived or not; nothing is sent again from here.
 
 import asyncio
 import random
+import ssl
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from typing_extensions import Buffer
 
+from bezant.net.access.credentials import Credentials
 from bezant.net.client.link import parse_address
 from bezant.net.peers.clocks import ClockFilter, Clocks
 from bezant.net.peers.connection import HELLO_S_MAX, PeerConnection
@@ -42,7 +44,14 @@ class Peer:
     """See the module. Dials from when it is made until `close`."""
 
     def __init__(
-        self, node_id: int, address: str, gate: Gate, clocks: Clocks, on_link: Callable[[int, bool], None]
+        self,
+        node_id: int,
+        address: str,
+        gate: Gate,
+        clocks: Clocks,
+        on_link: Callable[[int, bool], None],
+        *,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.node_id = node_id
         self.address = address
@@ -57,6 +66,7 @@ class Peer:
         """Messages that were not sent, because the peer was not up or its queue was full."""
         self._host, self._port = parse_address(address)
         self._on_link = on_link
+        self._credentials = Credentials(tls=tls)
         self._connection: DialledConnection | None = None
         self._up: DialledConnection | None = None
         self._pending: list[Buffer] = []
@@ -138,7 +148,8 @@ class Peer:
         """Dial, and return when the connection is gone."""
         try:
             async with asyncio.timeout(CONNECT_S_MAX):
-                await self._loop.create_connection(lambda: connection, self._host, self._port)
+                arguments = self._credentials.dial_arguments(self._host, CONNECT_S_MAX)
+                await self._loop.create_connection(lambda: connection, self._host, self._port, **arguments)
             await connection.wait_closed()
         except (OSError, UnicodeError) as error:  # the latter for names that no resolver takes
             connection.end(f"nobody answers at {self.address}: {error or 'timed out'}")

@@ -7,6 +7,7 @@ from typing import Final, Generic, NamedTuple
 
 from typing_extensions import Buffer
 
+from bezant.net.access.tls import PeerTls, TlsListener
 from bezant.net.client.link import parse_address
 from bezant.net.peers.accepted import Accepted, AcceptedConnection, Message, RefusedConnection
 from bezant.net.peers.clocks import Clocks
@@ -65,7 +66,9 @@ class PeerTransport(Generic[Message]):
         on_link: Callable[[int, bool], None],
         on_reset: Callable[[int], None],
         clocks: Clocks | None = None,
+        tls: PeerTls | None = None,
     ) -> None:
+        """`tls`: how the connections are kept private, and who they are with is proven; None: they are not."""
         self.identity = identity
         self._encode = encode
         self._on_link_callback = on_link
@@ -77,7 +80,8 @@ class PeerTransport(Generic[Message]):
             self._gate, self._clocks, decode=decode, on_message=on_message, on_reset=self._on_reset
         )
         self._closing: set[asyncio.Task[None]] = set()
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | TlsListener] = []
+        self._tls = tls
         self._is_stopped = False
 
     # ---- life ----
@@ -95,9 +99,13 @@ class PeerTransport(Generic[Message]):
                 bound.listen(LISTEN_BACKLOG)
             except OSError as error:
                 raise UsageError(f"cannot listen at {bound.getsockname()}: {error}") from error
-            self._servers.append(
-                await loop.create_server(lambda: AcceptedConnection(self._accepted), sock=bound, backlog=LISTEN_BACKLOG)
-            )
+            if self._tls is not None:
+                self._servers.append(TlsListener(self._accept, bound, self._tls.listening))
+                continue
+            self._servers.append(await loop.create_server(self._accept, sock=bound, backlog=LISTEN_BACKLOG))
+
+    def _accept(self) -> AcceptedConnection[Message]:
+        return AcceptedConnection(self._accepted)
 
     async def stop(self) -> None:
         """Close everything; returns when all sockets have been let go of. May be called again."""
@@ -137,7 +145,8 @@ class PeerTransport(Generic[Message]):
                 self._close(peer)
         for node_id, address in others.items():
             if address and node_id not in self._peers:
-                self._peers[node_id] = Peer(node_id, address, self._gate, self._clocks, self._on_link)
+                tls = None if self._tls is None else self._tls.dialling
+                self._peers[node_id] = Peer(node_id, address, self._gate, self._clocks, self._on_link, tls=tls)
 
     # ---- messages ----
 

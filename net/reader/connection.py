@@ -16,8 +16,11 @@ from typing import Final, Protocol, cast
 
 from typing_extensions import Buffer
 
+from bezant.net.access.guard import NOT_LET_IN, PUT_OUT
+from bezant.net.access.tls import is_private, name_of_peer
 from bezant.net.server.inbox import Inbox, Unread
 from bezant.net.server.open_connections import GREETING_S_MAX, OpenConnections
+from bezant.protocol.access import ANYBODY
 from bezant.protocol.errors import RemoteProtocolError
 from bezant.protocol.frames import (
     CLOSES_CONNECTION,
@@ -83,6 +86,8 @@ class ReaderConnection(asyncio.BufferedProtocol):
         self._inbox = Inbox(service.connections.receive_buffer)
         self._transport: asyncio.Transport | None = None
         self._greeted = False
+        self.principal = ANYBODY
+        """Who is at the other end, once greeted."""
         self._ending = False
         self._closing = False
         self._requests_in_flight = 0
@@ -120,7 +125,7 @@ class ReaderConnection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """The client sends no more; close when its replies are out."""
         self.stop()
-        return not self._closing
+        return not self._closing and not is_private(self._transport)
 
     def get_buffer(self, sizehint: int) -> Buffer:
         """Where the next bytes go."""
@@ -208,6 +213,8 @@ class ReaderConnection(asyncio.BufferedProtocol):
                 self._greet(header, body)
             elif header.operation == Operation.PING:
                 self.reply(header, body)
+            elif why := self._connections.guard.refusal_of(self.principal, header.operation):
+                self.refuse(header.request_id, FrameError.FORBIDDEN, why)
             else:
                 self._requests_in_flight += 1
                 try:
@@ -224,7 +231,11 @@ class ReaderConnection(asyncio.BufferedProtocol):
             message = f"protocol version {hello.protocol_version} is not spoken here, only {PROTOCOL_VERSION}"
             self.refuse(header.request_id, FrameError.VERSION_UNSUPPORTED, message)
             return
-        self._greeted = True
+        principal = self._connections.guard.admit(hello.token, name_of_peer(self._transport))
+        if principal is None:
+            self.refuse(header.request_id, FrameError.UNAUTHENTICATED, NOT_LET_IN)
+            return
+        self._greeted, self.principal = True, principal
         self._connections.note_greeted(self)
         self.reply(header, encode_message(self._service.welcome()))
 
@@ -310,6 +321,11 @@ class ReaderConnection(asyncio.BufferedProtocol):
         """End because HELLO has not come in time."""
         if not self._ending:
             self.refuse(0, FrameError.HELLO_EXPECTED, f"no HELLO has come within {GREETING_S_MAX:.0f} seconds")
+
+    def check_access(self) -> None:
+        """End if whoever is at the other end would not be let in any more."""
+        if self._greeted and not self._ending and not self._connections.guard.counts(self.principal):
+            self.refuse(0, FrameError.UNAUTHENTICATED, PUT_OUT)
 
     def stop(self) -> None:
         """Take no more requests; close when those that came are answered."""

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 import uvloop
 
+from bezant.net.access.credentials import use_credentials
 from bezant.net.reader.server import ReaderServer
 from bezant.net.reader.setup import Setup
 from bezant.protocol.errors import BezantError
@@ -34,8 +35,10 @@ _log = logging.getLogger("bezant")
 
 
 def run_reader(setup: Setup, sockets: list[socket.socket], *, ends_with_input: bool) -> None:
-    """Serve until SIGTERM, or SIGINT, or the end of the standard input. Raises `StorageError` and its kinds."""
+    """Serve until SIGTERM, or SIGINT, or the end of the standard input. Raises `StorageError` and its kinds,
+    `UsageError` for files of its security that cannot be used."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    use_credentials(setup.security.credentials())
     gc.freeze()
     uvloop.run(_run(setup, sockets, ends_with_input=ends_with_input))
 

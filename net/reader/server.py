@@ -14,6 +14,8 @@ from bezant.engine.compiled import kernel_digest
 from bezant.engine.following import Follower, open_follower
 from bezant.engine.log.entry import Entry
 from bezant.engine.replica import shard_directory
+from bezant.engine.tokens.table import TokenTable, apply_tokens
+from bezant.net.access.guard import Guard
 from bezant.net.reader.connection import REQUESTS_IN_FLIGHT_MAX, ReaderConnection
 from bezant.net.reader.feed import Feed
 from bezant.net.reader.forwarding import Forwarding
@@ -25,7 +27,7 @@ from bezant.net.reader.setup import Setup
 from bezant.net.reader.starting import find_start
 from bezant.net.reader.subscriptions import Subscriptions
 from bezant.net.reader.warm import warm_subscriptions
-from bezant.net.server.listening import listen_on
+from bezant.net.server.listening import Listener, listen_on
 from bezant.net.server.open_connections import OpenConnections, files_for_connections
 from bezant.protocol.errors import (
     ArchiveUnavailable,
@@ -36,6 +38,7 @@ from bezant.protocol.errors import (
     UsageError,
 )
 from bezant.protocol.frames import BATCH_COUNT_MAX, FRAME_SIZE_MAX, PROTOCOL_VERSION, FrameError, FrameHeader
+from bezant.protocol.kinds import EntryKind
 from bezant.protocol.messages import Welcome
 
 QUERY_THREADS: Final = 2
@@ -79,13 +82,16 @@ class ReaderServer:
         self._forwarding: Forwarding | None = None
         self._projector: Projector | None = None
         self._welcome: Welcome | None = None
-        self.connections = OpenConnections(files_for_connections())
+        self._tokens = TokenTable()
+        guard = Guard(self._tokens, setup.security.cluster_token())
+        self.connections = OpenConnections(files_for_connections(), guard)
 
     # ---- life ----
 
     async def run(self) -> None:
         """Serve until `stop`. Raises what the log or a projection failed with: `StorageError` and its kinds."""
-        servers: list[asyncio.Server] = []
+        servers: list[Listener] = []
+        tls = self._setup.security.clients_context()
         try:
             follower = await self._open()
             if follower is None:
@@ -93,7 +99,7 @@ class ReaderServer:
             self._welcome = self._make_welcome(follower)
             await self._begin(follower)
             await self._come_level()
-            servers = await listen_on(self._loop, lambda: ReaderConnection(self), self._sockets)
+            servers = await listen_on(self._loop, lambda: ReaderConnection(self), self._sockets, tls)
             await self._stopped
         finally:
             for server in servers:
@@ -140,6 +146,7 @@ class ReaderServer:
         )
         names = NamedPositions(folder.subdirectory(SUBSCRIPTIONS_FOLDER), follower.log_id)
         names.learn(start.positions)
+        self._tokens.restore(start.tokens)
         if self._setup.node:
             self._forwarding = Forwarding(
                 names,
@@ -176,7 +183,10 @@ class ReaderServer:
             self._projector.start()
 
     def _on_entries(self, entries: Sequence[Entry]) -> None:
-        """More of the log, in order: first to those who wait for it."""
+        """More of the log, in order: first who may be told of it, then to those who wait for it."""
+        for entry in entries:
+            if entry.header.kind == EntryKind.CONTROL:
+                apply_tokens(self._tokens, entry)
         if self._hub is not None and self._subscriptions is not None:
             self._hub.take_in(entries)
             self._subscriptions.take_in(entries)

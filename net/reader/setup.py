@@ -3,6 +3,7 @@
 import msgspec
 
 from bezant.engine.publication import NO_DESCRIPTOR
+from bezant.net.access.settings import OPEN, NodeSecurity
 
 
 class Setup(msgspec.Struct, frozen=True):
@@ -10,7 +11,7 @@ class Setup(msgspec.Struct, frozen=True):
 
     ``node``, "host:port", is where clients of the node connect, "" if it is not to be asked for anything.
     ``address``, "host:port", is what clients are told; ``listening`` are descriptors of bound sockets, ``wake`` is the
-    eventfd of the node that publishes, if this is its own reader.
+    eventfd of the node that publishes, if this is its own reader. ``security`` is that of the node.
     """
 
     data_directory: str
@@ -19,3 +20,4 @@ class Setup(msgspec.Struct, frozen=True):
     listening: list[int] = []
     wake: int = NO_DESCRIPTOR
     node: str = ""
+    security: NodeSecurity = OPEN

@@ -11,6 +11,7 @@ from bezant.engine.checkpoints.folder import CheckpointFolder, checkpoint_name
 from bezant.engine.following import Follower
 from bezant.engine.log.resume import ResumePoint
 from bezant.engine.log.storage import Directory
+from bezant.protocol.access import Token
 from bezant.protocol.errors import StorageError
 from bezant.protocol.names import currency_word
 from bezant.protocol.records import Words
@@ -18,12 +19,13 @@ from bezant.protocol.records import Words
 
 class Start(NamedTuple):
     """The entry to begin behind (None: at the first), and the accounts up to there: ids of shape (count, 2), and the
-    word of the currency of each; and the positions that had names."""
+    word of the currency of each; and the positions that had names; and the tokens of clients."""
 
     point: ResumePoint | None
     ids: Words
     currencies: Words
     positions: Mapping[str, int] = MappingProxyType({})
+    tokens: tuple[Token, ...] = ()
 
 
 def find_start(directory: Directory, follower: Follower) -> Start:
@@ -45,5 +47,5 @@ def find_start(directory: Directory, follower: Follower) -> Start:
             rows = image.rows
             ids = np.stack([rows["id_head"], rows["id_tail"]], axis=1)
             of_accounts = words[rows["currency_number"]] if len(rows) else np.zeros(0, np.int64)
-            return Start(point, ids, of_accounts, image.positions)
+            return Start(point, ids, of_accounts, image.positions, image.tokens)
     return Start(None, np.zeros((0, 2), np.int64), np.zeros(0, np.int64))

@@ -27,6 +27,7 @@ from bezant.net.server.frame_kernels import (
 )
 from bezant.net.server.leg_kernels import has_suspects, preset_legs, preset_legs_span
 from bezant.net.server.requests import AnsweredElsewhere
+from bezant.protocol.access import ANYBODY, Principal
 from bezant.protocol.frames import CHECKSUM_OFFSET_END, FRAME_HEADER_SIZE, FrameFlag, Operation, encode_frame
 from bezant.protocol.kinds import CommandFlag
 from bezant.protocol.messages import ErrorMessage, encode_message
@@ -41,6 +42,9 @@ _NO_PRESET: Final = np.zeros(0, np.int64)
 
 class Replier(Protocol):
     """Whoever gets replies: a connection."""
+
+    principal: Principal
+    """Who is at its other end."""
 
     def send_replies(self, replies: bytes | memoryview, request_bytes: int) -> None:
         """Send encoded replies to frames that were `request_bytes` long together."""
@@ -71,12 +75,14 @@ class Submission(NamedTuple):
 class Request(NamedTuple):
     """A request that reads or changes state in its place among the commands, but is not one.
 
-    `respond` gets the body of the reply, or the error instead, when all that it rests on is durable.
+    `respond` gets the body of the reply, or the error instead, when all that it rests on is durable. `principal` is who
+    asks.
     """
 
     operation: Operation
     body: bytes
     respond: Callable[[bytes | Exception], None]
+    principal: Principal = ANYBODY
 
 
 class Batch:

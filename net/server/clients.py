@@ -4,7 +4,9 @@ import time
 
 import msgspec
 
+from bezant.net.access.guard import Guard
 from bezant.net.server.group import GroupOperations, addresses_of
+from bezant.net.server.guarding import Guarding
 from bezant.net.server.open_connections import CONNECTIONS_MAX, OpenConnections
 from bezant.net.server.reactor import CONNECTION_BYTES_IN_FLIGHT_MAX, Reactor
 from bezant.protocol.frames import BATCH_COUNT_MAX, FRAME_SIZE_MAX, PROTOCOL_VERSION
@@ -20,9 +22,12 @@ class Clients(OpenConnections):
         welcome: Welcome,
         connections_max: int = CONNECTIONS_MAX,
         group: GroupOperations | None = None,
+        guard: Guard | None = None,
     ) -> None:
-        super().__init__(connections_max)
+        super().__init__(connections_max, guard or Guard(reactor.replica.ledger.tokens))
         self.reactor = reactor
+        self.guarding = reactor.guarding = Guarding(reactor.member, self.guard, reactor.schedule)
+        reactor.replica.has_cluster_token = self.guard.has_cluster_token
         self.group = group or GroupOperations(reactor.member, list)
         self._welcome = welcome
 

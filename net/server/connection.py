@@ -18,6 +18,8 @@ from typing import Final, cast
 
 from typing_extensions import Buffer
 
+from bezant.net.access.guard import NOT_LET_IN, PUT_OUT
+from bezant.net.access.tls import is_private, name_of_peer
 from bezant.net.server.batch import Request, Run
 from bezant.net.server.clients import Clients
 from bezant.net.server.closing import closing_of
@@ -40,7 +42,17 @@ from bezant.net.server.inbox import Inbox, SkippedFrame, Unread
 from bezant.net.server.open_connections import GREETING_S_MAX, UNSENT_BYTES_MAX
 from bezant.net.server.placing import Placing
 from bezant.net.server.reactor import CONNECTION_BYTES_IN_FLIGHT_MAX
-from bezant.net.server.requests import AnsweredElsewhere, WrongShard, error_code, legs_of, reply_size_max, tries_of
+from bezant.net.server.requests import (
+    AMONG_COMMANDS,
+    AnsweredElsewhere,
+    WrongShard,
+    error_code,
+    legs_of,
+    reply_size_max,
+    tries_of,
+)
+from bezant.net.server.scan_errors import SCAN_ERRORS
+from bezant.protocol.access import ANYBODY
 from bezant.protocol.errors import RemoteProtocolError, UsageError
 from bezant.protocol.frames import (
     CLOSES_CONNECTION,
@@ -72,32 +84,6 @@ has not closed so long after this side has."""
 ERROR_MESSAGE_SIZE_MAX: Final = 400
 """Characters of the text of an error; it may repeat what the client sent, which may be as long as a frame."""
 
-_ERRORS: Final = {
-    SCAN_CHECKSUM_WRONG: (FrameError.CHECKSUM_WRONG, "the checksum of the frame is wrong"),
-    SCAN_LENGTH_INVALID: (
-        FrameError.LENGTH_INVALID,
-        f"a frame has {FRAME_HEADER_SIZE} to {FRAME_SIZE_MAX} bytes",
-    ),
-    SCAN_VERSION_UNSUPPORTED: (
-        FrameError.VERSION_UNSUPPORTED,
-        f"this node speaks protocol version {PROTOCOL_VERSION}",
-    ),
-}
-_AMONG_COMMANDS: Final = frozenset(
-    {
-        Operation.LOOKUP_ACCOUNTS,
-        Operation.LOOKUP_EVENTS,
-        Operation.LIST_ACCOUNTS,
-        Operation.LIST_CURRENCIES,
-        Operation.REGISTER_CURRENCY,
-        Operation.TRANSACTIONS,
-        Operation.SET_METADATA,
-        Operation.MAP,
-        Operation.REPLACE_MAP,
-        Operation.KEEP_POSITIONS,
-    }
-)
-
 
 class Connection(asyncio.BufferedProtocol):
     """Server side of one TCP connection."""
@@ -108,6 +94,8 @@ class Connection(asyncio.BufferedProtocol):
         self._inbox = Inbox(clients.receive_buffer)
         self._transport: asyncio.Transport | None = None
         self._greeted = False
+        self.principal = ANYBODY
+        """Who is at the other end, once greeted."""
         self._is_coordinators = False
         """Whether another shard's coordinator is at the other end, which must never wait for clients."""
         self._ending = False
@@ -151,8 +139,8 @@ class Connection(asyncio.BufferedProtocol):
         self._client_ended = True
         if not self._finished:
             self._end()
-        # False has the loop close the transport, which `_end` may have done already.
-        return not self._finished
+        # False has the loop close the transport, which `_end` may have done already; TLS ends both ways.
+        return not self._finished and not is_private(self._transport)
 
     def get_buffer(self, sizehint: int) -> Buffer:
         """Where the next bytes go."""
@@ -209,14 +197,14 @@ class Connection(asyncio.BufferedProtocol):
                 self._keep(Unread(buffer, offset, end, verified, received_ns))
                 return
             length = int(self._reactor.collecting.cursor[CURSOR_LENGTH])
-            if status in _ERRORS:
-                self._refuse(0, *_ERRORS[status])
+            if status in SCAN_ERRORS:
+                self._refuse(0, *SCAN_ERRORS[status])
             elif status == SCAN_LONG:
                 frame = buffer[offset : offset + length].data
                 if frame_checksum(frame) == decode_header(frame).checksum:
                     verified = offset
                 else:
-                    self._refuse(0, *_ERRORS[SCAN_CHECKSUM_WRONG])
+                    self._refuse(0, *SCAN_ERRORS[SCAN_CHECKSUM_WRONG])
             else:
                 self._handle(buffer[offset : offset + length].data, status)
                 offset += length
@@ -288,7 +276,7 @@ class Connection(asyncio.BufferedProtocol):
             message = "too many large frames arrive at the same time; send smaller ones, or try again later"
             self._refuse(skipped.header.request_id, FrameError.OVERLOADED, message)
         else:
-            self._refuse(0, *_ERRORS[SCAN_CHECKSUM_WRONG])
+            self._refuse(0, *SCAN_ERRORS[SCAN_CHECKSUM_WRONG])
 
     def _watch_large_frame(self) -> None:
         """Have a timer exactly while a large frame is arriving."""
@@ -312,6 +300,8 @@ class Connection(asyncio.BufferedProtocol):
                 raise RemoteProtocolError("a request has no flags, and COMMANDS a body of 1 to 8191 whole commands")
             elif not self._greeted:
                 self._greet(header, body)
+            elif why := self._clients.guard.refusal_of(self.principal, header.operation):
+                self._refuse(header.request_id, FrameError.FORBIDDEN, why)
             else:
                 self._dispatch(header, body)
         except RemoteProtocolError as error:
@@ -323,7 +313,11 @@ class Connection(asyncio.BufferedProtocol):
             message = f"protocol version {hello.protocol_version} is not spoken here, only {PROTOCOL_VERSION}"
             self._refuse(header.request_id, FrameError.VERSION_UNSUPPORTED, message)
             return
-        self._greeted = True
+        principal = self._clients.guard.admit(hello.token, name_of_peer(self._transport))
+        if principal is None:
+            self._refuse(header.request_id, FrameError.UNAUTHENTICATED, NOT_LET_IN)
+            return
+        self._greeted, self.principal = True, principal
         self._clients.note_greeted(self)
         self._reply(header, encode_message(self._clients.welcome()))
 
@@ -342,17 +336,18 @@ class Connection(asyncio.BufferedProtocol):
         elif operation == Operation.JOIN:
             self._tell_member(header, body)
         elif operation == Operation.CHANGE_MEMBERS:
-            self._ask_apart(header, partial(self._clients.group.change, body))
-        elif operation in _AMONG_COMMANDS:
+            self._ask_apart(header, body, partial(self._clients.group.change, body))
+        elif operation in AMONG_COMMANDS:
             self._request(Operation(operation), header, body)
         elif operation in (Operation.LEGS, Operation.TRIES) and self._reactor.coordinator is not None:
             self._take_coordinators(header, body)
         elif operation == Operation.CLOSE_TIME:
-            self._ask_apart(header, partial(self._close_time, body))
+            self._ask_apart(header, body, partial(self._close_time, body))
         elif self._reactor.moving is not None and self._reactor.moving.takes(operation):
-            self._ask_apart(header, partial(self._reactor.moving.ask, operation, body))
+            self._ask_apart(header, body, partial(self._reactor.moving.ask, operation, body))
         elif operation == Operation.TRANSACT and self._reactor.coordinator is not None and placing is not None:
-            self._ask_apart(header, partial(self._reactor.coordinator.transactor.ask, body, placing.map_version))
+            ask = partial(self._reactor.coordinator.transactor.ask, body, placing.map_version)
+            self._ask_apart(header, body, ask)
         else:
             message = f"operation {operation} is not one that a client may ask for here"
             self._refuse(header.request_id, FrameError.OPERATION_UNKNOWN, message)
@@ -395,7 +390,7 @@ class Connection(asyncio.BufferedProtocol):
         self._bytes_in_flight += header.length
         self._reactor.bytes_in_flight += header.length
         self._update()
-        self._reactor.request(Request(operation, body, respond))
+        self._reactor.request(Request(operation, body, respond, self.principal))
 
     def _take_coordinators(self, header: FrameHeader, body: bytes) -> None:
         """Have done, past what clients ask for, what another shard's coordinator does."""
@@ -415,7 +410,9 @@ class Connection(asyncio.BufferedProtocol):
         elif answer_tries is not None:
             self._reactor.ask_past_clients(answer_tries, respond)
 
-    def _ask_apart(self, header: FrameHeader, ask: Callable[[Callable[[bytes | Exception], None]], None]) -> None:
+    def _ask_apart(
+        self, header: FrameHeader, body: bytes, ask: Callable[[Callable[[bytes | Exception], None]], None]
+    ) -> None:
         """Have a request answered that goes its own way, and not among the commands."""
 
         def respond(answer: bytes | Exception) -> None:
@@ -426,7 +423,7 @@ class Connection(asyncio.BufferedProtocol):
         self._reactor.bytes_in_flight += header.length
         self._update()
         try:
-            ask(respond)
+            self._clients.guarding.ask(self.principal, header.operation, body, ask, respond)
         except RemoteProtocolError:
             self._settle(header.length)
             raise
@@ -511,6 +508,11 @@ class Connection(asyncio.BufferedProtocol):
         if not self._ending:
             self._refuse(0, FrameError.HELLO_EXPECTED, f"no HELLO has come within {GREETING_S_MAX:.0f} seconds")
 
+    def check_access(self) -> None:
+        """End if whoever is at the other end would not be let in any more."""
+        if self._greeted and not self._ending and not self._clients.guard.counts(self.principal):
+            self._refuse(0, FrameError.UNAUTHENTICATED, PUT_OUT)
+
     def stop(self) -> None:
         """Take no more requests; close when those that came are answered."""
         self._end()
@@ -535,7 +537,7 @@ class Connection(asyncio.BufferedProtocol):
         self._write(self._last_words)
         self._finished = True
         self._arm_stall_timer()
-        if self._client_ended:
+        if self._client_ended or not self._transport.can_write_eof():
             self._transport.close()
         elif not self._transport.is_closing():
             self._transport.write_eof()

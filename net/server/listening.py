@@ -2,9 +2,11 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
+from bezant.net.access.tls import TlsListener
 from bezant.protocol.errors import UsageError
 
 LISTEN_BACKLOG: Final = 1024
@@ -37,13 +39,29 @@ def bind_address(address: str) -> list[socket.socket]:
     return sockets
 
 
+class Listener(Protocol):
+    """Somebody who listens."""
+
+    def close(self) -> None:
+        """Let nobody connect any more; connections go on."""
+        ...
+
+
 async def listen_on(
-    loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.BaseProtocol], sockets: list[socket.socket]
-) -> list[asyncio.Server]:
-    """Let clients connect. Raises `UsageError` if another process has begun to listen there meanwhile."""
+    loop: asyncio.AbstractEventLoop,
+    factory: Callable[[], asyncio.BaseProtocol],
+    sockets: list[socket.socket],
+    tls: ssl.SSLContext | None = None,
+) -> list[Listener]:
+    """Let clients connect, by TLS if there is a context for it.
+
+    Raises `UsageError` if another process has begun to listen there meanwhile.
+    """
     try:
         for bound in sockets:
             bound.listen(LISTEN_BACKLOG)  # uvloop would not tell that somebody else listens there
+        if tls is not None:
+            return [TlsListener(factory, bound, tls) for bound in sockets]
         return [await loop.create_server(factory, sock=bound, backlog=LISTEN_BACKLOG) for bound in sockets]
     except OSError as error:
         raise _taken(address_of(sockets[0]), error) from error

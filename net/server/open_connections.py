@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from itertools import islice
 from typing import Final, Protocol
 
+from bezant.engine.tokens.table import TokenTable
+from bezant.net.access.guard import Guard
 from bezant.net.server.inbox import ReceiveBuffer
 
 CONNECTIONS_MAX: Final = 16_384
@@ -40,6 +42,10 @@ class Ending(Protocol):
         """End because HELLO has not come in time."""
         ...
 
+    def check_access(self) -> None:
+        """End if whoever is at the other end would not be let in any more."""
+        ...
+
     def stop(self) -> None:
         """Take no more requests; close when those that came are answered."""
         ...
@@ -52,7 +58,10 @@ class Ending(Protocol):
 class OpenConnections:
     """See the module."""
 
-    def __init__(self, connections_max: int = CONNECTIONS_MAX) -> None:
+    def __init__(self, connections_max: int = CONNECTIONS_MAX, guard: Guard | None = None) -> None:
+        """`guard` says whom to let in; everybody if there is none."""
+        self.guard = guard or Guard(TokenTable())
+        self.guard.tokens.on_changed = self.check_access
         self.receive_buffer = ReceiveBuffer()
         self.unsent_bytes = 0
         self._connections_max = connections_max
@@ -135,6 +144,10 @@ class OpenConnections:
         except TimeoutError:
             self._for_all(lambda connection: connection.abort())
             await self._all_gone.wait()
+
+    def check_access(self) -> None:
+        """End the connections of those who would not be let in any more."""
+        self._for_all(lambda connection: connection.check_access())
 
     def abort(self) -> None:
         """Close every connection at once."""

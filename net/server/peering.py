@@ -15,6 +15,7 @@ from typing_extensions import Buffer
 from bezant.engine.member import TICK_S, StateAbandoned
 from bezant.engine.node_file import NodeFile
 from bezant.engine.snapshots.transfer import StateTransfer
+from bezant.net.access.tls import PeerTls
 from bezant.net.peers.identity import Identity
 from bezant.net.peers.transport import PeerTransport
 from bezant.net.server.failure import end_after_bug, end_after_failed_sync
@@ -54,6 +55,8 @@ class Peering:
         loop: asyncio.AbstractEventLoop,
         on_abandoned: Callable[[StateAbandoned], None],
         found: GroupFacts | None = None,
+        *,
+        tls: PeerTls | None = None,
     ) -> None:
         """`on_abandoned` is called when this node must open its folder again, after which it takes nothing more.
 
@@ -86,6 +89,7 @@ class Peering:
             on_message=self._on_message,
             on_link=self._on_link,
             on_reset=self._on_reset,
+            tls=tls,
         )
         self.operations = GroupOperations(self._member, self.transport.status)
         reactor.replica.find_unready = self.operations.find_unready

@@ -44,6 +44,7 @@ from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.dropping import Dropping
 from bezant.net.server.expiry import ExpiryTimer
 from bezant.net.server.failure import end_after_bug, end_after_failed_sync
+from bezant.net.server.guarding import Guarding
 from bezant.net.server.legs import LegsLane, Respond
 from bezant.net.server.moved_legs import without_legs_elsewhere
 from bezant.net.server.moving import Moving
@@ -124,6 +125,8 @@ class Reactor:
         self._idle.set()
         self.placing: Placing | None = None
         """Which slots are this shard's own, if its group is one of several."""
+        self.guarding: Guarding | None = None
+        """Who may have what executed; None if everybody may everything."""
         self._checkpointing = Checkpointing(replica, loop, self.schedule)
         self._dropping = Dropping(replica, loop)
         self.publisher = _make_publisher(replica)
@@ -291,6 +294,8 @@ class Reactor:
             preset = batch.preset(time.monotonic_ns())
             if self.placing is not None:
                 preset = self.placing.preset(batch.frames, batch.frame_count, batch.command_words, count, preset)
+            if self.guarding is not None:
+                preset = self.guarding.preset(batch, preset)
             if self.coordinator is not None:
                 preset = self.coordinator.prepare(batch, preset)
             executed = self.member.execute(batch.commands[:count], preset)
@@ -333,10 +338,14 @@ class Reactor:
         try:
             if self.placing is not None:
                 self.placing.check_request(request.operation, request.body)
+            if self.guarding is not None:
+                self.guarding.check(request)
             return answer_request(self.replica, request.operation, request.body)
         except CorruptLog:
             raise
         except (RemoteProtocolError, UsageError, StorageError) as error:
+            if self.guarding is not None:
+                self.guarding.refused(request.principal, request.operation, request.body, error)
             return error
 
     def _start_group(self) -> None:

@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from bezant.engine.publication import NO_DESCRIPTOR
+from bezant.net.access.settings import OPEN, NodeSecurity
 from bezant.net.reader.setup import Setup
 from bezant.net.server.reactor import Reactor
 
@@ -36,14 +37,21 @@ _log = logging.getLogger("bezant")
 class Reading:
     """The reader of one node. All methods on the loop."""
 
-    def __init__(self, reactor: Reactor, sockets: Sequence[socket.socket], address: str, node: str) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        sockets: Sequence[socket.socket],
+        address: str,
+        node: str,
+        security: NodeSecurity = OPEN,
+    ) -> None:
         """`sockets` are bound and stay the caller's; `address` is what clients are told, `node` where it finds this."""
         self._publisher = reactor.publisher
         self._log = reactor.replica.log
         self._sockets = sockets
         replica = reactor.replica
         data_directory = Path(replica.checkpoints.directory.path).parent.parent
-        self._setup = Setup(str(data_directory), replica.shard, address, node=node)
+        self._setup = Setup(str(data_directory), replica.shard, address, node=node, security=security)
         self._wake = NO_DESCRIPTOR
         self._task: asyncio.Task[None] | None = None
 

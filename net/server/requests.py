@@ -7,6 +7,7 @@ sent when that is durable.
 import secrets
 import time
 from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 
@@ -15,8 +16,10 @@ from bezant.engine.metadata.setting import set_metadata
 from bezant.engine.placement.replacing import replace_map
 from bezant.engine.raft.interface import NotYet
 from bezant.engine.replica import Replica
+from bezant.engine.tokens.changing import change_tokens, list_tokens
 from bezant.engine.transactions.under_way import known_tries, transactions_under_way
 from bezant.net.server.legs import is_leg
+from bezant.protocol.access import ChangeTokens, TokenChange
 from bezant.protocol.errors import BezantError, RemoteProtocolError, UsageError
 from bezant.protocol.frames import (
     ACCOUNT_COUNT_MAX,
@@ -32,7 +35,24 @@ from bezant.protocol.metadata import SALT_SIZE, MetadataSet, SetMetadata
 from bezant.protocol.placement import METADATA_SHARD, ReplaceMap
 from bezant.protocol.records import ACCOUNT_SIZE, COMMAND, COMMAND_SIZE, EVENT_ANSWER_SIZE, EVENT_QUERY, Records
 
-_ID_SIZE = 16
+AMONG_COMMANDS: Final = frozenset(
+    {
+        Operation.LOOKUP_ACCOUNTS,
+        Operation.LOOKUP_EVENTS,
+        Operation.LIST_ACCOUNTS,
+        Operation.LIST_CURRENCIES,
+        Operation.REGISTER_CURRENCY,
+        Operation.TRANSACTIONS,
+        Operation.SET_METADATA,
+        Operation.MAP,
+        Operation.REPLACE_MAP,
+        Operation.KEEP_POSITIONS,
+        Operation.TOKENS,
+        Operation.CHANGE_TOKENS,
+    }
+)
+"""Operations that are answered in their place among the commands."""
+_ID_SIZE: Final = 16
 
 
 class AnsweredElsewhere(BezantError):  # noqa: N818 - it says what to do, as the other errors do
@@ -42,6 +62,10 @@ class AnsweredElsewhere(BezantError):  # noqa: N818 - it says what to do, as the
         super().__init__(message)
         self.code = code
         self.leader = leader
+
+
+class Forbidden(UsageError):  # noqa: N818 - likewise
+    """Whoever asks may not ask this; nothing of it is executed."""
 
 
 class WrongShard(UsageError):  # noqa: N818 - likewise
@@ -56,6 +80,8 @@ def error_code(error: Exception) -> FrameError:
     """The code of the ERROR frame that says why a request was not answered: the client's fault, or not now."""
     if isinstance(error, WrongShard):
         return FrameError.WRONG_SHARD
+    if isinstance(error, Forbidden):
+        return FrameError.FORBIDDEN
     if isinstance(error, AnsweredElsewhere):
         return error.code
     if isinstance(error, RemoteProtocolError):
@@ -95,12 +121,18 @@ def answer_request(replica: Replica, operation: Operation, body: bytes) -> bytes
 
 
 def _tell(replica: Replica, operation: Operation, body: bytes) -> bytes:
-    """What is there: transactions under way, or currencies, with the new one if one is registered."""
+    """What is there: transactions under way, tokens, or currencies, with the new one if one is registered."""
+    if operation is Operation.CHANGE_TOKENS:
+        wanted = decode_message(body, ChangeTokens)
+        change = TokenChange(wanted.create, wanted.revoke)
+        return encode_message(change_tokens(replica, change, has_other=replica.has_cluster_token))
     if operation is Operation.REGISTER_CURRENCY:
         currency = decode_message(body, Currency)
         replica.register_currency(currency.code, currency.decimals)
     elif body:
         raise RemoteProtocolError(f"{operation.name} has no body")
+    elif operation is Operation.TOKENS:
+        return encode_message(list_tokens(replica))
     elif operation is Operation.TRANSACTIONS:
         return encode_message(
             transactions_under_way(replica.ledger, replica.log.read_events, time.time_ns(), replica.parked)

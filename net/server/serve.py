@@ -27,6 +27,9 @@ from bezant.engine.opening import REPAIR_ADVICE, must_ask_for_group, open_member
 from bezant.engine.placement.file import read_map
 from bezant.engine.repair import repair_from_group
 from bezant.engine.replica import ReplicaSettings, shard_directory
+from bezant.net.access.credentials import use_credentials
+from bezant.net.access.guard import Guard
+from bezant.net.access.settings import OPEN, NodeSecurity, check_listening
 from bezant.net.placement.store import open_store
 from bezant.net.server.allocation import keep_freed_memory
 from bezant.net.server.clients import Clients, make_welcome
@@ -69,17 +72,21 @@ def serve(
     reader: bool = True,
     reader_listen: str | None = None,
     placement: Sequence[str] | None = None,
+    security: NodeSecurity = OPEN,
 ) -> int:
     """Run a node; returns the exit status. `say` gets a line when it listens, and one for the echo port if asked for.
 
     `repairs`: cut a damaged log before the damage first, and get the rest from the other members of the group.
     Without `listen` clients connect where the node file says, if there is one, else at LISTEN_DEFAULT. A child
     process is the node's `reader`, unless there is to be none, at `reader_listen` or any free port of the same host.
-    `placement` is where slot maps are kept, if the node file is not to say it.
+    `placement` is where slot maps are kept, if the node file is not to say it. `security`: how the wire is kept
+    private, and who is let in; a node that others than this machine could reach without that does not start.
     Raises `StorageError` and its kinds if the data folder does not let us, `UsageError` for an address in use.
     """
     node = _placed(read_node_file(data_directory), placement)
     shard = 0 if node is None else node.shard
+    security.check(in_group=node is not None)
+    use_credentials(security.credentials())
     with ExitStack() as closing:
 
         def bind(address: str | None) -> list[socket.socket]:
@@ -92,6 +99,8 @@ def serve(
             echo=bind(echo),
             reader=bind((reader_listen or _any_port_beside(clients)) if reader else None),
         )
+        # Whether there is a token is known when the log has been read.
+        check_listening(sockets.all, security, has_tokens=True)
         prepare_start(data_directory, shard)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         keep_freed_memory()
@@ -104,7 +113,7 @@ def serve(
                 return 0
         if node is not None and node.placement and not _has_map(data_directory, node.placement):
             return 0
-        while _open_and_run(data_directory, node, sockets, say, settings, found=found):
+        while _open_and_run(data_directory, node, sockets, say, settings, found=found, security=security):
             pass
     return 0
 
@@ -160,9 +169,21 @@ class _Sockets(NamedTuple):
     echo: list[socket.socket]
     reader: list[socket.socket]
 
+    @property
+    def all(self) -> list[socket.socket]:
+        """All of them."""
+        return [bound for kind in self for bound in kind]
+
     def copied(self) -> "_Sockets":
         """The same places for one run, which closes what it is given."""
         return _Sockets(*([bound.dup() for bound in kind] for kind in self))
+
+
+class _Access(NamedTuple):
+    """What the operator said of it, and whom that lets in."""
+
+    security: NodeSecurity
+    guard: Guard
 
 
 def _open_and_run(
@@ -173,6 +194,7 @@ def _open_and_run(
     settings: ReplicaSettings | None,
     *,
     found: GroupFacts | None,
+    security: NodeSecurity,
 ) -> bool:
     """Run the node until it is told to stop, or must open its folder again: then True."""
     log_id = 0 if found is None else found.log_id
@@ -185,8 +207,11 @@ def _open_and_run(
         raise CorruptLog(f"{error}. {REPAIR_ADVICE}") from error
     try:
         tell_findings(member.replica)
+        guard = Guard(member.replica.ledger.tokens, security.cluster_token())
+        check_listening(sockets.all, security, has_tokens=guard.asks_for_tokens)
         gc.freeze()
-        abandoned = uvloop.run(_serve(member, node, sockets.copied(), say, found))
+        access = _Access(security, guard)
+        abandoned = uvloop.run(_serve(member, node, sockets.copied(), say, found=found, access=access))
     finally:
         member.close()
     if abandoned is None:
@@ -200,7 +225,9 @@ async def _serve(
     node: NodeFile | None,
     sockets: _Sockets,
     say: Callable[[str], None],
+    *,
     found: GroupFacts | None,
+    access: _Access,
 ) -> StateAbandoned | None:
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[StateAbandoned | None] = loop.create_future()
@@ -209,20 +236,28 @@ async def _serve(
     reactor = Reactor(member, loop)
     following = _place(reactor, node)
     links = _coordinate(reactor, [] if node is None else node.placement)
-    peering = None if node is None else Peering(reactor, node, loop, lambda error: _settle(stopped, error), found)
+    security = access.security
+    peering = None
+    if node is not None:
+        tls = security.peer_tls()
+        peering = Peering(reactor, node, loop, lambda error: _settle(stopped, error), found, tls=tls)
     reader_address = address_of(sockets.reader[0]) if sockets.reader else ""
     welcome = make_welcome(reactor, f"bezant {version('bezant')}", kernel_digest(), reader_address)
-    clients = Clients(reactor, welcome, files_for_connections(), None if peering is None else peering.operations)
+    clients = Clients(
+        reactor, welcome, files_for_connections(), None if peering is None else peering.operations, access.guard
+    )
     if peering is not None:
         await peering.start(sockets.peers)
-    servers = await listen_on(loop, lambda: Connection(clients), sockets.clients)
+    servers = await listen_on(loop, lambda: Connection(clients), sockets.clients, security.clients_context())
     say(f"listening on {address_of(sockets.clients[0])}")
     if sockets.echo:
         servers += await listen_on(loop, EchoProtocol, sockets.echo)
         say(f"echo on {address_of(sockets.echo[0])}")
     following.start()
     reading = (
-        Reading(reactor, sockets.reader, reader_address, address_of(sockets.clients[0])) if sockets.reader else None
+        Reading(reactor, sockets.reader, reader_address, address_of(sockets.clients[0]), security)
+        if sockets.reader
+        else None
     )
     if reading is not None:
         reading.start()

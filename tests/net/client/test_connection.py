@@ -104,8 +104,8 @@ async def test_the_node_hangs_up_instead_of_greeting(server: ScriptedServer) -> 
 async def test_the_node_welcomes_us_and_is_gone(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     greet = Link.greet
 
-    async def greet_and_lose(link: Link) -> Welcome:
-        welcome = await greet(link)
+    async def greet_and_lose(link: Link, token: str) -> Welcome:
+        welcome = await greet(link, token)
         link.end(ConnectionFailed("gone"))
         return welcome
 

@@ -10,6 +10,7 @@ from bezant.protocol import errors
 
 NAMES = [
     "UNLIMITED",
+    "AccessDenied",
     "Account",
     "ArchiveUnavailable",
     "BezantError",

@@ -29,6 +29,13 @@ LARGE_SETTINGS = ReplicaSettings(segment_size=8 << 20, accounts_max=1 << 10, ids
 """For tests that fill a batch, whose events must fit in one segment."""
 SYSTEM_BUFFER_SIZE = 64 << 10
 """Bytes that the system keeps for a client that does not read; few, so that tests soon reach the node's own bounds."""
+
+
+def hello(token: str) -> bytes:
+    """The first frame of a client."""
+    return encode_frame(Operation.HELLO, 1, encode_message(Hello("test", 1, token)))
+
+
 HELLO = encode_frame(Operation.HELLO, 1, encode_message(Hello("test", 1)))
 
 
@@ -159,7 +166,7 @@ class Node:
         self.connections.append(connection)
         return connection
 
-    async def connect(self, *, greet: bool = True, buffer_size: int | None = None) -> Client:
+    async def connect(self, *, greet: bool = True, buffer_size: int | None = None, token: str = "") -> Client:
         """Connect; with a `buffer_size`, like somebody whose system takes no more bytes than that."""
         connecting = socket.socket()
         if buffer_size is not None:
@@ -168,7 +175,7 @@ class Node:
         client = Client(*await asyncio.open_connection(sock=connecting))
         self.connected.append(client)
         if greet:
-            await client.send(HELLO)
+            await client.send(hello(token))
             assert (await client.reply()).operation == Operation.HELLO
         return client
 

@@ -1,0 +1,96 @@
+"""What this side shows to a node that it dials: a token, a certificate, and whom it trusts to vouch for the node.
+
+A program connects with what it gives to `connect`. A process that is one of ours, a node or a command, has one identity
+for all that it dials, which is said once when it starts (`use_credentials`) and counts wherever nothing else is said.
+"""
+
+import os
+import ssl
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from bezant.net.access.tls import dialling_context
+from bezant.protocol.access import token_id_of
+from bezant.protocol.errors import UsageError
+
+TLS_SCHEME: Final = "bezant+tls://"
+PLAIN_SCHEME: Final = "bezant://"
+TOKEN_FILE_SIZE_MAX: Final = 4096
+"""Bytes of a file with a token."""
+
+
+class Credentials(NamedTuple):
+    """What is shown to every node. `tls` is None where the wire is not private."""
+
+    token: str = ""
+    tls: ssl.SSLContext | None = None
+
+    def __repr__(self) -> str:
+        """Without the token."""
+        return f"Credentials({'with' if self.token else 'without'} a token, {'with' if self.tls else 'without'} TLS)"
+
+    def dial_arguments(self, host: str, timeout_s: float) -> dict[str, Any]:
+        """What `create_connection` must be given besides the address; none without TLS."""
+        if self.tls is None:
+            return {}
+        return {"ssl": self.tls, "server_hostname": host, "ssl_handshake_timeout": timeout_s}
+
+
+NO_CREDENTIALS: Final = Credentials()
+
+_own = NO_CREDENTIALS
+
+
+def use_credentials(credentials: Credentials) -> None:
+    """Have this process show these wherever nothing else is said."""
+    global _own
+    _own = credentials
+
+
+def own_credentials() -> Credentials:
+    """What this process shows wherever nothing else is said."""
+    return _own
+
+
+def make_credentials(
+    *,
+    token: str = "",
+    tls: bool = False,
+    ca: str | os.PathLike[str] | None = None,
+    certificate: str | os.PathLike[str] | None = None,
+    key: str | os.PathLike[str] | None = None,
+) -> Credentials:
+    """What to show: TLS if asked for, or if `ca` says whose signature a node's certificate needs; else the system does.
+
+    Raises `UsageError` for a token or files that are none.
+    """
+    if token:
+        token_id_of(token)
+    if not (tls or ca is not None):
+        if certificate is not None or key is not None:
+            raise UsageError("a certificate is shown over TLS alone: say so, or name the authority that is trusted")
+        return Credentials(token)
+    return Credentials(token, dialling_context(ca, certificate, key))
+
+
+def split_scheme(addresses: str) -> tuple[str, bool]:
+    """Addresses without what they may begin with, "bezant://" or "bezant+tls://", and whether that asks for TLS."""
+    for scheme, tls in ((TLS_SCHEME, True), (PLAIN_SCHEME, False)):
+        if addresses.startswith(scheme):
+            return addresses.removeprefix(scheme), tls
+    return addresses, False
+
+
+def read_token_file(path: str | os.PathLike[str]) -> str:
+    """The token in a file that holds nothing else. Raises `UsageError`, which never repeats what it holds."""
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(TOKEN_FILE_SIZE_MAX + 1)
+    except OSError as error:
+        raise UsageError(f"the file with the token cannot be read: {error}") from error
+    try:
+        text = content.decode("ascii").strip()
+        token_id_of(text)
+    except (UnicodeDecodeError, UsageError):
+        raise UsageError(f"{path} holds no token and nothing else: bezant_, 12 characters, _, 43 characters") from None
+    return text

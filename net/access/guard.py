@@ -1,0 +1,85 @@
+"""Whom a node, or its reader, lets in: by the token of the HELLO, or by the certificate of another node.
+
+While no token is known, neither in the log nor as the cluster's own, everybody is. That changes when the first one is
+made, and whoever is there then is put out like one whose token is revoked.
+"""
+
+import hmac
+from typing import Final
+
+from bezant.engine.tokens.table import TokenTable
+from bezant.protocol.access import (
+    ANYBODY,
+    CLUSTER_ID,
+    EVERYBODY,
+    OPERATIONS,
+    Principal,
+    Scope,
+    operation_refusal,
+    token_id_of,
+)
+from bezant.protocol.errors import UsageError
+
+NOT_LET_IN: Final = "this node lets nobody in without a token that it knows, and that was not revoked"
+PUT_OUT: Final = "the token of this connection does not count any more, or one is asked for from now on"
+NODE_PREFIX: Final = "node:"
+"""How who is known by a certificate is named where others have the ids of their tokens."""
+_CLUSTER = Principal(CLUSTER_ID, EVERYBODY)
+
+
+class Guard:
+    """See the module. Used on the loop."""
+
+    def __init__(self, tokens: TokenTable, cluster_token: str = "") -> None:
+        """`tokens` is the table of the ledger or one that is kept like it; `cluster_token` that of all nodes, or ""."""
+        self.tokens = tokens
+        self._cluster_token = cluster_token.encode()
+
+    @property
+    def asks_for_tokens(self) -> bool:
+        """Whether nobody gets in without one."""
+        return bool(self._cluster_token) or len(self.tokens) > 0
+
+    @property
+    def has_cluster_token(self) -> bool:
+        """Whether somebody gets in without a token of the log."""
+        return bool(self._cluster_token)
+
+    def admit(self, text: str, node_name: str | None = None) -> Principal | None:
+        """Who comes with this token, and this name in the certificate of a node; None if that is nobody to be let in.
+
+        A token that is shown counts, or nothing does: a node that shows one says who it wants to be.
+        """
+        if not text:
+            if node_name is not None:
+                scopes = frozenset({Scope.PEER}) if self.asks_for_tokens else EVERYBODY
+                return Principal(f"{NODE_PREFIX}{node_name}", scopes)
+            return None if self.asks_for_tokens else ANYBODY
+        if self._cluster_token and hmac.compare_digest(text.encode(), self._cluster_token):
+            return self._with_certificate(_CLUSTER, node_name)
+        try:
+            token = self.tokens.find(token_id_of(text))
+        except UsageError:
+            token = None
+        if token is None:
+            # A client that always shows its token is let in as well where none is asked for.
+            return None if self.asks_for_tokens else ANYBODY
+        return None if not token.matches(text) or token.revoked_ns else token.principal
+
+    @staticmethod
+    def _with_certificate(principal: Principal, node_name: str | None) -> Principal:
+        """The audit names a node that has said which it is."""
+        return principal if node_name is None else principal._replace(token_id=f"{NODE_PREFIX}{node_name}")
+
+    def refusal_of(self, principal: Principal, operation: int) -> str:
+        """Why a principal may not ask for an operation that there is; "" if it may."""
+        return operation_refusal(principal, operation) if principal is not ANYBODY and operation in OPERATIONS else ""
+
+    def counts(self, principal: Principal) -> bool:
+        """Whether somebody who was let in would be now."""
+        if not principal.token_id:
+            return not self.asks_for_tokens
+        if principal.token_id == CLUSTER_ID or principal.token_id.startswith(NODE_PREFIX):
+            return True
+        token = self.tokens.find(principal.token_id)
+        return token is not None and not token.revoked_ns

@@ -1,0 +1,237 @@
+"""What clients may have executed: commands and requests are looked at once more when they are about to be.
+
+At the connection an operation is refused that its token may not ask for (`operation_refusal`). Here, in the batch, the
+commands are looked at that some token may not send, what names accounts that a token is not limited to, and whether a
+token still counts. A batch in which every token may send all commands costs one look at each connection in it; without
+tokens it costs nothing.
+
+What an administrator asks for leaves an act in the log (`engine/tokens/acts.py`) before it is tried.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from bezant.engine.member import Member
+from bezant.engine.tokens.acts import write_act
+from bezant.net.access.guard import Guard
+from bezant.net.server.acts import tell_request
+from bezant.net.server.batch import Batch, Request, Run
+from bezant.net.server.requests import AnsweredElsewhere, Forbidden
+from bezant.protocol.access import COMMAND_SCOPES, OPERATION_RULES, Principal, Scope, command_refusal
+from bezant.protocol.codes import ResultCode
+from bezant.protocol.errors import InvalidAmountOrName, RemoteProtocolError, StorageError, UsageError
+from bezant.protocol.frames import Operation
+from bezant.protocol.kinds import CommandFlag, CommandKind
+from bezant.protocol.names import account_id, currency_code
+from bezant.protocol.records import EVENT_QUERY, Records, Words, id_bytes
+
+KIND_COUNT: Final = 64
+"""Numbers of kinds that a table has a place for; all beyond are nobody's."""
+IDS_TOLD_MAX: Final = 8
+"""Commands of a batch that an act names by their ids; it says how many there are."""
+_ID_SIZE: Final = 16
+_REVOKED: Final = "the token of this connection does not count any more"
+_ADMIN_KINDS: Final = np.zeros(KIND_COUNT, np.bool_)
+_ADMIN_KINDS[[int(kind) for kind, scopes in COMMAND_SCOPES.items() if scopes == {Scope.ADMIN}]] = True
+
+Mask = npt.NDArray[np.bool_]
+Respond = Callable[[bytes | Exception], None]
+
+_log = logging.getLogger("bezant")
+
+
+class Guarding:
+    """See the module. Used on the loop."""
+
+    def __init__(self, member: Member, guard: Guard, schedule: Callable[[], None]) -> None:
+        """`schedule` has what was appended written."""
+        self.guard = guard
+        self._member = member
+        self._schedule = schedule
+        self._allowed: dict[frozenset[Scope], Mask] = {}
+        self._has_warned = False
+
+    # ---- commands ----
+
+    def preset(self, batch: Batch, preset: Words) -> Words:
+        """The codes of a batch, with FORBIDDEN for commands that whoever sent them may not send.
+
+        `preset` has a code for each command or is empty, which means none, as does the answer.
+        """
+        if not self.guard.asks_for_tokens:
+            return preset
+        opened: dict[bytes, str] = {}
+        for run in batch.runs:
+            principal = run.replier.principal
+            first, end = _rows_of(batch, run)
+            commands = batch.commands[first:end]
+            if not self.guard.counts(principal):
+                refused = np.ones(end - first, np.bool_)
+            elif principal.may_command_all:
+                self._audit(principal, commands)
+                continue
+            else:
+                refused = self.refused_commands(principal, commands, opened)
+                self._audit(principal, commands[~refused])
+            if refused.any():
+                if not len(preset):
+                    preset = np.zeros(batch.command_count, np.int64)
+                codes = preset[first:end]
+                codes[refused & (codes == 0)] = int(ResultCode.FORBIDDEN)
+        return preset
+
+    def refused_commands(self, principal: Principal, commands: Records, opened: dict[bytes, str]) -> Mask:
+        """Which of these commands a principal may not send; the same as `command_refusal`, and `Principal.may_use`.
+
+        `opened` are names of accounts, by their ids, that commands before these open, and gets those of these.
+        """
+        kinds = commands["kind"].astype(np.int64)
+        kinds[(kinds < 0) | (kinds >= KIND_COUNT)] = 0
+        refused: Mask = ~self._allowed_kinds(principal.scopes)[kinds]
+        if Scope.ADMIN not in principal.scopes:
+            refused |= (commands["flags"] & int(CommandFlag.IMPORTED)) != 0
+            refused |= (kinds == int(CommandKind.OPEN)) & (commands["amount"] != 0)
+        if principal.prefixes:
+            refused |= ~self._may_use(principal, commands, kinds == int(CommandKind.OPEN), opened)
+        return refused
+
+    def _allowed_kinds(self, scopes: frozenset[Scope]) -> Mask:
+        allowed = self._allowed.get(scopes)
+        if allowed is None:
+            one = Principal("", scopes)
+            allowed = np.array([not command_refusal(one, kind) for kind in range(KIND_COUNT)])
+            self._allowed[scopes] = allowed
+        return allowed
+
+    def _may_use(self, principal: Principal, commands: Records, opens: Mask, opened: dict[bytes, str]) -> Mask:
+        """Of which commands the debit account has a name that begins as it must."""
+        ids = np.stack([commands["debit_head"], commands["debit_tail"]], axis=1)
+        may = self._have_names(principal, ids)
+        for row in np.flatnonzero(opens | ~may).tolist():
+            debit = id_bytes(*ids[row].tolist())
+            if opens[row]:
+                name = _name_in_open(commands[row], debit)
+                if name:
+                    opened[debit] = name
+                may[row] = name != "" and principal.may_use(name)
+            else:
+                may[row] = debit in opened and principal.may_use(opened[debit])
+        return may
+
+    def _have_names(self, principal: Principal, ids: npt.NDArray[np.int64]) -> Mask:
+        """Which ids, of shape (count, 2), are those of accounts that are here and whose names begin as they must."""
+        names = self._member.replica.ledger.lookup_accounts(np.ascontiguousarray(ids))["name"]
+        found = np.zeros(len(ids), np.bool_)
+        for prefix in principal.prefixes:
+            found |= np.char.startswith(names, prefix.encode("ascii"))
+        return found
+
+    # ---- requests ----
+
+    def check(self, request: Request) -> None:
+        """Raise `Forbidden` for a request that whoever asks may not ask; write down what an administrator asks for."""
+        principal = request.principal
+        if not self.guard.counts(principal):
+            raise Forbidden(_REVOKED)
+        if principal.prefixes:
+            self._check_accounts(principal, request)
+        self.asked(principal, request.operation, request.body)
+
+    def _check_accounts(self, principal: Principal, request: Request) -> None:
+        words = {Operation.LOOKUP_ACCOUNTS: (2, 0), Operation.LOOKUP_EVENTS: (EVENT_QUERY.itemsize // 8, 2)}
+        size, start = words.get(request.operation, (0, 0))
+        if not size or len(request.body) % (8 * size):
+            return  # It is about no account, or is refused for its size.
+        asked = np.frombuffer(request.body, np.int64).reshape(-1, size)[:, start : start + 2]
+        if not self._have_names(principal, asked).all():
+            raise Forbidden("an account is none that this token is limited to, or is not there")
+
+    # ---- what administrators do ----
+
+    def asked(self, principal: Principal, operation: Operation, body: bytes) -> None:
+        """Write down that somebody asks for what is audited. Raises `StorageError` if there is no room for it."""
+        if principal.token_id and OPERATION_RULES[operation].audited:
+            self._write(principal, operation.name, tell_request(operation, body))
+
+    def refused(self, principal: Principal, operation: Operation, body: bytes, why: Exception) -> None:
+        """Write down that it was not done, if this node can."""
+        if principal.token_id and OPERATION_RULES[operation].audited and not isinstance(why, Forbidden):
+            self._write(principal, operation.name, tell_request(operation, body), str(why) or type(why).__name__)
+
+    def ask(
+        self,
+        principal: Principal,
+        operation: int,
+        body: bytes,
+        ask: Callable[[Respond], None],
+        respond: Respond,
+    ) -> None:
+        """Have a request answered that goes its own way, and what is audited written down. Raises what `ask` does."""
+        if not principal.token_id or not OPERATION_RULES[Operation(operation)].audited:
+            ask(respond)
+            return
+        asked = Operation(operation)
+
+        def note(answer: bytes | Exception) -> None:
+            if isinstance(answer, Exception):
+                self.refused(principal, asked, body, answer)
+            respond(answer)
+
+        try:
+            self.asked(principal, asked, body)
+            ask(note)
+        except StorageError as error:
+            respond(error)
+        except (RemoteProtocolError, UsageError, AnsweredElsewhere) as error:
+            self.refused(principal, asked, body, error)
+            raise
+
+    def _audit(self, principal: Principal, commands: Records) -> None:
+        """Write down which commands of an administrator are in a batch; dated ones that are imported are no act."""
+        if Scope.ADMIN not in principal.scopes or not len(commands):
+            return
+        kinds = commands["kind"]
+        known = np.where((kinds < 0) | (kinds >= KIND_COUNT), 0, kinds)
+        acts = _ADMIN_KINDS[known] | ((kinds == int(CommandKind.OPEN)) & (commands["amount"] != 0))
+        acts &= (commands["flags"] & int(CommandFlag.IMPORTED)) == 0
+        if not acts.any():
+            return
+        rows = commands[acts]
+        numbers, counts = np.unique(rows["kind"], return_counts=True)
+        told = ", ".join(f"{count} {CommandKind(number).name}" for number, count in zip(numbers, counts, strict=True))
+        ids = [id_bytes(int(row["id_head"]), int(row["id_tail"])).hex() for row in rows[:IDS_TOLD_MAX]]
+        more = ", ..." if len(rows) > IDS_TOLD_MAX else ""
+        self._write(principal, Operation.COMMANDS.name, f"{told}: {', '.join(ids)}{more}")
+
+    def _write(self, principal: Principal, operation: str, what: str, outcome: str = "") -> None:
+        if not self._member.is_leader:
+            return  # It is answered NOT_LEADER, and written down by whoever leads.
+        try:
+            write_act(self._member.replica, principal.token_id, operation, what, outcome)
+        except UsageError as error:
+            if not self._has_warned:
+                self._has_warned = True
+                _log.warning("bezant: what is administered is not written down for now: %s", error)
+            return
+        self._member.note_appended()
+        self._schedule()
+
+
+def _rows_of(batch: Batch, run: Run) -> tuple[int, int]:
+    """Numbers of the first command of a run and of the one behind its last."""
+    last = batch.frames[run.frame_end - 1]
+    return int(batch.frames[run.frame_first]["first_command"]), int(last["first_command"] + last["command_count"])
+
+
+def _name_in_open(command: np.void, debit: bytes) -> str:
+    """The name in an OPEN whose account id is the one of that name; "" if it is not, or there is no such name."""
+    raw = command.tobytes()[2 * _ID_SIZE : 5 * _ID_SIZE].rstrip(b"\0")
+    try:
+        name = raw.decode("ascii")
+        return name if account_id(name, currency_code(int(command["currency"]))) == debit else ""
+    except (UnicodeDecodeError, InvalidAmountOrName):
+        return ""
