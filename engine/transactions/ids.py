@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from bezant.engine.compiled import kernel
+from bezant.engine.compiled import inlined, kernel
 from bezant.engine.hashing import SCRATCH_SIZE, blake3_words, store_word
 from bezant.engine.ids.times import uuid_time_ms
 from bezant.protocol.records import Bytes, Records, Words
@@ -56,28 +56,43 @@ if _SIZE > 64:
     raise AssertionError("what an id is derived from is one block of BLAKE3")
 
 
-@kernel
-def derive_ids(tries: Words, debits: Words, leg: int, salt: int, ids: Words, scratch: Bytes) -> None:
-    """Write the ids of a leg (int64 of shape (count, 2)) of tries, given by their ids and the accounts that pay."""
+@inlined
+def prepare_scratch(scratch: Bytes, salt: int) -> None:
+    """Write what all ids are derived from into SCRATCH_SIZE bytes, for `derive_id`."""
     for index in range(_SIZE, 64):
         scratch[index] = 0
     for index in range(len(_PREFIX)):
         scratch[index] = _PREFIX[index]
     store_word(scratch, _SALT_AT, salt)
+
+
+@inlined
+def derive_id(
+    scratch: Bytes, try_head: int, try_tail: int, debit_head: int, debit_tail: int, leg: int
+) -> tuple[int, int]:
+    """The id of a leg of a try, given by its id and the account that pays."""
+    store_word(scratch, _TRY_AT, try_head)
+    store_word(scratch, _TRY_AT + 8, try_tail)
+    store_word(scratch, _DEBIT_AT, debit_head)
+    store_word(scratch, _DEBIT_AT + 8, debit_tail)
     scratch[_LEG_AT] = leg
+    head, tail = blake3_words(scratch, _SIZE)
+    version = _OTHER_VERSION
+    if uuid_time_ms(try_head) != 0:
+        version = _TIME_VERSION
+        head = (head & ~_TIME_MASK) | (try_head & _TIME_MASK)
+    return (head & ~_VERSION_MASK) | (version << _VERSION_SHIFT), (tail & ~_VARIANT_MASK) | _VARIANT
+
+
+@kernel
+def derive_ids(tries: Words, debits: Words, leg: int, salt: int, ids: Words, scratch: Bytes) -> None:
+    """Write the ids of a leg (int64 of shape (count, 2)) of tries, given by their ids and the accounts that pay."""
+    prepare_scratch(scratch, salt)
     for number in range(len(tries)):
-        try_head = tries[number, 0]
-        store_word(scratch, _TRY_AT, try_head)
-        store_word(scratch, _TRY_AT + 8, tries[number, 1])
-        store_word(scratch, _DEBIT_AT, debits[number, 0])
-        store_word(scratch, _DEBIT_AT + 8, debits[number, 1])
-        head, tail = blake3_words(scratch, _SIZE)
-        version = _OTHER_VERSION
-        if uuid_time_ms(try_head) != 0:
-            version = _TIME_VERSION
-            head = (head & ~_TIME_MASK) | (try_head & _TIME_MASK)
-        ids[number, 0] = (head & ~_VERSION_MASK) | (version << _VERSION_SHIFT)
-        ids[number, 1] = (tail & ~_VARIANT_MASK) | _VARIANT
+        try_head, try_tail = tries[number, 0], tries[number, 1]
+        ids[number, 0], ids[number, 1] = derive_id(
+            scratch, try_head, try_tail, debits[number, 0], debits[number, 1], leg
+        )
 
 
 def words_of(records: Records, field: str) -> Words:

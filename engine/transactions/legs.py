@@ -6,8 +6,15 @@ import blake3
 import numpy as np
 import numpy.typing as npt
 
+from bezant.engine.hashing import SCRATCH_SIZE
 from bezant.engine.ledger.ledger import Ledger
 from bezant.engine.moves.copies import positions_of
+from bezant.engine.transactions.building import (
+    words_of_records,
+    write_decisions,
+    write_second_legs,
+    write_try_credits,
+)
 from bezant.engine.transactions.ids import Leg, derived_ids, words_of
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import UsageError
@@ -27,7 +34,6 @@ from bezant.protocol.records import (
 COMMAND_ID_SIZE: Final = 16
 _COPIED: Final = ("user_data_head", "user_data_tail", "code")
 """What a leg carries of its transfer, whatever its kind: it is the client's, and belongs into every statement."""
-_NOT_EXECUTED: Final = range(100, 200)
 _REASON: Final = (1 << LEG_SHIFT) - 1
 
 
@@ -78,12 +84,11 @@ def build_try_debits(transfers: Records, transits: Words) -> Records:
 
 def build_try_credits(tries: Records, far_transits: Words, *, times: Words | None = None, salt: int = 0) -> Records:
     """TRY_CREDITs for the far shard."""
-    legs = _legs(tries, CommandKind.TRY_CREDIT, derived_ids(tries, Leg.TRY_CREDIT, salt=salt))
-    _write_ids(legs, "debit", far_transits)
-    _write_ids(legs, "credit", words_of(tries, "credit"))
-    _write_ids(legs, "reference", words_of(tries, "debit"))
-    legs["amount"] = tries["amount"]
-    legs["client_timestamp_ns"] = tries["timestamp_ns"] if times is None else times
+    legs = np.zeros(len(tries), COMMAND)
+    far, when = _each(far_transits, tries), _when(tries["timestamp_ns"] if times is None else times, tries)
+    write_try_credits(
+        words_of_records(tries), far, when, salt, words_of_records(legs), np.zeros(SCRATCH_SIZE, np.uint8)
+    )
     return legs
 
 
@@ -96,16 +101,10 @@ def build_decisions(
     """
     if np.any(codes == int(ResultCode.UNDECIDED)):
         raise UsageError("UNDECIDED is no answer to a TRY_CREDIT")
-    confirmed = codes == int(ResultCode.COMMITTED)
-    legs = _ends(tries, confirmed, (Leg.CONFIRM_DEBIT, Leg.CANCEL_DEBIT), salt)
-    _write_ids(legs, "reference", words_of(tries, "id"))
-    _write_ids(legs, "debit", words_of(tries, "debit"))
-    _write_ids(legs, "credit", words_of(tries, "reference"))
-    legs["timeout_ms"] = codes
-    if times is not None:
-        legs["client_timestamp_ns"] = times
-    settled = ~confirmed & ((codes < _NOT_EXECUTED.start) | (codes >= _NOT_EXECUTED.stop))
-    legs["flags"] = settled * int(CommandFlag.SETTLED)
+    when = np.zeros(len(tries), np.int64) if times is None else _when(times, tries)
+    legs = np.zeros(len(tries), COMMAND)
+    scratch = np.zeros(SCRATCH_SIZE, np.uint8)
+    write_decisions(words_of_records(tries), _when(codes, tries), when, salt, words_of_records(legs), scratch)
     return legs
 
 
@@ -120,21 +119,24 @@ def build_second_legs(
         if decisions.dtype != EVENT:
             raise UsageError("what follows from a decision has its time")
         times = decisions["timestamp_ns"]
-    confirmed = decisions["kind"] == int(CommandKind.CONFIRM)
-    if not np.all(confirmed | (decisions["kind"] == int(CommandKind.CANCEL))):
+    if not np.all(np.isin(decisions["kind"], (int(CommandKind.CONFIRM), int(CommandKind.CANCEL)))):
         raise UsageError("a decision is a CONFIRM or a CANCEL")
-    legs = _ends(tries, confirmed, (Leg.CONFIRM_CREDIT, Leg.CANCEL_CREDIT), salt)
-    _write_ids(legs, "reference", derived_ids(tries, Leg.TRY_CREDIT, salt=salt))
-    _write_ids(legs, "debit", far_transits)
-    _write_ids(legs, "credit", words_of(tries, "credit"))
-    legs["timeout_ms"] = decisions["timeout_ms"]
-    legs["client_timestamp_ns"] = times
+    if len(decisions) != len(tries):
+        raise UsageError(f"{len(decisions)} decisions on {len(tries)} tries")
+    legs = np.zeros(len(tries), COMMAND)
+    far, scratch = _each(far_transits, tries), np.zeros(SCRATCH_SIZE, np.uint8)
+    words, decided = words_of_records(tries), words_of_records(decisions)
+    write_second_legs(words, decided, far, _when(times, tries), salt, words_of_records(legs), scratch)
     return legs
 
 
 def build_orphan_cancels(tries: Records, *, salt: int = 0) -> Records:
     """The CANCEL of each TRY_CREDIT (EVENT records) that the shard it came from does not know."""
-    legs = _legs(tries, CommandKind.CANCEL, derived_ids(tries, Leg.CANCEL_ORPHAN, salt=salt))
+    legs = np.zeros(len(tries), COMMAND)
+    _write_ids(legs, "id", derived_ids(tries, Leg.CANCEL_ORPHAN, salt=salt))
+    legs["kind"] = int(CommandKind.CANCEL)
+    for name in _COPIED:
+        legs[name] = tries[name]
     _write_ids(legs, "reference", words_of(tries, "id"))
     _write_ids(legs, "debit", words_of(tries, "debit"))
     _write_ids(legs, "credit", words_of(tries, "credit"))
@@ -169,24 +171,16 @@ def _answer(results: Records, found: Words, sequences: Words, events: Records, s
         results[name][found] = decisions[name]
 
 
-def _legs(tries: Records, kind: CommandKind, ids: Words) -> Records:
-    """Commands of one kind, with what every leg has of its transfer."""
-    legs = np.zeros(len(tries), COMMAND)
-    _write_ids(legs, "id", ids)
-    legs["kind"] = int(kind)
-    for name in _COPIED:
-        legs[name] = tries[name]
-    return legs
+def _each(far_transits: Words, tries: Records) -> Words:
+    """An id for each try: int64 of shape (count, 2), from that, or from (2,) for the same in all."""
+    return np.ascontiguousarray(np.broadcast_to(far_transits, (len(tries), 2)), np.int64)
 
 
-def _ends(tries: Records, confirmed: npt.NDArray[np.bool_], legs: tuple[Leg, Leg], salt: int) -> Records:
-    """A CONFIRM of each try, with the id of the first of these legs, or a CANCEL with that of the second."""
-    ids = np.empty((len(tries), 2), np.int64)
-    for chosen, leg in ((confirmed, legs[0]), (~confirmed, legs[1])):
-        ids[chosen] = derived_ids(tries[chosen], leg, salt=salt)
-    ends = _legs(tries, CommandKind.CANCEL, ids)
-    ends["kind"][confirmed] = int(CommandKind.CONFIRM)
-    return ends
+def _when(words: Words, tries: Records) -> Words:
+    """A word for each try, as kernels take it. Raises `UsageError` if there are more or fewer."""
+    if len(words) != len(tries):
+        raise UsageError(f"{len(words)} times or codes of {len(tries)} tries")
+    return np.ascontiguousarray(words, np.int64)
 
 
 def _write_ids(records: Records, field: str, ids: Words) -> None:

@@ -20,9 +20,9 @@ over, which is what its predecessor had under way.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,7 @@ from bezant.engine.transactions.legs import (
 from bezant.engine.transactions.times import AHEAD_S_MAX, is_too_far_ahead
 from bezant.net.server.batch import Batch
 from bezant.net.server.failure import end_after_bug
+from bezant.net.server.flights import Answers, Decided, Flight, Found, Places, Routes, picked
 from bezant.net.server.legs import LegsLane
 from bezant.net.server.orphans import AsksTries, Orphans
 from bezant.net.server.transacting import Hooks, Transactor
@@ -47,7 +48,6 @@ from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import BezantError, CorruptLog, LedgerError, RequestRefused, StorageError
 from bezant.protocol.frames import FrameError
 from bezant.protocol.kinds import CommandKind, ResultFlag
-from bezant.protocol.placement import slots_of_words
 from bezant.protocol.records import EVENT, SEQUENCE_BITS, Records, Words, position_of
 
 TRY_S_MAX: Final = 3.0
@@ -71,62 +71,12 @@ _NO_ROWS: Final = np.zeros(0, np.int64)
 _log = logging.getLogger("bezant")
 
 
-class Places(Protocol):
-    """Which shard has which slot."""
-
-    @property
-    def owners(self) -> Words:
-        """The shard of each slot."""
-        ...
-
-
 class Links(AsksTries, Protocol):
     """How other shards are asked."""
 
     async def ask(self, shard: int, commands: Records, timeout_s: float) -> Records:
         """Have the leader of a shard execute legs; returns their RESULT records. Raises `BezantError`."""
         ...
-
-
-class Flight(NamedTuple):
-    """Tries of one batch to one shard in one currency: committed here, and not decided yet.
-
-    `rows`: the number of each in `batch`; of tries that a leader has found when it took over, there is no batch.
-    """
-
-    events: Records
-    sequences: Words
-    transit: Transit
-    batch: Batch | None
-    rows: Words
-
-
-class _Answers(NamedTuple):
-    """What came of each of some tries, and when."""
-
-    codes: Words
-    times: Words
-
-
-class _Decided(NamedTuple):
-    """Tries that are decided here, of which the other shard is to be told; `times` are those of the decisions."""
-
-    tries: Records
-    decisions: Records
-    sequences: Words
-    times: Words
-
-    def part(self, numbers: npt.NDArray[np.intp] | slice) -> "_Decided":
-        """Some of them."""
-        return _Decided(self.tries[numbers], self.decisions[numbers], self.sequences[numbers], self.times[numbers])
-
-
-class _Found(NamedTuple):
-    """What was under way when this node began to lead; to be carried on when the log is committed up to `index`."""
-
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
-    open_tries: Words
-    unsettled: Records
 
 
 class Coordinator:
@@ -143,7 +93,7 @@ class Coordinator:
         self._schedule = schedule
         self._transits = Transits(member)
         self._term = 0
-        self._found: _Found | None = None
+        self._found: Found | None = None
         self._repeats: dict[int, list[tuple[Batch, int]]] = {}
         """Who has asked again for a try that is under way, by the try's sequence."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -152,7 +102,7 @@ class Coordinator:
         self.transactor = Transactor(member, lambda: places.owners, links, lane, hooks)
         """Carries on transactions of several legs."""
         self._settle_timer: asyncio.TimerHandle | None = None
-        self._ending: dict[Transit, list[_Decided]] = {}
+        self._ending: dict[Transit, list[Decided]] = {}
         self._end_timer: asyncio.TimerHandle | None = None
         self._orphans = Orphans(member, self._transits, links, lane, self._execute)
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -181,7 +131,7 @@ class Coordinator:
             rows = rows[results["flags"][rows] & int(ResultFlag.REPEATED) == 0]
         batch.undecided_count += len(rows)
         if len(rows):
-            tries = events[(events["kind"] == _TRY_DEBIT) & (events["result"] == _COMMITTED)]
+            tries = picked(events, np.flatnonzero((events["kind"] == _TRY_DEBIT) & (events["result"] == _COMMITTED)))
             if len(tries) != len(rows):
                 raise LedgerError(f"{len(rows)} results say that a try stands, and {len(tries)} events do")
             self._send_on(tries, results["position"][rows] & _SEQUENCE_MASK, batch, rows)
@@ -233,10 +183,10 @@ class Coordinator:
             self.lose()  # What was carried on in an earlier term is found again.
             ledger = member.replica.ledger
             self._term = member.term
-            self._found = _Found(member.replica.log.last_index, ledger.open_tries(), ledger.unsettled())
+            self._found = Found(member.replica.log.last_index, ledger.open_tries(), ledger.unsettled())
             self._sweep_later()
 
-    async def _carry_on(self, found: _Found) -> None:
+    async def _carry_on(self, found: Found) -> None:
         """Carry on what was found; it is read a part in each turn of the loop."""
         sequences = found.open_tries
         tries = await self._events_read(sequences)
@@ -252,7 +202,7 @@ class Coordinator:
         is_part = tries["timeout_ms"] != 0
         if is_part.any():
             self.transactor.carry_on(tries[is_part], sequences[is_part], decisions[is_part])
-        decided = _Decided(tries, decisions, sequences, decisions["timestamp_ns"]).part(np.flatnonzero(~is_part))
+        decided = Decided(tries, decisions, sequences, decisions["timestamp_ns"]).part(np.flatnonzero(~is_part))
         for transit, numbers in self._transits.groups(decided.tries):
             for first in range(0, len(numbers), BATCH_COMMANDS_MAX):
                 self._start(self._end(transit, decided.part(numbers[first : first + BATCH_COMMANDS_MAX])))
@@ -285,8 +235,9 @@ class Coordinator:
             # What is found at a start may be more than the lane takes at a time.
             for first in range(0, len(group), BATCH_COMMANDS_MAX):
                 numbers = group[first : first + BATCH_COMMANDS_MAX]
-                own_rows = rows if batch is None else rows[numbers]
-                self._start(self._carry(Flight(events[numbers], sequences[numbers], transit, batch, own_rows)))
+                own_rows = rows if batch is None else picked(rows, numbers)
+                flight = Flight(picked(events, numbers), picked(sequences, numbers), transit, batch, own_rows)
+                self._start(self._carry(flight))
                 self._departs = True
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -309,13 +260,13 @@ class Coordinator:
             return  # This node leads no more.
         must_be_told = np.flatnonzero((codes == _COMMITTED) | is_open(codes))
         if len(must_be_told):
-            decided = _Decided(flight.events, decisions, flight.sequences, times)
+            decided = Decided(flight.events, decisions, flight.sequences, times)
             self._end_soon(flight.transit, decided.part(must_be_told))
 
-    async def _try(self, flight: Flight) -> _Answers:
+    async def _try(self, flight: Flight) -> Answers:
         """What the other shard answers to each try, and when it was executed there; a code that settles nothing where
         it has not answered in time, or with a time that nothing here may be dated after."""
-        routes = _Routes(self._transits, self._places, flight.transit, flight.events)
+        routes = Routes(self._transits, self._places, flight.transit, flight.events)
         codes, times = np.full(len(flight.events), _UNANSWERED, np.int64), np.zeros(len(flight.events), np.int64)
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + TRY_S_MAX
@@ -323,9 +274,9 @@ class Coordinator:
             left = np.flatnonzero(is_open(codes))
             left_s = deadline_s - loop.time()
             if not len(left) or left_s <= 0:
-                return _Answers(codes, times)
+                return Answers(codes, times)
             for transit, rows in routes.groups(left):
-                legs = build_try_credits(flight.events[rows], transit.far_id)
+                legs = build_try_credits(picked(flight.events, rows), transit.far_id)
                 results = await self._ask(transit, legs, min(left_s, LEG_S_MAX))
                 if results is None:
                     continue
@@ -337,7 +288,7 @@ class Coordinator:
             if is_open(codes).any():
                 await asyncio.sleep(ASK_AGAIN_S)
 
-    def _end_soon(self, transit: Transit, decided: _Decided) -> None:
+    def _end_soon(self, transit: Transit, decided: Decided) -> None:
         """Tell the other shard what was decided, together with what is decided just after it.
 
         Nobody waits for that, and the next try to that shard would wait for the disk behind it.
@@ -355,22 +306,26 @@ class Coordinator:
             self._end_now(transit)
 
     def _end_now(self, transit: Transit) -> None:
-        decided = _Decided(*(np.concatenate(parts) for parts in zip(*self._ending.pop(transit), strict=True)))
+        waiting = self._ending.pop(transit)
+        decided = waiting[0]
+        if len(waiting) > 1:
+            decided = Decided(*(np.concatenate(parts) for parts in zip(*waiting, strict=True)))
         for first in range(0, len(decided.sequences), BATCH_COMMANDS_MAX):
             self._start(self._end(transit, decided.part(slice(first, first + BATCH_COMMANDS_MAX))))
 
-    async def _end(self, transit: Transit, decided: _Decided) -> None:
+    async def _end(self, transit: Transit, decided: Decided) -> None:
         """Have the other shard do what was decided, however long that takes, and note that all is done.
 
         What it refuses to do, though it was tried there, is parked: told at each question, and never dropped.
         """
-        tries, decisions, sequences, times = decided
-        routes = _Routes(self._transits, self._places, transit, tries)
+        tries, sequences = decided.tries, decided.sequences
+        routes = Routes(self._transits, self._places, transit, tries)
         left = np.arange(len(tries))
         while len(left):
             codes = np.full(len(tries), _UNANSWERED, np.int64)
             for there, rows in routes.groups(left):
-                legs = build_second_legs(tries[rows], decisions[rows], there.far_id, times=times[rows])
+                part = decided.part(rows)
+                legs = build_second_legs(part.tries, part.decisions, there.far_id, times=part.times)
                 results = await self._ask(there, legs, LEG_S_MAX)
                 if results is not None:
                     codes[rows] = results["code"]
@@ -413,7 +368,7 @@ class Coordinator:
                 _log.info("bezant: shard %d does not answer, and is asked again: %s", transit.shard, error)
             return None
 
-    async def _decide(self, flight: Flight, answers: _Answers, decisions: Records) -> bool:
+    async def _decide(self, flight: Flight, answers: Answers, decisions: Records) -> bool:
         """Have decisions executed, and told when they are committed; False if this node leads no more.
 
         Their times take the place of those of the answers. Those for which there is no room now, on the disk, stay what
@@ -422,7 +377,8 @@ class Coordinator:
         left = np.arange(len(decisions))
         while len(left):
             undone: list[Words] = []
-            if not await self._execute(decisions[left], partial(self._tell_done, flight, answers, left, undone)):
+            tell = partial(self._tell_done, flight, answers, left, undone)
+            if not await self._execute(picked(decisions, left), tell):
                 return False
             (left,) = undone
             if len(left):
@@ -431,7 +387,7 @@ class Coordinator:
         return True
 
     def _tell_done(
-        self, flight: Flight, answers: _Answers, numbers: Words, undone: list[Words], decided: Records
+        self, flight: Flight, answers: Answers, numbers: Words, undone: list[Words], decided: Records
     ) -> None:
         """Tell what became of the tries with these numbers, but for those whose decisions were not executed."""
         is_undone = is_open(decided["code"])
@@ -553,27 +509,6 @@ class Coordinator:
             self._settle_timer = asyncio.get_running_loop().call_later(ASK_AGAIN_S, self._settle_now)
         self._member.note_appended()
         self._schedule()
-
-
-class _Routes:
-    """Which shard is asked about each of some tries: the one that their transit account leads to, unless that says that
-    the slot of the credit account has moved, and has seen nothing of the try. Then the shard that has the slot now."""
-
-    def __init__(self, transits: Transits, places: Places, transit: Transit, tries: Records) -> None:
-        self._transits = transits
-        self._places = places
-        self._currency = transit.currency
-        self._slots = slots_of_words(tries["credit_head"])
-        self._shards = np.full(len(tries), transit.shard, np.int64)
-
-    def groups(self, rows: Words) -> Iterator[tuple[Transit, Words]]:
-        """Tries, given by their numbers, by the shard that is asked about them."""
-        for shard in np.unique(self._shards[rows]).tolist():
-            yield self._transits.towards(shard, self._currency), rows[self._shards[rows] == shard]
-
-    def follow(self, rows: Words) -> None:
-        """Ask about these where the slot map says from now on."""
-        self._shards[rows] = self._places.owners[self._slots[rows]]
 
 
 def _told_codes(codes: npt.NDArray[Any]) -> npt.NDArray[np.int16]:

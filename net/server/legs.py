@@ -89,8 +89,10 @@ class LegsLane:
             parts.append(self._collected.popleft())
             count += len(parts[-1].commands)
         self.command_count -= count
-        commands = np.empty(count, COMMAND)
-        np.concatenate([part.commands for part in parts], out=commands)
+        commands = parts[0].commands
+        if len(parts) > 1:
+            commands = np.empty(count, COMMAND)
+            np.concatenate([part.commands for part in parts], out=commands)
         executed = self._member.execute(commands, np.zeros(0, np.int64), floor_of(commands))
         # Repeats may rest on what is in the log and not committed yet, so `last_index` counts, whatever was appended.
         # And nothing that is committed later shows that this node still led when it repeated what became of a try: its

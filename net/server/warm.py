@@ -5,6 +5,8 @@ import numpy as np
 from bezant.engine.ids.warm import warm_ids
 from bezant.engine.ledger.ledger import Ledger
 from bezant.engine.ledger.warm import warm_ledger
+from bezant.engine.transactions.building import warm_building
+from bezant.engine.transactions.ids import Leg, derived_ids
 from bezant.engine.transactions.marking import MARKED_SIZE, mark_transfers_out
 from bezant.net.server.batch import Batch
 from bezant.net.server.chain_kernels import preset_unterminated, preset_unterminated_span
@@ -35,6 +37,8 @@ def warm_kernels() -> None:
     arrays = Ledger(accounts_max=1, holds_max=1, ids_capacity_initial=16).arrays
     slots, transits = np.zeros(SLOT_COUNT, np.int64), np.zeros((1, 1, 2), np.int64)
     mark_transfers_out(arrays, batch.commands[:1], slots, 0, transits, preset, np.zeros(MARKED_SIZE, np.int64))
+    warm_building()
+    derived_ids(command, Leg.TRY_CREDIT)
     results = np.zeros(1, RESULT)
     out = np.zeros(12, np.int64)
     encode_replies(batch.frames, 1, results.view(np.int64).reshape(1, 8), out, out.view(np.uint8))
