@@ -10,6 +10,7 @@ import errno
 from typing import Final, NamedTuple
 
 from bezant.protocol.errors import (
+    AccessDenied,
     BezantError,
     ConnectionFailed,
     CorruptLog,
@@ -88,6 +89,7 @@ _ROWS: Final[tuple[_Row, ...]] = (
     _Row(ProtocolError, "the protocol", "check that both ends are Bezant of the same version"),
     _Row(RequestTimedOut, "no answer", "nothing was changed; check the node and try again"),
     _Row(ConnectionFailed, "no connection", "check the address, or start a node: bezant serve --data DIR"),
+    _Row(AccessDenied, "no access", "nothing was changed; show a token with the scope for it: --token-file FILE"),
     _Row(RequestRefused, "the node refused", "nothing was changed; correct the request"),
     _Row(ReceiptInvalid, "the receipt", "do not rely on it; ask for another, from a node that you trust"),
     _Row(DataFolderInUse, "the data folder", "stop that process, then run the command again"),

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, Protocol, cast
 
+from bezant.cli.access import add_access_arguments, use_access
 from bezant.cli.errors import STATUS_INTERRUPTED, describe, disk_error, exit_status
 from bezant.protocol.errors import BezantError
 
@@ -29,6 +30,8 @@ COMMANDS: Final[dict[str, _Command]] = {
     "init": _Command("init", "initialise the data folder of a node of a group"),
     "cluster": _Command("cluster", "run a group of nodes on this machine, a process a node"),
     "members": _Command("members", "show the nodes of a group, or change who they are"),
+    "tokens": _Command("tokens", "make, list and revoke the tokens with which clients come in"),
+    "audit": _Command("audit", "print what was administered, when, and with whose token"),
     "shards": _Command("shards", "show which shard has which slots, and who leads it"),
     "transactions": _Command("transactions", "list the transactions and transfers between shards that have not ended"),
     "import": _Command("import_command", "import a CSV file of dated transfers, with their dates"),
@@ -96,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         arguments, module = _parse(words)
+        use_access(arguments)
         status = module.run(arguments)
         sys.stdout.flush()
         return status
@@ -138,6 +142,7 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, _CommandModule]:
         if name == chosen:
             module = cast(_CommandModule, importlib.import_module(f"bezant.cli.{command.module}"))
             module.add_parser(subparsers)
+            add_access_arguments(subparsers.choices[name])
         else:
             subparsers.add_parser(name, help=command.summary, add_help=False)
     arguments = parser.parse_args(words)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Final
 
+from bezant.cli.access import add_security_arguments, security_of, security_words
 from bezant.cli.output import write_at_once
 from bezant.cli.session import DEFAULT_ADDRESS, address, placement, positive_count
 from bezant.protocol.errors import UsageError
@@ -120,6 +121,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="where slot maps are kept: HOST:PORT,... of the metadata group, or zookeeper://HOST:PORT,.../PATH"
         " (default: what `bezant init` was told)",
     )
+    add_security_arguments(parser)
     parser.add_argument(
         "--repair-from-group",
         action="store_true",
@@ -154,6 +156,7 @@ def run(arguments: argparse.Namespace) -> int:
         reader=not arguments.no_reader,
         reader_listen=arguments.reader_listen,
         placement=arguments.placement,
+        security=security_of(arguments),
     )
 
 
@@ -171,4 +174,5 @@ def _run_several(arguments: argparse.Namespace) -> int:
     values.append(("placement", ",".join(arguments.placement) if arguments.placement else None))
     given = [f"--{option.replace('_', '-')}={value}" for option, value in values if value is not None]
     given += [f"--{word.replace('_', '-')}" for word in words]
+    given += security_words(arguments)
     return run_async(serve_shards(arguments.data, given, say_plainly))

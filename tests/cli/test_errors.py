@@ -18,7 +18,7 @@ PROTOCOL_CLASSES = [kind for kind in _classes(BezantError) if kind.__module__ ==
 
 @pytest.mark.parametrize("kind", PROTOCOL_CLASSES)
 def test_every_class_has_words_of_its_own(kind: type[BezantError]) -> None:
-    error = kind(7, "the story") if kind is RequestRefused else kind("the story")
+    error = kind(7, "the story") if issubclass(kind, RequestRefused) else kind("the story")
     line = describe(error)
     fault, story = line.split(": ", 1)
     assert fault

@@ -8,6 +8,7 @@ import pytest
 
 from bezant.cli.main import main
 from bezant.engine.replica import ReplicaSettings
+from bezant.net.access.settings import OPEN, NodeSecurity
 from bezant.net.server import serve as serve_module
 
 
@@ -27,9 +28,10 @@ def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         reader: bool = True,
         reader_listen: str | None = None,
         placement: list[str] | None = None,
+        security: NodeSecurity = OPEN,
     ) -> int:
         calls.update(data=data, listen=listen, echo=echo, settings=settings, repairs=repairs)
-        calls.update(reader=reader, reader_listen=reader_listen, placement=placement)
+        calls.update(reader=reader, reader_listen=reader_listen, placement=placement, security=security)
         return 7
 
     monkeypatch.setattr(serve_module, "serve", fake)
@@ -47,6 +49,7 @@ def test_defaults_are_the_engine_s(served: dict[str, Any]) -> None:
         "reader": True,
         "reader_listen": None,
         "placement": None,
+        "security": OPEN,
     }
 
 
@@ -54,7 +57,9 @@ def test_everything_that_can_be_said_arrives(served: dict[str, Any]) -> None:
     line = "serve --data d --listen [::1]:0 --echo 127.0.0.1:0 --accounts-max 10 --free-space-floor-mib 3"
     line += " --segment-size-mib 2 --holds-max 2000 --ids-memory-mib 65 --checkpoint-ids 7 --checkpoint-entries 8"
     line += " --repair-from-group --reader-listen 127.0.0.1:0 --placement 127.0.0.1:1,127.0.0.1:2"
+    line += " --tls-cert c --tls-key k --tls-ca a --cluster-token-file t --insecure-listen"
     assert main(line.split()) == 7
+    assert served["security"] == NodeSecurity("c", "k", "a", "t", insecure_listen=True)
     assert (served["listen"], served["echo"], served["repairs"]) == ("[::1]:0", "127.0.0.1:0", True)
     assert (served["reader"], served["reader_listen"]) == (True, "127.0.0.1:0")
     assert served["placement"] == ["127.0.0.1:1", "127.0.0.1:2"]
