@@ -24,6 +24,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     actions = parser.add_subparsers(dest="action", metavar="push|list|drop|fetch", required=True)
     push = actions.add_parser("push", description="Keep the sealed segments of a data folder, whose node may run.")
+    push.add_argument(
+        "--replace",
+        action="store_true",
+        help="what is kept of a segment that is here makes room for what is here now, which has nothing of the metadata"
+        " that was erased; files that nothing needs any more are removed. For a node alone",
+    )
     push.set_defaults(act=_push)
     listing = actions.add_parser("list", description="List the segments of a log that are kept.")
     listing.set_defaults(act=_list)
@@ -77,14 +83,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _push(arguments: argparse.Namespace) -> int:
+    from bezant.net.archive.removing import remove_unneeded
     from bezant.net.archive.segments import push_segments
     from bezant.net.archive.store import open_store
 
-    pushed = run_async(push_segments(arguments.data, open_store(arguments.target)))
+    store = open_store(arguments.target)
+    pushed = run_async(push_segments(arguments.data, store, replaces=arguments.replace))
+    files, files_bytes = run_async(remove_unneeded(store)) if arguments.replace else (0, 0)
     if arguments.json:
-        write_json(pushed._asdict())
-    else:
-        write_line(f"{pushed.written:,} segments kept, {pushed.written_bytes:,} bytes; {pushed.there:,} were before")
+        write_json(pushed._asdict() | {"removed": files, "removed_bytes": files_bytes})
+        return 0
+    write_line(f"{pushed.written:,} segments kept, {pushed.written_bytes:,} bytes; {pushed.there:,} were before")
+    if files:
+        write_line(f"{files:,} files that nothing needs any more were removed, {files_bytes:,} bytes")
     return 0
 
 

@@ -7,13 +7,15 @@ has let it catch up with all that it may ever have acknowledged.
 """
 
 import shutil
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Final
 
 import blake3
 
+from bezant.engine.archive.forgetting import forget
 from bezant.engine.archive.manifest import SnapshotManifest, StoredFile
-from bezant.engine.archive.source import FILTER_BYTES_MAX, execute_to
+from bezant.engine.archive.source import FILTER_BYTES_MAX, State, execute_to
 from bezant.engine.checkpoints.check import check_run
 from bezant.engine.checkpoints.folder import CheckpointFolder, checkpoint_name
 from bezant.engine.log.control import ControlFile
@@ -86,6 +88,7 @@ class FolderBuilder:
         self.files = [*manifest.files, *(manifest.history if with_history else [])]
         self._data = data
         self._manifest = manifest
+        self._free_space_floor = free_space_floor
         self._first_segment = 1 if with_history else manifest.first_segment
         _check_way(manifest, as_lost_node=as_lost_node)
         if with_history and not manifest.has_history:
@@ -123,8 +126,9 @@ class FolderBuilder:
         """Begin with one of `files`."""
         return FileBuilder(self._directory, stored)
 
-    def finish(self) -> None:
-        """Prove all of it, and have the data folder be there. Raises `CorruptLog`, `StorageError`."""
+    def finish(self, kept: AbstractSet[int] | None = None) -> int:
+        """Prove all of it, and have the data folder be there, without the metadata of entries that are none of those
+        with these indexes; of how many subjects that was. Raises `CorruptLog`, `StorageError`."""
         manifest, directory, shard = self._manifest, self._directory, self._manifest.shard
         ControlFile.create(directory)
         folder = CheckpointFolder(directory)
@@ -148,7 +152,18 @@ class FolderBuilder:
             )
         begin_log(directory, shard, point, self._first_segment)
         self._write_identity(point.term)
+        count = self._forget(state, kept)
         self._move()
+        return count
+
+    def _forget(self, state: State, kept: AbstractSet[int] | None) -> int:
+        if not len(state.metadata):
+            return 0
+        self._lock.release()  # It becomes that of whoever goes on with the log.
+        shard, is_member = self._manifest.shard, bool(self._manifest.node_file)
+        count = forget(self._made, shard, state, kept, is_member=is_member, free_space_floor=self._free_space_floor)
+        self._lock = self._made.lock()
+        return count
 
     def _write_identity(self, term: int) -> None:
         if not self._manifest.node_file:

@@ -2,18 +2,23 @@
 the BLAKE3 of every file: who knows the name can tell whether all of it is what it was."""
 
 import re
+import zlib
 from typing import Final
 
 import blake3
 import msgspec
+import numpy as np
 
 from bezant.protocol.errors import CorruptLog, UnsupportedFormat
+from bezant.protocol.metadata import METADATA_SUBJECTS_MAX
+from bezant.protocol.records import Words
 
 SNAPSHOT_FORMAT_VERSION: Final = 1
 SNAPSHOT_NAME: Final = re.compile(r"(\d{10,})-([0-9a-f]{32})", re.ASCII)
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _FILE_NAME: Final = re.compile(r"(?:checkpoints/)?[a-z]+-\d+", re.ASCII)
 _SIZE_BYTES_MAX: Final = 1 << 44
+_INDEXES_BYTES_MAX: Final = 8 * METADATA_SUBJECTS_MAX
 
 
 class StoredFile(msgspec.Struct, frozen=True):
@@ -41,7 +46,8 @@ class SnapshotManifest(msgspec.Struct, frozen=True):
     `log_id` is the one for anyone to know; `chain_hash`, `state_digest` are in hexadecimal; `checkpoint` is the name of
     the checkpoint in `files`, "" if there was none yet: then the history from its beginning is the state. `files` are
     what a start needs, `history` the segments before that, if they were to be kept as well. `node_file` is that of the
-    member whose folder it was, "" of a node alone.
+    member whose folder it was, "" of a node alone. `metadata` has the indexes of the entries whose metadata is that of
+    a subject there (`pack_indexes`); None if the version that made it did not say.
     """
 
     format: int
@@ -60,6 +66,7 @@ class SnapshotManifest(msgspec.Struct, frozen=True):
     files: list[StoredFile]
     history: list[StoredFile]
     node_file: str = ""
+    metadata: bytes | None = None
 
     @property
     def has_history(self) -> bool:
@@ -70,6 +77,23 @@ class SnapshotManifest(msgspec.Struct, frozen=True):
     def size_bytes(self) -> int:
         """Bytes of all files, as they are stored."""
         return sum(file.size_bytes for file in (*self.files, *self.history))
+
+
+def pack_indexes(indexes: Words) -> bytes:
+    """Ascending indexes of entries, made small."""
+    return zlib.compress(np.diff(indexes, prepend=0).astype("<i8").tobytes())
+
+
+def unpack_indexes(packed: bytes) -> frozenset[int]:
+    """Indexes again. Raises `CorruptLog` for what is none, or more than there can be."""
+    unpacking = zlib.decompressobj()
+    try:
+        found = unpacking.decompress(packed, _INDEXES_BYTES_MAX)
+    except zlib.error as error:
+        raise CorruptLog(f"the list of metadata in a snapshot makes no sense: {error}") from error
+    if not unpacking.eof or len(found) % 8:
+        raise CorruptLog("the list of metadata in a snapshot is no list of entries")
+    return frozenset(np.cumsum(np.frombuffer(found, "<i8")).tolist())
 
 
 class _Format(msgspec.Struct):

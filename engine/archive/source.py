@@ -8,6 +8,8 @@ executed once more: that verifies them, and gives the digest that whoever restor
 import os
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from bezant.engine.checkpoints.check import check_run
 from bezant.engine.checkpoints.file import Manifest
 from bezant.engine.checkpoints.folder import FOLDER_NAME as CHECKPOINTS_NAME
@@ -26,6 +28,7 @@ from bezant.engine.log.storage import Directory, LogFile
 from bezant.engine.replay import replay_entry
 from bezant.engine.snapshots.sending import OpenState
 from bezant.protocol.errors import StorageError
+from bezant.protocol.records import Words
 
 FILTER_BYTES_MAX: Final = 0
 """Ids of long ago are asked for seldom: no memory for filters."""
@@ -34,11 +37,17 @@ ATTEMPTS_MAX: Final = 5
 
 
 class State(NamedTuple):
-    """Where executing has led to: the last entry, the state behind it, and the checkpoint that it began with."""
+    """Where executing has led to: the last entry, the state behind it, and the checkpoint that it began with.
+
+    `metadata`: indexes of the entries that have the metadata of a subject there, in order; `accounts`, `holds`: counts.
+    """
 
     point: ResumePoint
     state_digest: str
     checkpoint: Manifest | None
+    metadata: Words
+    accounts: int
+    holds: int
 
 
 def execute_to(directory: Directory, shard: int, until_index: int, found: Found | None) -> State:
@@ -80,7 +89,8 @@ def _execute_to(log: Log, shard: int, until_index: int, found: Found | None) -> 
     point = log.resume_point()
     if point is None or point.index != until_index:
         raise StorageError(f"{log.directory.path}: entry {until_index} is not there")
-    return State(point, ledger.digest(), manifest)
+    metadata = ledger.metadata.records()["index"].astype(np.int64)
+    return State(point, ledger.digest(), manifest, metadata, ledger.account_count, ledger.hold_count)
 
 
 class SourceFile(NamedTuple):

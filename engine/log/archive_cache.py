@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -139,6 +139,15 @@ def fetch(
             raise unavailable(segment, f"{error.strerror or error}") from error
         finally:
             made.unlink(missing_ok=True)
+
+
+def remove_others(directory: Directory, segments: Iterable[ArchivedSegment]) -> None:
+    """Remove the files of all segments but these: they may have what has been erased. Raises `StorageError`."""
+    folder = directory.subdirectory(CACHE_NAME)
+    wanted = {segment.cached_name for segment in segments}
+    for path in folder.path.glob(f"{_NAME_PREFIX}*"):
+        if path.name not in wanted:
+            folder.remove(path.name)
 
 
 def unavailable(segment: ArchivedSegment, why: str) -> ArchiveUnavailable:

@@ -17,5 +17,7 @@
 - **verify** and every replay check that each entry names the one before of its subject; and verify, at the end, that
   what the table has is there. What a node of a group lacks may be because it has not heard of the erasing yet.
 - **Copies** are as they were made: what snapshots, archives, and files that were set aside for damage have of erased
-  metadata goes with them. `bezant archive fetch` leaves it out of what it brings back.
+  metadata goes with them. `bezant archive fetch` leaves it out of what it brings back, `bezant snapshot restore` as far
+  as a newer snapshot knows of it, and both say how to remove the copies (``engine/archive/forgetting.py``,
+  ``net/archive/removing.py``).
 """

@@ -61,6 +61,14 @@ class Erasing:
             self._find(self.waiting.popleft().index, places)
         self._submit(places)
 
+    def erase(self, indexes: Iterable[int]) -> None:
+        """Erase what entries with these indexes have, and return when it is done. Raises as `begin`."""
+        places: list[_Place] = []
+        for index in indexes:
+            self._find(index, places)
+        self._submit(places)
+        self.finish()
+
     def retry(self) -> None:
         """A segment has come that was missing. Raises as `begin`."""
         missing, self._missing = self._missing, set()

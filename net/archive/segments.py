@@ -28,17 +28,18 @@ from bezant.engine.archive.sealed import (
     sealed_segments,
     wanted_metadata,
 )
-from bezant.engine.log.archive_cache import CACHE_BYTES_DEFAULT, ArchivedSegment, fetch, open_cached
+from bezant.engine.log.archive_cache import CACHE_BYTES_DEFAULT, ArchivedSegment, fetch, open_cached, remove_others
 from bezant.engine.log.archived import MARK_FORMAT_VERSION, ArchivedMark, read_archived, write_archived
 from bezant.engine.log.entry import public_log_id
 from bezant.engine.log.log import FREE_SPACE_FLOOR_DEFAULT
 from bezant.engine.log.segment import read_segment_header, segment_name, segment_numbers
 from bezant.engine.log.storage import Directory, LogFile, as_directory
 from bezant.engine.metadata.kept import IsWanted
+from bezant.engine.node_file import read_node_file, shard_of_folder
 from bezant.engine.replica import shard_directory
 from bezant.net.archive.snapshots import OnProgress, check_stored, file_path, read_small, store_file
 from bezant.net.archive.store import Store
-from bezant.protocol.errors import ArchiveUnavailable, CorruptLog, DataFolderInUse, StorageError
+from bezant.protocol.errors import ArchiveUnavailable, CorruptLog, DataFolderInUse, StorageError, UsageError
 
 SEGMENTS_FOLDER: Final = "segments"
 RECORD_SUFFIX: Final = ".json"
@@ -48,7 +49,6 @@ RECORD_FORMAT_VERSION: Final = 1
 DROP_WAIT_S: Final = 10.0
 """Seconds to wait for a node that runs to remove what it has been told to."""
 _POLL_S: Final = 0.1
-_SHARD: Final = 0
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -68,19 +68,31 @@ class Pushed(NamedTuple):
     written_bytes: int
 
 
-async def push_segments(data: Path, store: Store) -> Pushed:
+async def push_segments(data: Path, store: Store, *, replaces: bool = False) -> Pushed:
     """Keep every sealed segment of a folder, whose node may run, each verified before and read back after.
 
-    Raises `CorruptLog` at the first that is damaged here or there, `StorageError`.
+    With `replaces` what is there of a segment goes if it is not what is here to the byte: what was erased here since is
+    erased there, too, once `remove_unneeded` has removed the files. Only the folder of a node alone may replace: those
+    of the members of a group name what they have dropped.
+    Raises `CorruptLog` at the first that is damaged here or there, `UsageError`, `StorageError`.
     """
-    directory = shard_directory(data, _SHARD)
+    if replaces and read_node_file(data) is not None:
+        raise UsageError(
+            f"{data} is of a member of a group, and others may have dropped segments that are kept there: bring those "
+            "back on all of them (bezant archive fetch), push to another target, and remove this one"
+        )
+    shard = shard_of_folder(data)
+    directory = shard_directory(data, shard)
     known: dict[int, list[Record]] | None = None
     written = there = written_bytes = 0
-    for sealed, file in sealed_segments(directory, _SHARD):
+    for sealed, file in sealed_segments(directory, shard):
         log_id = public_log_id(read_segment_header(directory, sealed.number).log_id)
         if known is None:
             known = await read_records(store, log_id)
-        if any(record.sealed == sealed for record in known.get(sealed.number, [])):
+        records = known.get(sealed.number, [])
+        if any(record.sealed == sealed for record in records) and not (
+            replaces and await _replace(store, sealed, file, records)
+        ):
             there += 1
             continue
         check_sealed(sealed, file)
@@ -89,17 +101,32 @@ async def push_segments(data: Path, store: Store) -> Pushed:
     return Pushed(written, there, written_bytes)
 
 
+async def _replace(store: Store, sealed: SealedSegment, file: LogFile, records: list[Record]) -> bool:
+    """Have the records go of what is not the segment that is here; whether none is left."""
+    hasher = blake3.blake3(file.map().data[: sealed.size_bytes])
+    others = [record for record in records if record.digest != hasher.hexdigest()]
+    for record in others:
+        prefix = f"{segment_name(sealed.number)}-"
+        for name in await store.names(_folder(record.log_id)):
+            path = f"{_folder(record.log_id)}/{name}"
+            if name.startswith(prefix) and record.digest.encode() in await read_small(store, path, RECORD_SIZE_MAX):
+                await store.remove(path)
+    return len(others) == len(records)
+
+
 async def _keep(store: Store, sealed: SealedSegment, file: LogFile, log_id: str) -> tuple[str, int]:
     """Keep a segment, and say so; its digest, and the bytes that had to be written."""
     digest, new_bytes = await store_file(store, file, sealed.size_bytes)
     encoded = msgspec.json.encode(Record(RECORD_FORMAT_VERSION, log_id, sealed, digest))
     await store.write(f"{_folder(log_id)}/{_record_name(sealed.number, encoded)}", [encoded])
+    if await store.size(file_path(digest)) != sealed.size_bytes:
+        raise StorageError(f"{store.address}/{file_path(digest)} was removed while it was being kept: push again")
     return digest, new_bytes
 
 
 def log_of(data: Path) -> str:
     """Which log is in a folder, for anyone to know. Raises `StorageError`."""
-    directory = shard_directory(data, _SHARD)
+    directory = shard_directory(data, shard_of_folder(data))
     numbers = segment_numbers(directory)
     if not numbers:
         raise StorageError(f"{directory.path} holds no log")
@@ -159,18 +186,19 @@ async def drop_segments(
     Raises `CorruptLog` for what is damaged here or there, `ArchiveUnavailable`, `UsageError` while the history is not
     whole, `StorageError`.
     """
-    directory = shard_directory(data, _SHARD)
+    shard = shard_of_folder(data)
+    directory = shard_directory(data, shard)
     check_may_drop(directory)
     lock = lock_archive(directory)
     try:
-        mark = read_archived(directory, _SHARD)
+        mark = read_archived(directory, shard)
         gone = [] if mark is None else mark.segments
-        chosen, not_kept = await _choose(directory, store, gone, keep, cache_bytes_max)
+        chosen, not_kept = await _choose(directory, shard, store, gone, keep=keep, cache_bytes_max=cache_bytes_max)
         if chosen:
             log_id = read_segment_header(directory, segment_numbers(directory)[-1]).log_id
             write_archived(
                 directory,
-                ArchivedMark(MARK_FORMAT_VERSION, _SHARD, log_id, [*gone, *chosen], cache_bytes_max),
+                ArchivedMark(MARK_FORMAT_VERSION, shard, log_id, [*gone, *chosen], cache_bytes_max),
             )
         await _remove(data, wait_s)
         here = frozenset(segment_numbers(directory))
@@ -186,16 +214,16 @@ async def drop_segments(
 
 
 async def _choose(
-    directory: Directory, store: Store, gone: list[ArchivedSegment], keep: int, cache_bytes_max: int
+    directory: Directory, shard: int, store: Store, gone: list[ArchivedSegment], *, keep: int, cache_bytes_max: int
 ) -> tuple[list[ArchivedSegment], list[int]]:
     """The segments that may go and that the target has, and numbers of those that it has not."""
     starts = first_segments_needed(directory)
-    numbers = [sealed.number for sealed, _ in sealed_segments(directory, _SHARD)]
+    numbers = [sealed.number for sealed, _ in sealed_segments(directory, shard)]
     wanted = droppable(numbers, starts, len(gone), keep)
     log_id = public_log_id(read_segment_header(directory, segment_numbers(directory)[-1]).log_id)
     records = await read_records(store, log_id) if wanted else {}
     chosen: list[ArchivedSegment] = []
-    for sealed, file in sealed_segments(directory, _SHARD):
+    for sealed, file in sealed_segments(directory, shard):
         if sealed.number not in wanted:
             continue
         record = next((record for record in records.get(sealed.number, []) if record.sealed == sealed), None)
@@ -249,16 +277,17 @@ def _archived(sealed: SealedSegment, digest: str, address: str) -> ArchivedSegme
 
 async def _remove(data: Path, wait_s: float) -> None:
     """Have the files go that the mark names: here, or by the node that runs, for which this waits a little."""
-    directory = shard_directory(data, _SHARD)
+    shard = shard_of_folder(data)
+    directory = shard_directory(data, shard)
     try:
         lock = as_directory(data).lock()
     except DataFolderInUse:
         deadline_s = time.monotonic() + wait_s
-        while still_here(directory, _SHARD) and time.monotonic() < deadline_s:
+        while still_here(directory, shard) and time.monotonic() < deadline_s:
             await asyncio.sleep(_POLL_S)
         return
     try:
-        remove_archived(directory, _SHARD)
+        remove_archived(directory, shard)
     finally:
         lock.release()
 
@@ -281,7 +310,8 @@ async def fetch_segments(
 
     Raises `DataFolderInUse`, `CorruptLog` for what is damaged at the target, `StorageError`.
     """
-    directory = shard_directory(data, _SHARD)
+    shard = shard_of_folder(data)
+    directory = shard_directory(data, shard)
     lock = as_directory(data).lock()
     try:
         dropping = lock_archive(directory)
@@ -295,12 +325,14 @@ async def fetch_segments(
         header = read_segment_header(directory, missing[0] + 1)
         records = await read_records(store, public_log_id(header.log_id))
         fetched: list[int] = []
-        is_wanted = wanted_metadata(directory, _SHARD)
+        is_wanted = wanted_metadata(directory, shard)
         for number in missing:
             if number not in records:
                 break  # What is before it cannot be proven to lead here.
             await _fetch(data, store, records[number], free_space_floor, is_wanted)
-            note_history(directory, _SHARD)  # Or it would be dropped again by the next start.
+            note_history(directory, shard)  # Or it would be dropped again by the next start.
+            mark = read_archived(directory, shard)
+            remove_others(directory, [] if mark is None else mark.segments)
             fetched.append(number)
             if on_progress is not None:
                 on_progress(len(fetched), len(missing))
@@ -314,12 +346,13 @@ async def _fetch(
     data: Path, store: Store, records: list[Record], free_space_floor: int, is_wanted: IsWanted | None
 ) -> None:
     """Bring back the one of these that fits. Raises what the last of them failed with."""
-    directory = shard_directory(data, _SHARD)
+    shard = shard_of_folder(data)
+    directory = shard_directory(data, shard)
     problem: StorageError | None = None
     for record in records:
         try:
             check_room(directory, record.sealed.full_size_bytes, free_space_floor)
-            returning = SegmentReturn(directory, _SHARD, record.sealed, is_wanted)
+            returning = SegmentReturn(directory, shard, record.sealed, is_wanted)
             try:
                 async for part in store.read(file_path(record.digest)):
                     returning.add(part)

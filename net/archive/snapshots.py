@@ -16,14 +16,16 @@ from bezant.engine.archive.manifest import (
     StoredFile,
     decode_manifest,
     encode_manifest,
+    pack_indexes,
     snapshot_name,
+    unpack_indexes,
 )
 from bezant.engine.archive.source import Source, open_source
 from bezant.engine.checkpoints.folder import checkpoint_name
 from bezant.engine.log.entry import public_log_id
 from bezant.engine.log.log import FREE_SPACE_FLOOR_DEFAULT
 from bezant.engine.log.storage import LogFile
-from bezant.engine.node_file import NODE_NAME
+from bezant.engine.node_file import NODE_NAME, shard_of_folder
 from bezant.engine.replica import shard_directory
 from bezant.net.archive.store import CHUNK_SIZE_BYTES, Store
 from bezant.protocol.errors import CorruptLog, StorageError, UsageError
@@ -33,7 +35,6 @@ FILES_FOLDER: Final = "files"
 MANIFEST_SUFFIX: Final = ".json"
 MANIFEST_SIZE_MAX: Final = 64 << 20
 """Bytes of a manifest that are read, at most: some 200 for each segment."""
-_SHARD: Final = 0
 
 OnProgress = Callable[[int, int], None]
 """Told (bytes done, bytes in all)."""
@@ -45,6 +46,14 @@ class Listed(NamedTuple):
     name: str
     manifest: SnapshotManifest | None
     problem: str = ""
+
+
+class Restored(NamedTuple):
+    """A snapshot that was restored, and of how many subjects metadata was left out: it has been erased since."""
+
+    name: str
+    manifest: SnapshotManifest
+    left_out: int
 
 
 class Created(NamedTuple):
@@ -62,14 +71,15 @@ async def create_snapshot(
 
     Every file is read back and found to be right before the manifest is written. Raises `StorageError` and its kinds.
     """
-    source = open_source(shard_directory(data, _SHARD), _SHARD, with_history=with_history)
+    shard = shard_of_folder(data)
+    source = open_source(shard_directory(data, shard), shard, with_history=with_history)
     try:
-        return await _create(source, data, store, on_progress or _silent)
+        return await _create(source, data, shard, store, on_progress or _silent)
     finally:
         source.close()
 
 
-async def _create(source: Source, data: Path, store: Store, on_progress: OnProgress) -> Created:
+async def _create(source: Source, data: Path, shard: int, store: Store, on_progress: OnProgress) -> Created:
     total_bytes = sum(file.size_bytes for file in (*source.files, *source.history))
     done_bytes = written_bytes = 0
     stored: dict[str, StoredFile] = {}
@@ -85,7 +95,7 @@ async def _create(source: Source, data: Path, store: Store, on_progress: OnProgr
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         created_by=f"bezant {version('bezant')}",
         log_id=public_log_id(point.log_id),
-        shard=_SHARD,
+        shard=shard,
         index=point.index,
         term=point.term,
         next_sequence=point.next_sequence,
@@ -97,12 +107,23 @@ async def _create(source: Source, data: Path, store: Store, on_progress: OnProgr
         files=[stored[file.name] for file in source.files],
         history=[stored[file.name] for file in source.history],
         node_file=node_path.read_text() if node_path.exists() else "",
+        metadata=pack_indexes(source.state.metadata),
     )
     encoded = encode_manifest(manifest)
     name = snapshot_name(manifest.index, encoded)
     await store.write(_manifest_path(name), [encoded])
     await read_manifest(store, name)
+    await _check_still_there(store, manifest)
     return Created(name, manifest, written_bytes)
+
+
+async def _check_still_there(store: Store, manifest: SnapshotManifest) -> None:
+    """Whoever removed a snapshot meanwhile may have taken a file for one that no other needs."""
+    for stored in (*manifest.files, *manifest.history):
+        if await store.size(file_path(stored.digest)) != stored.size_bytes:
+            raise StorageError(
+                f"{store.address}/{file_path(stored.digest)} was removed while a snapshot was made: make it again"
+            )
 
 
 async def store_file(store: Store, file: LogFile, size_bytes: int) -> tuple[str, int]:
@@ -219,16 +240,20 @@ async def restore_snapshot(
     *,
     as_lost_node: bool = False,
     free_space_floor: int = FREE_SPACE_FLOOR_DEFAULT,
+    as_it_was: bool = False,
     on_progress: OnProgress | None = None,
-) -> Listed:
+) -> Restored:
     """Make a data folder of a snapshot, with all of its history: there when it is proven, and not before.
 
+    Metadata that the newest snapshot of the same log there does not have any more is left out, unless it is to be
+    `as_it_was`.
     Raises `UsageError` for a place where something is, `CorruptLog` for a snapshot that is damaged, `StorageError`.
     """
     chosen = await find_snapshot(store, wanted)
     manifest = chosen.manifest
     if manifest is None:
         raise CorruptLog(chosen.problem)
+    kept = None if as_it_was else kept_by_newer(manifest, await list_snapshots(store))
     builder = FolderBuilder(
         data,
         manifest,
@@ -238,11 +263,25 @@ async def restore_snapshot(
     )
     try:
         await _fetch_files(builder, store, on_progress or _silent)
-        builder.finish()
+        left_out = builder.finish(kept)
     except BaseException:
         builder.discard()
         raise
-    return chosen
+    return Restored(chosen.name, manifest, left_out)
+
+
+def kept_by_newer(manifest: SnapshotManifest, listed: list[Listed]) -> frozenset[int] | None:
+    """Indexes of the entries whose metadata the newest snapshot of the same log has; None if there is none behind this
+    one that says so. Raises `CorruptLog`."""
+    newer = [
+        one.manifest.metadata
+        for one in listed
+        if one.manifest is not None
+        and one.manifest.log_id == manifest.log_id
+        and one.manifest.index > manifest.index
+        and one.manifest.metadata is not None
+    ]
+    return unpack_indexes(newer[-1]) if newer else None
 
 
 async def _fetch_files(builder: FolderBuilder, store: Store, on_progress: OnProgress) -> None:

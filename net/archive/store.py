@@ -52,8 +52,16 @@ class Store(ABC):
         """Names of the files in a folder, sorted; none if it is not there."""
 
     @abstractmethod
+    async def folders(self, folder: str) -> list[str]:
+        """Names of the folders in a folder, sorted; none if it is not there."""
+
+    @abstractmethod
     async def size(self, name: str) -> int | None:
         """Bytes of a file; None if it is not there."""
+
+    @abstractmethod
+    async def remove(self, name: str) -> None:
+        """Remove a file; one that is not there is none to remove."""
 
 
 def open_store(target: str) -> Store:
@@ -104,10 +112,17 @@ class LocalStore(Store):
 
     async def names(self, folder: str) -> list[str]:
         """As `Store.names`."""
+        return await self._entries(folder, os.DirEntry.is_file)
+
+    async def folders(self, folder: str) -> list[str]:
+        """As `Store.folders`."""
+        return await self._entries(folder, os.DirEntry.is_dir)
+
+    async def _entries(self, folder: str, is_wanted: Callable[["os.DirEntry[str]"], bool]) -> list[str]:
         try:
             found = await aiofiles.os.scandir(self._folder / folder)
             with found:
-                return sorted(entry.name for entry in found if entry.is_file())
+                return sorted(entry.name for entry in found if is_wanted(entry))
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -119,6 +134,17 @@ class LocalStore(Store):
             return int((await aiofiles.os.stat(self._folder / name)).st_size)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise _failed(self.address, name, error) from error
+
+    async def remove(self, name: str) -> None:
+        """As `Store.remove`; synced."""
+        path = self._folder / name
+        try:
+            await aiofiles.os.unlink(path)
+            await asyncio.to_thread(_sync_folders, path.parent)
+        except FileNotFoundError:
+            return
         except OSError as error:
             raise _failed(self.address, name, error) from error
 
@@ -208,6 +234,20 @@ class RemoteStore(Store):
         except FileNotFoundError:
             return []
         return sorted(name for path in found if (name := path.rpartition("/")[2]))
+
+    async def folders(self, folder: str) -> list[str]:
+        """As `Store.folders`."""
+        try:
+            found = await self._do(folder, self._files.ls, self._path(folder), True)
+        except FileNotFoundError:
+            return []
+        paths = [entry["name"].rstrip("/") for entry in found if entry["type"] == "directory"]
+        return sorted(path.rpartition("/")[2] for path in paths)
+
+    async def remove(self, name: str) -> None:
+        """As `Store.remove`."""
+        with suppress(FileNotFoundError):
+            await self._do(name, self._files.rm_file, self._path(name))
 
     async def size(self, name: str) -> int | None:
         """As `Store.size`."""

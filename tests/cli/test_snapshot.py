@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,3 +61,34 @@ def test_segments_there_and_back(folder: Folder, tmp_path: Path, capsys: pytest.
     assert "1 segments are back" in capsys.readouterr().out
     assert verify(folder.path).state_digest == folder.state_digest
     assert main(fetch) == 0
+
+
+def test_what_was_erased_leaves_with_the_snapshots_that_have_it(
+    folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, data = tmp_path / "kept", ["--data", str(folder.path)]
+
+    def told(*words: str, status: int = 0) -> dict[str, Any]:
+        capsys.readouterr()
+        assert main([*words, "--json"]) == status
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    assert main(["metadata", "set", "--account", "ann", "EUR", '{"email":"ann@example.org"}', *data]) == 0
+    before = told("snapshot", "create", str(kept), *data)["snapshot"]
+    assert told("snapshot", "delete", str(kept), "--erased")["names"] == []
+    assert main(["metadata", "erase", "--account", "ann", "EUR", *data]) == 0
+    after = told("snapshot", "create", str(kept), *data)["snapshot"]
+    listed = told("snapshot", "list", str(kept))["snapshots"]
+    assert {one["snapshot"]: one["metadata_erased_since"] for one in listed} == {before: 1, after: 0}
+    restored = [*("--data", str(tmp_path / "restored")), "--free-space-floor-mib", "1"]
+    assert main(["snapshot", "restore", str(kept), "--snapshot", before, *restored]) == 0
+    assert "metadata of 1 accounts and events was erased since, and is left out" in capsys.readouterr().out
+    assert main(["metadata", "show", "--account", "ann", "EUR", *restored[:2]]) == 1
+    assert told("snapshot", "delete", str(kept), "--erased")["names"] == [before]
+    assert not any(b"ann@example.org" in file.read_bytes() for file in (kept / "files").iterdir())
+    assert main(["snapshot", "delete", str(kept), "--snapshot", before]) == 1
+    assert f"has no snapshot {before}" in capsys.readouterr().err
+    assert told("snapshot", "delete", str(kept), "--keep", "1")["names"] == []
+    assert told("snapshot", "delete", str(kept), "--snapshot", after)["files"] >= 1
+    assert not list((kept / "files").iterdir())

@@ -42,9 +42,9 @@ def close_cleanly(replica: Replica) -> None:
     replica.close()
 
 
-def write_history(path: Path, batches: int, *, first: bool = True) -> Folder:
+def write_history(path: Path, batches: int, *, first: bool = True, shard: int = 0) -> Folder:
     """Open a folder, new or not, and add batches of 100 transfers."""
-    replica = open_replica(path, settings=SETTINGS)
+    replica = open_replica(path, shard=shard, settings=SETTINGS)
     if first:
         replica.execute(opening_world("ann", "bob"))
     for _ in range(batches):

@@ -13,7 +13,7 @@ from bezant.engine.log.vote import open_vote_file
 from bezant.engine.node_file import NODE_NAME, new_cluster_id, new_group_node, read_node_file, write_node_file
 from bezant.engine.replica import open_replica, shard_directory
 from bezant.engine.verify import verify
-from bezant.net.archive.segments import drop_segments, push_segments
+from bezant.net.archive.segments import drop_segments, fetch_segments, push_segments
 from bezant.net.archive.snapshots import create_snapshot, find_snapshot, list_snapshots, restore_snapshot
 from bezant.net.archive.store import LocalStore
 from bezant.protocol.errors import ArchiveUnavailable, CorruptLog, StorageError, UsageError
@@ -211,3 +211,21 @@ async def test_a_node_alone_has_no_group_to_come_back_to(folder: Folder, store: 
     await create_snapshot(folder.path, store)
     with pytest.raises(UsageError, match="node alone"):
         await restore_snapshot(tmp_path / "restored", store, as_lost_node=True, free_space_floor=0)
+
+
+async def test_the_folder_of_any_shard_is_kept(store: LocalStore, tmp_path: Path) -> None:
+    path, restored = tmp_path / "data", tmp_path / "restored"
+    path.mkdir()
+    members = {1: ("h:1", "h:2"), 2: ("h:3", "h:4")}
+    write_node_file(path, new_group_node(new_cluster_id(), 1, members, shard=3, placement=["h:5"]))
+    folder = write_history(path, 12, shard=3)
+    created = await create_snapshot(path, store)
+    assert (created.manifest.shard, created.manifest.state_digest) == (3, folder.state_digest)
+    pushed = await push_segments(path, store)
+    assert pushed.written
+    segments = shard_directory(path, 3).path
+    (segments / "segment-0000000001").unlink()
+    assert (await fetch_segments(path, store, free_space_floor=0)).fetched == [1]
+    assert (await drop_segments(path, store, keep=2)).dropped == []  # A start needs all of it.
+    await restore_snapshot(restored, store, free_space_floor=0, as_lost_node=True)
+    assert verify(restored).state_digest == folder.state_digest

@@ -1,6 +1,8 @@
 """Claim: whatever keeps the files, one that is there is whole, and a target that cannot be reached is said to be so."""
 
+import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -38,6 +40,18 @@ async def test_what_was_written_is_read_back(store: Store) -> None:
     assert await read(store, "files/one") == b"".join(CHUNKS)
     assert await store.size("files/one") == len(b"".join(CHUNKS))
     assert await store.names("files") == ["one"]
+
+
+async def test_what_was_removed_is_gone(store: Store) -> None:
+    assert await store.folders("segments") == []
+    for name in ("segments/b/one", "segments/a/one", "segments/two"):
+        await store.write(name, CHUNKS[:1])
+    assert await store.folders("segments") == ["a", "b"]
+    await store.remove("segments/b/one")
+    await store.remove("segments/b/one")
+    assert await store.names("segments/b") == []
+    assert await store.size("segments/b/one") is None
+    assert await read(store, "segments/a/one") == CHUNKS[0]
 
 
 async def test_a_file_that_is_not_there_is_said_to_be_missing(store: Store) -> None:
@@ -107,6 +121,15 @@ def test_a_snapshot_goes_to_s3_and_comes_back(folder: Folder, s3_address: str, b
     completed = run(words, s3_address)
     assert completed.returncode == 0, completed.stderr
     assert verify(restored).state_digest == folder.state_digest
+    assert run(["archive", "push", target, "--data", str(folder.path)], s3_address).returncode == 0
+    (name,) = re.findall(r"^\d{10}-[0-9a-f]{32}", listed.stdout, re.MULTILINE)
+    deleted = run(["snapshot", "delete", target, "--snapshot", name, "--json"], s3_address)
+    assert deleted.returncode == 0, deleted.stderr
+    assert json.loads(deleted.stdout)["files"] >= 1
+    kept = run(["archive", "push", target, "--data", str(folder.path), "--replace", "--json"], s3_address)
+    assert {**json.loads(kept.stdout), "there": 0} == {
+        "written": 0, "there": 0, "written_bytes": 0, "removed": 0, "removed_bytes": 0,
+    }  # fmt: skip
 
 
 def test_a_bucket_that_is_not_there_is_one_line(folder: Folder, s3_address: str, tmp_path: Path) -> None:
