@@ -21,6 +21,8 @@ from bezant.protocol.records import ACCOUNT_SIZE, COMMAND_SIZE, EVENT_ANSWER_SIZ
 PROTOCOL_VERSION: Final = 1
 FRAME_HEADER_SIZE: Final = 32
 FRAME_SIZE_MAX: Final = 1 << 20
+HELLO_SIZE_MAX: Final = 4096
+"""Bytes of the first frame of a connection, header included."""
 BATCH_COUNT_MAX: Final = (FRAME_SIZE_MAX - FRAME_HEADER_SIZE) // COMMAND_SIZE
 """Commands in one frame, at most: 8191."""
 ACCOUNT_COUNT_MAX: Final = (FRAME_SIZE_MAX - FRAME_HEADER_SIZE) // ACCOUNT_SIZE

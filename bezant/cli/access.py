@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 TOKEN_VARIABLE: Final = "BEZANT_TOKEN"
 _TALKS_TO_NODES: Final = frozenset({"--connect", "--placement"})
 _SERVES: Final = "--cluster-token-file"
+MEASURES: Final = "bench"
+"""The one command that asks for no token: it measures nodes that are to cost no more than the work itself."""
 
 
 def add_access_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, Protocol, cast
 
-from bezant.cli.access import add_access_arguments, use_access
+from bezant.cli.access import MEASURES, add_access_arguments, use_access
 from bezant.cli.errors import STATUS_INTERRUPTED, describe, disk_error, exit_status
 from bezant.protocol.errors import BezantError
 
@@ -142,7 +142,8 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, _CommandModule]:
         if name == chosen:
             module = cast(_CommandModule, importlib.import_module(f"bezant.cli.{command.module}"))
             module.add_parser(subparsers)
-            add_access_arguments(subparsers.choices[name])
+            if name != MEASURES:
+                add_access_arguments(subparsers.choices[name])
         else:
             subparsers.add_parser(name, help=command.summary, add_help=False)
     arguments = parser.parse_args(words)

@@ -26,6 +26,7 @@ from bezant.protocol.frames import (
     CLOSES_CONNECTION,
     FRAME_HEADER_SIZE,
     FRAME_SIZE_MAX,
+    HELLO_SIZE_MAX,
     PROTOCOL_VERSION,
     FrameError,
     FrameFlag,
@@ -196,6 +197,8 @@ class ReaderConnection(asyncio.BufferedProtocol):
         """Whether a header can be gone on with; refused if not."""
         if header.version != PROTOCOL_VERSION:
             self.refuse(0, FrameError.VERSION_UNSUPPORTED, f"this reader speaks protocol version {PROTOCOL_VERSION}")
+        elif not self._greeted and header.length > HELLO_SIZE_MAX:
+            self.refuse(0, FrameError.HELLO_EXPECTED, f"HELLO has {HELLO_SIZE_MAX} bytes at most")
         elif not FRAME_HEADER_SIZE <= header.length <= FRAME_SIZE_MAX:
             self.refuse(0, FrameError.LENGTH_INVALID, f"a frame has {FRAME_HEADER_SIZE} to {FRAME_SIZE_MAX} bytes")
         else:

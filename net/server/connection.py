@@ -32,12 +32,10 @@ from bezant.net.server.frame_kernels import (
     SCAN_CHECKSUM_WRONG,
     SCAN_FULL,
     SCAN_INCOMPLETE,
-    SCAN_LENGTH_INVALID,
     SCAN_LONG,
-    SCAN_OTHER_OPERATION,
-    SCAN_VERSION_UNSUPPORTED,
     scan_frames,
 )
+from bezant.net.server.greeting import check_greeting
 from bezant.net.server.inbox import Inbox, SkippedFrame, Unread
 from bezant.net.server.open_connections import GREETING_S_MAX, UNSENT_BYTES_MAX
 from bezant.net.server.placing import Placing
@@ -57,7 +55,6 @@ from bezant.protocol.errors import RemoteProtocolError, UsageError
 from bezant.protocol.frames import (
     CLOSES_CONNECTION,
     FRAME_HEADER_SIZE,
-    FRAME_SIZE_MAX,
     PROTOCOL_VERSION,
     FrameError,
     FrameFlag,
@@ -213,7 +210,8 @@ class Connection(asyncio.BufferedProtocol):
     def _take_commands(self, buffer: Bytes, offset: int, end: int, verified: int, received_ns: int) -> tuple[int, int]:
         """Let the kernel take what it can; returns why it stopped and where."""
         if not self._greeted:
-            return self._check_greeting(buffer, offset, end), offset
+            status, self._reactor.collecting.cursor[CURSOR_LENGTH] = check_greeting(buffer[offset:end].data)
+            return status, offset
         batch = self._reactor.collecting
         cursor = batch.cursor
         frame_first = int(cursor[CURSOR_FRAMES])
@@ -229,22 +227,6 @@ class Connection(asyncio.BufferedProtocol):
             self._update()
             self._reactor.schedule()
         return status, stopped
-
-    def _check_greeting(self, buffer: Bytes, offset: int, end: int) -> int:
-        """Before HELLO nothing but HELLO is looked at, and by no kernel."""
-        if end - offset < FRAME_HEADER_SIZE:
-            return SCAN_INCOMPLETE
-        header = decode_header(buffer[offset : offset + FRAME_HEADER_SIZE].data)
-        self._reactor.collecting.cursor[CURSOR_LENGTH] = header.length
-        if header.version != PROTOCOL_VERSION:
-            return SCAN_VERSION_UNSUPPORTED
-        if not FRAME_HEADER_SIZE <= header.length <= FRAME_SIZE_MAX:
-            return SCAN_LENGTH_INVALID
-        if end - offset < header.length:
-            return SCAN_INCOMPLETE
-        if frame_checksum(buffer[offset : offset + header.length].data) != header.checksum:
-            return SCAN_CHECKSUM_WRONG
-        return SCAN_OTHER_OPERATION
 
     def _keep_start(self, buffer: Bytes, offset: int, end: int) -> None:
         """Keep the start of a frame whose rest has not arrived."""

@@ -8,7 +8,14 @@ import msgspec
 import pytest
 
 from bezant.engine.log.entry import public_log_id
-from bezant.protocol.frames import FrameError, FrameReader, Operation, encode_frame
+from bezant.protocol.frames import (
+    FRAME_HEADER_SIZE,
+    FRAME_SIZE_MAX,
+    FrameError,
+    FrameReader,
+    Operation,
+    encode_frame,
+)
 from bezant.protocol.messages import Hello, Welcome, decode_message, encode_message
 from bezant.protocol.records import RULES_VERSION
 
@@ -193,3 +200,14 @@ async def test_a_hello_that_came_while_the_node_was_held_up_is_in_time(node: Nod
     [(header, _)] = FrameReader().feed(await asyncio.to_thread(talker.recv, 4096))
     assert header.operation == Operation.HELLO
     talker.close()
+
+
+@pytest.mark.parametrize("operation", [Operation.HELLO, Operation.COMMANDS])
+async def test_who_has_not_said_who_it_is_gets_no_memory(node: Node, operation: Operation) -> None:
+    """A large first frame is refused at its header, whatever it says it is, and no buffer is made for it."""
+    client = await node.connect(greet=False)
+    frame = encode_frame(operation, 7, bytes(FRAME_SIZE_MAX - FRAME_HEADER_SIZE))
+    await client.send(frame[:FRAME_HEADER_SIZE])
+    (told,) = await client.rest()
+    assert told.error.code == FrameError.HELLO_EXPECTED
+    assert node.clients.receive_buffer.held_bytes == 0
