@@ -129,6 +129,8 @@ def _list(arguments: argparse.Namespace) -> int:
         write_json({"snapshots": told, "damaged": problems})
     else:
         write_table(_HEADINGS, [_row(*one, erased[one[0]]) for one in whole], right=_RIGHT)
+        if not found:
+            write_remark(f"bezant: there are no snapshots at {arguments.target}")
         for problem in problems.values():
             write_remark(f"bezant: {problem}")
     return 1 if problems else 0

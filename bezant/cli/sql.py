@@ -21,6 +21,7 @@ ROWS_SHOWN_MAX: Final = 1000
 """Rows of a table for eyes, which is held in memory to find the widths of its columns."""
 DECIMALS_SHOWN_MIN: Final = 2
 _MEMORY_DEFAULT: Final = "1GB"
+_OUT_OF_MEMORY: Final = "Out of Memory"
 _MEMORY: Final = re.compile(r"([1-9][0-9]{0,6})(MB|GB)", re.ASCII)
 _UNITS: Final = {"MB": 1 << 20, "GB": 1 << 30}
 _NS_PER: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
@@ -107,10 +108,17 @@ def run(arguments: argparse.Namespace) -> int:
         finally:
             database.close()
     except SqlError as error:
-        raise InputWrong(str(error), "correct the query; with --memory it may have more memory") from error
+        raise _input_wrong(str(error)) from error
     except UsageError as error:
         raise InputWrong(str(error), "correct the command and run it again") from error
     return 0
+
+
+def _input_wrong(problem: str) -> InputWrong:
+    if problem.startswith(_OUT_OF_MEMORY):
+        # What DuckDB advises further is for who may change its settings.
+        return InputWrong(problem.splitlines()[0], "give it more with --memory, or ask for less")
+    return InputWrong(problem, 'correct the query; "describe events" shows the columns of a table')
 
 
 # ---- values ----

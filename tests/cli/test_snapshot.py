@@ -35,6 +35,11 @@ def test_a_snapshot_there_and_back(folder: Folder, tmp_path: Path, capsys: pytes
     assert "is not empty" in capsys.readouterr().err
 
 
+def test_a_target_without_snapshots_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["snapshot", "list", str(tmp_path / "none")]) == 0
+    assert f"there are no snapshots at {tmp_path / 'none'}" in capsys.readouterr().err
+
+
 def test_a_damaged_manifest_is_listed_as_such(
     folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

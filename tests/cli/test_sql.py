@@ -115,6 +115,16 @@ def test_what_is_not_answered(run: Run, query: str, told: str) -> None:
     assert err.count("\n") == 1
 
 
+def test_the_next_step_is_one_for_what_is_wrong(run: Run) -> None:
+    for query, memory, step in (
+        ("select nope from events", "1GB", 'correct the query; "describe events" shows the columns of a table'),
+        ("select list(i) from range(20000000) t(i)", "64MB", "give it more with --memory, or ask for less"),
+    ):
+        status, _, err = run("sql", query, "--memory", memory)
+        assert (status, err.count("\n")) == (1, 1)
+        assert err.endswith(f"; {step}\n")
+
+
 def test_export(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     status, out, _ = run("export", "--parquet", folder, "--json")
