@@ -42,6 +42,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         ("--requests-max", 8192, "requests that are worked on at a time, at most"),
         ("--client-requests-max", 1024, "requests of one client that are worked on at a time, at most"),
         ("--client-burst", 10_000, "requests that a client may send at once after a pause"),
+        ("--streams-max", 2000, "streams of events that are open at a time, at most"),
+        ("--client-streams-max", 200, "of those, of one client"),
         ("--connections-max", 20_000, "connections of clients, at most"),
     ):
         parser.add_argument(
@@ -72,6 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
         client_requests_max=arguments.client_requests_max,
         client_rate=arguments.client_rate,
         client_burst=arguments.client_burst,
+        streams_max=arguments.streams_max,
+        client_streams_max=arguments.client_streams_max,
         connections_max=arguments.connections_max,
     )
     run_gateway(settings, arguments.listen, write_at_once)

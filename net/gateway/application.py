@@ -18,6 +18,7 @@ from bezant.net.gateway.holds import HOLD_ROUTES
 from bezant.net.gateway.ledger import LEDGER_ROUTES
 from bezant.net.gateway.moments import make_moment, make_range
 from bezant.net.gateway.problems import PROBLEM_TYPE, GatewayProblem, ProblemRaised, raised_by, refusal, rendered
+from bezant.net.gateway.push import PUSH_ROUTES, Pushes
 from bezant.net.gateway.settings import BODY_BYTES_MAX
 from bezant.net.gateway.transfers import balance_transfer
 from bezant.protocol.errors import BezantError
@@ -36,19 +37,21 @@ _ROUTES: Final[tuple[BaseRouteHandler, ...]] = (
     *HOLD_ROUTES,
     *HISTORY_ROUTES,
     *LEDGER_ROUTES,
+    *PUSH_ROUTES,
 )
 _STATUS_FAULT: Final = 500
 
 Anyone = Request[Any, Any, Any]
 
 
-def make_application(ledger: Ledger) -> Litestar:
-    """The routes over a ledger."""
+def make_application(ledger: Ledger, pushes: Pushes) -> Litestar:
+    """The routes over a ledger, and the streams that they open."""
     handlers: list[ControllerRouterHandler] = [*_ROUTES, *documentation_routes()]
     return Litestar(
         handlers,
         dependencies={
             "ledger": Provide(lambda: ledger, sync_to_thread=False),
+            "pushes": Provide(lambda: pushes, sync_to_thread=False),
             "question": Provide(make_question, sync_to_thread=False),
             "call": Provide(make_call, sync_to_thread=False),
             "moment": Provide(make_moment, sync_to_thread=False),

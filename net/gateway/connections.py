@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+ABORT: Final = "bezant.abort"
+"""Where the scope of a request has what cuts its connection, for a client that does not take what it is sent."""
 HEAD_BYTES_MAX: Final = 32 << 10
 """Of the request line and the headers of one request."""
 HEAD_S_MAX: Final = 10.0
@@ -54,6 +56,7 @@ class ClientConnection(HttpToolsProtocol):
             self._head_bytes = 0
             self._head_timer = self.loop.call_later(HEAD_S_MAX, self._give_up)
         super().on_message_begin()
+        self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
         """The head of a request has come."""

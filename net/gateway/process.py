@@ -7,18 +7,18 @@ import ipaddress
 import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 import uvicorn
 import uvloop
-from litestar import Litestar
 
 from bezant.net.client.opening import connect
 from bezant.net.gateway.application import make_application
 from bezant.net.gateway.asking import Ledger
 from bezant.net.gateway.connections import with_limit
 from bezant.net.gateway.front import Front
+from bezant.net.gateway.push import Pushes
 from bezant.net.gateway.settings import GatewaySettings
 from bezant.protocol.errors import UsageError
 
@@ -30,6 +30,7 @@ STOP_S_MAX: Final = 10
 """Seconds that requests under way are given at the end."""
 SOCKET_MESSAGE_BYTES_MAX: Final = 4096
 """Of a message that a client sends over a WebSocket."""
+_OnStop = Callable[[], Awaitable[None]]
 _PORT_MAX: Final = 65_535
 
 
@@ -46,18 +47,19 @@ def run_gateway(settings: GatewaySettings, listen: str, say: Callable[[str], Non
 async def _serve(settings: GatewaySettings, bound: socket.socket, say: Callable[[str], None]) -> None:
     async with connect(settings.connect, timeout_s=settings.timeout_s) as wallet:
         ledger = Ledger(wallet, settings.timeout_s)
-        application = make_application(ledger)
-        await serve_application(application, Front(application, ledger, settings), settings, bound, say)
+        pushes = Pushes(count_max=settings.streams_max, client_count_max=settings.client_streams_max)
+        front = Front(make_application(ledger, pushes), ledger, settings)
+        await serve_application(front, settings, bound, say, pushes.close)
 
 
 async def serve_application(
-    application: Litestar,
     front: Any,
     settings: GatewaySettings,
     bound: socket.socket,
     say: Callable[[str], None],
+    on_stop: _OnStop,
 ) -> None:
-    """Serve an ASGI application, `front`, that stands before the routes of `application`."""
+    """Serve an ASGI application; `on_stop` ends what would otherwise never end."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     config = uvicorn.Config(
         front,
@@ -74,7 +76,7 @@ async def serve_application(
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=STOP_S_MAX,
     )
-    server = _Server(config, lambda: say(f"listening on http://{address_of(bound)}"))
+    server = _Server(config, lambda: say(f"listening on http://{address_of(bound)}"), on_stop)
     # What has been loaded stays for ever: to look through it would hold requests up for tens of milliseconds.
     gc.collect()
     gc.freeze()
@@ -84,15 +86,21 @@ async def serve_application(
 class _Server(uvicorn.Server):
     """Ends quietly with a signal, and says when it is ready."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], on_stop: _OnStop) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self._on_stop = on_stop
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to serve."""
         await super().startup(sockets)
         if self.started:
             self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End."""
+        await self._on_stop()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

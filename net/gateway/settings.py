@@ -21,7 +21,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     ``connect``: the nodes, "host:port,...". ``timeout_s``: the deadline of requests that name none. ``requests_max``:
     requests that are worked on at a time (503). ``client_requests_max``: of those, of one client (429).
     ``client_rate``: requests of one client a second, on average (429); ``client_burst`` may come at once.
-    ``connections_max``: sockets of clients; more are closed at once.
+    ``connections_max``: sockets of clients; more are closed at once. ``streams_max``: streams of events (503), and
+    ``client_streams_max`` of one client (429).
     """
 
     connect: str
@@ -31,10 +32,15 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     client_rate: float = 50_000.0
     client_burst: int = 10_000
     connections_max: int = 20_000
+    streams_max: int = 2000
+    client_streams_max: int = 200
 
     def __post_init__(self) -> None:
         if self.timeout_s not in DEADLINES_S:
             raise UsageError(f"the deadline of requests is one of {', '.join(f'{s:g}' for s in DEADLINES_S)} seconds")
-        for name in ("requests_max", "client_requests_max", "client_rate", "client_burst", "connections_max"):
+        for name in ("requests_max", "client_requests_max", "client_rate", "client_burst"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} is above 0")
+        for name in ("connections_max", "streams_max", "client_streams_max"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is above 0")
