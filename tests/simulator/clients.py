@@ -123,6 +123,13 @@ class Client:
         """Ask for one transfer, until there is an answer."""
         return self._insist(self._transfer(self._names[0], self._names[1], "EUR", 1), NO_KEYS)
 
+    def send_once(self, commands: Records) -> Operation:
+        """Send commands once, to anybody, and wait for nothing."""
+        operation = self._new(commands, NO_KEYS)
+        operation.is_done = True
+        self._send(operation, self._chance.choice(self._nodes))
+        return operation
+
     def _insist(self, commands: Records, keys: Words) -> Operation:
         operation = self._new(commands, keys)
         operation.patience_us = 1 << 62

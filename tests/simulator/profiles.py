@@ -108,6 +108,13 @@ SHARD_PROFILES = {
         loss=(0.0, 0.05, 0.3),
         repeat=(0.0, 0.1, 0.5),
         delay_us_max=(1_000, 10_000, 60_000),
-        rates={"apart": 0.5, "deaf": 0.5, "together": 1.0, "clogged between": 0.5, "power of all shards": 0.1},
+        rates={
+            "apart": 0.5,
+            "deaf": 0.5,
+            "together": 1.0,
+            "clogged between": 0.5,
+            "power of all shards": 0.1,
+            "lost and apart": 0.6,
+        },
     )
 }

@@ -1,5 +1,6 @@
 """Safeguards of transfers between shards, each switched off by taking one method away: does the simulator notice?"""
 
+import asyncio
 import itertools
 from typing import Any
 
@@ -7,11 +8,14 @@ import numpy as np
 import pytest
 
 from bezant.engine.transactions import legs as legs_module
+from bezant.engine.transactions import parts
 from bezant.engine.transactions.ids import derived_ids
-from bezant.net.server import coordinating
+from bezant.net.server import coordinating, transacting_steps
 from bezant.net.server import legs as lane_module
 from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.legs import LegsLane
+from bezant.net.server.transacting import Transactor
+from bezant.net.server.transacting_steps import Steps
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.kinds import CommandKind
 from bezant.protocol.records import RESULT
@@ -147,6 +151,60 @@ def who_does_not_lead_says_what_is_known(patch: Patch) -> None:
     patch.setattr(LegsLane, "reply", reply)
 
 
+def transactions_that_were_found_are_dropped(patch: Patch) -> None:
+    patch.setattr(Transactor, "carry_on", lambda self, begun, sequences, decisions: None)
+
+
+def sagas_taken_over_take_back_what_this_leader_did(patch: Patch) -> None:
+    whole = Steps.step_by_step
+    patch.setattr(Steps, "step_by_step", lambda self, *, is_resumed: whole(self, is_resumed=False))
+
+
+def what_was_confirmed_is_not_given_back(patch: Patch) -> None:
+    async def give_back(self: Any, numbers: Any, ids: Any) -> Any:
+        return numbers[:0], ids[:0]
+
+    patch.setattr(Steps, "_give_back", give_back)
+
+
+def what_gives_back_has_new_ids_each_time(patch: Patch) -> None:
+    salts = itertools.count(1)
+
+    def next_ids(halves: Any, ids: Any) -> Any:
+        return parts.next_ids(halves, ids + next(salts))
+
+    patch.setattr(transacting_steps, "next_ids", next_ids)
+
+
+def what_is_parked_is_dropped(patch: Patch) -> None:
+    """A refusal to give back is taken for the end of it."""
+    whole = Steps._give_back
+
+    async def give_back(self: Any, numbers: Any, ids: Any) -> Any:
+        await whole(self, numbers, ids)
+        return numbers[:0], ids[:0]
+
+    patch.setattr(Steps, "_give_back", give_back)
+
+
+def shards_that_do_not_answer_have_confirmed(patch: Patch) -> None:
+    whole = Steps._verdict
+
+    def verdict(self: Any, codes: Any, numbers: Any) -> Any:
+        return whole(self, np.where(transacting_steps.is_open(codes), _COMMITTED, codes), numbers)
+
+    patch.setattr(Steps, "_verdict", verdict)
+
+
+def transactions_are_settled_when_they_are_decided(patch: Patch) -> None:
+    whole = Steps.end
+
+    async def end(self: Any, verdict: Any) -> None:
+        self.ending = asyncio.ensure_future(whole(self, verdict))
+
+    patch.setattr(Steps, "end", end)
+
+
 ROWS = (
     Row(ids_of_legs_are_new_each_time, "shards", 5),
     Row(legs_are_answered_before_the_commit, "shards", 10),
@@ -158,8 +216,15 @@ ROWS = (
     Row(repeats_are_told_undecided, "shards", 10),
     Row(cancels_leave_no_tombstone, "shards", 40),
     Row(lost_coordinators_go_on, "shards", 40),
-    Row(nobody_looks_for_orphans, "shards", 60),
-    Row(legs_take_no_time_along, "shards", 20),
+    Row(nobody_looks_for_orphans, "shards", 100),
+    Row(legs_take_no_time_along, "shards", 40),
+    Row(transactions_that_were_found_are_dropped, "shards", 30),
+    Row(sagas_taken_over_take_back_what_this_leader_did, "shards", 40),
+    Row(what_was_confirmed_is_not_given_back, "shards", 10),
+    Row(what_gives_back_has_new_ids_each_time, "shards", 10),
+    Row(what_is_parked_is_dropped, "shards", 40),
+    Row(shards_that_do_not_answer_have_confirmed, "shards", 40),
+    Row(transactions_are_settled_when_they_are_decided, "shards", 10),
 )
 RARE = (
     Row(no_answer_counts_as_a_refusal, "shards", 300),

@@ -1,16 +1,17 @@
 """The end of a seed in one shard: what clients were told of transfers to others is what was decided."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from bezant.engine.transactions.ids import Leg
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.kinds import CommandKind
+from bezant.protocol.kinds import REASON_MAX, CommandKind, ResultFlag
 from bezant.protocol.records import split_position
 
 from ..audit import WITHOUT_EVENT, Audit, Executed, _is_same
+from ..clients import Operation, Told
 from ..schedule import Violation
-from .books import COMMITTED, Transfer
+from .books import COMMITTED, Books
+from .parts import Parts
 
 COMPARED = ("debit_head", "debit_tail", "credit_head", "credit_tail", "amount", "flags")
 
@@ -20,23 +21,37 @@ class ShardAudit(Audit):
 
     without_event = WITHOUT_EVENT | {ResultCode.WRONG_SHARD, ResultCode.TRANSIT_UNKNOWN}
 
-    def __init__(self, *arguments: Any, transfers: Mapping[tuple[int, int], Transfer], **settings: Any) -> None:
+    def __init__(self, *arguments: Any, books: Books, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._shard = settings["shard"]
-        self._transfers = transfers
+        self._books = books
 
     def _is_same(self, event: Any, command: Any) -> bool:
         if int(event["kind"]) == CommandKind.TRY_DEBIT and int(command["kind"]) == CommandKind.TRANSFER:
             return all(int(event[name]) == int(command[name]) for name in COMPARED)
         return _is_same(event, command)
 
+    def _check_time(self, what: str, operation: Operation, told: Told, executed: Executed) -> None:
+        if _gives_up(operation.commands[0], executed):
+            if executed.index > told.commits_known:
+                raise Violation(f"{what}: entry {executed.index} was not committed then")
+            return
+        super()._check_time(what, operation, told, executed)
+
     def _check_outcome(self, what: str, command: Any, result: Any, executed: Executed) -> None:
         if int(executed.event["kind"]) != CommandKind.TRY_DEBIT or int(executed.event["result"]) != COMMITTED:
-            super()._check_outcome(what, command, result, executed)
+            if _gives_up(command, executed):
+                self._check_refused(what, result, executed)
+            else:
+                super()._check_outcome(what, command, result, executed)
+            return
+        parts = self._books.parts.by_place.get((self._shard, executed.sequence))
+        if parts is not None:
+            self._check_part(what, parts, result)
             return
         if not self._is_same(executed.event, command):
             raise Violation(f"{what}: its id was another's")
-        transfer = self._transfers[self._shard, executed.sequence]
+        transfer = self._books.transfers[self._shard, executed.sequence]
         leg = Leg.CONFIRM_DEBIT if int(result["code"]) == COMMITTED else Leg.CANCEL_DEBIT
         if not transfer.has(leg):
             raise Violation(f"{what}: {transfer}")
@@ -51,3 +66,26 @@ class ShardAudit(Audit):
             if int(result[name]) != int(event[name]):
                 raise Violation(f"{what}: {name} is {result[name]}, and {event[name]} in the history")
         self._counts["answers about transfers between shards explained"] += 1
+
+    def _check_refused(self, what: str, result: Any, executed: Executed) -> None:
+        """What was told of a transaction that was refused at once to who gave it up."""
+        place = split_position(int(result["position"]))[1]
+        if (int(result["code"]), place) != (int(executed.event["result"]), executed.sequence):
+            raise Violation(f"{what}: the history says {int(executed.event['result'])}, at {executed.sequence}")
+
+    def _check_part(self, what: str, parts: Parts, result: Any) -> None:
+        """What was told of a transaction of several legs to who gave it up."""
+        decision = parts.decision
+        if decision is None:
+            raise Violation(f"{what}: it is not decided: {parts}")
+        reason = 0 if decision.is_confirm else int(decision.event["timeout_ms"]) & REASON_MAX
+        if int(result["code"]) != reason or not int(result["flags"]) & ResultFlag.REPEATED:
+            raise Violation(f"{what}: {parts} was decided with {reason}")
+        if split_position(int(result["position"]))[1] != decision.sequence:
+            raise Violation(f"{what}: it was decided at {decision.sequence}, not {int(result['position'])}")
+        self._counts["answers about transactions given up explained"] += 1
+
+
+def _gives_up(command: Any, executed: Executed) -> bool:
+    """Whether a command is a FORBID whose id had been used."""
+    return int(command["kind"]) == CommandKind.FORBID != int(executed.event["kind"])

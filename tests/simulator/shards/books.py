@@ -20,6 +20,7 @@ from bezant.protocol.records import EVENT, LIMIT_UNLIMITED, id_words
 
 from ..clients import CURRENCIES
 from ..schedule import Violation
+from .parts import AllParts
 
 COMMITTED = int(ResultCode.COMMITTED)
 CAPTURED = int(ResultCode.HOLD_CAPTURED)
@@ -67,14 +68,6 @@ class Transfer:
         return f"the transfer of shard {self.shard} at {self.sequence} (try {self.code}; {legs})"
 
 
-def _id(event: Any) -> Id:
-    return int(event["id_head"]), int(event["id_tail"])
-
-
-def _reference(event: Any) -> Id:
-    return int(event["reference_head"]), int(event["reference_tail"])
-
-
 def _derived(events: Any, leg: Leg) -> Id:
     ((head, tail),) = derived_ids(events, leg).tolist()
     return head, tail
@@ -89,12 +82,8 @@ class Books:
         """By shard and sequence of the TRY_DEBIT."""
         self.tries: list[Transfer] = []
         """Those that another shard has tried."""
-        self.transactions: set[tuple[int, int]] = set()
-        """Of several legs: shard and sequence."""
-        self.parts: set[Id] = set()
-        """Ids of the tries of those that were asked for."""
-        self.part_ends: dict[Id, CommandKind] = {}
-        """How each try of a transaction of several legs has ended."""
+        self.parts = AllParts(counts)
+        """Of transactions of several legs."""
         self._by_leg: dict[Id, tuple[Transfer, Leg]] = {}
         self._accounts: dict[int, defaultdict[Id, Account]] = defaultdict(lambda: defaultdict(Account))
 
@@ -113,34 +102,14 @@ class Books:
             kind = int(event["kind"])
             if kind == CommandKind.PLAN:
                 continue
-            if self._is_part(kind, event):
-                self._take_part(shard, entry.header.first_sequence + place, kind, event)
+            if self.parts.has(kind, event):
+                self.parts.take(shard, entry.header.first_sequence + place, kind, event)
             elif kind == CommandKind.TRY_DEBIT:
                 self._begin(shard, entry.header.first_sequence + place, events[place : place + 1])
             elif kind in (CommandKind.TRY_CREDIT, CommandKind.CONFIRM, CommandKind.CANCEL):
                 self._take_leg(shard, entry, entry.header.first_sequence + place, events[place : place + 1])
             if int(event["result"]) == COMMITTED:
                 self._add_up(shard, kind, event)
-
-    def _is_part(self, kind: int, event: Any) -> bool:
-        """Whether an event is of a transaction of several legs."""
-        if kind == CommandKind.TRY_DEBIT:
-            return int(event["timeout_ms"]) != 0
-        if kind in {CommandKind.CONFIRM, CommandKind.CANCEL}:
-            return _reference(event) in self.parts
-        return kind == CommandKind.TRY_PART or (kind == CommandKind.TRY_CREDIT and _id(event) in self.parts)
-
-    def _take_part(self, shard: int, sequence: int, kind: int, event: Any) -> None:
-        code = int(event["result"])
-        if kind not in {CommandKind.CONFIRM, CommandKind.CANCEL}:
-            if _id(event) not in self.parts:
-                raise Violation(f"shard {shard} commits at {sequence} a part of no transaction that was asked for")
-            if kind == CommandKind.TRY_DEBIT:
-                self.transactions.add((shard, sequence))
-        elif code != COMMITTED:
-            raise Violation(f"shard {shard} refuses at {sequence} with {code} to end a part of a transaction")
-        elif self.part_ends.setdefault(_reference(event), CommandKind(kind)) != kind:
-            raise Violation(f"shard {shard} ends at {sequence} a part that has ended otherwise")
 
     def _begin(self, shard: int, sequence: int, events: Any) -> None:
         code = int(events[0]["result"])
@@ -206,9 +175,9 @@ class Books:
             self._counts["tries given up" if reason in _NOT_EXECUTED else "tries refused there"] += 1
 
     def _take_settled(self, shard: int, sequence: int) -> None:
-        transfer = self.transfers.get((shard, sequence))
-        if (shard, sequence) in self.transactions:
+        if self.parts.check_settled(shard, sequence):
             return
+        transfer = self.transfers.get((shard, sequence))
         if transfer is None:
             raise Violation(f"shard {shard} settles {sequence}, and that is no try")
         if not (transfer.has(Leg.CONFIRM_CREDIT) or transfer.has(Leg.CANCEL_CREDIT)):
@@ -258,7 +227,7 @@ class Books:
     def _check_account(self, shard: int, kind: int, event: Any, debit: Account) -> None:
         if (debit.balance, debit.held) != (int(event["debit_balance"]), int(event["debit_held"])):
             raise Violation(f"shard {shard}: an event of kind {kind} says {event}, and events add up to {debit}")
-        takes = kind in {CommandKind.TRANSFER, CommandKind.HOLD, CommandKind.TRY_DEBIT}
+        takes = kind in {CommandKind.TRANSFER, CommandKind.HOLD, CommandKind.TRY_DEBIT, CommandKind.TRY_PART}
         if takes and debit.limit != LIMIT_UNLIMITED and debit.balance - debit.held < -debit.limit:
             raise Violation(f"shard {shard}: an event of kind {kind} leaves an account below its limit: {debit}")
         if debit.incoming < 0 or debit.held < 0:

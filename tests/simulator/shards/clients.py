@@ -1,5 +1,6 @@
 """Clients of several shards: each has one at home, where its accounts lie that pay, and pays into all."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -10,10 +11,11 @@ from bezant.protocol.names import account_id, slot_of
 from bezant.protocol.placement import SlotMap, owners_of
 from bezant.protocol.records import Records
 
-from ..clients import CURRENCIES, NAMES, Client
+from ..clients import CURRENCIES, NAMES, Client, Operation
+from ..frames import NO_KEYS, joined
 
-REPEATED_AT_ONCE = 0.1
-"""Of transfers to other shards, those that are twice in their batch."""
+RELIEF = 100_000
+"""More than a seed could spend of an account."""
 
 
 @cache
@@ -60,3 +62,13 @@ class ShardClient(Client):
         if kind is CommandKind.SET_LIMIT:
             fields["amount"] = chance.choice([0, 0, 50, 100])
         return self._command(kind, fields)
+
+    def relieve(self) -> Operation:
+        """Let money leave and reach all accounts that are not closed, and give them some, until there is an answer."""
+        commands = []
+        for name, currency in itertools.product(self._names[1:], CURRENCIES):
+            sides = self._sides(name, name, currency)
+            debit = {"debit_head": sides["debit_head"], "debit_tail": sides["debit_tail"]}
+            commands += [self._command(CommandKind.UNFREEZE, debit)]
+            commands += [self._transfer(self._names[0], name, currency, RELIEF)]
+        return self._insist(joined(commands), NO_KEYS)

@@ -8,6 +8,8 @@ from ..faults import CLOG_US_MAX, US_PER_S
 if TYPE_CHECKING:
     from .world import World
 
+APART_US = (1_000_000, 3_000_000)
+
 
 class Troubles:
     """Trouble between shards, until it ends."""
@@ -22,6 +24,7 @@ class Troubles:
             "together": self._heal,
             "clogged between": self._clog,
             "power of all shards": self._stop_all,
+            "lost and apart": self._lose_and_cut,
         }
         for kind, rate in rates.items():
             self._arm(kind, rate * self._schedule.chance(kind).choice([0, 0.5, 1, 2]))
@@ -52,6 +55,24 @@ class Troubles:
     def _clog(self) -> None:
         kind = "clogged between"
         self._world.between.clog(self._some_link(kind), self._schedule.chance(kind).randrange(CLOG_US_MAX))
+
+    def _lose_and_cut(self) -> None:
+        """Who takes a saga over that has come some way does not reach a shard that the leader before it did."""
+        self._world.books.parts.on_halfway = self._take_apart
+
+    def _take_apart(self, shard: int) -> None:
+        self._world.books.parts.on_halfway = None
+        chance = self._schedule.chance("lost and apart")
+        other = chance.choice([number for number in range(self._world.shards) if number != shard])
+        self._schedule.after(0, self._stop_leader, shard)
+        links = {(shard, other), (other, shard)}
+        self._world.between.cut |= links
+        self._schedule.after(chance.randrange(*APART_US), self._world.between.cut.difference_update, links)
+
+    def _stop_leader(self, shard: int) -> None:
+        leader = self._world.groups[shard].faults._leader()
+        if leader is not None and not self.is_over:
+            leader.stop("kill")
 
     def _stop_all(self) -> None:
         for group in self._world.groups:

@@ -6,7 +6,7 @@ from unittest import mock
 
 import numpy as np
 
-from bezant.net.server import coordinating
+from bezant.net.server import coordinating, transacting, transacting_steps
 from bezant.protocol.placement import owners_of
 
 from ..network import Weather
@@ -26,6 +26,10 @@ from .clients import map_of
 from .faults import Troubles
 from .group import ShardGroup
 from .links import Between
+
+PARKED_S = 0.3
+APPLIED_S_MAX = 1.0
+"""Instead of the tens of seconds that they are else."""
 
 
 class World:
@@ -65,6 +69,11 @@ class World:
             mock.patch.object(coordinating, "end_after_bug", _raise),
             mock.patch.object(coordinating, "TRY_S_MAX", self.try_s_max),
             mock.patch.object(coordinating, "SWEEP_S", self.sweep_s),
+            mock.patch.object(coordinating, "PARKED_S", PARKED_S),
+            mock.patch.object(transacting_steps, "TRY_S_MAX", self.try_s_max),
+            mock.patch.object(transacting_steps, "LEG_S_MAX", self.try_s_max),
+            mock.patch.object(transacting_steps, "PARKED_S", PARKED_S),
+            mock.patch.object(transacting, "APPLIED_S_MAX", APPLIED_S_MAX),
         ):
             try:
                 self._run()
@@ -88,10 +97,11 @@ class World:
         for group in self.groups:
             group._wait_until_well()
         for group in self.groups:
+            group.relieve()
             group.payer.ask_all_again()
         self._wait_until_settled()
         for group in self.groups:
-            group.payer.check(self.books)
+            group.payer.check()
             group._finish()
         self.books.check_end()
 
