@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bezant.engine.transactions import legs as legs_module
 from bezant.engine.transactions import parts
-from bezant.engine.transactions.ids import derived_ids
 from bezant.net.server import coordinating, transacting_steps
 from bezant.net.server import legs as lane_module
 from bezant.net.server.coordinating import Coordinator
@@ -31,7 +29,9 @@ _REFUSED = int(ResultCode.CREDIT_ACCOUNT_UNKNOWN)
 
 def ids_of_legs_are_new_each_time(patch: Patch) -> None:
     salts = itertools.count(1)
-    patch.setattr(legs_module, "derived_ids", lambda tries, leg, salt=0: derived_ids(tries, leg, salt=next(salts)))
+    for name in ("build_try_credits", "build_decisions", "build_second_legs"):
+        whole = getattr(coordinating, name)
+        patch.setattr(coordinating, name, lambda *args, whole=whole, **times: whole(*args, **times, salt=next(salts)))
 
 
 def legs_are_answered_before_the_commit(patch: Patch) -> None:
