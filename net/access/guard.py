@@ -48,28 +48,28 @@ class Guard:
     def admit(self, text: str, node_name: str | None = None) -> Principal | None:
         """Who comes with this token, and this name in the certificate of a node; None if that is nobody to be let in.
 
-        A token that is shown counts, or nothing does: a node that shows one says who it wants to be.
+        A node is known by its certificate also while it shows a token that is none here: that of its cluster may be
+        replaced just now, a node after the other.
         """
-        if not text:
-            if node_name is not None:
-                scopes = frozenset({Scope.PEER}) if self.asks_for_tokens else EVERYBODY
-                return Principal(f"{NODE_PREFIX}{node_name}", scopes)
-            return None if self.asks_for_tokens else ANYBODY
+        principal = self._holder_of(text) if text else None
+        if principal is not None:
+            is_named = principal.token_id == CLUSTER_ID and node_name is not None
+            return principal._replace(token_id=f"{NODE_PREFIX}{node_name}") if is_named else principal
+        if node_name is not None:
+            scopes = frozenset({Scope.PEER}) if self.asks_for_tokens else EVERYBODY
+            return Principal(f"{NODE_PREFIX}{node_name}", scopes)
+        # A client that always shows its token is let in as well where none is asked for.
+        return None if self.asks_for_tokens else ANYBODY
+
+    def _holder_of(self, text: str) -> Principal | None:
+        """Whose token this is; None if it counts for nobody."""
         if self._cluster_token and hmac.compare_digest(text.encode(), self._cluster_token):
-            return self._with_certificate(_CLUSTER, node_name)
+            return _CLUSTER
         try:
             token = self.tokens.find(token_id_of(text))
         except UsageError:
-            token = None
-        if token is None:
-            # A client that always shows its token is let in as well where none is asked for.
-            return None if self.asks_for_tokens else ANYBODY
-        return None if not token.matches(text) or token.revoked_ns else token.principal
-
-    @staticmethod
-    def _with_certificate(principal: Principal, node_name: str | None) -> Principal:
-        """The audit names a node that has said which it is."""
-        return principal if node_name is None else principal._replace(token_id=f"{NODE_PREFIX}{node_name}")
+            return None
+        return token.principal if token is not None and token.matches(text) and not token.revoked_ns else None
 
     def refusal_of(self, principal: Principal, operation: int) -> str:
         """Why a principal may not ask for an operation that there is; "" if it may."""
