@@ -6,17 +6,16 @@ node file. A node that ends is started again, within bounds.
 
 import asyncio
 import re
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 from bezant.cli.errors import CommandFailed, InputWrong
 from bezant.cli.node_process import NODE_COMMAND, START_TIMEOUT_S, NodeProcess, ProcessFailed, spawn
+from bezant.cli.ports import HOST, free_ports
 from bezant.cli.watched_nodes import WATCH_POLL_S, Say, WatchedNodes
 from bezant.engine.log.storage import Directory
 from bezant.engine.node_file import NodeFile, new_cluster_id, new_group_node, read_node_file, write_node_file
@@ -24,7 +23,6 @@ from bezant.net.client.members import read_members
 from bezant.protocol.errors import BezantError
 from bezant.protocol.messages import MEMBERS_MAX, MembersStatus
 
-HOST: Final = "127.0.0.1"
 LEADER_TIMEOUT_S: Final = 60.0
 """How long a group whose nodes all listen may take to have a leader."""
 STATUS_TIMEOUT_S: Final = 1.0
@@ -52,7 +50,7 @@ def init_cluster(
     Directory(folder).create()
     begun = next(iter(node_files(folder).values()), None)
     if begun is None:
-        ports = _free_ports(2 * node_count) if not base_port else range(base_port, base_port + 2 * node_count)
+        ports = free_ports(2 * node_count) if not base_port else range(base_port, base_port + 2 * node_count)
         members = {
             number: (f"{HOST}:{ports[2 * number - 1]}", f"{HOST}:{ports[2 * number - 2]}")
             for number in range(1, node_count + 1)
@@ -200,12 +198,3 @@ class LocalCluster(WatchedNodes):
         running = {number: node for number, node in self.nodes.items() if not node.ended}
         followers = [node for number, node in running.items() if number != leader]
         await self._stop_in_order([followers, [running[leader]] if leader in running else []])
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody has just now."""
-    with ExitStack() as closing:
-        bound = [closing.enter_context(socket.socket()) for _ in range(count)]
-        for one in bound:
-            one.bind((HOST, 0))
-        return [int(one.getsockname()[1]) for one in bound]

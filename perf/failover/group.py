@@ -10,8 +10,9 @@ from typing import Any, Final
 
 import msgspec
 
-from bezant.cli.local_cluster import HOST, LocalCluster, init_cluster, node_files, node_folder
+from bezant.cli.local_cluster import LocalCluster, init_cluster, node_files, node_folder
 from bezant.cli.node_process import WRITE_SIDE_COMMAND, NodeProcess, ProcessFailed
+from bezant.cli.ports import HOST, free_addresses
 from bezant.engine.node_file import new_cluster_id, new_group_node, write_node_file
 from bezant.net.client.members import ask_node
 from bezant.perf.failover.network import CLIENTS, Cable, Network
@@ -62,7 +63,7 @@ class Target:
         cluster_id = new_cluster_id()
         for number in numbers:
             node = new_group_node(cluster_id, number, members)
-            peer_address, client_address = _free_address(), _free_address()
+            peer_address, client_address = free_addresses(2)
             node = msgspec.structs.replace(node, peer_address=peer_address, client_address=client_address)
             write_node_file(node_folder(self._folder, number), node)
             peers, clients = bound[number]
@@ -182,11 +183,6 @@ def _bound() -> socket.socket:
 
 def _address(bound: socket.socket) -> str:
     return f"{HOST}:{bound.getsockname()[1]}"
-
-
-def _free_address() -> str:
-    with _bound() as bound:
-        return _address(bound)
 
 
 def _say_nothing(_words: str, _fields: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from bezant.cli.node_process import ProcessFailed, spawn
+from bezant.cli.ports import free_ports
 from bezant.perf.peers.programs import Programs
 
 START_TIMEOUT_S: Final = 120.0
@@ -79,7 +80,7 @@ class Server(ABC):
         self._site = site
         self._programs = site.reachable(programs)
         self._data = site.make_folder(name)
-        self._port = _free_port()
+        (self._port,) = free_ports(1)
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
         self._log_path = site.folder / f"{name}.log"
@@ -247,13 +248,6 @@ class RedisServer(Server):
 
     def _answers(self) -> bool:
         return self._converse(b"PING\r\n").startswith(b"+PONG")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _descendants(process_id: int) -> list[int]:

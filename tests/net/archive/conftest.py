@@ -1,15 +1,18 @@
 """A small data folder with a history of several segments, and with a checkpoint in the middle of it."""
 
+import asyncio
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import pytest
+import uvloop
 
+from bezant.cli.ports import free_ports
 from bezant.engine.replica import IDS_MEMORY_BYTES_MIN, Replica, ReplicaSettings, open_replica
 from bezant.net.server.checkpoint_child import CheckpointWorker, Order, Setup
 
@@ -23,6 +26,11 @@ SETTINGS: Final = ReplicaSettings(
     ids_memory_bytes=IDS_MEMORY_BYTES_MIN,
 )
 START_TIMEOUT_S: Final = 60.0
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Names the event loop that pytest-asyncio runs the tests of this folder on: that of the command line."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 class Folder(NamedTuple):
@@ -75,9 +83,7 @@ def folder(tmp_path: Path) -> Folder:
 @pytest.fixture(scope="session")
 def s3_address() -> Iterator[str]:
     """Where a server of this machine answers as S3 does; it ends with the tests."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -1,7 +1,6 @@
 """A group of real nodes, each in a process of its own, and what tests ask of it."""
 
 import asyncio
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import bezant
 from bezant.cli.node_process import NodeProcess
+from bezant.cli.ports import free_addresses
 from bezant.engine.node_file import joining_node, new_cluster_id, new_group_node, write_node_file
 from bezant.net.client.members import change_members, read_members
 from bezant.protocol.errors import BezantError
@@ -155,16 +155,3 @@ async def move(wallet: "bezant.Wallet") -> None:
 
 def member_of(status: MembersStatus, number: int) -> MemberStatus | None:
     return next((member for member in status.members if member.node_id == number), None)
-
-
-def free_addresses(count: int) -> list[str]:
-    """Addresses that nobody has just now, each another one: held together until all are known."""
-    with ExitStack() as closing:
-        bound = [closing.enter_context(socket.socket()) for _ in range(count)]
-        for one in bound:
-            one.bind(("127.0.0.1", 0))
-        return [f"127.0.0.1:{one.getsockname()[1]}" for one in bound]
-
-
-def free_address() -> str:
-    return free_addresses(1)[0]

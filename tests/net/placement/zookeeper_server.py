@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from bezant.cli.ports import free_addresses
+
 PACKAGES = (
     "libzookeeper-java",
     "libcommons-cli-java",
@@ -85,9 +87,7 @@ class ZooKeeperServer:
         """Raises `CannotBeHad`."""
         self._java = java()
         self._jars = unpacked("zookeeper", PACKAGES) / "usr/share/java"
-        with socket.socket() as bound:
-            bound.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{bound.getsockname()[1]}"
+        (self.address,) = free_addresses(1)
         self._log = folder / "zookeeper.log"
         self._settings = folder / "zoo.cfg"
         self._settings.write_text(

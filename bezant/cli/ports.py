@@ -1,0 +1,39 @@
+"""Ports of this machine for servers that are told where to listen before they are started.
+
+None of those that the system gives to whoever asks for any: until the server listens, and whenever it is started again,
+every connection that anybody makes might take one of them for its own end.
+"""
+
+import itertools
+import random
+import socket
+from contextlib import suppress
+from typing import Final
+
+from bezant.cli.errors import CommandFailed
+
+HOST: Final = "127.0.0.1"
+PORT_MIN: Final = 16_384
+PORTS_COUNT: Final = 16_384
+"""Ports to draw from: below 32,768, where the range begins that Linux takes the ends of connections from."""
+
+_offsets: Final = itertools.count(random.SystemRandom().randrange(PORTS_COUNT))
+"""Each process begins somewhere else and draws no port twice, so that two of them at a time do not meet."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody has just now, each another one. Raises `CommandFailed`."""
+    found: list[int] = []
+    for offset in itertools.islice(_offsets, PORTS_COUNT):
+        port = PORT_MIN + offset % PORTS_COUNT
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((HOST, port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise CommandFailed(f"no {count} ports from {PORT_MIN} on are free")
+
+
+def free_addresses(count: int) -> list[str]:
+    """The same, as addresses."""
+    return [f"{HOST}:{port}" for port in free_ports(count)]
