@@ -23,6 +23,11 @@ from bezant.protocol.records import ENTRY_HEADER_SIZE, SEGMENT_HEADER_SIZE
 
 PAUSE_TICKS: Final = 100
 """Ticks before the next attempt, after one that has failed."""
+REFUSED_PAUSES_TICKS: Final = (5, 10, 20, 40, 80, PAUSE_TICKS)
+"""The same after one refusal, after two in a row, and so on. A member that has the entries in an archive refuses until
+they have come from there, and it is asked for one segment after the other."""
+REFUSALS_PER_SOURCE: Final = 2
+"""Refusals after which another member is asked: not each of them is to fetch the same."""
 SILENCES_MAX: Final = 4
 """Questions in a row without an answer after which another member is asked."""
 PIECE_SIZE: Final = 1 << 20
@@ -56,7 +61,8 @@ class Backfill:
         self._segment: Segment | None = None
         self._fetch: EntriesFetch | None = None
         self._source = 0
-        self._attempts = 0
+        self._turn = 0
+        self._refusals = 0
         self._pause_ticks = 0
         self._has_cleaned = False
         self.segments_filled = 0
@@ -159,13 +165,20 @@ class Backfill:
         if not sources:
             self._segment, self._pause_ticks = None, PAUSE_TICKS
             return
-        self._source = source = sources[self._attempts % len(sources)]
+        self._source = source = sources[self._turn % len(sources)]
         self._fetch = EntriesFetch(self._maker(segment), self._jobs, lambda first, last: self._ask(source, first, last))
 
     def _go_on_fetching(self, fetch: EntriesFetch) -> None:
         fetch.on_tick(may_ask=True)
-        if fetch.is_refused or fetch.silences > SILENCES_MAX:
-            self._give_up("")
+        if fetch.is_refused:
+            self._refusals += 1
+            pauses = len(REFUSED_PAUSES_TICKS)
+            self._begin_again(
+                REFUSED_PAUSES_TICKS[min(self._refusals, pauses) - 1],
+                elsewhere=self._refusals % REFUSALS_PER_SOURCE == 0,
+            )
+        elif fetch.silences > SILENCES_MAX:
+            self._begin_again(PAUSE_TICKS)
         elif fetch.is_done and self._segment is not None:
             segment, self._segment, self._fetch = self._segment, None, None
             self.segments_filled += 1
@@ -173,6 +186,7 @@ class Backfill:
 
     def _note_here(self, segment: Segment) -> None:
         """It has come; `mapping` notices that. Nobody may need it soon."""
+        self._refusals = 0
         segment.view()
         segment.unmap()
         if self._on_filled is not None:
@@ -188,12 +202,14 @@ class Backfill:
             self._give_up(f"{error}")
 
     def _give_up(self, problem: str) -> None:
-        """Try again in a while, elsewhere if there is another member to ask."""
-        if problem:
-            self._warn(f"the history before this node's state is not complete yet: {problem}")
+        self._warn(f"the history before this node's state is not complete yet: {problem}")
+        self._begin_again(PAUSE_TICKS)
+
+    def _begin_again(self, pause_ticks: int, *, elsewhere: bool = True) -> None:
+        """Try again in a while; `elsewhere` if there is another member to ask."""
         self.discard()
-        self._attempts += 1
-        self._pause_ticks = PAUSE_TICKS
+        self._turn += elsewhere
+        self._pause_ticks = pause_ticks
         self._has_cleaned = False
 
     def _clean(self) -> None:

@@ -16,6 +16,8 @@ from ...engine.commands import transfers
 from .nodes import Nodes, member_of, move, open_books
 from .test_snapshots import BATCH, BATCHES, SMALL, WAIT_S, has_checkpoint, load, verified
 
+PAUSE_S = 0.3
+"""Between two batches, while something is waited for: all that is written meanwhile is read again in the end."""
 HASTE_S = 2.0
 """For what is answered OVERLOADED until somebody has fetched it: asked for again by the test, and not by the wallet."""
 
@@ -34,7 +36,7 @@ async def test_a_group_that_has_dropped_its_history_still_has_it(nodes: Nodes, t
         while not all(has_checkpoint(nodes, number, BATCHES // 2) for number in nodes.running):
             assert time.monotonic() < deadline_s
             batches += await load(wallet, 1)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(PAUSE_S)
         for number in list(nodes.running):
             await push_segments(nodes.data(number), store)
             done = await drop_segments(nodes.data(number), store, wait_s=WAIT_S)
@@ -64,7 +66,7 @@ async def test_a_group_that_has_dropped_its_history_still_has_it(nodes: Nodes, t
         while (nodes.data(victim) / "shard-0000" / "incomplete").exists():
             assert time.monotonic() < deadline_s
             batches += await load(wallet, 1)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(PAUSE_S)
         status = await nodes.await_status(
             lambda seen: bool((member := member_of(seen, victim)) and (member.history_percent or 0) > 99), WAIT_S
         )

@@ -12,10 +12,10 @@ from bezant.protocol.errors import DataFolderInUse
 from ...engine.commands import transfers
 from .nodes import Nodes, member_of, move, open_books
 
-SMALL = ("--segment-size-mib", "1", "--checkpoint-entries", "60", "--snapshot-behind-mib", "1")
+SMALL = ("--segment-size-mib", "1", "--checkpoint-entries", "20", "--snapshot-behind-mib", "1")
 WAIT_S = 90.0
 """Seconds for what takes one or two, but for the child that makes checkpoints: it gives way to all others."""
-BATCHES = 150
+BATCHES = 50
 BATCH = 1_500
 """Transfers: some 280 KiB of the log, and so three batches fill a segment."""
 
@@ -55,7 +55,7 @@ async def test_a_wiped_node_begins_with_the_state_and_ends_with_the_whole_histor
         while not has_checkpoint(nodes, leader, BATCHES):
             assert time.monotonic() < deadline_s
             batches += await load(wallet, 1)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.3)
         nodes.kill(victim)
         shutil.rmtree(nodes.data(victim))
         nodes.init_joining(victim)
