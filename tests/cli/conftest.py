@@ -23,6 +23,8 @@ HEADER = (
 
 READY = "listening on "
 STOP_TIMEOUT_S = 60
+SMALL = ("--segment-size-mib", "8")
+"""Two segments are written in full before a node takes the first command."""
 
 
 class Node:
@@ -31,6 +33,7 @@ class Node:
     def __init__(self, data: Path, *, reader: bool) -> None:
         self.data = data
         command = [*(NODE_COMMAND if reader else WRITE_SIDE_COMMAND), "--data", str(data), "--listen", LISTEN_ANYWHERE]
+        command += SMALL
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.address = ""
 

@@ -33,7 +33,8 @@ from bezant.protocol.errors import CorruptLog
 from bezant.protocol.names import account_id, slot_of
 from bezant.protocol.placement import METADATA_SHARD, SLOT_COUNT, SlotMap
 
-WAIT_S = 30.0
+SMALL = ("--segment-size-mib", "8")
+WAIT_S = 120.0
 CURRENCY = "EUR"
 
 
@@ -132,7 +133,7 @@ async def map_version(address: str) -> int:
 
 
 async def test_two_shards_and_a_client(folder: Path) -> None:
-    async with LocalShards(folder, say_nothing, command=WRITE_SIDE_COMMAND) as shards:
+    async with LocalShards(folder, say_nothing, arguments=SMALL, command=WRITE_SIDE_COMMAND) as shards:
         names = [f"wallet:{number}" for number in range(40)]
         async with bezant.connect(shards.addresses[1]) as wallet:
             opened = await asyncio.gather(
@@ -184,7 +185,7 @@ async def go_on_without_the_metadata_group(folder: Path, shards: LocalShards, ha
 
 def test_the_map_is_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async def shown() -> None:
-        async with LocalShards(folder, say_nothing, command=WRITE_SIDE_COMMAND) as shards:
+        async with LocalShards(folder, say_nothing, arguments=SMALL, command=WRITE_SIDE_COMMAND) as shards:
             command = [sys.executable, "-m", "bezant", "shards", "--connect", shards.addresses[1]]
             for words in (command, [*command, "--json"]):
                 done = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True, check=True)
@@ -275,8 +276,8 @@ def test_a_first_map_that_cannot_be_is_told(words: list[str], why: str, capsys: 
 
 
 async def test_questions_go_to_the_reader_of_the_shard_with_the_account(folder: Path) -> None:
-    shards = LocalShards(folder, say_nothing)
-    async with shards, bezant.connect(shards.addresses[0], timeout_s=60.0) as wallet:
+    shards = LocalShards(folder, say_nothing, arguments=SMALL)
+    async with shards, bezant.connect(shards.addresses[0], timeout_s=WAIT_S) as wallet:
         for shard in (0, 1):
             debit, credit = await fresh_accounts(wallet, shard)
             result = await wallet.transfer(debit, credit, "3.00", CURRENCY)

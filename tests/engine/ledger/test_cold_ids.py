@@ -148,7 +148,7 @@ class ColdMachine(LedgerMachine):
 
 
 TestColdMachine = ColdMachine.TestCase
-TestColdMachine.settings = settings(SETTINGS, max_examples=120 if IS_COMPILED else 20, stateful_step_count=20)
+TestColdMachine.settings = settings(SETTINGS, max_examples=60 if IS_COMPILED else 20, stateful_step_count=20)
 
 
 def funded() -> ColdPair:

@@ -36,7 +36,7 @@ def test_equal_hashes(monkeypatch: pytest.MonkeyPatch, bits: int, fetches: bool)
     pair.register_currency("EUR", 2)
     names = [f"wallet-{number}" for number in range(20)]
     commands = [open_account(name, MAX) for name in names]
-    for number in range(120):
+    for number in range(70):
         debit, credit = chance.sample(names, 2)
         commands.append(transfer(debit, credit, chance.randint(1, 1_000), id=id_of(number)))
     start = 0

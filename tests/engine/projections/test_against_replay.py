@@ -189,9 +189,9 @@ def test_long_histories(tmp_path: Path, seed: int) -> None:
     feed(fed, pair.history)
     fed.projections.settle()
     assert len(fed.projections.view().spans) < len(fed.events) / 16
-    check_everything(fed, every=19)
+    check_everything(fed, every=31)
     fed.reopen()
-    check_everything(fed, every=67)
+    check_everything(fed, every=97)
     fed.close()
     assert fed.notices == []
 

@@ -1,7 +1,11 @@
-"""Fixtures of the client's tests. Each async test runs on asyncio's event loop and on uvloop: callers have either."""
+"""Fixtures of the client's tests. They run on asyncio's event loop, which most callers have.
+
+What touches sockets and timers itself runs on uvloop, too: its transports are others.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Final
 
 import pytest
 import uvloop
@@ -11,10 +15,13 @@ from bezant.net.client.connection import TcpChannel
 from .group import Group, Opener
 from .scripted import WAIT_S, ScriptedServer
 
+ON_BOTH: Final = "test_connection.py"
 
-def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Names the event loops that pytest-asyncio runs the tests of this folder on."""
-    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Names the event loops that pytest-asyncio runs a test on."""
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    return loops | {"uvloop": uvloop.new_event_loop} if item.path.name == ON_BOTH else loops
 
 
 @pytest.fixture

@@ -6,10 +6,11 @@ import time
 
 import msgspec
 
+from bezant.cli.ports import free_addresses
 from bezant.engine.log.segment import segment_name
 from bezant.engine.node_file import NODE_NAME, new_cluster_id, read_node_file
 
-from .nodes import Nodes, free_address, member_of, move, open_books
+from .nodes import Nodes, member_of, move, open_books
 
 AHEAD = "import time; clock = time.time_ns; time.time_ns = lambda: clock() + 3 * 3600 * 10**9\n"
 """Makes a Bezant whose clock is three hours ahead."""
@@ -37,10 +38,10 @@ async def test_nodes_that_do_not_belong_there_stay_outside(nodes: Nodes) -> None
         await open_books(wallet)
 
         # A second process on a copy of the disk.
-        copied = nodes.places[9] = (free_address(), free_address())
+        copied = nodes.places[9] = tuple(free_addresses(2))
         file = read_node_file(nodes.data(other))
         assert file is not None
-        shutil.copytree(nodes.data(other), nodes.data(9))
+        shutil.copytree(nodes.data(other), nodes.data(9), ignore=shutil.ignore_patterns("*.new"))  # They come and go.
         (nodes.data(9) / "lock").unlink()
         changed = msgspec.structs.replace(file, peer_address=copied[0], client_address=copied[1])
         (nodes.data(9) / NODE_NAME).write_bytes(msgspec.json.encode(changed))

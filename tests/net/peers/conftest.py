@@ -1,12 +1,22 @@
-"""Fixtures of the transport's tests. They run on both event loops, as `tests/net/conftest.py` says."""
+"""Fixtures of the transport's tests."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Final
 
 import pytest
+import uvloop
 
 from .group import Node, Stranger, until
+
+ON_BOTH: Final = "test_transport.py"
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Names the event loops that pytest-asyncio runs a test on: that of nodes, and in one file asyncio's as well."""
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"uvloop": uvloop.new_event_loop}
+    return loops | {"asyncio": asyncio.new_event_loop} if item.path.name == ON_BOTH else loops
 
 
 def open_sockets() -> set[str]:

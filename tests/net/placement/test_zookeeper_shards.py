@@ -11,6 +11,7 @@ from bezant.engine.placement.maps import with_slots_moved
 from bezant.net.placement.store import open_store
 from bezant.protocol.names import account_id, slot_of
 
+from ..shards.processes import SMALL
 from .zookeeper_server import ZooKeeperServer
 
 WAIT_S = 30.0
@@ -23,7 +24,7 @@ def say_nothing(_words: str, _fields: dict[str, Any]) -> None:
 async def test_shards_with_the_map_in_zookeeper(tmp_path: Path, zookeeper: ZooKeeperServer) -> None:
     place = f"zookeeper://{zookeeper.address}/bezant/shards"
     init_shards(tmp_path, Plan(2, 1, 0, [place]))
-    async with LocalShards(tmp_path, say_nothing, command=WRITE_SIDE_COMMAND) as shards:
+    async with LocalShards(tmp_path, say_nothing, arguments=SMALL, command=WRITE_SIDE_COMMAND) as shards:
         assert shards.metadata is None
         store = open_store([place])
         found = await store.read()

@@ -15,6 +15,8 @@ START_S = 120.0
 """Compiling, if nothing is compiled, counts."""
 STOP_S = 30.0
 READY = b"listening on "
+SMALL = ("--segment-size-mib", "8")
+"""Two segments are written in full before a node takes the first command."""
 
 
 class NodeProcess:
@@ -60,7 +62,7 @@ async def running(
     """
     command = ["-c", program, str(data)] if program else ["-m", "bezant", "serve", "--data", str(data)]
     if not program:
-        command += ["--listen", "127.0.0.1:0", *options, *(() if reader else ("--no-reader",))]
+        command += ["--listen", "127.0.0.1:0", *SMALL, *options, *(() if reader else ("--no-reader",))]
     process = await asyncio.create_subprocess_exec(
         *within, sys.executable, *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )

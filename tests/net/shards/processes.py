@@ -11,6 +11,8 @@ from bezant.cli.local_shards import LocalShards, Plan, init_shards, shard_folder
 from bezant.engine.verifying.over_shards import ShardsReport, verify_over_shards
 
 WAIT_S = 120.0
+SMALL = ("--segment-size-mib", "8")
+"""Two segments are written in full before a node takes the first command."""
 
 
 def say_nothing(_words: str, _fields: dict[str, Any]) -> None:
@@ -21,7 +23,7 @@ def say_nothing(_words: str, _fields: dict[str, Any]) -> None:
 async def running(folder: Path) -> AsyncIterator[tuple[LocalShards, bezant.Wallet]]:
     """Two shards of one node each, with readers, and a wallet."""
     init_shards(folder, Plan(2, 1, 0))
-    async with LocalShards(folder, say_nothing) as shards:
+    async with LocalShards(folder, say_nothing, arguments=SMALL) as shards:
         async with bezant.connect(",".join(shards.addresses), timeout_s=WAIT_S) as wallet:
             yield shards, wallet
         await shards.stop()

@@ -17,7 +17,7 @@ import bezant
 from bezant.cli.local_shards import LocalShards, Plan, init_shards
 from bezant.cli.node_process import WRITE_SIDE_COMMAND
 
-from .processes import verified
+from .processes import SMALL, verified
 
 Paying = Callable[[bezant.Wallet, list[str], int, "Told"], Coroutine[Any, Any, None]]
 WAIT_S = 90.0
@@ -111,7 +111,7 @@ def transactions(addresses: list[str]) -> dict[str, Any]:
 async def test_money_is_conserved_while_shards_are_killed(tmp_path: Path, paying: Paying) -> None:
     init_shards(tmp_path, Plan(2, 1, 0))
     told = Told()
-    async with LocalShards(tmp_path, say_nothing, command=WRITE_SIDE_COMMAND) as shards:
+    async with LocalShards(tmp_path, say_nothing, arguments=SMALL, command=WRITE_SIDE_COMMAND) as shards:
         stopping = asyncio.Event()
         watching = asyncio.create_task(shards.watch(stopping))
         async with bezant.connect(",".join(shards.addresses), timeout_s=60) as wallet:

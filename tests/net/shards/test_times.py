@@ -17,7 +17,7 @@ from bezant.protocol.errors import RequestRefused, UsageError
 from bezant.protocol.kinds import CommandKind
 from bezant.protocol.names import account_id
 
-from .processes import running
+from .processes import WAIT_S, running
 from .shards import CURRENCY, names_of
 
 WALLETS = 4
@@ -84,8 +84,14 @@ async def test_what_was_at_a_time(tmp_path: Path) -> None:
 
 
 async def check_what_has_just_been(wallet: bezant.Wallet, names: list[str]) -> None:
-    """Now is after all that anybody has been told; also where nothing has happened for a while."""
-    for debit, credit in ((names[0], names[-1]), (names[-1], names[0])):
+    """Now is after all that anybody has been told; also where nothing has happened for a while.
+
+    Nobody pays those who pay: what is on its way to them would arrive between the answer and the question.
+    """
+    async with asyncio.timeout(WAIT_S):
+        while (await check_totals(wallet))[1].in_flight:
+            await asyncio.sleep(0.05)
+    for debit, credit in ((names[0], names[-1]), (names[-2], names[1])):
         result = await wallet.transfer(debit, credit, "0.01", CURRENCY)
         then = await wallet.history.accounts([account_id(name, CURRENCY) for name in names])
         assert then.as_of.timestamp_ns >= result.timestamp_ns
