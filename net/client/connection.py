@@ -38,6 +38,7 @@ from bezant.net.client.route import Route, parse_addresses
 from bezant.net.client.silence import TICK_S, Silence
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import (
+    AccessDenied,
     BezantError,
     ConnectionFailed,
     ProtocolError,
@@ -458,6 +459,6 @@ def _leads(address: str, welcome: Welcome) -> bool:
 def _nobody(errors: dict[str, BezantError]) -> BezantError:
     """Make one error of what came of each address."""
     reasons = list(errors.values())
-    if len(reasons) == 1:
+    if len(reasons) == 1 or (reasons and all(isinstance(reason, AccessDenied) for reason in reasons)):
         return reasons[0]
     return ConnectionFailed(f"no leader was found: {'; '.join(str(reason) for reason in reasons)}")
