@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from types import FrameType, ModuleType
+from typing import TYPE_CHECKING, Final, NoReturn, cast
 
-from bezant.cli import bench_compare, bench_history, bench_push
+from bezant.cli import bench_compare, bench_gateway, bench_history, bench_push
 from bezant.cli.output import write_json, write_remark
 from bezant.cli.progress import Bar, progress
 from bezant.cli.session import add_json_argument, address, addresses, positive_seconds
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from bezant.perf.load.report import Report
     from bezant.perf.load.session import Settings
 
+_OTHERS: Final[dict[str, ModuleType]] = {
+    "push": bench_push,
+    "gateway": bench_gateway,
+    "compare": bench_compare,
+    "history": bench_history,
+}
+"""Measurements that have a module of their own."""
 _WIDTH_MAX = 500
 _STATUS_TERMINATED = 128 + signal.SIGTERM
 
@@ -34,6 +41,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_failover(kinds)
     bench_history.add_parser(kinds)
     bench_push.add_parser(kinds)
+    bench_gateway.add_parser(kinds)
     bench_compare.add_parser(kinds)
 
 
@@ -160,15 +168,9 @@ def run(arguments: argparse.Namespace) -> int:
 
         with _stopping_on_sigterm():
             return run_arguments(arguments)
-    if arguments.kind == "push":
+    if arguments.kind in _OTHERS:
         with _stopping_on_sigterm():
-            return bench_push.run_arguments(arguments)
-    if arguments.kind == "compare":
-        with _stopping_on_sigterm():
-            return bench_compare.run_arguments(arguments)
-    if arguments.kind == "history":
-        with _stopping_on_sigterm():
-            return bench_history.run_arguments(arguments)
+            return cast(int, _OTHERS[arguments.kind].run_arguments(arguments))
     settings = _settings(arguments)
     with _stopping_on_sigterm():
         # Earlier ids may take minutes, which nobody should wait for without a sign of life; it goes to stderr.
