@@ -21,7 +21,7 @@ FILES: Final = (
     "test_incoming.py",
     "test_rules_version.py",
 )
-TIMEOUT_S: Final = 300
+TIMEOUT_S: Final = 900
 
 
 @pytest.mark.skipif(numba.config.DISABLE_JIT == 1, reason="this run is the uncompiled one already")

@@ -13,7 +13,7 @@ import numba
 import pytest
 
 HERE: Final = Path(__file__).parent
-TIMEOUT_S: Final = 300
+TIMEOUT_S: Final = 900
 
 
 @pytest.mark.skipif(numba.config.DISABLE_JIT == 1, reason="this run is the uncompiled one already")
