@@ -12,7 +12,7 @@ from bezant.net.gateway.asking import SLASH_IN_NAME, Ledger
 from bezant.net.gateway.authorizing import PRINCIPAL, Principal, authorize
 from bezant.net.gateway.problems import GatewayProblem, Problem, ProblemRaised, raised_by, refusal
 from bezant.net.gateway.responses import send_problem
-from bezant.net.gateway.settings import GatewaySettings
+from bezant.net.gateway.settings import BODY_BYTES_MAX, GatewaySettings
 from bezant.net.gateway.transfers import TRANSFER_PATH, Transfers, replayed
 from bezant.protocol.errors import BezantError
 
@@ -68,7 +68,8 @@ class Front:
                 _check_media_type(scope)
                 if scope["path"] == TRANSFER_PATH:
                     message = await receive()
-                    if message["type"] == "http.request" and not message["more_body"]:
+                    is_whole = message["type"] == "http.request" and not message["more_body"]
+                    if is_whole and len(message["body"]) <= BODY_BYTES_MAX:
                         await self._transfers.lane(scope, message["body"], send)
                         return
                     receive = replayed(message, receive)
