@@ -127,6 +127,8 @@ def fate_of_refused(event: Any) -> int:
 def check_leg_executable(arrays: LedgerArrays, command: Any) -> int:
     """The code of what keeps a command of a kind from TRY_DEBIT on from being executed now, or COMMITTED."""
     kind = command["kind"]
+    if kind != TRY_DEBIT and command["client_timestamp_ns"] >= arrays.counters[COUNTER_ENTRY_TIMESTAMP_NS]:
+        return _IN_FUTURE  # No effect is dated before its cause.
     if kind == PLAN:
         return _COMMITTED
     if kind in (TRY_DEBIT, TRY_PART):
@@ -138,8 +140,6 @@ def check_leg_executable(arrays: LedgerArrays, command: Any) -> int:
         full = kind == TRY_DEBIT and decisions >= len(arrays.holds.unsettled)
         full = full or open_holds(arrays) >= len(arrays.holds.rows)
         return _HOLDS_FULL if full else _COMMITTED
-    if command["client_timestamp_ns"] >= arrays.counters[COUNTER_ENTRY_TIMESTAMP_NS]:
-        return _IN_FUTURE  # No effect is dated before its cause.
     pays = is_transit(arrays, command["debit_head"], command["debit_tail"])
     if kind == TRY_CREDIT:
         if not pays:

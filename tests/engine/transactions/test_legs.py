@@ -300,3 +300,17 @@ def test_answers_that_decide_nothing_are_refused(here: Shard) -> None:
     with pytest.raises(UsageError, match="CONFIRM or a CANCEL"):
         build_second_legs(tries, tries, FAR_TRANSIT)
     assert tries["kind"].tolist() == [CommandKind.TRY_DEBIT]
+
+
+def test_nor_is_the_half_of_a_transaction(here: Shard, there: Shard) -> None:
+    leg = build_try_credits(begin(here, asked(30)), FAR_TRANSIT)
+    part = leg.copy()
+    part["kind"] = int(CommandKind.TRY_PART)
+    for word in ("head", "tail"):
+        part[f"debit_{word}"], part[f"credit_{word}"] = leg[f"credit_{word}"], leg[f"reference_{word}"]
+        part[f"reference_{word}"] = leg[f"debit_{word}"]
+    moment_ns = there.ledger.last_timestamp_ns + 1_000
+    part["client_timestamp_ns"] = moment_ns
+    refused = there.ledger.execute(part, moment_ns)
+    assert (refused.results["code"].tolist(), len(refused.events)) == ([Code.IMPORTED_TIMESTAMP_IN_FUTURE], 0)
+    assert len(there.ledger.execute(part, moment_ns + 1).events) == 1
