@@ -134,7 +134,7 @@ class Transactor:
         self._owners = owners
         self._lane = lane
         self._hooks = hooks
-        self._asker = ShardAsker(member.replica, self._execute, links)
+        self._asker = ShardAsker(member, self._execute, links)
         self._running: dict[Key, Running] = {}
 
     @property

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bezant.engine.replica import Replica
+from bezant.engine.member import Member
 from bezant.engine.transactions.ids import words_of
 from bezant.engine.transactions.legs import build_transit_open
 from bezant.engine.transactions.parts import (
@@ -97,17 +97,18 @@ class Times:
 class ShardAsker:
     """Asks shards, this one and others, for halves of transactions; opens the transit accounts that these need."""
 
-    def __init__(self, replica: Replica, execute: Execute, links: Links) -> None:
+    def __init__(self, member: Member, execute: Execute, links: Links) -> None:
         """`execute` executes commands in this shard, and returns when they are committed."""
-        self._replica = replica
+        self._member = member
+        self._replica = member.replica
         self._execute = execute
         self._links = links
         self._opened: set[tuple[int, int, int]] = set()
         """(shard, peer, currency) of transit accounts that are known to be open."""
         self._open_count = 0
 
-    async def ask(self, halves: Halves, commands: Records, times: Times) -> Records | None:
-        """Their results; None if the shard does not answer now, which says nothing about what it has done.
+    async def ask(self, halves: Halves, commands: Records, times: Times, timeout_s: float) -> Records | None:
+        """Their results; None if the shard does not answer in time, which says nothing about what it has done.
 
         `halves` are those that the commands are about, all of one shard.
         """
@@ -120,7 +121,7 @@ class ShardAsker:
             results = await self._execute(asked)
         else:
             try:
-                results = await self._links.ask(shard, asked, LEG_S_MAX)
+                results = await self._links.ask(shard, asked, timeout_s)
             except BezantError as error:
                 _log.info("bezant: shard %d does not answer, and is asked again: %s", shard, error)
                 return None
@@ -134,13 +135,15 @@ class ShardAsker:
         answers = results[len(opens) :]
         for (_, peer, word), code in zip(missing, results["code"].tolist(), strict=False):
             if code not in _OPENED and not 100 <= code < 200:
-                # A currency that it does not know: it has no such account, and none is to be waited for.
-                answers["code"][(halves.peers == peer) & (halves.currencies == word)] = code
+                # A currency that it does not know: it has no such account, and none is to be waited for. What has been
+                # done is what it is.
+                needs = (halves.peers == peer) & (halves.currencies == word) & is_open(answers["code"])
+                answers["code"][needs] = code
         return answers
 
     def _build_open(self, shard: int, peer: int, currency_word: int) -> Records:
         self._open_count += 1
-        attempt = f"{self._replica.shard}:{self._replica.log.last_index}:{self._open_count}"
+        attempt = f"{self._replica.shard}:{self._member.term}:{self._open_count}"
         return build_transit_open(shard, peer, currency_code(currency_word), attempt)
 
     async def until_answered(
@@ -150,11 +153,13 @@ class ShardAsker:
 
         Without such a time WRONG_SHARD is an answer: that shard has nothing of it, and the slot has moved away.
         """
+        loop = asyncio.get_running_loop()
         while True:
             left = np.flatnonzero(is_open(results["code"]) & ((deadline_s is not None) | (results["code"] != _MOVED)))
-            if not len(left) or (deadline_s is not None and asyncio.get_running_loop().time() >= deadline_s):
+            left_s = LEG_S_MAX if deadline_s is None else deadline_s - loop.time()
+            if not len(left) or left_s <= 0:
                 return
-            answered = await self.ask(halves.pick(left), commands[left], times)
+            answered = await self.ask(halves.pick(left), commands[left], times, min(left_s, LEG_S_MAX))
             if answered is not None:
                 results[left] = answered
             if is_open(results["code"][left]).any():
