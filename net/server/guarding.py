@@ -5,7 +5,8 @@ commands are looked at that some token may not send, what names accounts that a 
 token still counts. A batch in which every token may send all commands costs one look at each connection in it; without
 tokens it costs nothing.
 
-What an administrator asks for leaves an act in the log (`engine/tokens/acts.py`) before it is tried.
+What an administrator asks for leaves an act in the log (`engine/tokens/acts.py`) before it is tried. What cannot be
+written down now is not done: for want of room it is refused like all that finds none, else to be asked again.
 """
 
 import logging
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bezant.engine.member import Member
+from bezant.engine.raft.interface import NotYet
 from bezant.engine.tokens.acts import write_act
 from bezant.net.access.guard import Guard
 from bezant.net.server.acts import tell_request
@@ -23,7 +25,7 @@ from bezant.net.server.batch import Batch, Request, Run
 from bezant.net.server.requests import AnsweredElsewhere, Forbidden
 from bezant.protocol.access import COMMAND_SCOPES, OPERATION_RULES, Principal, Scope, command_refusal
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.errors import InvalidAmountOrName, RemoteProtocolError, StorageError, UsageError
+from bezant.protocol.errors import CorruptLog, InvalidAmountOrName, RemoteProtocolError, StorageError, UsageError
 from bezant.protocol.frames import Operation
 from bezant.protocol.kinds import CommandFlag, CommandKind
 from bezant.protocol.names import account_id, currency_code
@@ -34,6 +36,7 @@ KIND_COUNT: Final = 64
 IDS_TOLD_MAX: Final = 8
 """Commands of a batch that an act names by their ids; it says how many there are."""
 _ID_SIZE: Final = 16
+_NO_CODES: Final = np.zeros(0, np.int64)
 _REVOKED: Final = "the token of this connection does not count any more"
 _ADMIN_KINDS: Final = np.zeros(KIND_COUNT, np.bool_)
 _ADMIN_KINDS[[int(kind) for kind, scopes in COMMAND_SCOPES.items() if scopes == {Scope.ADMIN}]] = True
@@ -66,23 +69,44 @@ class Guarding:
             return preset
         opened: dict[bytes, str] = {}
         for run in batch.runs:
-            principal = run.replier.principal
             first, end = _rows_of(batch, run)
-            commands = batch.commands[first:end]
-            if not self.guard.counts(principal):
-                refused = np.ones(end - first, np.bool_)
-            elif principal.may_command_all:
-                self._audit(principal, commands)
-                continue
-            else:
-                refused = self.refused_commands(principal, commands, opened)
-                self._audit(principal, commands[~refused])
-            if refused.any():
+            codes = self._codes_of(run.replier.principal, batch.commands[first:end], opened)
+            if codes.any():
                 if not len(preset):
                     preset = np.zeros(batch.command_count, np.int64)
-                codes = preset[first:end]
-                codes[refused & (codes == 0)] = int(ResultCode.FORBIDDEN)
+                told = preset[first:end]
+                told[told == 0] = codes[told == 0]
         return preset
+
+    def _codes_of(self, principal: Principal, commands: Records, opened: dict[bytes, str]) -> Words:
+        """Why commands are not executed, a code for each, or 0; empty if all are. Acts among them are written down."""
+        if not self.guard.counts(principal):
+            return np.full(len(commands), int(ResultCode.FORBIDDEN), np.int64)
+        codes = _NO_CODES
+        if not principal.may_command_all:
+            codes = np.where(self.refused_commands(principal, commands, opened), int(ResultCode.FORBIDDEN), 0)
+        if Scope.ADMIN not in principal.scopes:
+            return codes
+        acts = _acts_among(commands)
+        if len(codes):
+            acts &= codes == 0
+        if not acts.any():
+            return codes
+        code = self._code_of_writing(principal, commands[acts])
+        return codes if code is None else np.where(acts, int(code), codes if len(codes) else 0)
+
+    def _code_of_writing(self, principal: Principal, acts: Records) -> ResultCode | None:
+        """Write down what an administrator commands; why none of it may be executed, if that cannot be done."""
+        try:
+            self._write(principal, Operation.COMMANDS, _tell_commands(acts))
+        except CorruptLog:
+            raise
+        except StorageError:
+            return ResultCode.STORAGE_FULL
+        except NotYet as error:
+            self._warn(error)
+            return ResultCode.OVERLOADED
+        return None
 
     def refused_commands(self, principal: Principal, commands: Records, opened: dict[bytes, str]) -> Mask:
         """Which of these commands a principal may not send; the same as `command_refusal`, and `Principal.may_use`.
@@ -153,14 +177,28 @@ class Guarding:
     # ---- what administrators do ----
 
     def asked(self, principal: Principal, operation: Operation, body: bytes) -> None:
-        """Write down that somebody asks for what is audited. Raises `StorageError` if there is no room for it."""
-        if principal.token_id and OPERATION_RULES[operation].audited:
-            self._write(principal, operation.name, tell_request(operation, body))
+        """Write down that somebody asks for what is audited. Raises `StorageError` if there is no room for it, and
+        `NotYet` if it cannot be done now: then it is not to be done."""
+        if not principal.token_id or not OPERATION_RULES[operation].audited:
+            return
+        try:
+            self._write(principal, operation, tell_request(operation, body))
+        except NotYet as error:
+            if operation is not Operation.CHANGE_MEMBERS:
+                raise
+            # A voter that is lost, and is never heard of again, is removed by it. What comes of it is in the log.
+            self._warn(error)
 
     def refused(self, principal: Principal, operation: Operation, body: bytes, why: Exception) -> None:
         """Write down that it was not done, if this node can."""
-        if principal.token_id and OPERATION_RULES[operation].audited and not isinstance(why, Forbidden):
-            self._write(principal, operation.name, tell_request(operation, body), str(why) or type(why).__name__)
+        if not principal.token_id or not OPERATION_RULES[operation].audited or isinstance(why, Forbidden):
+            return
+        try:
+            self._write(principal, operation, tell_request(operation, body), str(why) or type(why).__name__)
+        except CorruptLog:
+            raise
+        except (NotYet, StorageError) as error:
+            self._warn(error)
 
     def ask(
         self,
@@ -184,41 +222,49 @@ class Guarding:
         try:
             self.asked(principal, asked, body)
             ask(note)
+        except CorruptLog:
+            raise
         except StorageError as error:
             respond(error)
         except (RemoteProtocolError, UsageError, AnsweredElsewhere) as error:
             self.refused(principal, asked, body, error)
             raise
 
-    def _audit(self, principal: Principal, commands: Records) -> None:
-        """Write down which commands of an administrator are in a batch; dated ones that are imported are no act."""
-        if Scope.ADMIN not in principal.scopes or not len(commands):
-            return
-        kinds = commands["kind"]
-        known = np.where((kinds < 0) | (kinds >= KIND_COUNT), 0, kinds)
-        acts = _ADMIN_KINDS[known] | ((kinds == int(CommandKind.OPEN)) & (commands["amount"] != 0))
-        acts &= (commands["flags"] & int(CommandFlag.IMPORTED)) == 0
-        if not acts.any():
-            return
-        rows = commands[acts]
-        numbers, counts = np.unique(rows["kind"], return_counts=True)
-        told = ", ".join(f"{count} {CommandKind(number).name}" for number, count in zip(numbers, counts, strict=True))
-        ids = [id_bytes(int(row["id_head"]), int(row["id_tail"])).hex() for row in rows[:IDS_TOLD_MAX]]
-        more = ", ..." if len(rows) > IDS_TOLD_MAX else ""
-        self._write(principal, Operation.COMMANDS.name, f"{told}: {', '.join(ids)}{more}")
-
-    def _write(self, principal: Principal, operation: str, what: str, outcome: str = "") -> None:
+    def _write(self, principal: Principal, operation: Operation, what: str, outcome: str = "") -> None:
+        """Write down an act. Raises `StorageError` if there is no room for it, `NotYet` if it cannot be done now."""
         if not self._member.is_leader:
             return  # It is answered NOT_LEADER, and written down by whoever leads.
         try:
-            write_act(self._member.replica, principal.token_id, operation, what, outcome)
+            write_act(self._member.replica, principal.token_id, operation.name, what, outcome)
         except UsageError as error:
-            if not self._has_warned:
-                self._has_warned = True
-                _log.warning("bezant: what is administered is not written down for now: %s", error)
-            return
+            raise NotYet(f"what is administered cannot be written down now, so it is not done: {error}") from error
+        self._has_warned = False
         self._member.note_appended()
         self._schedule()
+
+    def _warn(self, error: Exception) -> None:
+        """Say once that the audit lacks something, until it is written again."""
+        if not self._has_warned:
+            self._has_warned = True
+            _log.warning("bezant: not all that is administered, or refused, is written down for now: %s", error)
+
+
+def _acts_among(commands: Records) -> Mask:
+    """Which commands only an administrator may send; dated ones that are imported are no act."""
+    kinds = commands["kind"]
+    known = np.where((kinds < 0) | (kinds >= KIND_COUNT), 0, kinds)
+    acts: Mask = _ADMIN_KINDS[known] | ((kinds == int(CommandKind.OPEN)) & (commands["amount"] != 0))
+    acts &= (commands["flags"] & int(CommandFlag.IMPORTED)) == 0
+    return acts
+
+
+def _tell_commands(commands: Records) -> str:
+    """How many of which kind, and the ids of the first."""
+    numbers, counts = np.unique(commands["kind"], return_counts=True)
+    told = ", ".join(f"{count} {CommandKind(number).name}" for number, count in zip(numbers, counts, strict=True))
+    ids = [id_bytes(int(row["id_head"]), int(row["id_tail"])).hex() for row in commands[:IDS_TOLD_MAX]]
+    more = ", ..." if len(commands) > IDS_TOLD_MAX else ""
+    return f"{told}: {', '.join(ids)}{more}"
 
 
 def _rows_of(batch: Batch, run: Run) -> tuple[int, int]:
