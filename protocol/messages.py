@@ -60,7 +60,7 @@ class PeerHello(msgspec.Struct, frozen=True):
     A (node id, incarnation) names one disk: the incarnation is drawn when a data folder is made. ``run_id`` is drawn at
     each start of the process. ``blank``: its disk holds nothing but what a group begins with. ``term``: the latest that
     it knows. ``entries_version``: which entries it knows, beyond those that all
-    do: see ENTRIES_VERSION.
+    do: see ENTRIES_VERSION. ``proof``: that it has the token of the cluster; empty without one.
     """
 
     log_id: str
@@ -77,6 +77,7 @@ class PeerHello(msgspec.Struct, frozen=True):
     blank: bool = False
     term: int = 0
     entries_version: int = 0
+    proof: bytes = b""
 
 
 class ErrorMessage(msgspec.Struct, frozen=True):

@@ -74,7 +74,7 @@ class PeerTransport(Generic[Message]):
         self._on_link_callback = on_link
         self._on_reset_callback = on_reset
         self._clocks = clocks or Clocks()
-        self._gate = Gate(identity, judge)
+        self._gate = Gate(identity, judge, has_tls=tls is not None)
         self._peers: dict[int, Peer] = {}
         self._accepted: Accepted[Message] = Accepted(
             self._gate, self._clocks, decode=decode, on_message=on_message, on_reset=self._on_reset

@@ -57,6 +57,7 @@ class Peering:
         found: GroupFacts | None = None,
         *,
         tls: PeerTls | None = None,
+        cluster_token: str = "",
     ) -> None:
         """`on_abandoned` is called when this node must open its folder again, after which it takes nothing more.
 
@@ -82,6 +83,7 @@ class Peering:
                 server=f"bezant {version('bezant')}",
                 is_blank=lambda: self._member.is_blank,
                 term=lambda: self._member.core.term,
+                cluster_token=cluster_token,
             ),
             encode=encode_peer_message,
             decode=decode_peer_message,

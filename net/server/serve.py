@@ -239,8 +239,10 @@ async def _serve(
     security = access.security
     peering = None
     if node is not None:
-        tls = security.peer_tls()
-        peering = Peering(reactor, node, loop, lambda error: _settle(stopped, error), found, tls=tls)
+        tls, token = security.peer_tls(), security.cluster_token()
+        peering = Peering(
+            reactor, node, loop, lambda error: _settle(stopped, error), found, tls=tls, cluster_token=token
+        )
     reader_address = address_of(sockets.reader[0]) if sockets.reader else ""
     welcome = make_welcome(reactor, f"bezant {version('bezant')}", kernel_digest(), reader_address)
     clients = Clients(

@@ -161,10 +161,10 @@ MESSAGES: list[tuple[msgspec.Struct, str]] = [
         f'"configuration":{ALONE_JSON},"settled":"BwAAAAAAAAA="}}',
     ),
     (
-        PeerHello("00000000000000ff", 1, 2, 3, 4, 1, 2, 1, 9, "bezant 0.1.0", 5, True, 6, 2),
+        PeerHello("00000000000000ff", 1, 2, 3, 4, 1, 2, 1, 9, "bezant 0.1.0", 5, True, 6, 2, b"\x07"),
         '{"log_id":"00000000000000ff","node_id":1,"incarnation":2,"receiver":3,"receiver_incarnation":4,'
         '"protocol_version":1,"log_format_version":2,"rules_version_max":1,"clock_ns":9,"server":"bezant 0.1.0",'
-        '"run_id":5,"blank":true,"term":6,"entries_version":2}',
+        '"run_id":5,"blank":true,"term":6,"entries_version":2,"proof":"Bw=="}',
     ),
     (MEMBER, MEMBER_JSON),
     (ALONE, ALONE_JSON),

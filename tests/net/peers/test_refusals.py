@@ -4,14 +4,17 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from bezant.net.peers import accepted, connection
+from bezant.net.peers.identity import NO_PROOF, proof_of
+from bezant.protocol.access import token_text
 from bezant.protocol.frames import FRAME_HEADER_SIZE, FrameError, FrameFlag, Operation, encode_frame
-from bezant.protocol.messages import ErrorMessage, PeerHello, decode_message
+from bezant.protocol.messages import ErrorMessage, PeerHello, decode_message, encode_message
 from bezant.protocol.peer_frames import PeerClocks, encode_peer_head
 
-from .group import Node, Note, Stranger, encode_note, until
+from .group import LOG_ID, Node, Note, Stranger, encode_note, identity_of, until
 
 MakeNode = Callable[..., Node]
 Connect = Callable[[Node], Awaitable[Stranger]]
@@ -26,7 +29,7 @@ async def refusal(stranger: Stranger) -> ErrorMessage:
 
 
 HELLO_CHANGES: list[tuple[dict[str, Any], FrameError, str]] = [
-    ({"log_id": "feed"}, FrameError.REQUEST_REFUSED, "node 2 is of the group feed"),
+    ({"log_id": "feed"}, FrameError.REQUEST_REFUSED, "node 2 is of the group feed, and node 1 of another one"),
     ({"node_id": 7}, FrameError.REQUEST_REFUSED, "node 7 is no member"),
     ({"term": -1}, FrameError.REQUEST_REFUSED, "in term -1, which no node ever is"),
     ({"term": (1 << 63) - 1}, FrameError.REQUEST_REFUSED, "which no node ever is"),
@@ -54,6 +57,85 @@ async def test_a_wrong_greeting_is_answered_with_the_reason(
     assert words in error.message
     assert listener.transport.refused()[-1].reason == error.message
     assert listener.resets == listener.notes == []
+
+
+@pytest.mark.parametrize(
+    "changes", [row[0] for row in HELLO_CHANGES], ids=[next(iter(row[0])) for row in HELLO_CHANGES]
+)
+async def test_a_stranger_is_not_told_of_which_group_a_node_is(
+    listener: Node, connect: Connect, changes: dict[str, Any]
+) -> None:
+    stranger = await connect(listener)
+    await stranger.greet(listener, 2, **({"log_id": "feed"} | changes))
+    assert LOG_ID not in (await refusal(stranger)).message
+
+
+TOKEN, OTHER_TOKEN = (token_text("cccccccccccc", letter * 43) for letter in "ab")
+
+
+def greeting(receiver: int = 1, token: str = TOKEN) -> PeerHello:
+    """What node 2 says to node 1, or another one, if it has this token."""
+    return identity_of(2, cluster_token=token).hello(receiver, 1000 + receiver, 9)
+
+
+PROOFS = {
+    "none": b"",
+    "short": greeting().proof[:-1],
+    "of another token": greeting(token=OTHER_TOKEN).proof,
+    "for another node": greeting(receiver=3).proof,
+}
+
+
+@pytest.mark.parametrize("proof", PROOFS.values(), ids=PROOFS)
+async def test_who_does_not_prove_that_it_has_the_token_of_the_cluster_is_no_node(
+    make_node: MakeNode, connect: Connect, proof: bytes
+) -> None:
+    """Though it knows the log id, the disks and the members."""
+    node = make_node(1, cluster_token=TOKEN)
+    node.join({2: ""}, {2: 1002})
+    await node.listen()
+    stranger = await connect(node)
+    stranger.send(
+        encode_frame(Operation.PEER_HELLO, 1, encode_message(msgspec.structs.replace(greeting(), proof=proof)))
+    )
+    error = await refusal(stranger)
+    assert error.code == FrameError.UNAUTHENTICATED
+    assert not {LOG_ID, "node 1", TOKEN} & set(error.message.split())
+    assert node.resets == node.notes == []
+
+
+@pytest.mark.parametrize("field", [name for name in PeerHello.__struct_fields__ if name != "proof"])
+async def test_a_proof_is_good_for_one_greeting_alone(make_node: MakeNode, connect: Connect, field: str) -> None:
+    node = make_node(1, cluster_token=TOKEN)
+    node.join({2: ""}, {2: 1002})
+    await node.listen()
+    hello = greeting()
+    right = await connect(node)
+    right.send(encode_frame(Operation.PEER_HELLO, 1, encode_message(hello)))
+    header, body = await right.receive()
+    assert header.operation == Operation.PEER_HELLO
+    answer = decode_message(body, PeerHello)
+    assert answer.proof == proof_of(TOKEN, answer)
+    value = getattr(hello, field)
+    other = f"{value}x" if isinstance(value, str) else not value if isinstance(value, bool) else value + 1
+    changed = msgspec.structs.replace(hello, **{field: other})
+    wrong = await connect(node)
+    wrong.send(encode_frame(Operation.PEER_HELLO, 1, encode_message(changed)))
+    assert (await refusal(wrong)).code == FrameError.UNAUTHENTICATED
+
+
+async def test_nodes_with_one_token_know_each_other_and_none_with_another_or_without(make_node: MakeNode) -> None:
+    """Who dials and has the token looks at the answer likewise."""
+    nodes = [make_node(number, cluster_token=token) for number, token in enumerate((TOKEN, TOKEN, OTHER_TOKEN, ""), 1)]
+    for node in nodes:
+        node.join({other.node_id: other.address for other in nodes if other is not node})
+        await node.listen()
+    first, second, third, without = nodes
+    await until(lambda: first.transport.is_up(2) and second.transport.is_up(1))
+    for node in (first, second):
+        for other in (third, without):
+            await until(lambda node=node, other=other: NO_PROOF in node.status(other.node_id).reason)  # type: ignore[misc]
+            assert not other.transport.is_up(node.node_id)
 
 
 async def test_a_right_greeting_is_answered_with_the_nodes_own(listener: Node, connect: Connect) -> None:
