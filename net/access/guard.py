@@ -24,15 +24,21 @@ NOT_LET_IN: Final = "this node lets nobody in without a token that it knows, and
 PUT_OUT: Final = "the token of this connection does not count any more, or one is asked for from now on"
 NODE_PREFIX: Final = "node:"
 """How who is known by a certificate is named where others have the ids of their tokens."""
+_PEER_ALONE: Final = frozenset({Scope.PEER})
 _CLUSTER = Principal(CLUSTER_ID, EVERYBODY)
 
 
 class Guard:
     """See the module. Used on the loop."""
 
-    def __init__(self, tokens: TokenTable, cluster_token: str = "") -> None:
-        """`tokens` is the table of the ledger or one that is kept like it; `cluster_token` that of all nodes, or ""."""
+    def __init__(self, tokens: TokenTable, cluster_token: str = "", *, nodes_are_certified: bool = False) -> None:
+        """`tokens` is the table of the ledger or one that is kept like it; `cluster_token` that of all nodes, or "".
+
+        `nodes_are_certified`: nodes show each other certificates.
+        """
         self.tokens = tokens
+        self.nodes_get_in = bool(cluster_token) or nodes_are_certified
+        """Whether other nodes do, once tokens are asked for."""
         self._cluster_token = cluster_token.encode()
 
     @property
@@ -56,7 +62,7 @@ class Guard:
             is_named = principal.token_id == CLUSTER_ID and node_name is not None
             return principal._replace(token_id=f"{NODE_PREFIX}{node_name}") if is_named else principal
         if node_name is not None:
-            scopes = frozenset({Scope.PEER}) if self.asks_for_tokens else EVERYBODY
+            scopes = _PEER_ALONE if self.asks_for_tokens else EVERYBODY
             return Principal(f"{NODE_PREFIX}{node_name}", scopes)
         # A client that always shows its token is let in as well where none is asked for.
         return None if self.asks_for_tokens else ANYBODY
@@ -79,7 +85,10 @@ class Guard:
         """Whether somebody who was let in would be now."""
         if not principal.token_id:
             return not self.asks_for_tokens
-        if principal.token_id == CLUSTER_ID or principal.token_id.startswith(NODE_PREFIX):
-            return True
+        if principal.token_id == CLUSTER_ID:
+            return self.has_cluster_token
+        if principal.token_id.startswith(NODE_PREFIX):
+            # One that may do everything had the token of the cluster, or came when everybody might.
+            return principal.scopes == _PEER_ALONE or self.has_cluster_token or not self.asks_for_tokens
         token = self.tokens.find(principal.token_id)
         return token is not None and not token.revoked_ns

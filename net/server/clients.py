@@ -26,7 +26,9 @@ class Clients(OpenConnections):
     ) -> None:
         super().__init__(connections_max, guard or Guard(reactor.replica.ledger.tokens))
         self.reactor = reactor
-        self.guarding = reactor.guarding = Guarding(reactor.member, self.guard, reactor.schedule)
+        self.guarding = reactor.guarding = Guarding(
+            reactor.member, self.guard, reactor.schedule, lambda: reactor.placing is not None
+        )
         reactor.replica.has_cluster_token = self.guard.has_cluster_token
         self.group = group or GroupOperations(reactor.member, list)
         self._welcome = welcome

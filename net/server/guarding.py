@@ -38,6 +38,11 @@ IDS_TOLD_MAX: Final = 8
 _ID_SIZE: Final = 16
 _NO_CODES: Final = np.zeros(0, np.int64)
 _REVOKED: Final = "the token of this connection does not count any more"
+_NODES_LOCKED_OUT: Final = (
+    "with a first token the nodes would let each other in no more, for they have none: give them all one file, made by "
+    "`bezant tokens generate --out`, as --cluster-token-file, or certificates as --tls-cert, --tls-key and --tls-ca; "
+    "start each of them again, and then create it"
+)
 _ADMIN_KINDS: Final = np.zeros(KIND_COUNT, np.bool_)
 _ADMIN_KINDS[[int(kind) for kind, scopes in COMMAND_SCOPES.items() if scopes == {Scope.ADMIN}]] = True
 
@@ -50,8 +55,15 @@ _log = logging.getLogger("bezant")
 class Guarding:
     """See the module. Used on the loop."""
 
-    def __init__(self, member: Member, guard: Guard, schedule: Callable[[], None]) -> None:
-        """`schedule` has what was appended written."""
+    def __init__(
+        self,
+        member: Member,
+        guard: Guard,
+        schedule: Callable[[], None],
+        is_one_of_several: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`schedule` has what was appended written; `is_one_of_several`: whether there are other groups."""
+        self._is_one_of_several = is_one_of_several
         self.guard = guard
         self._member = member
         self._schedule = schedule
@@ -163,7 +175,15 @@ class Guarding:
             raise Forbidden(_REVOKED)
         if principal.prefixes:
             self._check_accounts(principal, request)
+        if request.operation is Operation.CHANGE_TOKENS and not self.guard.asks_for_tokens:
+            self._check_others_get_in()
         self.asked(principal, request.operation, request.body)
+
+    def _check_others_get_in(self) -> None:
+        """Raise `UsageError` where the first token would have the nodes let each other in no more."""
+        has_others = len(self._member.configuration.members) > 1 or self._is_one_of_several()
+        if has_others and not self.guard.nodes_get_in:
+            raise UsageError(_NODES_LOCKED_OUT)
 
     def _check_accounts(self, principal: Principal, request: Request) -> None:
         words = {Operation.LOOKUP_ACCOUNTS: (2, 0), Operation.LOOKUP_EVENTS: (EVENT_QUERY.itemsize // 8, 2)}

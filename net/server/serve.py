@@ -207,7 +207,8 @@ def _open_and_run(
         raise CorruptLog(f"{error}. {REPAIR_ADVICE}") from error
     try:
         tell_findings(member.replica)
-        guard = Guard(member.replica.ledger.tokens, security.cluster_token())
+        certified = security.has_tls and security.tls_ca != ""
+        guard = Guard(member.replica.ledger.tokens, security.cluster_token(), nodes_are_certified=certified)
         check_listening(sockets.all, security, has_tokens=guard.asks_for_tokens)
         gc.freeze()
         access = _Access(security, guard)

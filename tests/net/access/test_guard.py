@@ -72,3 +72,17 @@ def test_who_counts_may_count_no_more() -> None:
     table.apply(TokenChange(revoked=holder.token_id), 2)
     assert not guard.counts(holder)
     assert guard.asks_for_tokens  # though none is left that counts
+
+
+def test_who_came_with_a_certificate_while_everybody_might_do_everything_does_not_stay_so() -> None:
+    table = TokenTable()
+    guard = Guard(table)
+    before = guard.admit("", "n1")
+    assert before == Principal("node:n1", EVERYBODY)
+    assert guard.counts(before)
+    table.apply(TokenChange(kept(KNOWN)), 1)
+    assert not guard.counts(before)
+    after = guard.admit("", "n1")
+    assert after == Principal("node:n1", PEER)
+    assert guard.counts(after)
+    assert not guard.counts(Principal("cluster", EVERYBODY))

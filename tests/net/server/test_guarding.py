@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from bezant.net.access.guard import Guard
+from bezant.net.server.batch import Request
 from bezant.net.server.clients import Clients, make_welcome
 from bezant.net.server.guarding import Guarding
+from bezant.net.server.placing import Placing
 from bezant.net.server.requests import AMONG_COMMANDS
 from bezant.protocol.access import (
     COMMAND_SCOPES,
@@ -26,17 +28,21 @@ from bezant.protocol.access import (
     token_text,
 )
 from bezant.protocol.codes import ResultCode
+from bezant.protocol.errors import UsageError
 from bezant.protocol.frames import FrameError, Operation, encode_frame
 from bezant.protocol.kinds import CommandFlag, CommandKind
 from bezant.protocol.messages import (
     ChangeMembers,
+    Configuration,
     Currency,
     ListAccounts,
+    Member,
     decode_control_entry,
     decode_message,
     encode_message,
 )
 from bezant.protocol.names import account_id
+from bezant.protocol.placement import METADATA_SHARD
 from bezant.protocol.records import COMMAND, Records
 
 from ...engine.commands import opening, transfer
@@ -342,3 +348,29 @@ def command(kind: CommandKind, debit: str) -> Records:
     made = transfer(debit, debit, 0)
     made["kind"], made["credit_head"], made["credit_tail"], made["amount"] = int(kind), 0, 0, 0
     return made
+
+
+# ---- the first token ----
+
+
+@pytest.mark.parametrize("others", ["none", "members", "shards"])
+@pytest.mark.parametrize("way_in", ["none", "cluster token", "certificates"])
+async def test_the_first_token_does_not_lock_the_nodes_out_of_each_other(
+    node: Node, monkeypatch: pytest.MonkeyPatch, others: str, way_in: str
+) -> None:
+    text = new_token(*Scope)[0] if way_in == "cluster token" else ""
+    guard = Guard(node.replica.ledger.tokens, text, nodes_are_certified=way_in == "certificates")
+    clients = Clients(node.reactor, make_welcome(node.reactor, "test", "digest"), guard=guard)
+    if others == "shards":
+        monkeypatch.setattr(node.reactor, "placing", Placing(METADATA_SHARD))
+    elif others == "members":
+        both = Configuration([Member(1, 1, "a:1", "a:2"), Member(2, 2, "b:1", "b:2")], [1], learners=[2])
+        monkeypatch.setattr(node.reactor.member, "configuration", both)
+    who = guard.admit(text)
+    assert who is not None
+    asked = Request(Operation.CHANGE_TOKENS, encode_message(ChangeTokens(new_token(*Scope)[1])), lambda _: None, who)
+    if others != "none" and way_in == "none":
+        with pytest.raises(UsageError, match="--cluster-token-file"):
+            clients.guarding.check(asked)
+    else:
+        clients.guarding.check(asked)
