@@ -11,6 +11,7 @@ import xxhash
 from bezant.engine.compiled import direct
 from bezant.engine.hashing import XXH3_SHORT_MAX
 from bezant.engine.replica import BATCH_COMMANDS_MAX
+from bezant.net.access.hiding import hide_in_results
 from bezant.net.server.chain_kernels import preset_unterminated, preset_unterminated_span
 from bezant.net.server.frame_kernels import (
     CURSOR_COMMANDS,
@@ -94,6 +95,8 @@ class Batch:
         self.frames = np.zeros(BATCH_COMMANDS_MAX, FRAME)
         self.cursor = np.zeros(CURSOR_SIZE, np.int64)
         self.runs: list[Run] = []
+        self.limited_runs: list[Run] = []
+        """Those of the runs whose senders may know of certain accounts alone."""
         self.submissions: list[Submission] = []
         self.requests: list[Request] = []
         self.answers: list[tuple[Request, bytes | Exception]] = []
@@ -110,6 +113,7 @@ class Batch:
         """Make it ready to be filled again."""
         self.cursor[:] = 0
         self.runs.clear()
+        self.limited_runs.clear()
         self.submissions.clear()
         self.requests.clear()
         self.answers.clear()
@@ -117,6 +121,11 @@ class Batch:
         self.replies = _NO_REPLIES
         self.read_ticket = 0
         self.undecided_count = 0
+
+    def rows_of(self, run: Run) -> tuple[int, int]:
+        """Numbers of the first command of a run and of the one behind its last."""
+        last = self.frames[run.frame_end - 1]
+        return int(self.frames[run.frame_first]["first_command"]), int(last["first_command"] + last["command_count"])
 
     @property
     def command_count(self) -> int:
@@ -187,6 +196,9 @@ class Batch:
         """Encode the replies to all connections, to be sent by `send_replies`."""
         if not self.runs:
             return
+        for run in self.limited_runs:
+            first, end = self.rows_of(run)
+            hide_in_results(self.results[first:end], self.commands[first:end])
         frame_count = self.frame_count
         last = self.frames[frame_count - 1]
         size = reply_offset(self.frames, frame_count - 1) + reply_size(1, int(last["command_count"]))

@@ -20,8 +20,9 @@ from bezant.engine.member import Member
 from bezant.engine.raft.interface import NotYet
 from bezant.engine.tokens.acts import write_act
 from bezant.net.access.guard import Guard
+from bezant.net.access.hiding import hide_in_events
 from bezant.net.server.acts import tell_request
-from bezant.net.server.batch import Batch, Request, Run
+from bezant.net.server.batch import Batch, Request
 from bezant.net.server.requests import AnsweredElsewhere, Forbidden
 from bezant.protocol.access import COMMAND_SCOPES, OPERATION_RULES, Principal, Scope, command_refusal
 from bezant.protocol.codes import ResultCode
@@ -81,8 +82,11 @@ class Guarding:
             return preset
         opened: dict[bytes, str] = {}
         for run in batch.runs:
-            first, end = _rows_of(batch, run)
-            codes = self._codes_of(run.replier.principal, batch.commands[first:end], opened)
+            first, end = batch.rows_of(run)
+            principal = run.replier.principal
+            if principal.prefixes:
+                batch.limited_runs.append(run)
+            codes = self._codes_of(principal, batch.commands[first:end], opened)
             if codes.any():
                 if not len(preset):
                     preset = np.zeros(batch.command_count, np.int64)
@@ -194,6 +198,12 @@ class Guarding:
         if not self._have_names(principal, asked).all():
             raise Forbidden("an account is none that this token is limited to, or is not there")
 
+    def told(self, request: Request, answer: bytes) -> bytes:
+        """What whoever asks is told of an answer."""
+        if request.principal.prefixes and request.operation is Operation.LOOKUP_EVENTS:
+            return hide_in_events(request.body, answer)
+        return answer
+
     # ---- what administrators do ----
 
     def asked(self, principal: Principal, operation: Operation, body: bytes) -> None:
@@ -285,12 +295,6 @@ def _tell_commands(commands: Records) -> str:
     ids = [id_bytes(int(row["id_head"]), int(row["id_tail"])).hex() for row in commands[:IDS_TOLD_MAX]]
     more = ", ..." if len(commands) > IDS_TOLD_MAX else ""
     return f"{told}: {', '.join(ids)}{more}"
-
-
-def _rows_of(batch: Batch, run: Run) -> tuple[int, int]:
-    """Numbers of the first command of a run and of the one behind its last."""
-    last = batch.frames[run.frame_end - 1]
-    return int(batch.frames[run.frame_first]["first_command"]), int(last["first_command"] + last["command_count"])
 
 
 def _name_in_open(command: np.void, debit: bytes) -> str:

@@ -340,7 +340,8 @@ class Reactor:
                 self.placing.check_request(request.operation, request.body)
             if self.guarding is not None:
                 self.guarding.check(request)
-            return answer_request(self.replica, request.operation, request.body)
+            answer = answer_request(self.replica, request.operation, request.body)
+            return answer if self.guarding is None else self.guarding.told(request, answer)
         except CorruptLog:
             raise
         except (RemoteProtocolError, UsageError, StorageError) as error:

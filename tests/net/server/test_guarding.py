@@ -41,9 +41,9 @@ from bezant.protocol.messages import (
     decode_message,
     encode_message,
 )
-from bezant.protocol.names import account_id
+from bezant.protocol.names import account_id, slot_of
 from bezant.protocol.placement import METADATA_SHARD
-from bezant.protocol.records import COMMAND, Records
+from bezant.protocol.records import COMMAND, EVENT, EVENT_ANSWER, EVENT_QUERY, Records
 
 from ...engine.commands import opening, transfer
 from .node import Client, Node, hello
@@ -243,6 +243,46 @@ async def test_only_accounts_with_the_prefix_are_told_of(node: Node, admin: Clie
     assert (await client.ask(Operation.LOOKUP_EVENTS, bytes(16) + others)).error.code == FrameError.FORBIDDEN
     everything = encode_message(ListAccounts(0, 10))
     assert (await client.ask(Operation.LIST_ACCOUNTS, everything)).error.code == FrameError.FORBIDDEN
+
+
+async def test_nobody_reads_the_balance_of_another_out_of_what_became_of_a_transfer(node: Node, admin: Client) -> None:
+    """Committed, refused, sent again, looked up: the far side is left out of it all, and only for such a token."""
+    client = await with_token(node, admin, Scope.TRANSFER, Scope.READ, prefixes=("shop:",))
+    paid, refused = transfer("shop:a", "ann", 1), transfer("shop:a", "ann", 10_000)
+    insufficient = int(ResultCode.INSUFFICIENT_FUNDS)
+    for _ in range(2):
+        results = await client.execute(np.concatenate([paid, refused]))
+        assert results["code"].tolist() == [OK, insufficient]
+        assert results["debit_balance"].tolist() == [99, 99]
+        assert results["credit_balance"].tolist() == results["credit_held"].tolist() == [0, 0]
+    queries = np.zeros(2, EVENT_QUERY)
+    for name in EVENT_QUERY.fields or ():
+        queries[name] = np.concatenate([paid, refused])[name]
+    for asker, credit_balances in ((client, [0, 0]), (admin, [1, 1])):
+        answers = np.frombuffer((await asker.ask(Operation.LOOKUP_EVENTS, queries.tobytes())).body, EVENT_ANSWER)
+        assert answers["found"].tolist() == [1, 1]
+        events = np.frombuffer(answers["event"].tobytes(), EVENT)
+        assert events["debit_balance"].tolist() == [99, 99]
+        assert events["credit_balance"].tolist() == credit_balances
+        assert events["credit_previous"].any() == (asker is admin)
+    assert (await admin.execute(np.concatenate([paid, refused])))["credit_balance"].tolist() == [1, 1]
+
+
+async def test_nobody_reads_the_balance_of_another_out_of_an_id_of_theirs(node: Node, admin: Client) -> None:
+    """Ids are used up per slot of the debit account: another account of the same slot has the same ids."""
+    slots = {name: slot_of(account_id(name, "EUR")) for name in ("world", *(f"shop:{n}" for n in range(40_000)))}
+    own = next(name for name in slots if name != "world" and slots[name] == slots["world"])
+    client = await with_token(node, admin, Scope.TRANSFER, Scope.READ, prefixes=("shop:",))
+    assert (await client.execute(opening(own)))["code"].tolist() == [OK]
+    theirs = transfer("world", "ann", 7)
+    assert (await admin.execute(theirs))["code"].tolist() == [OK]
+    forbid = command(CommandKind.FORBID, own)
+    forbid["id_head"], forbid["id_tail"] = theirs["id_head"], theirs["id_tail"]
+    (result,) = await client.execute(forbid)
+    assert (result["code"], result["effective_amount"]) == (OK, 7), "the first outcome of the id"
+    assert [int(result[side]) for side in ("debit_balance", "debit_held", "credit_balance", "credit_held")] == [0] * 4
+    query = theirs["id_head"].tobytes() + theirs["id_tail"].tobytes() + account_id(own, "EUR")
+    assert (await client.ask(Operation.LOOKUP_EVENTS, query)).body == bytes(EVENT_ANSWER.itemsize)
 
 
 # ---- revoking ----
