@@ -32,6 +32,7 @@ def _index(text: str) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print all there is."""
+    from bezant.engine.tokens.acts import escaped
     from bezant.engine.tokens.audit import read_acts
 
     check_data_folder(arguments.data)
@@ -46,5 +47,6 @@ def run(arguments: argparse.Namespace) -> int:
         moment = datetime.fromtimestamp(line.timestamp_ns // _NS_PER_S, UTC)
         told = f"{moment:%Y-%m-%d %H:%M:%S}.{line.timestamp_ns % _NS_PER_S:09d}"
         refused = f" - not done: {line.outcome}" if line.outcome else ""
-        write_line(f"{told}  entry {line.index}  {line.token_id or '-':<12}  {line.operation}: {line.what}{refused}")
+        said = f"{told}  entry {line.index}  {line.token_id or '-':<12}  {line.operation}: {line.what}{refused}"
+        write_line(escaped(said))  # the log may be older than the rule that it holds nothing else
     return 0

@@ -4,8 +4,10 @@ A program connects with what it gives to `connect`. A process that is one of our
 for all that it dials, which is said once when it starts (`use_credentials`) and counts wherever nothing else is said.
 """
 
+import logging
 import os
 import ssl
+import stat
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -38,7 +40,10 @@ class Credentials(NamedTuple):
 
 NO_CREDENTIALS: Final = Credentials()
 
+_log = logging.getLogger("bezant")
 _own = NO_CREDENTIALS
+_warned_of: set[str] = set()
+"""Paths of files that everybody can read; each that a process is told of once."""
 
 
 def use_credentials(credentials: Credentials) -> None:
@@ -82,10 +87,14 @@ def split_scheme(addresses: str) -> tuple[str, bool]:
 
 
 def read_token_file(path: str | os.PathLike[str]) -> str:
-    """The token in a file that holds nothing else. Raises `UsageError`, which never repeats what it holds."""
+    """The token in a file that holds nothing else; warns once of one that everybody can read.
+
+    Raises `UsageError`, which never repeats what it holds.
+    """
     try:
         with Path(path).open("rb") as file:
             content = file.read(TOKEN_FILE_SIZE_MAX + 1)
+            is_open = os.fstat(file.fileno()).st_mode & stat.S_IROTH != 0
     except OSError as error:
         raise UsageError(f"the file with the token cannot be read: {error}") from error
     try:
@@ -93,4 +102,7 @@ def read_token_file(path: str | os.PathLike[str]) -> str:
         token_id_of(text)
     except (UnicodeDecodeError, UsageError):
         raise UsageError(f"{path} holds no token and nothing else: bezant_, 12 characters, _, 43 characters") from None
+    if is_open and str(path) not in _warned_of:
+        _warned_of.add(str(path))
+        _log.warning("bezant: %s holds a token, and everybody on this machine can read it: chmod 600 it", path)
     return text

@@ -6,8 +6,8 @@ from typing import Final
 import numpy as np
 
 from bezant.engine.tokens.audit import token_summary
-from bezant.protocol.access import OPERATION_RULES, ChangeTokens
-from bezant.protocol.errors import RemoteProtocolError
+from bezant.protocol.access import OPERATION_RULES, ChangeTokens, Token, check_token
+from bezant.protocol.errors import RemoteProtocolError, UsageError
 from bezant.protocol.frames import Operation
 from bezant.protocol.messages import ChangeMembers, Currency, decode_message
 from bezant.protocol.moves import MoveSlots, decode_slots
@@ -26,8 +26,16 @@ def tell_request(operation: Operation, body: bytes) -> str:
 
 def _tell_tokens(body: bytes) -> str:
     asked = decode_message(body, ChangeTokens)
-    told = [f"create {token_summary(asked.create)}"] if asked.create is not None else []
+    told = [_tell_token(asked.create)] if asked.create is not None else []
     return ", ".join([*told, *([f"revoke {asked.revoke[:64]}"] if asked.revoke else [])])
+
+
+def _tell_token(token: Token) -> str:
+    try:
+        check_token(token)
+    except UsageError as error:
+        return f"create a token that cannot be: {error}"
+    return f"create {token_summary(token)}"
 
 
 def _tell_members(body: bytes) -> str:

@@ -13,6 +13,7 @@ import pytest
 from bezant.cli.access import MEASURES, TOKEN_VARIABLE, add_access_arguments, use_access
 from bezant.cli.main import COMMANDS, main
 from bezant.cli.serve import add_parser as add_serve_parser
+from bezant.engine.tokens import audit
 from bezant.net.access.credentials import NO_CREDENTIALS, own_credentials, read_token_file, use_credentials
 from bezant.protocol.access import token_id_of
 from bezant.protocol.errors import UsageError
@@ -107,6 +108,32 @@ def test_a_token_for_a_cluster_is_in_a_file_of_its_owner_alone(
     assert main(["tokens", "generate"]) == 0
     other = capsys.readouterr().out.strip()
     assert token_id_of(other) != token_id_of(first)
+
+
+def test_who_lets_everybody_read_a_token_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    file.chmod(0o640)
+    read_token_file(file)
+    assert caplog.text == ""
+    file.chmod(0o644)
+    read_token_file(file)
+    read_token_file(file)
+    assert caplog.text.count(f"{file} holds a token, and everybody on this machine can read it") == 1
+    assert TOKEN not in caplog.text
+
+
+def test_what_is_printed_of_an_act_moves_no_cursor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of one that an earlier version wrote."""
+    line = audit.AuditLine(7, 1, 9, "abcdef012345", "CHANGE_MEMBERS", "remove\x1b[1A\x1b[2K node 3", "\u202enot")
+    monkeypatch.setattr(audit, "read_acts", lambda data, after: iter([line]))
+    monkeypatch.setattr("bezant.cli.audit.check_data_folder", lambda data: None)
+    assert main(["audit", "--data", str(tmp_path)]) == 0
+    (told,) = capsys.readouterr().out.splitlines()
+    assert told.isprintable()
+    assert "remove\\x1b[1A\\x1b[2K node 3 - not done: \\u202enot" in told
 
 
 def test_tokens_from_the_first_to_the_last(

@@ -16,6 +16,7 @@ from bezant.engine.tokens.changing import change_tokens, list_tokens
 from bezant.engine.verify import verify
 from bezant.protocol.access import TOKENS_MAX, Scope, Token, TokenChange, digest_of
 from bezant.protocol.errors import UsageError
+from bezant.protocol.messages import decode_control_entry
 from bezant.protocol.records import ENTRIES_TOKENS
 
 from ..commands import opening_world, transfers
@@ -175,6 +176,16 @@ def test_nothing_is_written_that_a_voter_does_not_know(replica: Replica) -> None
     with pytest.raises(UsageError, match="node 2"):
         write_act(replica, "cluster", "CHANGE_MEMBERS", "remove node 3")
     assert (asked, replica.log.last_index) == ([ENTRIES_TOKENS, ENTRIES_TOKENS], last_index)
+
+
+@pytest.mark.parametrize("text", ["\x1b[2K", "\r", "\x9b31m", "\u202e", "\x00"])
+def test_no_act_has_what_moves_the_cursor_of_a_terminal(replica: Replica, text: str) -> None:
+    write_act(replica, "cluster", "CHANGE_MEMBERS", f"remove{text}", text * ACT_TEXT_SIZE_MAX)
+    act = decode_control_entry(replica.log.read_entry(replica.log.last_index).body).act
+    assert act is not None
+    assert (act.what + act.outcome).isprintable()
+    assert act.what == "remove" + text.encode("unicode_escape").decode()
+    assert len(act.outcome) == ACT_TEXT_SIZE_MAX
 
 
 def test_acts_change_nothing_and_can_be_read_again(replica: Replica, tmp_path: Path) -> None:

@@ -380,6 +380,16 @@ async def test_the_act_of_making_a_token_names_what_it_may(node: Node, admin: Cl
     assert msgspec.json.encode(acts(node))
 
 
+async def test_the_note_of_a_token_that_cannot_be_is_not_in_the_act(node: Node, admin: Client) -> None:
+    _, token = new_token(Scope.READ)
+    for note in ("\x1b[2K a note", "note" * 100):
+        asked = ChangeTokens(create=msgspec.structs.replace(token, note=note))
+        reply = await admin.ask(Operation.CHANGE_TOKENS, encode_message(asked))
+        assert reply.error.code == FrameError.REQUEST_REFUSED
+    assert not any("note" in what + outcome for _, _, what, outcome in acts(node))
+    assert len([what for _, _, what, _ in acts(node) if "printable characters" in what]) == 4  # asked for, and not done
+
+
 def ids_of(*names: str) -> "np.ndarray[tuple[int, int], np.dtype[np.int64]]":
     return np.frombuffer(b"".join(account_id(name, "EUR") for name in names), np.int64).reshape(-1, 2).copy()
 
