@@ -64,10 +64,8 @@ class Audit:
         """Raise `Violation` for what cannot be; returns the digest of the state at the end."""
         operations = list(operations)
         reads: dict[int, list[tuple[Operation, Told]]] = {}
-        for operation in operations:
-            for told in operation.told:
-                if not len(operation.commands):
-                    reads.setdefault(told.answer.index, []).append((operation, told))
+        for operation, told in self._reads_of(operations):
+            reads.setdefault(told.answer.index, []).append((operation, told))
         for number, item in enumerate(self._history, 1):
             replay_entry(self._ledger, item.entry)
             self._note_ids(number, item)
@@ -80,12 +78,17 @@ class Audit:
             self._check_operation(operation)
         return self._ledger.digest()
 
+    def _reads_of(self, operations: Iterable[Operation]) -> Iterable[tuple[Operation, Told]]:
+        for operation in operations:
+            if not len(operation.commands):
+                yield from ((operation, told) for told in operation.told)
+
     def _note_ids(self, number: int, item: Committed) -> None:
         header = item.entry.header
         if header.kind != EntryKind.EVENTS:
             return
         for place, event in enumerate(np.frombuffer(item.entry.body, EVENT)):
-            if event["kind"] == CommandKind.EXPIRE:
+            if event["kind"] == CommandKind.EXPIRE or event["kind"] >= CommandKind.MOVE_OPEN:
                 continue
             key = _key(event)
             if key in self._executed:
@@ -145,11 +148,15 @@ class Audit:
         if executed.index > told.commits_known:
             raise Violation(f"{what}: entry {executed.index} was not committed then")
 
+    def _sent(self, operation: Operation, told: Told) -> tuple[int, int]:
+        """When what was told was asked for, and how many entries were committed then."""
+        return operation.sent[told.sending]
+
     def _check_read(self, operation: Operation, told: Told) -> None:
         """A look-up sees all that was committed when it was sent, and nothing that was not when it was answered."""
         what = f"client {operation.client}, a look-up answered by node {told.node} at {told.at_us} us"
         index = told.answer.index
-        sent_us, committed = operation.sent[told.sending]
+        sent_us, committed = self._sent(operation, told)
         if index < committed:
             raise Violation(f"{what} and sent at {sent_us} us saw {index} entries; {committed} were committed by then")
         if index > bisect_right(self._committed_us, told.at_us):

@@ -433,13 +433,16 @@ class Node:
         if commands or self._is_expiry_due:
             self._execute_commands(batch, joined(commands))
         reads = [frame for frame in batch.frames if not frame.is_write]
-        batch.answers += [(frame, member.replica.ledger.lookup_accounts(frame.keys).tobytes()) for frame in reads]
+        batch.answers += [(frame, self._look_up(frame)) for frame in reads]
         self._maybe_set_metadata(member.replica)
         member.note_appended()
         batch.index = member.replica.log.last_index
         if reads and batch.index == index and not member.is_alone:
             batch.read_ticket = member.request_read()
         self._executed.append(batch)
+
+    def _look_up(self, frame: Frame) -> bytes:
+        return self._live.replica.ledger.lookup_accounts(frame.keys).tobytes()
 
     def _execute_commands(self, batch: Batch, commands: Records) -> None:
         self._keep_results(batch, self._live.execute(commands, np.zeros(0, np.int64)).results)

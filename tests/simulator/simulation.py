@@ -273,7 +273,10 @@ class Simulation:
                 raise Violation(f"node {node.node_id} answers entry {answer.index}, and {committed} are committed")
         delay_us = self._client_delay_us()
         if delay_us is not None:
-            self.schedule.after(delay_us, self.clients[frame.client].on_answer, node.node_id, frame, answer)
+            self.schedule.after(delay_us, self._tell_client, node.node_id, frame, answer)
+
+    def _tell_client(self, node_id: int, frame: Frame, answer: Answer) -> None:
+        self.clients[frame.client].on_answer(node_id, frame, answer)
 
     def _connect(self) -> None:
         """Nodes connect that are not, and tell each other whether their disks are blank."""

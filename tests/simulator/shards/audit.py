@@ -1,5 +1,7 @@
 """The end of a seed in one shard: what clients were told of transfers to others is what was decided."""
 
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bezant.engine.transactions.ids import Leg
@@ -7,11 +9,12 @@ from bezant.protocol.codes import ResultCode
 from bezant.protocol.kinds import REASON_MAX, CommandKind, ResultFlag
 from bezant.protocol.records import split_position
 
-from ..audit import WITHOUT_EVENT, Audit, Executed, _is_same
+from ..audit import WITHOUT_EVENT, Audit, Executed, Key, _is_same
 from ..clients import Operation, Told
 from ..schedule import Violation
 from .books import COMMITTED, Books
 from .parts import Parts
+from .wanderers import FIRST_NUMBER, Wanderer, shard_of_node
 
 COMPARED = ("debit_head", "debit_tail", "credit_head", "credit_tail", "amount", "flags")
 
@@ -25,6 +28,43 @@ class ShardAudit(Audit):
         super().__init__(*arguments, **settings)
         self._shard = settings["shard"]
         self._books = books
+        self.wanderers: Sequence[Wanderer] = ()
+
+    @property
+    def executed(self) -> dict[Key, Executed]:
+        """Where each id was used up."""
+        return self._executed
+
+    def committed_us(self, index: int) -> int:
+        """When an entry was first known to be committed."""
+        return self._committed_us[index - 1]
+
+    # ---- accounts of slots that move ----
+
+    def _reads_of(self, operations: Iterable[Operation]) -> Iterable[tuple[Operation, Told]]:
+        yield from super()._reads_of(operations)
+        for wanderer in self.wanderers:
+            for operation, told in super()._reads_of(wanderer.history):
+                if shard_of_node(told.node) == self._shard:
+                    yield operation, told
+
+    def _sent(self, operation: Operation, told: Told) -> tuple[int, int]:
+        if operation.client < FIRST_NUMBER:
+            return super()._sent(operation, told)
+        sent_us, _ = operation.sent[told.sending]
+        return sent_us, bisect_left(self._committed_us, sent_us)
+
+    def _check_read(self, operation: Operation, told: Told) -> None:
+        super()._check_read(operation, told)
+        if operation.client < FIRST_NUMBER:
+            return
+        wanderer = self.wanderers[operation.client - FIRST_NUMBER]
+        owner = int(self._ledger.moves.owners[wanderer.slot])
+        if (wanderer.home if owner < 0 else owner) != self._shard:
+            raise Violation(f"shard {self._shard} answers a look-up in slot {wanderer.slot}, which {owner} has")
+        self._counts["reads in slots that move explained"] += 1
+
+    # ---- transfers and transactions ----
 
     def _is_same(self, event: Any, command: Any) -> bool:
         if int(event["kind"]) == CommandKind.TRY_DEBIT and int(command["kind"]) == CommandKind.TRANSFER:

@@ -14,12 +14,13 @@ from bezant.engine.log.entry import Entry
 from bezant.engine.transactions.ids import Leg, derived_ids
 from bezant.engine.transactions.legs import transit_id
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.kinds import CommandKind, EntryKind
+from bezant.protocol.kinds import COPY_OF, CommandKind, EntryKind
 from bezant.protocol.messages import decode_control_entry
 from bezant.protocol.records import EVENT, LIMIT_UNLIMITED, id_words
 
 from ..clients import CURRENCIES
 from ..schedule import Violation
+from .movements import Movements
 from .parts import AllParts
 
 COMMITTED = int(ResultCode.COMMITTED)
@@ -32,7 +33,14 @@ CONTRARY = (
 )
 Id = tuple[int, int]
 _NOT_EXECUTED = range(100, 200)
-_MOVING = (CommandKind.TRANSFER, CommandKind.CAPTURE, CommandKind.CONFIRM, CommandKind.TRANSFER_AVAILABLE)
+_MOVING = (
+    CommandKind.TRANSFER,
+    CommandKind.CAPTURE,
+    CommandKind.CONFIRM,
+    CommandKind.TRANSFER_AVAILABLE,
+    CommandKind.MOVE_IN,
+    CommandKind.MOVE_OUT,
+)
 
 
 @dataclass
@@ -76,8 +84,10 @@ def _derived(events: Any, leg: Leg) -> Id:
 class Books:
     """See the module."""
 
-    def __init__(self, counts: Counter[str]) -> None:
+    def __init__(self, counts: Counter[str], owners: dict[int, int]) -> None:
+        """`owners`: of the slots that move, at the beginning."""
         self._counts = counts
+        self.movements = Movements(owners, counts)
         self.transfers: dict[tuple[int, int], Transfer] = {}
         """By shard and sequence of the TRY_DEBIT."""
         self.tries: list[Transfer] = []
@@ -92,7 +102,10 @@ class Books:
     def take(self, shard: int, entry: Entry) -> None:
         """The next committed entry of a shard."""
         if entry.header.kind == EntryKind.CONTROL:
-            settled = np.frombuffer(decode_control_entry(entry.body).settled, np.int64)
+            control = decode_control_entry(entry.body)
+            if control.move is not None:
+                self.movements.take_step(shard, control.move)
+            settled = np.frombuffer(control.settled, np.int64)
             for sequence in settled.tolist():
                 self._take_settled(shard, sequence)
         if entry.header.kind != EntryKind.EVENTS:
@@ -100,8 +113,10 @@ class Books:
         events = np.frombuffer(bytes(entry.body), EVENT)
         for place, event in enumerate(events):
             kind = int(event["kind"])
-            if kind == CommandKind.PLAN:
+            if kind == CommandKind.PLAN or kind > COPY_OF:
+                self._counts["events copied"] += kind > COPY_OF
                 continue
+            self.movements.take(shard, kind, event)
             if self.parts.has(kind, event):
                 self.parts.take(shard, entry.header.first_sequence + place, kind, event)
             elif kind == CommandKind.TRY_DEBIT:
@@ -140,7 +155,9 @@ class Books:
         transfer, leg = found
         if leg in transfer.results:
             raise Violation(f"shard {shard} commits {leg.name} at {sequence} once more: {transfer}")
-        if (shard == transfer.shard) != (leg in {Leg.CONFIRM_DEBIT, Leg.CANCEL_DEBIT}):
+        is_own = leg in {Leg.CONFIRM_DEBIT, Leg.CANCEL_DEBIT}
+        # What is paid into a slot may have come to the shard that pays.
+        if shard != transfer.shard if is_own else shard == transfer.shard and not self.movements.owners:
             raise Violation(f"shard {shard} commits {leg.name} of {transfer}")
         if leg is Leg.TRY_CREDIT and transfer.has(Leg.CANCEL_CREDIT) and code == COMMITTED:
             raise Violation(f"a try stands after its cancel: {transfer}")
@@ -192,7 +209,7 @@ class Books:
         debit = accounts[int(event["debit_head"]), int(event["debit_tail"])]
         credit_id = (int(event["credit_head"]), int(event["credit_tail"]))
         amount = int(event["effective_amount"])
-        if kind in {CommandKind.OPEN, CommandKind.SET_LIMIT}:
+        if kind in {CommandKind.OPEN, CommandKind.SET_LIMIT, CommandKind.MOVE_OPEN}:
             debit.limit = int(event["amount"])
             return
         if kind in {CommandKind.TRY_CREDIT, CommandKind.CONFIRM, CommandKind.CANCEL}:
@@ -252,6 +269,7 @@ class Books:
 
     def check_end(self) -> None:
         """All transfers have ended, on both sides alike, and no money is between shards or gone."""
+        self.movements.check_end()
         for transfer in self.tries:
             ends = (Leg.CONFIRM_CREDIT, Leg.CANCEL_CREDIT, Leg.CANCEL_ORPHAN)
             if transfer.has(Leg.TRY_CREDIT) and not any(transfer.has(leg) for leg in ends):
@@ -263,12 +281,11 @@ class Books:
             totals[f"balance of shard {shard}"] = sum(account.balance for account in accounts.values())
             totals[f"incoming in shard {shard}"] = sum(account.incoming for account in accounts.values())
         shards = sorted(self._accounts)
-        for first, second, currency in itertools.product(shards, shards, CURRENCIES):
-            pair = [(first, second), (second, first)] if first != second else [(first, first)]
-            ids = [(own, id_words(transit_id(own, peer, currency))) for own, peer in pair]
-            totals[f"{currency} between {first} and {second}"] = sum(
-                self._accounts[own][words].balance for own, words in ids
-            )
+        for own, peer, currency in itertools.product(shards, shards, CURRENCIES):
+            # What is paid into a slot that has moved goes out through the account to one shard, and comes in through
+            # that of another one.
+            name = f"between {min(own, peer)} and {max(own, peer)}" if not self.movements.owners else "between shards"
+            totals[f"{currency} {name}"] += self._accounts[own][id_words(transit_id(own, peer, currency))].balance
         wrong = {name: total for name, total in totals.items() if total}
         if wrong:
             raise Violation(f"what should add up to nothing does not: {wrong}")

@@ -8,6 +8,7 @@ from bezant.protocol.kinds import CommandKind
 from ..audit import Audit
 from ..checks import Checks
 from ..clients import Client
+from ..frames import Answer, Frame
 from ..node import Node
 from ..profiles import Profile
 from ..schedule import Schedule
@@ -17,6 +18,7 @@ from .clients import ShardClient, names_of
 from .links import LegsAnswer, Question
 from .node import ShardNode
 from .payers import Payer
+from .wanderers import FIRST_NUMBER, name_of_node
 
 if TYPE_CHECKING:
     from .world import World
@@ -91,17 +93,35 @@ class ShardGroup(Simulation):
             deliver=self._send_frame,
             commits_known=lambda: self.checks.commit_index,
             names=names_of(shards, self.shard),
-            far=[names_of(shards, other) for other in range(shards) if other != self.shard],
+            far=[names_of(shards, other) for other in range(shards) if other != self.shard] + self.world.wandering,
         )
 
     def _make_audit(self) -> Audit:
-        return ShardAudit(
+        self.audit = ShardAudit(
             self.checks.history,
             self.counts,
             (ACCOUNTS_MAX, HOLDS_MAX),
             shard=self.shard,
             books=self.world.books,
         )
+        self.audit.wanderers = self.world.wanderers
+        return self.audit
+
+    @property
+    def shard_nodes(self) -> list[ShardNode]:
+        return [self._node(node_id) for node_id in self.nodes]
+
+    def shard_leader(self) -> ShardNode | None:
+        """Who leads, as far as anybody can tell."""
+        leader = self.faults._leader()
+        return leader if isinstance(leader, ShardNode) else None
+
+    def _tell_client(self, node_id: int, frame: Frame, answer: Answer) -> None:
+        if frame.client < FIRST_NUMBER:
+            super()._tell_client(node_id, frame, answer)
+        else:
+            wanderer = self.world.wanderers[frame.client - FIRST_NUMBER]
+            wanderer.on_answer(name_of_node(self.shard, node_id), frame, answer)
 
     def relieve(self) -> None:
         """What stands in the way of giving money back is seen to."""
@@ -151,4 +171,4 @@ class ShardGroup(Simulation):
             return False
         ledger = leader.member.replica.ledger
         open_count = sum(len(ledger.open_tries(kind)) for kind in OPEN_KINDS)
-        return not open_count and not len(ledger.unsettled())
+        return not open_count and not len(ledger.unsettled()) and ledger.moves.outgoing is None

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bezant.protocol.errors import ConnectionFailed, RequestRefused
-from bezant.protocol.frames import FrameError
+from bezant.protocol.frames import FrameError, Operation
 from bezant.protocol.records import RESULT, Records, Words
 
 from ..frames import Outcome
@@ -28,14 +28,14 @@ Link = tuple[int, int]
 
 
 class Question(NamedTuple):
-    """One sending: who asks, in which life, by what number; legs, or which tries are known."""
+    """One sending: who asks, in which life, by what number; legs, which tries are known, or a part of a move."""
 
     group: "ShardGroup"
     node_id: int
     boot: int
     number: int
     body: bytes
-    is_about_tries: bool
+    operation: Operation
 
 
 class LegsAnswer(NamedTuple):
@@ -96,10 +96,10 @@ class Between:
 class _Asked:
     """A question that waits for its answer."""
 
-    def __init__(self, shard: int, body: bytes, is_about_tries: bool, future: asyncio.Future[bytes]) -> None:
+    def __init__(self, shard: int, body: bytes, operation: Operation, future: asyncio.Future[bytes]) -> None:
         self.shard = shard
         self.body = body
-        self.is_about_tries = is_about_tries
+        self.operation = operation
         self.future = future
         self.sendings = 0
 
@@ -117,19 +117,23 @@ class Links:
 
     async def ask(self, shard: int, commands: Records, timeout_s: float) -> Records:
         """See `bezant.net.server.coordinating.Links`."""
-        body = await self._ask(shard, commands.tobytes(), timeout_s, is_about_tries=False)
+        body = await self._ask(shard, commands.tobytes(), timeout_s, Operation.LEGS)
         return np.frombuffer(bytearray(body), RESULT)
 
     async def ask_tries(self, shard: int, ids: Words, timeout_s: float) -> npt.NDArray[np.bool_]:
         """See `bezant.net.server.orphans.AsksTries`."""
         self._group.counts["tries asked for"] += len(ids)
-        return np.frombuffer(await self._ask(shard, ids.tobytes(), timeout_s, is_about_tries=True), np.uint8) != 0
+        return np.frombuffer(await self._ask(shard, ids.tobytes(), timeout_s, Operation.TRIES), np.uint8) != 0
 
-    async def _ask(self, shard: int, body: bytes, timeout_s: float, *, is_about_tries: bool) -> bytes:
+    async def request(self, shard: int, operation: Operation, body: bytes, timeout_s: float) -> bytes:
+        """See `bezant.net.server.moving_out.PartLinks`."""
+        return await self._ask(shard, body, timeout_s, operation)
+
+    async def _ask(self, shard: int, body: bytes, timeout_s: float, operation: Operation) -> bytes:
         loop = asyncio.get_running_loop()
         self._last += 1
         number, future = self._last, loop.create_future()
-        self._asked[number] = _Asked(shard, body, is_about_tries, future)
+        self._asked[number] = _Asked(shard, body, operation, future)
         timer = loop.call_later(timeout_s, self._give_up, number)
         self._send(number)
         try:
@@ -152,7 +156,7 @@ class Links:
         self._group.counts["legs sent again"] += asked.sendings > 1
         far, chance = self._group.world.groups[asked.shard], self._group.schedule.chance("links")
         node_id = self._leaders.get(asked.shard) or chance.choice(list(far.nodes))
-        question = Question(self._group, self._node.node_id, self._boot, number, asked.body, asked.is_about_tries)
+        question = Question(self._group, self._node.node_id, self._boot, number, asked.body, asked.operation)
         self._group.world.between.send((self._group.shard, far.shard), far.on_legs, node_id, question)
         delay_s = chance.uniform(RESEND_S_MIN, RESEND_S_MAX)
         asyncio.get_running_loop().call_later(delay_s, self._on_silence, number, asked.sendings)
@@ -174,7 +178,9 @@ class Links:
             asked.future.set_result(answer.body)
             return
         if answer.outcome is Outcome.REFUSED:
-            asked.future.set_exception(RequestRefused(FrameError.REQUEST_REFUSED, "of another time"))
+            asked.future.set_exception(
+                RequestRefused(FrameError.REQUEST_REFUSED, answer.body.decode() or "of another time")
+            )
             return
         self._leaders[asked.shard] = answer.leader
         back_off_s = self._group.schedule.chance("links").uniform(0, BACK_OFF_S_MAX)

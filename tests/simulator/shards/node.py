@@ -11,19 +11,26 @@ from bezant.engine.node_file import NodeFile
 from bezant.engine.replica import Replica
 from bezant.engine.transactions.times import check_floor
 from bezant.net.server.coordinating import Coordinator
+from bezant.net.server.frame_kernels import FRAME
 from bezant.net.server.legs import LegsLane
+from bezant.net.server.moved_legs import without_legs_elsewhere
+from bezant.net.server.moving import Moving
+from bezant.net.server.moving_out import Around
+from bezant.net.server.placing import Placing
 from bezant.net.server.requests import AnsweredElsewhere, legs_of, tries_of
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.errors import StorageError, UsageError
-from bezant.protocol.frames import FrameError
+from bezant.protocol.errors import RemoteProtocolError, StorageError, UsageError
+from bezant.protocol.frames import FrameError, Operation
 from bezant.protocol.kinds import ResultFlag
-from bezant.protocol.records import RESULT, Records
+from bezant.protocol.records import COMMAND, RESULT, Records, Words
 
 from ..frames import Frame, Outcome
 from ..node import EXECUTE_EARLY_FRAMES_MIN, Batch, Node
 from ..schedule import Violation
+from .clients import map_of
 from .links import LegsAnswer, Links, Question
 from .loop import NodeLoop
+from .maps import TOLD_US_MAX
 
 if TYPE_CHECKING:
     from .group import ShardGroup
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
 BATCHES_MAX = 6
 """As in the reactor: the one that collects, and those that are executed and wait."""
 _NO_PRESET = np.zeros(0, np.int64)
+COMMAND_WORDS = COMMAND.itemsize // 8
 
 
 CODES = {
@@ -38,6 +46,7 @@ CODES = {
     Outcome.UNKNOWN: FrameError.OUTCOME_UNKNOWN,
     Outcome.REFUSED: FrameError.REQUEST_REFUSED,
 }
+OUTCOMES = {code: outcome for outcome, code in CODES.items()}
 
 
 class Elsewhere(AnsweredElsewhere):
@@ -71,6 +80,8 @@ class ShardNode(Node):
 
     def __init__(self, group: "ShardGroup", file: NodeFile) -> None:
         self._group_of = group
+        self._map = map_of(group.world.shards)
+        """The slot map that it goes by, also when it starts again."""
         self._loop: NodeLoop | None = None
         super().__init__(group, file)
 
@@ -80,7 +91,10 @@ class ShardNode(Node):
         self._loop = NodeLoop(self._group_of.schedule, self._after)
         self._lane: LegsLane | None = None
         self._coordinator: Coordinator | None = None
+        self._placing: Placing | None = None
+        self._slots: Moving | None = None
         self._links: Links | None = None
+        self._frames = np.zeros(1, FRAME)
         self._spare = [ShardBatch() for _ in range(BATCHES_MAX)]
 
     def end_loop(self) -> None:
@@ -93,7 +107,12 @@ class ShardNode(Node):
         member, group = self._live, self._group_of
         self._lane = LegsLane(member)
         self._links = Links(self, group)
-        self._coordinator = Coordinator(member, group.world.places, self._links, self._lane, self._schedule_pump)
+        self._placing = Placing(group.shard, self._map)
+        self._coordinator = Coordinator(member, self._placing, self._links, self._lane, self._schedule_pump)
+        around = Around(member, self._placing, self._links, group.world.maps.open, self._schedule_pump)
+        self._slots = Moving(around)
+        if group.world.has_moves:
+            self.hear_of_map()
 
     def _guard(self, action: Callable[..., None], *arguments: Any) -> None:
         outer = events._get_running_loop()
@@ -115,6 +134,50 @@ class ShardNode(Node):
             raise Violation(f"node {self.node_id} is driven and not up")
         return self._coordinator
 
+    @property
+    def _places(self) -> Placing:
+        if self._placing is None:
+            raise Violation(f"node {self.node_id} is driven and not up")
+        return self._placing
+
+    @property
+    def _moves(self) -> Moving:
+        if self._slots is None:
+            raise Violation(f"node {self.node_id} is driven and not up")
+        return self._slots
+
+    # ---- slots that move ----
+
+    def hear_of_map(self) -> None:
+        """Go by the slot map in force, in a while."""
+        self._after(self._schedule.chance("maps").randrange(TOLD_US_MAX), self._follow_map)
+
+    def _follow_map(self) -> None:
+        self._places.take(self._group_of.world.maps.slot_map)
+        if self._places.slot_map is not None:
+            self._map = self._places.slot_map
+
+    def on_move(self, operation: Operation, body: bytes) -> None:
+        """An operator asks for a move, and does not wait for the answer."""
+        self._wake(self.boot, self._take_part, (operation, body, self._tell_operator))
+
+    def move_status(self) -> object:
+        """How far a move out of this shard is, in words."""
+        return self._moves._out and self._moves._out.status()
+
+    def _tell_operator(self, answer: bytes | Exception) -> None:
+        self.counts["moves refused"] += not isinstance(answer, bytes)
+
+    def _take_part(self, operation: Operation, body: bytes, respond: Callable[[bytes | Exception], None]) -> None:
+        try:
+            self._moves.ask(operation, body, respond)
+        except (RemoteProtocolError, UsageError, AnsweredElsewhere) as error:
+            respond(error)
+
+    def _look_up(self, frame: Frame) -> bytes:
+        """Nothing: the accounts are another shard's."""
+        return b"" if self._places.is_elsewhere(frame.keys[:, 0]).any() else super()._look_up(frame)
+
     # ---- legs ----
 
     def on_legs(self, question: Question) -> None:
@@ -125,8 +188,10 @@ class ShardNode(Node):
         def respond(answer: Records | bytes | Exception) -> None:
             self._answer_legs(question, answer)
 
-        if question.is_about_tries:
+        if question.operation is Operation.TRIES:
             self._legs.ask(tries_of(self._live.replica, question.body), respond)
+        elif question.operation is Operation.TAKE_SLOTS:
+            self._take_part(question.operation, question.body, respond)
         else:
             commands = legs_of(question.body)
             try:
@@ -135,18 +200,27 @@ class ShardNode(Node):
                 self.counts["legs of another time"] += 1
                 respond(Elsewhere(Outcome.REFUSED))
                 return
+            if self._places.has_moves and self._live.is_leader:
+                commands, respond = without_legs_elsewhere(self._places, self._live.replica.ledger, commands, respond)
+                if not len(commands):
+                    self.counts["legs of slots that have moved"] += 1
+                    respond(np.zeros(0, RESULT))
+                    return
             self._legs.add(commands, respond)
         self._schedule_pump()
 
     def _answer_legs(self, question: Question, answer: Records | bytes | Exception) -> None:
-        if isinstance(answer, Elsewhere):
-            told = LegsAnswer(answer.outcome, b"", self.node_id, self._live.leader_id)
+        if isinstance(answer, AnsweredElsewhere):
+            told = LegsAnswer(OUTCOMES[answer.code], b"", self.node_id, self._live.leader_id)
+        elif isinstance(answer, UsageError) and question.operation is Operation.TAKE_SLOTS:
+            told = LegsAnswer(Outcome.REFUSED, str(answer).encode(), self.node_id, self.node_id)
         elif isinstance(answer, StorageError | UsageError):
             told = LegsAnswer(Outcome.UNKNOWN, b"", self.node_id, self.node_id)
         elif isinstance(answer, Exception):
             raise answer
         elif isinstance(answer, bytes):
-            self.counts["tries unknown to their shard"] += answer.count(0)
+            if question.operation is Operation.TRIES:
+                self.counts["tries unknown to their shard"] += answer.count(0)
             told = LegsAnswer(Outcome.DONE, answer, self.node_id, self.node_id)
         else:
             repeated = int(np.count_nonzero(answer["flags"] & int(ResultFlag.REPEATED)))
@@ -246,10 +320,18 @@ class ShardNode(Node):
         if not isinstance(batch, ShardBatch):
             raise Violation("a batch of another kind")
         batch.commands = commands
-        preset = self.coordinator.prepare(batch, _NO_PRESET)  # type: ignore[arg-type]
+        preset = self._preset(commands) if self._group_of.world.has_moves else _NO_PRESET
+        preset = self.coordinator.prepare(batch, preset)  # type: ignore[arg-type]
         executed = self._live.execute(batch.commands, preset)
         batch.results = executed.results
         self.coordinator.on_executed(batch, executed.events)  # type: ignore[arg-type]
+
+    def _preset(self, commands: Records) -> Words:
+        """What is refused because of its slot."""
+        count = len(commands)
+        self._frames["command_count"] = count
+        words = commands.view(np.int64).reshape(count, COMMAND_WORDS)
+        return self._places.preset(self._frames, 1, words, count, _NO_PRESET)
 
     def _maybe_set_metadata(self, replica: Replica) -> None:
         """Seeds of one group do that."""
@@ -273,6 +355,7 @@ class ShardNode(Node):
             self._legs.reply(member.committed_index, self._confirmed_ticket)
             found = self.coordinator._found
             self.coordinator.on_committed()
+            self._moves.on_committed()
             if found is not None and self.coordinator._found is None:
                 self.counts["tries found at a takeover"] += len(found.open_tries)
                 self.counts["decisions found at a takeover"] += len(found.unsettled)
@@ -280,6 +363,7 @@ class ShardNode(Node):
         self._legs.refuse(Elsewhere(Outcome.NOT_LEADER), Elsewhere(Outcome.UNKNOWN))
         self.counts["leaders with transfers under way that lead no more"] += self.coordinator.under_way_count > 0
         self.coordinator.lose()
+        self._moves.lose()
 
     def _after_reply(self) -> None:
         """Others go on sooner than the reactor does; here a pump that nobody has scheduled is to be missed."""

@@ -91,7 +91,7 @@ class Payer:
         commands = joined(self._leg(number, names) for number in range(self._chance.randrange(1, LEGS_MAX + 1)))
         awaits_applied = self._chance.random() < 0.5
         asked = Transact(self._chance.randbytes(16), int(mode), commands.tobytes(), awaits_applied)
-        owners = self._group.world.places.owners
+        owners = self._group.world.owners
         slots = slots_of_words(commands["debit_head"]), slots_of_words(commands["credit_head"])
         parts = self._group.world.books.parts.register(make_legs(asked.id, mode, commands, owners, slots))
         transaction = Transaction(len(self.transactions), asked, commands, parts)

@@ -1,12 +1,12 @@
 """One seed of several shards: their groups, what is between them, and the trouble there, under one schedule."""
 
 from collections import Counter
-from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
 
-from bezant.net.server import coordinating, transacting, transacting_steps
+from bezant.engine.moves import leaving
+from bezant.net.server import coordinating, moving, moving_out, transacting, transacting_steps
 from bezant.protocol.placement import owners_of
 
 from ..network import Weather
@@ -26,10 +26,23 @@ from .clients import map_of
 from .faults import Troubles
 from .group import ShardGroup
 from .links import Between
+from .maps import Maps
+from .movers import Mover
+from .wanderers import WANDERERS, Wanderer, WanderersAudit, wandering_names, wandering_slot
 
 PARKED_S = 0.3
 APPLIED_S_MAX = 1.0
-"""Instead of the tens of seconds that they are else."""
+MOVING = {
+    "PART_S_MAX": 0.5,
+    "BEGIN_S_MAX": 1.0,
+    "DRAIN_S_MAX": 0.5,
+    "DRAIN_PAUSE_S": 0.1,
+    "DRAIN_LOOK_S": 0.01,
+    "CAUGHT_UP_ENTRIES": 4,
+}
+"""Instead of the seconds, and tens of seconds, that they are else."""
+MOVES_EVERY = 3
+"""Of so many seeds one has slots that move."""
 
 
 class World:
@@ -48,7 +61,6 @@ class World:
         self.profile = profile
         self.schedule = Schedule(seed)
         self.counts: Counter[str] = Counter()
-        self.books = Books(self.counts)
         chance, drawn = self.schedule.chance("world"), SHARD_PROFILES[profile]
         self.shards = chance.choice([2, 2, 2, 3])
         self.try_s_max = chance.choice([0.3, 1.0, 3.0])
@@ -56,10 +68,21 @@ class World:
         weather = Weather(chance.choice(drawn.loss), chance.choice(drawn.repeat), chance.choice(drawn.delay_us_max))
         weather = weather._replace(**{kind: 0.0 for kind in ("loss", "repeat") if kind in without})
         self.between = Between(self.schedule, self.counts, weather)
-        self.places = SimpleNamespace(owners=owners_of(map_of(self.shards)).astype(np.int64))
+        self.maps = Maps(self)
+        self.has_moves = seed % MOVES_EVERY == 0
+        numbers = range(WANDERERS if self.has_moves else 0)
+        self.owners = owners_of(map_of(self.shards)).astype(np.int64)
+        """The shard of each slot, but for those that move."""
+        slots = [wandering_slot(self.shards, number) for number in numbers]
+        self.books = Books(self.counts, {slot: int(self.owners[slot]) for slot in slots})
+        self.wandering = [wandering_names(self.shards)[number] for number in numbers]
+        self.part_records_max = chance.choice([4, 4096])
         self.groups = [ShardGroup(self, number, drawn.group, without) for number in range(self.shards)]
+        self.wanderers = [Wanderer(self, number) for number in numbers]
         self.trouble_us = trouble_us or chance.randrange(TROUBLE_US_MIN, TROUBLE_US_MAX)
         self.troubles = Troubles(self, {kind: rate for kind, rate in drawn.rates.items() if kind not in without})
+        if self.has_moves:
+            Mover(self)
 
     def run(self) -> Report:
         """All of it. Raises `Violation`, or what a node has raised."""
@@ -74,6 +97,9 @@ class World:
             mock.patch.object(transacting_steps, "LEG_S_MAX", self.try_s_max),
             mock.patch.object(transacting_steps, "PARKED_S", PARKED_S),
             mock.patch.object(transacting, "APPLIED_S_MAX", APPLIED_S_MAX),
+            mock.patch.object(moving, "end_after_bug", _raise),
+            mock.patch.multiple(moving_out, **MOVING, PART_RECORDS_MAX=self.part_records_max),
+            mock.patch.multiple(leaving, PART_RECORDS_MAX=self.part_records_max, OUT_RECORDS_MAX=self.part_records_max),
         ):
             try:
                 self._run()
@@ -89,6 +115,9 @@ class World:
         self.schedule.run_until(self.trouble_us)
         self.troubles.is_over = True
         self.between.heal()
+        self.maps.is_away, self.maps.loss = False, 0.0
+        for wanderer in self.wanderers:
+            wanderer.fall_silent()
         for group in self.groups:
             group._end_trouble()
             group.payer.is_quiet = True
@@ -99,20 +128,29 @@ class World:
         for group in self.groups:
             group.relieve()
             group.payer.ask_all_again()
+        for wanderer in self.wanderers:
+            wanderer.ask_again()
         self._wait_until_settled()
         for group in self.groups:
             group.payer.check()
             group._finish()
+        if self.wanderers:
+            WanderersAudit(self.wanderers, {group.shard: group.audit for group in self.groups}).run()
         self.books.check_end()
 
     def _wait_until_settled(self) -> None:
         """No transfer may be stuck."""
         until_us = self.schedule.now_us + HEALING_US_MAX
-        while not all(group.is_settled() and group._is_level() and group.payer.knows_all for group in self.groups):
+        while not (
+            all(group.is_settled() and group._is_level() and group.payer.knows_all for group in self.groups)
+            and all(wanderer.knows_all for wanderer in self.wanderers)
+        ):
             if self.schedule.now_us >= until_us:
                 begun = [transfer for transfer in self.books.transfers.values() if transfer.code == COMMITTED]
                 stuck = [str(transfer) for transfer in begun if not transfer.is_settled]
-                raise Violation(f"transfers are stuck {HEALING_US_MAX} us after all was well again: {stuck[:3]}")
+                moves = [leader.move_status() for group in self.groups if (leader := group.shard_leader())]
+                what = f"{stuck[:3]}, moves: {moves}"
+                raise Violation(f"something is stuck {HEALING_US_MAX} us after all was well again: {what}")
             self.schedule.run_until(self.schedule.now_us + HEALING_STEP_US)
 
 
