@@ -16,6 +16,7 @@ from bezant.cli.node_process import NodeProcess
 from bezant.net.access.credentials import NO_CREDENTIALS, make_credentials, use_credentials
 from bezant.net.access.tls import dialling_context
 from bezant.net.client.connection import TcpChannel
+from bezant.net.peers.identity import NO_PROOF
 from bezant.protocol.access import ChangeTokens, Scope, Token, digest_of, token_text
 from bezant.protocol.errors import AccessDenied, BezantError, ConnectionFailed
 from bezant.protocol.frames import Operation, encode_frame
@@ -145,6 +146,30 @@ async def test_a_group_of_private_nodes(group: Nodes, authority: Authority, tmp_
     with pytest.raises(AccessDenied):
         await as_node.request(Operation.TOKENS, b"", WAIT_S)
     await as_node.close()
+
+
+async def test_a_group_without_certificates_knows_its_nodes_by_the_token(tmp_path: Path, cluster_file: Path) -> None:
+    """And one of its nodes that comes with another token is none."""
+    other = tmp_path / "other-token"
+    other.write_text(token_text("dddddddddddd", secrets.token_urlsafe(32)))
+    nodes = Nodes(tmp_path)
+    use_credentials(make_credentials(token=CLUSTER))
+    first, second, third = nodes.places
+    try:
+        nodes.start(arguments=(f"--cluster-token-file={cluster_file}",))
+        await nodes.leader()
+        await nodes.stop(third)
+        nodes.start(third, arguments=(f"--cluster-token-file={other}",))
+        await nodes.ready()
+        both = ",".join(nodes.places[number][1] for number in (first, second))
+        async with bezant.connect(both, token=CLUSTER, timeout_s=WAIT_S) as wallet:
+            assert (await wallet.open_account("ann", "EUR")).code == bezant.ResultCode.COMMITTED
+        async with asyncio.timeout(WAIT_S):
+            while NO_PROOF not in (told := (await nodes.status(first, second)).members[third - 1]).problem:
+                await asyncio.sleep(0.1)
+        assert not told.active
+    finally:
+        nodes.close()
 
 
 async def test_a_node_alone_and_its_reader(tmp_path: Path, authority: Authority, cluster_file: Path) -> None:
