@@ -19,11 +19,10 @@ from bezant.net.gateway.conversions import event_body
 from bezant.net.gateway.identity import TEXT_SIZE_MAX, id_of_text, text_of_request
 from bezant.net.gateway.problems import GatewayProblem, ProblemRaised, problem_of_result, refusal
 from bezant.net.gateway.settings import DEADLINES_S
+from bezant.protocol.errors import AccessDenied, RequestRefused
 
 NAMES_REMEMBERED_MAX: Final = 65_536
 """Accounts whose names are not asked for again: some 10 MB."""
-CURRENCIES_AGAIN_S: Final = 1.0
-"""Seconds between two questions about currencies that were not registered."""
 SLASH_IN_NAME: Final = "\ue000"
 """Stands in paths for an escaped slash in the name of an account; names are ASCII, so no other does."""
 
@@ -37,21 +36,44 @@ class Ledger:
         self.wallet = wallet
         self.timeout_s = timeout_s
         self._decimals: dict[str, int] = {}
-        self._asked_s = -CURRENCIES_AGAIN_S
+        self._fetching: asyncio.Task[None] | None = None
         self._named: dict[bytes, tuple[str, str]] = {}
 
     async def decimals_of(self, currency: str) -> int:
-        """The decimals of a currency. Raises `ProblemRaised` if it is not registered, as far as is known."""
+        """The decimals of a currency.
+
+        Raises `ProblemRaised` if it is not registered, which a list says that was asked for after the request came: a
+        request that was sent before may have moved money in it. Raises `BezantError` if there is no list to be had.
+        """
+        if currency not in self._decimals and self._fetching is not None:
+            await asyncio.shield(self._fetching)
+        if currency not in self._decimals:
+            await self.fetch_currencies()
         decimals = self._decimals.get(currency)
-        if decimals is not None:
-            return decimals
-        now_s = asyncio.get_running_loop().time()
-        if now_s >= self._asked_s + CURRENCIES_AGAIN_S:
-            self._asked_s = now_s
+        if decimals is None:
+            raise refusal(GatewayProblem.CURRENCY_NOT_REGISTERED, f"{currency} is not registered")
+        return decimals
+
+    async def fetch_currencies(self) -> None:
+        """Ask for the currencies, once for all who want to know at a time.
+
+        Raises `BezantError`, and `ProblemRaised` if the node declines: that says nothing of what was asked for.
+        """
+        if self._fetching is None:
+            self._fetching = asyncio.create_task(self._fetch())
+            # All who wait may have gone before it fails.
+            self._fetching.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(self._fetching)
+
+    async def _fetch(self) -> None:
+        try:
             self._decimals = await self.wallet.currencies(timeout_s=self.timeout_s)
-            if currency in self._decimals:
-                return self._decimals[currency]
-        raise refusal(GatewayProblem.CURRENCY_NOT_REGISTERED, f"{currency} is not registered")
+        except AccessDenied:
+            raise
+        except RequestRefused as error:
+            raise refusal(GatewayProblem.NODE_REFUSED, f"it does not tell its currencies: {error}") from error
+        finally:
+            self._fetching = None
 
     def learn(self, currencies: dict[str, int]) -> None:
         """Note the decimals of all currencies."""

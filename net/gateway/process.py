@@ -47,6 +47,7 @@ def run_gateway(settings: GatewaySettings, listen: str, say: Callable[[str], Non
 async def _serve(settings: GatewaySettings, bound: socket.socket, say: Callable[[str], None]) -> None:
     async with connect(settings.connect, timeout_s=settings.timeout_s) as wallet:
         ledger = Ledger(wallet, settings.timeout_s)
+        await ledger.fetch_currencies()
         pushes = Pushes(count_max=settings.streams_max, client_count_max=settings.client_streams_max)
         front = Front(make_application(ledger, pushes), ledger, settings)
         await serve_application(front, settings, bound, say, pushes.close)
