@@ -55,6 +55,8 @@ class Audit:
         self._counts = counts
         self._committed_us = [item.at_us for item in history]
         self._executed: dict[Key, Executed] = {}
+        self._asked_to_forbid: Counter[Key] = Counter()
+        """How many operations give up an id: which of them was executed nobody can tell."""
         self._ledger = Ledger(
             shard=shard, accounts_max=settings[0], holds_max=settings[1], ids_capacity_initial=1 << 12
         )
@@ -74,6 +76,12 @@ class Audit:
         if reads:
             raise Violation(f"reads were answered at {sorted(reads)}, and {len(self._history)} entries are committed")
         self._ledger.check_invariants()
+        self._asked_to_forbid.update(
+            _key(command)
+            for operation in operations
+            for command in operation.commands
+            if command["kind"] == CommandKind.FORBID
+        )
         for operation in operations:
             self._check_operation(operation)
         return self._ledger.digest()
@@ -102,7 +110,8 @@ class Audit:
         if len(operation.commands) and operation.refused.issuperset(range(len(operation.sent))):
             for command in operation.commands:
                 executed = self._executed.get(_key(command))
-                if executed is not None and self._is_same(executed.event, command):
+                is_only = command["kind"] != CommandKind.FORBID or self._asked_to_forbid[_key(command)] == 1
+                if executed is not None and is_only and self._is_same(executed.event, command):
                     raise Violation(f"client {operation.client}: {_key(command)} was refused everywhere and executed")
         for told in operation.told:
             if told.answer.outcome is Outcome.DONE and len(operation.commands):

@@ -219,7 +219,8 @@ async def test_a_refusal_ends_its_request_or_the_connection(code: FrameError) ->
     request = add(pipeline)
     taken(pipeline)
     if code in CLOSES_CONNECTION:
-        with pytest.raises(RemoteProtocolError, match="because"):
+        expected = ConnectionFailed if code is FrameError.UNAUTHENTICATED else RemoteProtocolError
+        with pytest.raises(expected, match="because"):
             refuse(pipeline, 1, code)
         return
     refuse(pipeline, 1, code)
@@ -236,7 +237,8 @@ async def test_a_refusal_of_no_request_is_about_the_connection(code: FrameError)
     pipeline = roomy()
     add(pipeline)
     taken(pipeline)
-    expected = ConnectionFailed if code is FrameError.OVERLOADED else RemoteProtocolError
+    is_worth_another = code in (FrameError.OVERLOADED, FrameError.UNAUTHENTICATED)
+    expected = ConnectionFailed if is_worth_another else RemoteProtocolError
     with pytest.raises(expected, match="because"):
         refuse(pipeline, 0, code)
 
