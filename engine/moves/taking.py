@@ -17,7 +17,7 @@ from bezant.engine.transactions.legs import build_transit_open, is_transit_open,
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import RemoteProtocolError, StorageError, UsageError
 from bezant.protocol.kinds import COPY_OF, AccountFlag, CommandKind
-from bezant.protocol.moves import MoveCurrency, MoveStep, TakeSlots
+from bezant.protocol.moves import MoveCurrency, MoveStep, TakeSlots, decode_slots
 from bezant.protocol.records import COMMAND, ENTRIES_MOVES, Records, id_words
 
 ROOM_SPARE: Final = 1024
@@ -60,6 +60,9 @@ def _prepare(replica: Replica, part: TakeSlots) -> None:
     outgoing = ledger.moves.outgoing
     if outgoing is not None and outgoing.peer == part.source:
         raise UsageError(f"slots move from shard {replica.shard} to shard {part.source} now: one way at a time")
+    if np.any(ledger.moves.outgoing_slots & decode_slots(part.slots)):
+        # It may have the slot map replaced once more, and would say then that they are where it has brought them.
+        raise UsageError("the move that has taken these slots away from here has not ended: try again")
     arrays = ledger.arrays
     for what, count, room in (
         ("accounts", part.accounts, len(arrays.rows) - ledger.account_count),

@@ -1,4 +1,6 @@
-"""Legs for accounts whose slot has moved away, or is about to: told WRONG_SHARD, so that their coordinators follow.
+"""Legs for accounts whose slot is not here: it has moved away, is about to, or has not come yet. They are told
+WRONG_SHARD, so that their coordinators follow. A source that is sealed sends them here before all has come: an account
+that is not here yet must not be told to be unknown, which would use up the id, nor one be credited that is coming.
 
 Not those of a try that was begun here, whatever they ask: that is ended where it was begun, or has ended there.
 """

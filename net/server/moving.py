@@ -166,3 +166,5 @@ class Moving:
             error = task.exception()
             if isinstance(error, Exception):
                 end_after_bug(error)
+            # A move that was asked for, and committed, just before this one was over waits for nothing else.
+            self._schedule()

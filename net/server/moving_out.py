@@ -202,16 +202,16 @@ class MoveOut:
     async def _drain_and_seal(self) -> None:
         """Have what ties the slots to other shards end, and seal them. Raises `_CallOff`."""
         for _ in range(DRAINS_MAX):
-            await self._check_store()
-            await self._prepare()
-            self._phase = "draining"
-            self._placing.drain(self._slots)
-            try:
-                if await self._seal_when_drained():
-                    return
-            finally:
-                self._placing.drain(None)
-            self._phase = "copying"
+            if await self._may_replace_map():
+                await self._prepare()
+                self._phase = "draining"
+                self._placing.drain(self._slots)
+                try:
+                    if await self._seal_when_drained():
+                        return
+                finally:
+                    self._placing.drain(None)
+                self._phase = "copying"
             await asyncio.sleep(DRAIN_PAUSE_S)
             await self._copy()
         raise _CallOff(self._problem)
@@ -232,16 +232,27 @@ class MoveOut:
             await asyncio.sleep(DRAIN_LOOK_S)
         return False
 
-    async def _check_store(self) -> None:
-        """See whether the slot map can be replaced now: a seal without that would leave the slots to nobody."""
+    async def _may_replace_map(self) -> bool:
+        """See whether the slot map can be replaced now: a seal without that would leave the slots to nobody.
+
+        False while it does not say that the slots are here: the move that has brought them has not replaced it yet, and
+        would do so after this one. Raises `_CallOff`.
+        """
         store = self._open_store()
         try:
-            if await store.read() is None:
-                raise _CallOff("there is no slot map where maps are kept")
+            found = await store.read()
         except ConnectionFailed as error:
             raise _CallOff(f"the slot map cannot be read now: {error}") from error
         finally:
             await store.close()
+        if found is None:
+            raise _CallOff("there is no slot map where maps are kept")
+        if (owners_of(found)[self._slots] == self._placing.shard).all():
+            return True
+        self._problem = (
+            "the slot map does not say yet that these slots are here: the move that has brought them goes on"
+        )
+        return False
 
     # ---- behind the seal ----
 

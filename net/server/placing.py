@@ -93,11 +93,6 @@ class Placing:
         self._follow()
         return self._owners
 
-    @property
-    def has_moves(self) -> bool:
-        """Whether legs of other shards' coordinators may be for slots that are not here any more, or not for long."""
-        return len(self._draining) > 0 or self._moves.version > 0
-
     def refuses_new(self, heads: Words) -> npt.NDArray[np.bool_]:
         """Which accounts, given by the first words of their ids, nothing new between shards can be about now."""
         self._follow()

@@ -163,7 +163,7 @@ class Reactor:
         except UsageError as error:
             respond(error)
             return
-        if self.placing is not None and self.placing.has_moves and self.member.is_leader:
+        if self.placing is not None and self.member.is_leader:
             commands, respond = without_legs_elsewhere(self.placing, self.replica.ledger, commands, respond)
             if not len(commands):
                 respond(np.zeros(0, RESULT))

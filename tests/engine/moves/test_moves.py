@@ -272,3 +272,16 @@ def test_a_step_that_cannot_come_next_is_refused(two: Two) -> None:
         take_step(two.shards[0], step)
     with pytest.raises(UsageError, match="one shard to another"):
         take_step(two.shards[1], MoveStep(step.move, "taken", 1, step.slots))
+
+
+def test_slots_do_not_come_back_before_the_move_that_took_them_has_ended(two: Two) -> None:
+    """It may have the slot map replaced still, and that would say then that they are where they went."""
+    shard = two.shards[0]
+    gone, other = (encode_slots(np.arange(SLOT_COUNT) == number) for number in SLOTS[:2])
+    take_step(shard, MoveStep(b"a" * 16, "begun", 2, gone))
+    take_step(shard, MoveStep(b"a" * 16, "sealed", 2, gone))
+    with pytest.raises(UsageError, match="has not ended"):
+        take_part(shard, TakeSlots(b"b" * 16, 1, gone, "prepare"), _none())
+    assert not take_part(shard, TakeSlots(b"b" * 16, 1, other, "prepare"), _none())
+    take_step(shard, MoveStep(b"a" * 16, "ended", 2, gone))
+    assert not take_part(shard, TakeSlots(b"b" * 16, 1, gone, "prepare"), _none())

@@ -10,7 +10,8 @@ import pytest
 
 from bezant.engine.moves.state import SlotMoves
 from bezant.engine.opening import open_member
-from bezant.engine.placement.maps import first_map
+from bezant.engine.placement.maps import first_map, with_slots_moved
+from bezant.engine.transactions.legs import transit_id
 from bezant.net.placement.memory import MemoryStore
 from bezant.net.server import coordinating, moving, moving_out, syncing
 from bezant.net.server import reactor as reactor_module
@@ -283,3 +284,39 @@ async def test_a_leader_is_lost_at_each_part(town: Town, trouble: str, at: int) 
     assert await town.ended(1, back)
     await until_settled(town, [70, 110, 100, 100, 120])
     assert town.account(MOVING[0])["held"] == 5
+
+
+async def test_the_target_takes_no_legs_before_it_has_all(town: Town) -> None:
+    """A source that is sealed sends them there at once: they must come again, and use no id up."""
+    told: dict[str, list[int]] = {}
+
+    def try_there(number: int, part: str) -> str:
+        leg = transfer(WORLD, MOVING[0], 7, kind=int(CommandKind.TRY_CREDIT))
+        leg["debit_head"], leg["debit_tail"] = id_words(transit_id(1, 0, "EUR"))
+        codes = told.setdefault(part, [])
+        town.shards[1].reactor.submit_legs(
+            leg, lambda answer: codes.append(-1 if isinstance(answer, Exception) else int(answer["code"][0]))
+        )
+        return ""
+
+    town.trouble = try_there
+    move = os.urandom(16)
+    await town.begin(move, MOVING, 0, 1)
+    assert await town.ended(0, move)
+    assert {"prepare", "copies", "accounts", "taken"} <= set(told)
+    assert {code for codes in told.values() for code in codes} == {int(ResultCode.WRONG_SHARD)}
+    await until_settled(town, [100, 100, 100, 100, 100])
+
+
+async def test_slots_leave_when_the_map_says_that_they_are_here(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the move that has brought them would have the map say, behind this one, that they are here."""
+    monkeypatch.setattr(moving_out, "DRAIN_PAUSE_S", 0.001)
+    slots = sorted({slot_of(account_id(name, "EUR")) for name in MOVING})
+    late = await town.store.replace(1, with_slots_moved(FIRST_MAP, slots, 1))
+    refused, done = os.urandom(16), os.urandom(16)
+    await town.begin(refused, MOVING, 0, 1)
+    assert not await town.ended(0, refused)
+    await town.store.replace(late.version, with_slots_moved(late, slots, 0))
+    await town.begin(done, MOVING, 0, 1)
+    assert await town.ended(0, done)
+    await until_settled(town, [100, 100, 100, 100, 100])

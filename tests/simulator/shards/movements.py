@@ -107,7 +107,8 @@ class Movements:
             raise Violation(f"shard {shard} gives away slot {slot}, which it has not sealed")
 
     def _check_served(self, shard: int, kind: int, event: Any, debit: Id, credit: Id) -> None:
-        accounts = [debit, credit] if kind in _BOTH_HERE and int(event["result"]) == _COMMITTED else [debit]
+        does = int(event["result"]) == _COMMITTED and int(event["effective_amount"]) != 0
+        accounts = [debit, credit] if kind in _BOTH_HERE and does else [debit]
         for slot in (slot_of_word(head) for head, _ in accounts):
             if self.owners.get(slot, shard) != shard:
                 raise Violation(f"shard {shard} commits a kind {kind} of slot {slot}, and {self.owners[slot]} has it")

@@ -200,7 +200,7 @@ class ShardNode(Node):
                 self.counts["legs of another time"] += 1
                 respond(Elsewhere(Outcome.REFUSED))
                 return
-            if self._places.has_moves and self._live.is_leader:
+            if self._group_of.world.has_moves and self._live.is_leader:
                 commands, respond = without_legs_elsewhere(self._places, self._live.replica.ledger, commands, respond)
                 if not len(commands):
                     self.counts["legs of slots that have moved"] += 1
