@@ -38,6 +38,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default=5.0,
         help="the deadline of requests that name none: 0.1, 0.2, 0.5, 1, 2, 5, 10 or 30 (default: %(default)s)",
     )
+    parser.add_argument(
+        "--host",
+        metavar="NAME",
+        dest="hosts",
+        action="append",
+        default=[],
+        help="a name besides localhost by which clients ask for the gateway, as through a proxy; may be given again",
+    )
     for option, default, explanation in (
         ("--requests-max", 8192, "requests that are worked on at a time, at most"),
         ("--client-requests-max", 1024, "requests of one client that are worked on at a time, at most"),
@@ -77,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         streams_max=arguments.streams_max,
         client_streams_max=arguments.client_streams_max,
         connections_max=arguments.connections_max,
+        hosts=tuple(arguments.hosts),
     )
     run_gateway(settings, arguments.listen, write_at_once)
     return 0

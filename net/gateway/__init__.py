@@ -3,16 +3,16 @@
 A request passes, from the outside in:
 
 - ``connections.py``: the sockets: how many, how large the head of a request is and how long it may take;
-- ``front.py``: who asks (``authorizing.py``), how much of it at a time (``admission.py``); transfers whose
-  body is there are answered from here (``transfers.py``), everything else goes on;
+- ``front.py``: for which host and from which page (``hosts.py``), who asks (``authorizing.py``), how much of it at a
+  time (``admission.py``); transfers whose body is there are answered from here (``transfers.py``), everything else
+  goes on;
 - ``application.py``: the routes, by Litestar: ``accounts.py``, ``holds.py``, ``transactions.py``, ``history.py``,
   ``ledger.py``; and ``push.py`` for those who want to be told: server-sent events and WebSockets.
 
 Whatever is not done is told as a problem (RFC 9457): ``problems.py`` has the table of them, result codes included.
 ``identity.py`` says which id a transaction id or an Idempotency-Key stands for, ``bodies.py`` what requests and answers
 look like, ``conversions.py`` makes the answers, ``documentation.py`` describes all of it, with the files in
-``static/``. ``process.py``
-runs it.
+``static/``. ``process.py`` runs it.
 
 Imports the client SDK and the protocol, and nothing else of ours.
 """

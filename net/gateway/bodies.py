@@ -1,6 +1,9 @@
 """What requests and answers look like. Amounts are decimal strings, positions opaque strings, times RFC 3339 in UTC.
 
 Members that a request may not have are refused: a name with a typing error must not be taken for one left out.
+
+Patterns end with ``$(?!\\n)``: what Python's ``$`` lets pass, a line feed at the end, is none; and the description of
+the API has them as well, where ``\\Z`` would mean something else.
 """
 
 from typing import Annotated, Literal
@@ -16,7 +19,7 @@ AccountName = Annotated[
     Meta(
         min_length=1,
         max_length=48,
-        pattern="^[!-~]+$",
+        pattern=r"^[!-~]+$(?!\n)",
         description="The name of an account: 1 to 48 printable ASCII characters without spaces.",
         examples=["wallet:ann"],
     ),
@@ -26,7 +29,7 @@ CurrencyCode = Annotated[
     Meta(
         min_length=1,
         max_length=8,
-        pattern="^[A-Z0-9]+$",
+        pattern=r"^[A-Z0-9]+$(?!\n)",
         description="A registered currency: 1 to 8 capital letters and digits.",
         examples=["EUR"],
     ),
@@ -36,7 +39,7 @@ Amount = Annotated[
     Meta(
         min_length=1,
         max_length=40,
-        pattern=r"^[0-9]+(\.[0-9]+)?$",
+        pattern=r"^[0-9]+(\.[0-9]+)?$(?!\n)",
         description="An exact decimal, in no more decimals than the currency has.",
         examples=["12.50"],
     ),
@@ -46,7 +49,7 @@ Limit = Annotated[
     Meta(
         min_length=1,
         max_length=40,
-        pattern=r"^(unlimited|[0-9]+(\.[0-9]+)?)$",
+        pattern=r"^(unlimited|[0-9]+(\.[0-9]+)?)$(?!\n)",
         description="How far below zero an account may go: a decimal, or `unlimited` for those of the outside world.",
         examples=["0"],
     ),

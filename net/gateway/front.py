@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
@@ -10,6 +11,7 @@ from bezant.net.gateway.admission import Admission
 from bezant.net.gateway.asgi import Application, Receive, Scope, Send
 from bezant.net.gateway.asking import SLASH_IN_NAME, Ledger
 from bezant.net.gateway.authorizing import PRINCIPAL, Principal, authorize
+from bezant.net.gateway.hosts import Hosts
 from bezant.net.gateway.problems import GatewayProblem, Problem, ProblemRaised, raised_by, refusal
 from bezant.net.gateway.responses import send_problem
 from bezant.net.gateway.settings import BODY_BYTES_MAX, GatewaySettings
@@ -18,8 +20,8 @@ from bezant.protocol.errors import BezantError
 
 BODY_S_MAX: Final = 10.0
 """Seconds from the head of a request to the end of its body."""
-PUSH_SUFFIX: Final = "/events"
-"""How the paths of streams of events end, which are counted elsewhere."""
+_PUSH_PATH: Final = re.compile(rb"/v1/accounts/[^/]+/events")
+"""The paths of streams of events, as they come: those are counted elsewhere."""
 _CONTENT_TYPE: Final = b"content-type"
 _JSON: Final = b"application/json"
 _ESCAPED_SLASH: Final = b"%2f"
@@ -34,6 +36,7 @@ class Front:
     def __init__(self, application: Application, ledger: Ledger, settings: GatewaySettings) -> None:
         self._application = application
         self._transfers = Transfers(ledger)
+        self._hosts = Hosts(settings.hosts)
         self.admission = Admission(
             count_max=settings.requests_max,
             client_count_max=settings.client_requests_max,
@@ -50,8 +53,9 @@ class Front:
 
     async def _on_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
+            self._hosts.check(scope)
             principal = authorize(scope)
-            stays = not scope["path"].endswith(PUSH_SUFFIX)
+            stays = not (scope["method"] == "GET" and _PUSH_PATH.fullmatch(scope["raw_path"]))
             self.admission.enter(principal.name, time.monotonic(), stays=stays)
         except ProblemRaised as refused:
             await send_problem(send, refused.problem)
@@ -91,6 +95,7 @@ class Front:
             await self._application(scope, receive, send)
             return
         try:
+            self._hosts.check(scope)
             principal = authorize(scope)
             self.admission.enter(principal.name, time.monotonic(), stays=False)
         except ProblemRaised as refused:

@@ -48,6 +48,8 @@ class GatewayProblem(Enum):
     TOO_MANY_REQUESTS = (429, True, "this client asks more than its share; nothing was done")
     INTERNAL_ERROR = (500, True, "a fault of the gateway; a command may have been done or not: repeat it with its id")
     NODE_NOT_UNDERSTOOD = (502, True, "the node answered with something else; repeat a command with its id")
+    HOST_UNKNOWN = (421, False, "the request is for a host that this gateway does not go by; nothing was done")
+    ORIGIN_FOREIGN = (403, False, "a page of another origin asks; nothing was done")
     UNAUTHENTICATED = (401, False, "who asks is not known")
     GATEWAY_OVERLOADED = (503, True, "the gateway has no room for the request now; nothing was done")
     NODE_UNREACHABLE = (503, True, "no node of the ledger can be reached")

@@ -30,6 +30,17 @@ STOP_S_MAX: Final = 10
 """Seconds that requests under way are given at the end."""
 SOCKET_MESSAGE_BYTES_MAX: Final = 4096
 """Of a message that a client sends over a WebSocket."""
+ANSWER_HEADERS: Final = (
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-resource-policy", "same-origin"),
+    (
+        "content-security-policy",
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none';"
+        " form-action 'none'; frame-ancestors 'none'",
+    ),
+)
+"""Of every answer: a browser takes it for what it says that it is, shows it in no frame, and runs nothing but ours."""
 _OnStop = Callable[[], Awaitable[None]]
 _PORT_MAX: Final = 65_535
 
@@ -72,6 +83,7 @@ async def serve_application(
         log_config=None,
         access_log=False,
         server_header=False,
+        headers=list(ANSWER_HEADERS),
         proxy_headers=False,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,

@@ -38,6 +38,8 @@ async def send_problem(send: Send, problem: Problem, extra: HeaderList | None = 
 _OF_EVERYTHING: Final = (
     GatewayProblem.REQUEST_INVALID,
     GatewayProblem.UNAUTHENTICATED,
+    GatewayProblem.HOST_UNKNOWN,
+    GatewayProblem.ORIGIN_FOREIGN,
     ResultCode.FORBIDDEN,
     GatewayProblem.TOO_MANY_REQUESTS,
     GatewayProblem.INTERNAL_ERROR,

@@ -1,5 +1,6 @@
 """What a gateway is told when it is started, and the limits that it keeps."""
 
+import re
 from typing import Final
 
 import msgspec
@@ -13,6 +14,7 @@ BODY_BYTES_MAX: Final = 128 << 10
 """Of one request: a transaction of as many legs as there can be fits."""
 CLIENTS_TRACKED_MAX: Final = 10_000
 """Clients whose rates are known at a time; who was not heard for longest is forgotten first."""
+_HOST: Final = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9a-fA-F:.]{2,45}")
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +24,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     requests that are worked on at a time (503). ``client_requests_max``: of those, of one client (429).
     ``client_rate``: requests of one client a second, on average (429); ``client_burst`` may come at once.
     ``connections_max``: sockets of clients; more are closed at once. ``streams_max``: streams of events (503), and
-    ``client_streams_max`` of one client (429).
+    ``client_streams_max`` of one client (429). ``hosts``: names besides those of loopback by which it may be asked
+    (421).
     """
 
     connect: str
@@ -34,10 +37,14 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     connections_max: int = 20_000
     streams_max: int = 2000
     client_streams_max: int = 200
+    hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.timeout_s not in DEADLINES_S:
             raise UsageError(f"the deadline of requests is one of {', '.join(f'{s:g}' for s in DEADLINES_S)} seconds")
+        for host in self.hosts:
+            if not _HOST.fullmatch(host):
+                raise UsageError(f"a host is a name without a scheme, a port or a path, not {host!r}")
         for name in ("requests_max", "client_requests_max", "client_rate", "client_burst"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is above 0")
