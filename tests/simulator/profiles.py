@@ -115,6 +115,8 @@ SHARD_PROFILES = {
             "clogged between": 0.5,
             "power of all shards": 0.1,
             "lost and apart": 0.6,
+            "lost in a move": 1.0,
+            "maps away": 0.5,
         },
     )
 }

@@ -7,19 +7,24 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bezant.engine.moves import taking
+from bezant.engine.moves.copies import WITH_FATE
 from bezant.engine.transactions import parts
 from bezant.net.server import coordinating, transacting_steps
 from bezant.net.server import legs as lane_module
 from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.legs import LegsLane
+from bezant.net.server.moving_out import MoveOut
+from bezant.net.server.placing import Placing
 from bezant.net.server.transacting import Transactor
 from bezant.net.server.transacting_steps import Steps
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.kinds import CommandKind
+from bezant.protocol.kinds import COPY_OF, CommandKind
 from bezant.protocol.records import RESULT
 
 from ..ablations import MISTAKES, Found, Patch, Row
 from ..node import Node
+from . import node as node_module
 from .node import ShardNode
 from .world import World
 
@@ -205,6 +210,37 @@ def transactions_are_settled_when_they_are_decided(patch: Patch) -> None:
     patch.setattr(Steps, "end", end)
 
 
+def slots_are_whose_the_map_says(patch: Patch) -> None:
+    """Whatever the log has decided: the source serves behind the seal."""
+    patch.setattr(Placing, "follow_moves", lambda self, moves: None)
+
+
+def ids_stay_behind(patch: Patch) -> None:
+    """But for those of holds."""
+    whole = MoveOut._send_copies
+
+    async def send_copies(self: Any, copies: Any) -> None:
+        await whole(self, copies[np.isin(copies["kind"] - COPY_OF, [int(kind) for kind in WITH_FATE])])
+
+    patch.setattr(MoveOut, "_send_copies", send_copies)
+
+
+def what_comes_again_is_taken_again(patch: Patch) -> None:
+    """Of accounts, with their balances."""
+    patch.setitem(taking._UNKNOWN_OF, "accounts", lambda ledger, records: records)
+
+
+def legs_are_taken_before_the_slots(patch: Patch) -> None:
+    patch.setattr(node_module, "without_legs_elsewhere", lambda places, ledger, commands, respond: (commands, respond))
+
+
+def slots_leave_before_the_map_says_that_they_came(patch: Patch) -> None:
+    async def may_replace_map(self: Any) -> bool:
+        return True
+
+    patch.setattr(MoveOut, "_may_replace_map", may_replace_map)
+
+
 ROWS = (
     Row(ids_of_legs_are_new_each_time, "shards", 5),
     Row(legs_are_answered_before_the_commit, "shards", 10),
@@ -225,11 +261,16 @@ ROWS = (
     Row(what_is_parked_is_dropped, "shards", 40),
     Row(shards_that_do_not_answer_have_confirmed, "shards", 40),
     Row(transactions_are_settled_when_they_are_decided, "shards", 10),
+    Row(slots_are_whose_the_map_says, "shards", 40),
+    Row(ids_stay_behind, "shards", 20),
+    Row(what_comes_again_is_taken_again, "shards", 40),
+    Row(legs_are_taken_before_the_slots, "shards", 40),
 )
 RARE = (
     Row(no_answer_counts_as_a_refusal, "shards", 300),
     Row(what_comes_again_is_taken_back, "shards", 300),
     Row(who_does_not_lead_says_what_is_known, "shards", 300),
+    Row(slots_leave_before_the_map_says_that_they_came, "shards", 300),
 )
 """Noticed too seldom to be waited for in a test, or not at all yet."""
 

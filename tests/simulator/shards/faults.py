@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from .world import World
 
 APART_US = (1_000_000, 3_000_000)
+IN_MOVE_US_MAX = 60_000
+MAPS_AWAY_US = (200_000, 1_500_000)
 
 
 class Troubles:
@@ -25,6 +27,8 @@ class Troubles:
             "clogged between": self._clog,
             "power of all shards": self._stop_all,
             "lost and apart": self._lose_and_cut,
+            "lost in a move": self._lose_in_move,
+            "maps away": self._take_maps_away,
         }
         for kind, rate in rates.items():
             self._arm(kind, rate * self._schedule.chance(kind).choice([0, 0.5, 1, 2]))
@@ -68,6 +72,20 @@ class Troubles:
         links = {(shard, other), (other, shard)}
         self._world.between.cut |= links
         self._schedule.after(chance.randrange(*APART_US), self._world.between.cut.difference_update, links)
+
+    def _lose_in_move(self) -> None:
+        """One of the two leaders is lost at the next step of a move, or a little later."""
+        self._world.books.movements.on_step = self._lose_one
+
+    def _lose_one(self, shard: int, peer: int) -> None:
+        self._world.books.movements.on_step = None
+        chance = self._schedule.chance("lost in a move")
+        self._schedule.after(chance.randrange(IN_MOVE_US_MAX), self._stop_leader, chance.choice([shard, peer]))
+
+    def _take_maps_away(self) -> None:
+        maps = self._world.maps
+        maps.is_away = True
+        self._schedule.after(self._schedule.chance("maps away").randrange(*MAPS_AWAY_US), maps.come_back)
 
     def _stop_leader(self, shard: int) -> None:
         leader = self._world.groups[shard].faults._leader()

@@ -1,4 +1,4 @@
-"""Where the slot map is kept, simulated: slow, away at times, and with answers that get lost after what was asked."""
+"""Where the slot map is kept, simulated: slow, away for a while, and with answers that get lost."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -38,6 +38,10 @@ class Maps:
         if self.is_away or chance.random() < self.loss:
             self._world.counts["maps not reached"] += 1
             raise ConnectionFailed("the maps cannot be reached")
+
+    def come_back(self) -> None:
+        """They can be reached again."""
+        self.is_away = False
 
     def put(self, slot_map: SlotMap) -> None:
         """Have a map in force; nodes hear of it, each at its time."""

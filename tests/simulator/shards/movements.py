@@ -1,6 +1,7 @@
 """What is committed of slots that move: each is served by one shard or by none, and nothing comes that did not go."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,8 @@ class Movements:
 
     def __init__(self, owners: dict[int, int], counts: Counter[str]) -> None:
         self.owners: dict[int, int | None] = {**owners}
+        self.on_step: Callable[[int, int], None] | None = None
+        """Told of the next step, by the shard that has committed it and the other one."""
         self._counts = counts
         self._sealed: dict[bytes, tuple[int, MoveStep]] = {}
         self._begun: set[bytes] = set()
@@ -49,6 +52,8 @@ class Movements:
     def take_step(self, shard: int, step: MoveStep) -> None:
         """A step has been committed."""
         self._counts[f"moves: {step.phase}"] += 1
+        if self.on_step is not None:
+            self.on_step(shard, step.peer)
         slots = np.flatnonzero(decode_slots(step.slots)).tolist()
         if step.phase == "begun":
             self._begun.add(step.move)
