@@ -68,6 +68,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
+    _refuse_credentials(arguments)
     try:
         from bezant.net.gateway.process import run_gateway
         from bezant.net.gateway.settings import GatewaySettings
@@ -89,3 +90,17 @@ def run(arguments: argparse.Namespace) -> int:
     )
     run_gateway(settings, arguments.listen, write_at_once)
     return 0
+
+
+def _refuse_credentials(arguments: argparse.Namespace) -> None:
+    """Everybody who reaches the gateway would act with its token, or as the node whose certificate it shows.
+
+    Raises `CommandFailed`.
+    """
+    from bezant.net.access.credentials import own_credentials
+
+    if own_credentials().token or getattr(arguments, "tls_cert", None):
+        raise CommandFailed(
+            "a gateway takes no token and no certificate: it would lend them to everybody who reaches it",
+            "have it ask nodes that ask for no tokens",
+        )
