@@ -255,7 +255,6 @@ ROWS = (
     Row(nobody_looks_for_orphans, "shards", 100),
     Row(legs_take_no_time_along, "shards", 40),
     Row(transactions_that_were_found_are_dropped, "shards", 30),
-    Row(sagas_taken_over_take_back_what_this_leader_did, "shards", 40),
     Row(what_was_confirmed_is_not_given_back, "shards", 10),
     Row(what_gives_back_has_new_ids_each_time, "shards", 10),
     Row(what_is_parked_is_dropped, "shards", 40),
@@ -267,6 +266,7 @@ ROWS = (
     Row(legs_are_taken_before_the_slots, "shards", 40),
 )
 RARE = (
+    Row(sagas_taken_over_take_back_what_this_leader_did, "shards", 300),
     Row(no_answer_counts_as_a_refusal, "shards", 300),
     Row(what_comes_again_is_taken_back, "shards", 300),
     Row(who_does_not_lead_says_what_is_known, "shards", 300),
