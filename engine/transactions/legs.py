@@ -119,7 +119,8 @@ def build_second_legs(
         if decisions.dtype != EVENT:
             raise UsageError("what follows from a decision has its time")
         times = decisions["timestamp_ns"]
-    if not np.all(np.isin(decisions["kind"], (int(CommandKind.CONFIRM), int(CommandKind.CANCEL)))):
+    kinds = decisions["kind"]
+    if not np.all((kinds == int(CommandKind.CONFIRM)) | (kinds == int(CommandKind.CANCEL))):
         raise UsageError("a decision is a CONFIRM or a CANCEL")
     if len(decisions) != len(tries):
         raise UsageError(f"{len(decisions)} decisions on {len(tries)} tries")

@@ -1,6 +1,7 @@
 """Routes of accounts: open, read, list, change."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Annotated
 
@@ -126,12 +127,7 @@ async def set_limit(call: AnyCall, name: AccountPath, data: SetLimit) -> Account
 )
 async def freeze(call: AnyCall, name: AccountPath, data: ChangeAccount) -> AccountChanged:
     """Keep an account out of every transfer, hold and capture. What is held of it can still be released."""
-    text, identifier = call.name(data.transaction_id)
-    await call.ledger.decimals_of(data.currency)
-    result = await call.wallet.freeze(
-        account_of_path(name), data.currency, id=identifier, code=data.code, timeout_s=call.timeout_s
-    )
-    return _done(result, text)
+    return await _change(call, call.wallet.freeze, name, data)
 
 
 @post(
@@ -143,12 +139,7 @@ async def freeze(call: AnyCall, name: AccountPath, data: ChangeAccount) -> Accou
 )
 async def unfreeze(call: AnyCall, name: AccountPath, data: ChangeAccount) -> AccountChanged:
     """Let a frozen account take part again."""
-    text, identifier = call.name(data.transaction_id)
-    await call.ledger.decimals_of(data.currency)
-    result = await call.wallet.unfreeze(
-        account_of_path(name), data.currency, id=identifier, code=data.code, timeout_s=call.timeout_s
-    )
-    return _done(result, text)
+    return await _change(call, call.wallet.unfreeze, name, data)
 
 
 @post(
@@ -160,11 +151,16 @@ async def unfreeze(call: AnyCall, name: AccountPath, data: ChangeAccount) -> Acc
 )
 async def close(call: AnyCall, name: AccountPath, data: ChangeAccount) -> AccountChanged:
     """Close an account, for ever. It must have no balance and nothing held."""
+    return await _change(call, call.wallet.close_account, name, data)
+
+
+async def _change(
+    call: AnyCall, change: Callable[..., Awaitable[Result]], name: str, data: ChangeAccount
+) -> AccountChanged:
+    """Have an account changed by a method of the wallet that takes nothing else."""
     text, identifier = call.name(data.transaction_id)
     await call.ledger.decimals_of(data.currency)
-    result = await call.wallet.close_account(
-        account_of_path(name), data.currency, id=identifier, code=data.code, timeout_s=call.timeout_s
-    )
+    result = await change(account_of_path(name), data.currency, id=identifier, code=data.code, timeout_s=call.timeout_s)
     return _done(result, text)
 
 
