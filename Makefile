@@ -25,10 +25,10 @@ demo: all
 	$(BIN)/bezant demo
 
 # Style, types and every test, on two cores: the kernels are compiled first, once for all tests, and then each core takes
-# the tests of one room after the other.
+# the tests of one room after the other; all of them, whatever fails.
 test: all
 	$(MAKE) --no-print-directory --jobs 2 --output-sync=target check kernels
-	$(MAKE) --no-print-directory --jobs 2 --output-sync=target $(TESTS)
+	$(MAKE) --no-print-directory --jobs 2 --keep-going --output-sync=target $(TESTS)
 
 $(addprefix test-,$(ROOMS)): test-%: all
 	$(BIN)/python -m pytest tests/$*
