@@ -18,6 +18,7 @@ from bezant.engine.projections.queries import AsOf
 from bezant.engine.replica import Replica, ReplicaSettings, open_replica
 from bezant.engine.transactions.legs import build_transit_open
 from bezant.engine.verify import verify
+from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import UsageError
 from bezant.protocol.kinds import CommandFlag, CommandKind, ResultFlag
 from bezant.protocol.moves import PART_RECORDS_MAX, MoveStep, TakeSlots, encode_slots
@@ -32,6 +33,7 @@ from ..projections.fed import Fed
 NAMES = [f"{{tag-{number // 2}}}:{number}" for number in range(10)]
 WORLD = [f"{{tag-{number}}}:world" for number in range(5)]
 ALL = [*WORLD, *NAMES]
+_EXPIRE = int(CommandKind.EXPIRE)
 TOLD = ("code", "effective_amount", "debit_balance", "debit_held", "credit_balance", "credit_held")
 TOLD_AGAIN = (*TOLD, "position", "timestamp_ns")
 
@@ -51,6 +53,8 @@ class Two:
         self.owner = dict.fromkeys(SLOTS, 0)
         self.asked: list[tuple[Records, np.void]] = []
         self.moves = 0
+        self.falls_due = ""
+        """Whether all that has a deadline falls due when the slots are "sealed", or when everything has "come"."""
         self.shards = [self.open(str(shard), shard) for shard in (0, 1)]
         self.whole = self.open("whole", 2)
         for replica in (*self.shards, self.whole):
@@ -108,6 +112,7 @@ class Two:
         while reader.next_index <= leaving.log.last_index and chance.random() < 0.8:
             self.send(taking, step, source, "copies", reader.read(leaving.log.last_index))
         take_step(leaving, MoveStep(step.move, "sealed", target, step.slots))
+        self.let_fall_due("sealed")
         while len(events := hold_outs(leaving.ledger, mask)):
             leaving.execute_moves(events)
         while len(events := account_outs(leaving.ledger, mask, target)):
@@ -122,12 +127,19 @@ class Two:
             accounts, holds = went_out(leaving, step, leaving.ledger.moves.sealed_index, leaving.log.last_index)
             self.send(taking, step, source, "accounts", accounts)
             self.send(taking, step, source, "holds", holds)
+            self.let_fall_due("come")
         assert take_part(taking, TakeSlots(step.move, source, step.slots, "taken"), _none())
         assert take_part(taking, TakeSlots(step.move, source, step.slots, "accounts"), accounts)
         take_step(leaving, MoveStep(step.move, "ended", target, step.slots))
         self.owner |= dict.fromkeys(slots, target)
         for replica in self.shards:
             replica.ledger.check_invariants()
+
+    def let_fall_due(self, moment: str) -> None:
+        if self.falls_due == moment:
+            self.clock.now_ns += 200_000_000
+            for replica in (*self.shards, self.whole):
+                replica.execute(np.zeros(0, COMMAND))
 
     def send(self, taking: Replica, step: MoveStep, source: int, part: str, records: Records) -> None:
         for first in range(0, len(records), PART_RECORDS_MAX):
@@ -217,6 +229,33 @@ def test_accounts_that_move_behave_as_if_they_stayed(two: Two, seed: int) -> Non
         for field in ("balance", "held", "limit", "flags", "name", "currency"):
             assert own[field] == whole[field], (name, field)
     assert two.shards[0].ledger.hold_count + two.shards[1].ledger.hold_count == two.whole.ledger.hold_count
+
+
+@pytest.mark.parametrize("seed", range(4))  # Sent once or twice, by one leader or by two.
+@pytest.mark.parametrize("moment", ["sealed", "come"])
+def test_a_hold_that_falls_due_while_its_slot_moves_is_given_back_once(two: Two, moment: str, seed: int) -> None:
+    payer, payee = NAMES[:2]
+    for name in ALL:
+        two.execute(opening(name, LIMIT_UNLIMITED if name in WORLD else 0))
+    two.execute(transfer(WORLD[0], payer, 50))
+    held = transfer(payer, payee, 20, kind=int(CommandKind.HOLD), timeout_ms=150)
+    two.execute(held)
+    two.falls_due = moment
+    two.move([slot(payer)], 0, 1, random.Random(seed))
+    expires = [
+        np.count_nonzero(replica.log.read_events(np.arange(1, replica.ledger.next_sequence))["kind"] == _EXPIRE)
+        for replica in two.shards
+    ]
+    assert expires == ([1, 0] if moment == "sealed" else [0, 1])
+    assert (two.account(payer)["balance"], two.account(payer)["held"]) == (50, 0)
+    assert [replica.ledger.hold_count for replica in two.shards] == [0, 0]
+    capture = transfer(payer, payee, 20, kind=int(CommandKind.CAPTURE))
+    for word in ("head", "tail"):
+        capture[f"reference_{word}"] = held[f"id_{word}"]
+    assert two.execute(capture)["code"] == ResultCode.HOLD_EXPIRED
+    two.reopen()
+    for command, first in two.asked:
+        two.ask_again(command, first)
 
 
 def test_what_moved_can_be_verified_and_is_in_projections(two: Two, tmp_path: Path) -> None:

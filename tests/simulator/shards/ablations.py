@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bezant.engine.moves import taking
+from bezant.engine.moves import leaving, taking
 from bezant.engine.moves.copies import WITH_FATE
 from bezant.engine.transactions import parts
 from bezant.net.server import coordinating, transacting_steps
@@ -230,6 +230,10 @@ def what_comes_again_is_taken_again(patch: Patch) -> None:
     patch.setitem(taking._UNKNOWN_OF, "accounts", lambda ledger, records: records)
 
 
+def what_became_of_holds_stays_behind(patch: Patch) -> None:
+    patch.setattr(leaving, "fates_of", lambda ledger, events, sequences: np.zeros(len(events), np.int64))
+
+
 def legs_are_taken_before_the_slots(patch: Patch) -> None:
     patch.setattr(node_module, "without_legs_elsewhere", lambda places, ledger, commands, respond: (commands, respond))
 
@@ -264,6 +268,7 @@ ROWS = (
     Row(ids_stay_behind, "shards", 20),
     Row(what_comes_again_is_taken_again, "shards", 40),
     Row(legs_are_taken_before_the_slots, "shards", 40),
+    Row(what_became_of_holds_stays_behind, "shards", 10),
 )
 RARE = (
     Row(sagas_taken_over_take_back_what_this_leader_did, "shards", 300),
