@@ -22,6 +22,7 @@ from bezant.net.reader.local import LocalHistory
 from bezant.net.server.batch import Request
 from bezant.net.server.clients import make_welcome
 from bezant.net.server.reactor import Reactor
+from bezant.net.server.reporting import report
 from bezant.net.server.requests import error_code
 from bezant.net.server.starting import prepare_start, tell_findings
 from bezant.protocol.errors import RequestRefused, RequestTimedOut, UsageError
@@ -90,7 +91,7 @@ class EngineChannel:
             except TimeoutError as error:
                 raise RequestTimedOut(f"no answer to {operation.name} in time") from error
         if operation is Operation.STATISTICS:
-            return encode_message(self._reactor.counters.snapshot(self._reactor.bytes_in_flight, 1))
+            return encode_message(report(self._reactor))
         answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         def respond(answer: bytes | Exception) -> None:

@@ -164,30 +164,6 @@ class KeepPositions(msgspec.Struct, frozen=True):
     log_id: str = ""
 
 
-class Statistics(msgspec.Struct, frozen=True):
-    """Counters of a node since it started; times are seconds of the reactor's clock."""
-
-    uptime_s: float
-    connections: int
-    commands: int
-    events: int
-    accounts: int
-    entries: int
-    syncs: int
-    syncs_inline: int
-    bytes_in: int
-    bytes_out: int
-    log_bytes: int
-    durable_index: int
-    durable_sequence: int
-    bytes_in_flight: int
-    stage_s: dict[str, float] = {}
-    loop_stall_max_ms: float = 0.0
-    durable: bool = True
-    replicas: int = 1
-    loop_stall_recent_ms: float = 0.0
-
-
 class Member(msgspec.Struct, frozen=True):
     """A node of a group, on one disk.
 

@@ -112,6 +112,11 @@ class CheckpointFolder:
             raise StorageError(f"{self.directory.path} holds no checkpoint")
         return read_manifest(self.directory, checkpoint_name(indexes[-1]))
 
+    @property
+    def newest_known(self) -> Manifest | None:
+        """The manifest of the newest checkpoint that has been read or noted here; None if there is none."""
+        return self._manifests[max(self._manifests)] if self._manifests else None
+
     def note_written(self, manifest: Manifest) -> None:
         """Take notice of a checkpoint that has just been written."""
         self._manifests[manifest.point.index] = manifest

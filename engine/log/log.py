@@ -215,6 +215,10 @@ class Log(OpenedLog):
         self.settle_hash()
         return self._chain_hash
 
+    def free_bytes(self) -> int:
+        """Bytes that are left on the disk."""
+        return self._directory.free_bytes()
+
     def has_room(self, body_size: int) -> bool:
         """Whether an entry with such a body finds room, without waiting for the disk if that can be helped."""
         size = ENTRY_HEADER_SIZE + body_size

@@ -26,9 +26,10 @@ from bezant.net.client.transactions import TransactionLeg, TransactionResult
 from bezant.net.client.wallet import Wallet
 from bezant.protocol.errors import UsageError
 from bezant.protocol.kinds import CommandKind
-from bezant.protocol.messages import Statistics, Welcome
+from bezant.protocol.messages import Welcome
 from bezant.protocol.names import IdMaker
 from bezant.protocol.records import Records
+from bezant.protocol.statistics import Statistics
 from bezant.protocol.transactions import TransactionMode
 
 _Value = TypeVar("_Value")

@@ -9,9 +9,10 @@ from bezant.net.client.channel import Asked, Channel
 from bezant.net.client.results import Account, Event, accounts_of, event_of
 from bezant.protocol.errors import RemoteProtocolError
 from bezant.protocol.frames import FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Operation
-from bezant.protocol.messages import Currencies, Currency, ListAccounts, Statistics, decode_message, encode_message
+from bezant.protocol.messages import Currencies, Currency, ListAccounts, decode_message, encode_message
 from bezant.protocol.names import currency_word
 from bezant.protocol.records import ACCOUNT, ACCOUNT_SIZE, EVENT_ANSWER, EVENT_ANSWER_SIZE, Records
+from bezant.protocol.statistics import Statistics
 
 ACCOUNTS_PER_PAGE: Final = 4096
 

@@ -46,9 +46,10 @@ from bezant.net.client.transactions import TransactionClient, TransactionLeg, Tr
 from bezant.protocol.errors import InvalidAmountOrName, UsageError
 from bezant.protocol.frames import Operation
 from bezant.protocol.kinds import CHAIN_COMMANDS_MAX, CommandKind
-from bezant.protocol.messages import Statistics, Subscribe, Welcome
+from bezant.protocol.messages import Subscribe, Welcome
 from bezant.protocol.names import IdMaker
 from bezant.protocol.records import COMMAND, Records
+from bezant.protocol.statistics import Statistics
 from bezant.protocol.transactions import TransactionMode
 
 TIMEOUT_S_DEFAULT: Final = 5.0

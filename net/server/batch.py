@@ -63,6 +63,8 @@ class Run(NamedTuple):
     frame_first: int
     frame_end: int
     request_bytes: int
+    received_ns: int
+    """When they came, on the monotonic clock."""
 
 
 class Submission(NamedTuple):
@@ -107,6 +109,9 @@ class Batch:
         """Number of the question whether this node still leads, if answers depend on that; else 0."""
         self.undecided_count = 0
         """Transfers to other shards whose results are not known yet."""
+        self.executed_s = self.begun_s = self.synced_s = 0.0
+        """When it was executed, handed to the disk, and durable here, by the performance counter; 0 if it is not yet,
+        or if its results wait for more than that."""
         self._encode = direct(encode_replies)
 
     def clear(self) -> None:
@@ -121,6 +126,7 @@ class Batch:
         self.replies = _NO_REPLIES
         self.read_ticket = 0
         self.undecided_count = 0
+        self.executed_s = self.begun_s = self.synced_s = 0.0
 
     def rows_of(self, run: Run) -> tuple[int, int]:
         """Numbers of the first command of a run and of the one behind its last."""

@@ -40,6 +40,7 @@ from bezant.net.server.inbox import Inbox, SkippedFrame, Unread
 from bezant.net.server.open_connections import GREETING_S_MAX, UNSENT_BYTES_MAX
 from bezant.net.server.placing import Placing
 from bezant.net.server.reactor import CONNECTION_BYTES_IN_FLIGHT_MAX
+from bezant.net.server.reporting import report
 from bezant.net.server.requests import (
     AMONG_COMMANDS,
     AnsweredElsewhere,
@@ -80,6 +81,7 @@ WRITE_STALL_S_MAX: Final = 30.0
 has not closed so long after this side has."""
 ERROR_MESSAGE_SIZE_MAX: Final = 400
 """Characters of the text of an error; it may repeat what the client sent, which may be as long as a frame."""
+_NAMES: Final = {int(operation): operation.name.lower() for operation in Operation}
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -221,7 +223,7 @@ class Connection(asyncio.BufferedProtocol):
         stopped = int(cursor[CURSOR_OFFSET])
         frame_end = int(cursor[CURSOR_FRAMES])
         if frame_end > frame_first:
-            batch.runs.append(Run(self, frame_first, frame_end, stopped - offset))
+            batch.runs.append(Run(self, frame_first, frame_end, stopped - offset, received_ns))
             self._bytes_in_flight += stopped - offset
             self._reactor.bytes_in_flight += stopped - offset
             self._update()
@@ -309,6 +311,7 @@ class Connection(asyncio.BufferedProtocol):
         if placing is not None and header.map_version and not self._is_meant(header, placing):
             return
         told = self._told_by_itself(operation)
+        self._reactor.counters.note_request(_NAMES.get(operation, "unknown"))
         if told is not None:
             if body:
                 raise RemoteProtocolError(f"{Operation(operation).name} has no body")
@@ -340,8 +343,7 @@ class Connection(asyncio.BufferedProtocol):
         if operation == Operation.MAP and placing is not None and placing.encoded:
             return placing.encoded
         if operation == Operation.STATISTICS:
-            replicas = len(reactor.member.configuration.voters)
-            return encode_message(reactor.counters.snapshot(reactor.bytes_in_flight, replicas))
+            return encode_message(report(reactor, self._clients))
         return self._clients.group.status() if operation == Operation.MEMBERS else None
 
     def _is_meant(self, header: FrameHeader, placing: Placing) -> bool:

@@ -64,7 +64,7 @@ class OpenConnections:
         self.guard.tokens.on_changed = self.check_access
         self.receive_buffer = ReceiveBuffer()
         self.unsent_bytes = 0
-        self._connections_max = connections_max
+        self.connections_max = connections_max
         self._connections: set[Ending] = set()
         self._ungreeted: dict[Ending, float] = {}
         """Until when each has to say HELLO, by the loop's clock; the earliest comes first."""
@@ -79,7 +79,7 @@ class OpenConnections:
 
     def add(self, connection: Ending) -> bool:
         """Take a connection in; False if there are too many."""
-        if len(self._connections) >= self._connections_max:
+        if len(self._connections) >= self.connections_max:
             return False
         self._connections.add(connection)
         self._ungreeted[connection] = asyncio.get_running_loop().time() + GREETING_S_MAX

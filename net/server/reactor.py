@@ -39,6 +39,7 @@ from bezant.engine.publication import Publisher
 from bezant.engine.replica import Replica
 from bezant.engine.transactions.times import check_floor
 from bezant.net.server.batch import Batch, Request
+from bezant.net.server.batch_times import note_begun, note_executed, note_synced, note_told
 from bezant.net.server.checkpointing import Checkpointing
 from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.dropping import Dropping
@@ -100,7 +101,7 @@ class Reactor:
         member.settle_group = self._settle_group
         self.flush_messages: Callable[[], None] = _nothing_to_flush
         """Lets messages to other members go that wait for the end of a step."""
-        self.counters = Counters(replica)
+        self.counters = Counters()
         self.bytes_in_flight = 0
         self._loop = loop
         self._sync_thread = SyncThread(loop, _or_die(self._on_synced))
@@ -185,6 +186,16 @@ class Reactor:
         """Have a connection called once there is room again."""
         self._waiters.append(waiter)
         self.schedule()
+
+    @property
+    def batch_count(self) -> int:
+        """Batches that are in use, the one that collects among them."""
+        return BATCHES_MAX - len(self._spare)
+
+    @property
+    def waiter_count(self) -> int:
+        """Connections that wait for room."""
+        return len(self._waiters)
 
     @property
     def has_room(self) -> bool:
@@ -312,7 +323,7 @@ class Reactor:
             # Nothing that is committed later on shows that this node still led when it answered.
             batch.read_ticket = self.member.request_read()
         self._executed.append(batch)
-        self.counters.add("execute", time.perf_counter() - started)
+        note_executed(self.counters, batch, started, has_appended=batch.index > index)
 
     def _refuse(self, batch: Batch, code: FrameError) -> None:
         """Send those who wait for a batch to the leader."""
@@ -357,6 +368,7 @@ class Reactor:
         if group is None:
             return
         self._group, self._sync_started_s = group, time.perf_counter()
+        note_begun(self.counters, batches, self._sync_started_s)
         self.flush_messages()  # The others write at the same time.
         self.counters.syncs += 1
         if group.bytes_count <= INLINE_SYNC_BYTES_MAX and self._inline_sync_s <= INLINE_SYNC_S_MAX:
@@ -395,8 +407,10 @@ class Reactor:
 
     def _finish_group(self, group: Group, seconds: float) -> None:
         self.counters.add("write_and_sync", seconds)
+        self.counters.sync.observe(int(1e9 * seconds))
         self._inline_sync_s += INLINE_SYNC_WEIGHT * (seconds - self._inline_sync_s)
         self._group = None
+        note_synced(self.counters, self._waiting)
         self.member.finish_group(group)
         self.flush_messages()  # An acknowledgement: the leader, and its clients, wait for nothing else here.
         self._publish()
@@ -434,6 +448,7 @@ class Reactor:
             if member.is_alone and batch.index > self.replica.durable_index:
                 raise LedgerError(f"results up to index {batch.index} were about to be told before they were durable")
             batch.send_replies()
+            note_told(self.counters, batch)
             batch.clear()
             self._spare.append(batch)
         self.counters.add("reply", time.perf_counter() - started)
@@ -475,6 +490,7 @@ class Reactor:
         """Take a message of another member. Raises `RemoteProtocolError` for one that cannot be."""
         started = time.perf_counter()
         self.member.receive(message, payload)
+        self.counters.add("replicate", time.perf_counter() - started)
         self._after_member(started)
 
     def _on_tick(self) -> None:

@@ -48,6 +48,7 @@ from bezant.net.server.reactor import Reactor
 from bezant.net.server.reading import Reading
 from bezant.net.server.shard_links import ShardLinks
 from bezant.net.server.starting import prepare_start, tell_findings
+from bezant.net.server.statistics import LoopWatch
 from bezant.protocol.errors import CorruptLog, UsageError
 from bezant.protocol.messages import GroupFacts
 from bezant.protocol.placement import METADATA_SHARD
@@ -235,6 +236,7 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _settle, stopped, None)
     reactor = Reactor(member, loop)
+    loop_watch = LoopWatch(loop, reactor.counters.loop)
     following = _place(reactor, node)
     links = _coordinate(reactor, [] if node is None else node.placement)
     security = access.security
@@ -257,6 +259,7 @@ async def _serve(
         servers += await listen_on(loop, EchoProtocol, sockets.echo)
         say(f"echo on {address_of(sockets.echo[0])}")
     following.start()
+    loop_watch.start()
     reading = (
         Reading(reactor, sockets.reader, reader_address, address_of(sockets.clients[0]), security)
         if sockets.reader
@@ -265,6 +268,7 @@ async def _serve(
     if reading is not None:
         reading.start()
     abandoned = await stopped
+    loop_watch.stop()
     if peering is not None and abandoned is None:
         await peering.hand_over()
     for running in servers:

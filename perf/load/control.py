@@ -24,8 +24,9 @@ from bezant.protocol.frames import (
     decode_header,
     encode_frame,
 )
-from bezant.protocol.messages import ErrorMessage, Hello, Statistics, Welcome, decode_message, encode_message
+from bezant.protocol.messages import ErrorMessage, Hello, Welcome, decode_message, encode_message
 from bezant.protocol.records import ACCOUNT, RESULT, Records
+from bezant.protocol.statistics import Statistics
 
 REQUEST_TIMEOUT_S: Final = 60.0
 CLIENT_NAME: Final = "bezant-bench"

@@ -6,8 +6,8 @@ from typing import Final
 import numpy as np
 import xxhash
 
-from bezant.protocol.messages import Statistics
 from bezant.protocol.records import CONTROL_MAGIC, CONTROL_PAGE, CONTROL_PAGE_SIZE
+from bezant.protocol.statistics import Statistics
 
 _CONTROL_NAME: Final = "control"
 _SEGMENT_PREFIX: Final = "segment-"

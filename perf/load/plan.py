@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from bezant.protocol.messages import Statistics
+from bezant.protocol.statistics import Statistics
 
 IdKind = Literal["time", "random"]
 LoadMix = Literal["plain", "mixed"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from bezant.perf.load.plan import LoadOutcome, LoadPlan
-from bezant.protocol.messages import Statistics
+from bezant.protocol.statistics import Statistics
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -27,8 +27,8 @@ from bezant.perf.load.frames import AMOUNT_MAX, SHORT_FRAME_SIZE
 from bezant.perf.load.latency import new_histogram, percentiles_us, record_latencies
 from bezant.perf.load.plan import LoadOutcome, LoadPlan
 from bezant.perf.load.processor import ProcessorTimes
-from bezant.protocol.messages import Statistics
 from bezant.protocol.money import format_amount
+from bezant.protocol.statistics import Statistics
 
 if TYPE_CHECKING:
     import bezant

@@ -29,9 +29,10 @@ from bezant.perf.load.plan import LoadOutcome, LoadPlan
 from bezant.perf.load.processor import ProcessorTimes
 from bezant.protocol.errors import ConnectionFailed, UsageError
 from bezant.protocol.frames import Operation
-from bezant.protocol.messages import Statistics, decode_message
+from bezant.protocol.messages import decode_message
 from bezant.protocol.placement import SlotMap, owners_of, slots_of_words
 from bezant.protocol.records import Words
+from bezant.protocol.statistics import Statistics
 
 SETTLE_S_MAX: Final = 10.0
 """Seconds after the last answer in which money that is between shards has to arrive."""

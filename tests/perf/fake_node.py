@@ -33,12 +33,12 @@ from bezant.protocol.messages import (
     Currency,
     ErrorMessage,
     Hello,
-    Statistics,
     Welcome,
     decode_message,
     encode_message,
 )
 from bezant.protocol.records import ACCOUNT, COMMAND, RESULT
+from bezant.protocol.statistics import Statistics
 
 REQUEST_SIZE = 160
 REPLY_SIZE = 96

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from bezant.perf.load.plan import LoadOutcome, LoadPlan
 from bezant.perf.load.report import ReplicaReport, Report, Surroundings, make_report, make_table
-from bezant.protocol.messages import Statistics
+from bezant.protocol.statistics import Statistics
 
 PLAN = LoadPlan(address="", transfers=1000, accounts=10)
 ON_DISK = Surroundings(

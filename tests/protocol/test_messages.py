@@ -40,7 +40,6 @@ from bezant.protocol.messages import (
     MembersStatus,
     MemberStatus,
     PeerHello,
-    Statistics,
     StrictConfiguration,
     StrictControlEntry,
     Subscribe,
@@ -122,13 +121,6 @@ MESSAGES: list[tuple[msgspec.Struct, str]] = [
     (EUR, '{"code":"EUR","decimals":2}'),
     (Currencies([EUR]), '{"currencies":[{"code":"EUR","decimals":2}]}'),
     (Currencies([]), '{"currencies":[]}'),
-    (
-        Statistics(1.5, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, {"kernel": 0.5}, 1.25, False, 3, 0.75),
-        '{"uptime_s":1.5,"connections":1,"commands":2,"events":3,"accounts":4,"entries":5,"syncs":6,"syncs_inline":7,'
-        '"bytes_in":8,"bytes_out":9,"log_bytes":10,"durable_index":11,"durable_sequence":12,"bytes_in_flight":13,'
-        '"stage_s":{"kernel":0.5},"loop_stall_max_ms":1.25,"durable":false,"replicas":3,'
-        '"loop_stall_recent_ms":0.75}',
-    ),
     (ControlEntry(), "{}"),
     (SLOT_MAP, SLOT_MAP_JSON),
     (SLOT_MAP.shards[0], '{"shard":7,"addresses":["a:1"]}'),

@@ -28,6 +28,7 @@ from bezant.protocol import (
     peer_frames,
     placement,
     records,
+    statistics,
     transactions,
 )
 from bezant.protocol.codes import RESULT_CODES, ResultCode
@@ -187,7 +188,7 @@ def test_frame_errors_close_the_connection_where_the_table_says() -> None:
     assert closing == CLOSES_CONNECTION
 
 
-MESSAGE_MODULES = (access, messages, history_messages, metadata, moves, placement, transactions)
+MESSAGE_MODULES = (access, messages, history_messages, metadata, moves, placement, statistics, transactions)
 MESSAGES_DEFINED = [value for module in MESSAGE_MODULES for value in vars(module).values()]
 MESSAGE_TYPES = [value for value in MESSAGES_DEFINED if isinstance(value, type) and value is not msgspec.Struct]
 MESSAGE_TYPES = [value for value in MESSAGE_TYPES if issubclass(value, msgspec.Struct)]

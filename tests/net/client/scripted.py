@@ -25,8 +25,9 @@ from bezant.protocol.frames import (
     Operation,
     encode_frame,
 )
-from bezant.protocol.messages import Currencies, Currency, ErrorMessage, Statistics, Welcome, encode_message
+from bezant.protocol.messages import Currencies, Currency, ErrorMessage, Welcome, encode_message
 from bezant.protocol.records import ACCOUNT, COMMAND, COMMAND_SIZE, EVENT_ANSWER, RESULT, Records
+from bezant.protocol.statistics import Statistics
 
 WAIT_S = 10.0
 

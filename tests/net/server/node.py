@@ -20,8 +20,9 @@ from bezant.net.server.clients import Clients, make_welcome
 from bezant.net.server.connection import Connection
 from bezant.net.server.reactor import Reactor
 from bezant.protocol.frames import FrameFlag, FrameHeader, FrameReader, Operation, encode_frame
-from bezant.protocol.messages import ErrorMessage, Hello, Statistics, decode_message, encode_message
+from bezant.protocol.messages import ErrorMessage, Hello, decode_message, encode_message
 from bezant.protocol.records import RESULT, Records
+from bezant.protocol.statistics import Statistics
 
 WAIT_S = 20.0
 SETTINGS = ReplicaSettings(segment_size=1 << 20, accounts_max=1 << 10, ids_memory_bytes=IDS_MEMORY_BYTES_MIN)

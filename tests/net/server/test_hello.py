@@ -119,7 +119,7 @@ async def test_hello_twice_is_refused_and_the_connection_goes_on(client: Client)
 async def test_more_connections_than_the_node_takes(start_node: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:
     node = await start_node()
     await until(lambda: node.reactor.counters.connections == 0)
-    monkeypatch.setattr(node.clients, "_connections_max", 2)
+    monkeypatch.setattr(node.clients, "connections_max", 2)
     first, second = await node.connect(), await node.connect()
     for _ in range(3):
         third = await node.connect(greet=False)

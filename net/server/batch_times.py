@@ -1,0 +1,58 @@
+"""Takes notice of how far batches are, for the counters: once for each batch, and once for each run of frames.
+
+All times are of `time.perf_counter`, which is the monotonic clock that frames are stamped with when they arrive.
+"""
+
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from bezant.net.server.batch import Batch
+from bezant.net.server.statistics import Counters
+
+_NS_PER_S: Final = 1e9
+
+
+def note_executed(counters: Counters, batch: Batch, started_s: float, *, has_appended: bool) -> None:
+    """A batch has been executed, beginning then. What waits for other shards too has no time of its commit."""
+    ended_s = time.perf_counter()
+    if has_appended and not batch.undecided_count:
+        batch.executed_s = ended_s
+    if batch.runs:
+        counters.wait("execute", max(started_s - batch.runs[0].received_ns / _NS_PER_S, 0.0))
+    counters.add("execute", ended_s - started_s)
+    counters.execute.observe(int(_NS_PER_S * (ended_s - started_s)))
+
+
+def note_begun(counters: Counters, batches: Iterable[Batch], now_s: float) -> None:
+    """Batches are handed to the disk."""
+    for batch in batches:
+        if batch.executed_s:
+            batch.begun_s = now_s
+            counters.wait("write", now_s - batch.executed_s)
+
+
+def note_synced(counters: Counters, batches: Iterable[Batch]) -> None:
+    """What was handed to the disk, of these, is durable here."""
+    now_s = time.perf_counter()
+    for batch in batches:
+        if batch.begun_s and not batch.synced_s:
+            batch.synced_s = now_s
+            counters.wait("sync", now_s - batch.begun_s)
+
+
+def note_told(counters: Counters, batch: Batch) -> None:
+    """The results of a batch have been told: it is committed."""
+    now_s = time.perf_counter()
+    if batch.executed_s:
+        counters.commit.observe(int(_NS_PER_S * (now_s - batch.executed_s)))
+    if batch.synced_s:
+        counters.wait("replicate", now_s - batch.synced_s)
+    counters.note_results(batch.results)
+    now_ns, frames = time.monotonic_ns(), 0
+    for run in batch.runs:
+        count = run.frame_end - run.frame_first
+        frames += count
+        counters.request.observe(now_ns - run.received_ns, count)
+    if frames:
+        counters.note_request("commands", frames)
