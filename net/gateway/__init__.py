@@ -7,7 +7,8 @@ A request passes, from the outside in:
   time (``admission.py``); transfers whose body is there are answered from here (``transfers.py``), everything else
   goes on;
 - ``application.py``: the routes, by Litestar: ``accounts.py``, ``holds.py``, ``transactions.py``, ``history.py``,
-  ``ledger.py``; and ``push.py`` for those who want to be told: server-sent events and WebSockets.
+  ``ledger.py``; ``push.py`` for those who want to be told: server-sent events and WebSockets; and ``cluster.py``, of
+  how the nodes are, for operators.
 
 Whatever is not done is told as a problem (RFC 9457): ``problems.py`` has the table of them, result codes included.
 ``identity.py`` says which id a transaction id or an Idempotency-Key stands for, ``bodies.py`` what requests and answers

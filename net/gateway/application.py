@@ -12,6 +12,7 @@ from litestar.types import ControllerRouterHandler
 
 from bezant.net.gateway.accounts import ACCOUNT_ROUTES
 from bezant.net.gateway.asking import Ledger, make_call, make_question
+from bezant.net.gateway.cluster import CLUSTER_ROUTES, Cluster
 from bezant.net.gateway.documentation import DOCUMENTATION, documentation_routes
 from bezant.net.gateway.history import HISTORY_ROUTES
 from bezant.net.gateway.holds import HOLD_ROUTES
@@ -38,20 +39,22 @@ _ROUTES: Final[tuple[BaseRouteHandler, ...]] = (
     *HISTORY_ROUTES,
     *LEDGER_ROUTES,
     *PUSH_ROUTES,
+    *CLUSTER_ROUTES,
 )
 _STATUS_FAULT: Final = 500
 
 Anyone = Request[Any, Any, Any]
 
 
-def make_application(ledger: Ledger, pushes: Pushes) -> Litestar:
-    """The routes over a ledger, and the streams that they open."""
+def make_application(ledger: Ledger, pushes: Pushes, cluster: Cluster) -> Litestar:
+    """The routes over a ledger and its nodes, and the streams that they open."""
     handlers: list[ControllerRouterHandler] = [*_ROUTES, *documentation_routes()]
     return Litestar(
         handlers,
         dependencies={
             "ledger": Provide(lambda: ledger, sync_to_thread=False),
             "pushes": Provide(lambda: pushes, sync_to_thread=False),
+            "cluster": Provide(lambda: cluster, sync_to_thread=False),
             "question": Provide(make_question, sync_to_thread=False),
             "call": Provide(make_call, sync_to_thread=False),
             "moment": Provide(make_moment, sync_to_thread=False),

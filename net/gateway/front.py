@@ -20,7 +20,7 @@ from bezant.protocol.errors import BezantError
 
 BODY_S_MAX: Final = 10.0
 """Seconds from the head of a request to the end of its body."""
-_PUSH_PATH: Final = re.compile(rb"/v1/accounts/[^/]+/events")
+_PUSH_PATH: Final = re.compile(rb"/v1/(?:accounts/[^/]+/events|cluster/stream)")
 """The paths of streams of events, as they come: those are counted elsewhere."""
 _CONTENT_TYPE: Final = b"content-type"
 _JSON: Final = b"application/json"

@@ -14,8 +14,10 @@ import uvicorn
 import uvloop
 
 from bezant.net.client.opening import connect
+from bezant.net.client.watching import ClusterWatch
 from bezant.net.gateway.application import make_application
 from bezant.net.gateway.asking import Ledger
+from bezant.net.gateway.cluster import Cluster
 from bezant.net.gateway.connections import with_limit
 from bezant.net.gateway.front import Front
 from bezant.net.gateway.push import Pushes
@@ -60,8 +62,14 @@ async def _serve(settings: GatewaySettings, bound: socket.socket, say: Callable[
         ledger = Ledger(wallet, settings.timeout_s)
         await ledger.fetch_currencies()
         pushes = Pushes(count_max=settings.streams_max, client_count_max=settings.client_streams_max)
-        front = Front(make_application(ledger, pushes), ledger, settings)
-        await serve_application(front, settings, bound, say, pushes.close)
+        cluster = Cluster(ClusterWatch(settings.connect))
+
+        async def on_stop() -> None:
+            await pushes.close()
+            await cluster.close()
+
+        front = Front(make_application(ledger, pushes, cluster), ledger, settings)
+        await serve_application(front, settings, bound, say, on_stop)
 
 
 async def serve_application(

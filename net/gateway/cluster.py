@@ -1,0 +1,161 @@
+"""Routes that tell how the nodes behind the gateway are: once, or every second as server-sent events.
+
+Whoever asks, the nodes are looked at no more than about once a second.
+"""
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import Any, Final, cast
+
+import msgspec
+from litestar import Request, get
+from litestar.datastructures import CacheControlHeader
+from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import SkipValidation
+from litestar.types import ASGIApp
+
+from bezant.net.client.watching import ClusterWatch, Look
+from bezant.net.gateway.asgi import Receive, Scope, Send
+from bezant.net.gateway.cluster_bodies import ClusterBody, cluster_body
+from bezant.net.gateway.connections import ABORT
+from bezant.net.gateway.conversions import time_text
+from bezant.net.gateway.problems import GatewayProblem, refusal
+from bezant.net.gateway.responses import QUESTION_PROBLEMS
+
+LISTENERS_MAX: Final = 64
+"""Streams of it that are open at a time; more are refused (503)."""
+PERIOD_S: Final = 1.0
+"""Seconds between two events of a stream."""
+FRESH_S: Final = 0.9
+"""Seconds for which a look is told to all who ask."""
+LOOK_S_MAX: Final = 1.0
+"""Seconds that a node has to answer."""
+SLOW_S_MAX: Final = 30.0
+"""Seconds that a client may take for what it is being sent."""
+_TAGS: Final = ["Operations"]
+_STREAM: Final = "text/event-stream"
+_encode = msgspec.json.Encoder().encode
+
+
+class Cluster:
+    """The nodes behind the gateway, as they were when they were looked at last."""
+
+    def __init__(self, watch: ClusterWatch) -> None:
+        self._watch = watch
+        self._lock = asyncio.Lock()
+        self._looked_s = float("-inf")
+        self._before: dict[str, Look] = {}
+        self._body: ClusterBody | None = None
+        self._listeners = 0
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def closed(self) -> "asyncio.Future[None]":
+        """Done when the gateway stops."""
+        return self._closed
+
+    @property
+    def listener_count(self) -> int:
+        """Streams that are open."""
+        return self._listeners
+
+    async def latest(self) -> ClusterBody:
+        """How all nodes are, no more than FRESH_S ago."""
+        loop = asyncio.get_running_loop()
+        async with self._lock:
+            if self._body is None or loop.time() - self._looked_s > FRESH_S:
+                looks = await self._watch.look(LOOK_S_MAX)
+                self._body = cluster_body(time_text(time.time_ns()), looks, self._before)
+                self._before = {look.address: look for look in looks}
+                self._looked_s = loop.time()
+            return self._body
+
+    def enter(self) -> None:
+        """Take on a listener. Raises `ProblemRaised` if there are too many."""
+        if self._listeners >= LISTENERS_MAX:
+            raise refusal(GatewayProblem.GATEWAY_OVERLOADED, f"{LISTENERS_MAX} streams of it are open already")
+        self._listeners += 1
+
+    def leave(self) -> None:
+        """A listener has gone."""
+        self._listeners -= 1
+
+    async def close(self) -> None:
+        """End all streams, and leave the nodes."""
+        if not self._closed.done():
+            self._closed.set_result(None)
+        self._watch.close()
+
+
+AnyCluster = NamedDependency[SkipValidation[Cluster]]
+
+
+class ClusterStream:
+    """An ASGI application that tells a cluster as server-sent events (the HTML standard, section 9.2)."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Tell until the client has gone, or does not read, or the gateway stops."""
+        headers = [(b"content-type", _STREAM.encode()), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
+        gone = asyncio.ensure_future(_disconnected(receive))
+        waited: set[asyncio.Future[Any]] = {gone, self._cluster.closed}
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            while not (gone.done() or self._cluster.closed.done()):
+                body = _encode(await self._cluster.latest())
+                async with asyncio.timeout(SLOW_S_MAX):
+                    await send({"type": "http.response.body", "body": _event(body), "more_body": True})
+                await asyncio.wait(waited, timeout=PERIOD_S, return_when=asyncio.FIRST_COMPLETED)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SLOW_S_MAX):
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError:
+            scope[ABORT]()
+        finally:
+            gone.cancel()
+            self._cluster.leave()
+
+
+def _event(body: bytes) -> bytes:
+    return b"event: cluster\ndata: %s\n\n" % body
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+@get(
+    "/v1/cluster",
+    tags=_TAGS,
+    responses=QUESTION_PROBLEMS,
+    operation_id="get_cluster",
+    cache_control=CacheControlHeader(no_store=True),
+)
+async def get_cluster(cluster: AnyCluster) -> ClusterBody:
+    """Tell how every node is: who leads, how far each is, what waits, how long things take.
+
+    Who asks now and then gets counters to subtract; rates and quantiles are of the time since this gateway looked
+    before, a second or so if somebody follows `/v1/cluster/stream`. Nodes that cannot be reached are told of, too.
+    """
+    return await cluster.latest()
+
+
+@get(
+    "/v1/cluster/stream",
+    tags=_TAGS,
+    responses=QUESTION_PROBLEMS
+    | {200: ResponseSpec(str, generate_examples=False, description="The events.", media_type=_STREAM)},
+    operation_id="stream_cluster",
+)
+async def stream_cluster(request: Request[Any, Any, Any], cluster: AnyCluster) -> ASGIApp:
+    """Be told the same as by `/v1/cluster` every second, as server-sent events named `cluster`."""
+    cluster.enter()
+    return cast(ASGIApp, ClusterStream(cluster))
+
+
+CLUSTER_ROUTES = (get_cluster, stream_cluster)
