@@ -94,6 +94,7 @@ def test_histograms_are_subtracted_and_added_class_by_class() -> None:
 
 def test_the_node_behind_the_gateway_is_told_of(bank: Bank) -> None:
     account = bank.account("told")
+    time.sleep(FRESH_S)
     before = bank.client.get("/v1/cluster").json()
     time.sleep(FRESH_S)
     assert bank.transfer(WORLD, account, "1.00").status_code == 200
