@@ -7,9 +7,10 @@ the process show what they say wherever it connects. A token is never an argumen
 import argparse
 import os
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from bezant.cli.settings import Access
     from bezant.net.access.settings import NodeSecurity
 
 TOKEN_VARIABLE: Final = "BEZANT_TOKEN"
@@ -18,25 +19,27 @@ _SERVES: Final = "--cluster-token-file"
 MEASURES: Final = "bench"
 """The one command that asks for no token: it measures nodes that are to cost no more than the work itself."""
 
+_ACCESS: Final[dict[str, dict[str, Any]]] = {
+    "--token-file": {
+        "metavar": "FILE",
+        "help": f"a file with the token that the node asks for (default: what {TOKEN_VARIABLE} has, if anything)",
+    },
+    "--tls": {"action": "store_true", "help": "by TLS, with a node that the system's authorities vouch for"},
+    "--tls-ca": {"metavar": "FILE", "help": "by TLS, with a node that this authority's certificate vouches for"},
+    "--tls-cert": {"metavar": "FILE", "help": "a certificate to show to the node, which needs none"},
+    "--tls-key": {"metavar": "FILE", "help": "the key of that certificate"},
+}
+
 
 def add_access_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options to a parser, and those of its actions, that talk to nodes and do not serve themselves."""
     options = {option for action in parser._actions for option in action.option_strings}
     if options & _TALKS_TO_NODES and _SERVES not in options:
         group = parser.add_argument_group("access")
-        group.add_argument(
-            "--token-file",
-            metavar="FILE",
-            help=f"a file with the token that the node asks for (default: what {TOKEN_VARIABLE} has, if anything)",
-        )
-        group.add_argument(
-            "--tls", action="store_true", help="by TLS, with a node that the system's authorities vouch for"
-        )
-        group.add_argument(
-            "--tls-ca", metavar="FILE", help="by TLS, with a node that this authority's certificate vouches for"
-        )
-        group.add_argument("--tls-cert", metavar="FILE", help="a certificate to show to the node, which needs none")
-        group.add_argument("--tls-key", metavar="FILE", help="the key of that certificate")
+        for option, settings in _ACCESS.items():
+            # A command that has settings of its own for it has them from there.
+            if option not in options:
+                group.add_argument(option, **settings)
     for below in _parsers_below(parser):
         add_access_arguments(below)
 
@@ -63,56 +66,22 @@ def use_access(arguments: argparse.Namespace, environment: Mapping[str, str] = o
     use_credentials(
         make_credentials(
             token=read_token_file(arguments.token_file) if arguments.token_file else token,
-            tls=arguments.tls,
-            ca=arguments.tls_ca,
+            tls=bool(arguments.tls),
+            ca=arguments.tls_ca or None,
             certificate=arguments.tls_cert,
             key=arguments.tls_key,
         )
     )
 
 
-def add_security_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what a node, or a reader by itself, is told of its own security."""
-    group = parser.add_argument_group("access")
-    group.add_argument(
-        "--tls-cert", metavar="FILE", help="talk by TLS alone, with this certificate for the node's hosts"
-    )
-    group.add_argument("--tls-key", metavar="FILE", help="the key of that certificate")
-    group.add_argument(
-        "--tls-ca",
-        metavar="FILE",
-        help="the certificate of the authority that signs for the nodes of the cluster, and for nothing else: nodes"
-        " show each other certificates of it",
-    )
-    group.add_argument(
-        _SERVES,
-        metavar="FILE",
-        help="a file with a token that all nodes of the cluster share, and that may do everything, so also make the"
-        " first of those that clients have; make one: bezant tokens generate",
-    )
-    group.add_argument(
-        "--insecure-listen",
-        action="store_true",
-        help="listen at addresses that other machines can reach without TLS or tokens: the network is trusted",
-    )
-
-
-def security_of(arguments: argparse.Namespace) -> "NodeSecurity":
-    """What the arguments of `add_security_arguments` say."""
+def security_of(settings: "Access") -> "NodeSecurity":
+    """What a node is told of its own security, as the network takes it."""
     from bezant.net.access.settings import NodeSecurity
 
     return NodeSecurity(
-        tls_certificate=arguments.tls_cert or "",
-        tls_key=arguments.tls_key or "",
-        tls_ca=arguments.tls_ca or "",
-        cluster_token_file=arguments.cluster_token_file or "",
-        insecure_listen=arguments.insecure_listen,
+        tls_certificate=settings.tls_cert,
+        tls_key=settings.tls_key,
+        tls_ca=settings.tls_ca,
+        cluster_token_file=settings.cluster_token_file,
+        insecure_listen=settings.insecure_listen,
     )
-
-
-def security_words(arguments: argparse.Namespace) -> list[str]:
-    """The same as words of a command line."""
-    values = ("tls_cert", "tls_key", "tls_ca", "cluster_token_file")
-    given = [(value, getattr(arguments, value)) for value in values]
-    words = [f"--{value.replace('_', '-')}={text}" for value, text in given if text]
-    return [*words, *(["--insecure-listen"] if arguments.insecure_listen else [])]

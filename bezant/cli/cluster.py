@@ -8,8 +8,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from bezant.cli.options import add_options, read_settings
 from bezant.cli.output import write_at_once, write_remark
-from bezant.cli.session import add_json_argument, placement, positive_count, run_async
+from bezant.cli.session import add_json_argument, placement, run_async
+from bezant.cli.settings import Cluster
 from bezant.protocol.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,8 +19,7 @@ if TYPE_CHECKING:
     from bezant.cli.local_shards import LocalShards
     from bezant.cli.watched_nodes import Say
 
-NODES_DEFAULT: Final = 3
-BASE_PORT_DEFAULT: Final = 7420
+_ON_FIRST_USE: Final = ("nodes", "shards", "placement", "base_port")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -28,39 +29,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Run a group of nodes on this machine until SIGTERM or Ctrl-C. Prints `cluster ready: HOST:PORT,..."
         "` when it has a leader, and starts a node again that ends.",
     )
-    parser.add_argument(
-        "--data", metavar="DIR", type=Path, required=True, help="holds a folder a node; made on first use"
-    )
-    parser.add_argument(
-        "--nodes", metavar="N", type=positive_count, help=f"on first use: how many nodes (default: {NODES_DEFAULT})"
-    )
-    parser.add_argument(
-        "--shards",
-        metavar="S",
-        type=positive_count,
-        help="on first use: how many shards the accounts are spread over, each a group of N nodes; with more than one"
-        " there is also a metadata group, which keeps the slot map (default: 1)",
-    )
-    parser.add_argument(
-        "--placement",
-        metavar="zookeeper://HOST:PORT,.../PATH",
-        type=placement,
-        help="on first use, with several shards: keep the slot map there, without a metadata group",
-    )
-    parser.add_argument(
-        "--base-port",
-        metavar="P",
-        type=_port,
-        help="on first use: the first of two ports for each node; 0 takes any that are free"
-        f" (default: {BASE_PORT_DEFAULT})",
-    )
+    add_options(parser, Cluster)
     add_json_argument(parser)
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= 65_535):
-        raise argparse.ArgumentTypeError(f"a port is 0 to 65535, not {text!r}")
-    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -68,48 +38,50 @@ def run(arguments: argparse.Namespace) -> int:
     from bezant.cli.local_shards import read_plan
     from bezant.engine.log.storage import Directory, FolderLock
 
-    Directory(arguments.data).create()
+    settings = read_settings(arguments, Cluster)
+    data = Path(settings.data)
+    Directory(data).create()
     with ExitStack() as closing:
-        closing.callback(FolderLock(arguments.data).release)
-        plan = read_plan(arguments.data)
-        is_new = _prepare(arguments) if plan is None and (arguments.shards or 1) == 1 else _prepare_shards(arguments)
-        if not is_new and any(
-            given is not None for given in (arguments.nodes, arguments.shards, arguments.base_port, arguments.placement)
-        ):
+        closing.callback(FolderLock(data).release)
+        plan = read_plan(data)
+        alone = plan is None and settings.shards == 1
+        is_new = _prepare(data, settings) if alone else _prepare_shards(data, settings)
+        if not is_new and any(getattr(arguments, key) is not None for key in _ON_FIRST_USE):
             write_remark(
-                f"bezant: {arguments.data} is initialised already: --shards, --nodes, --placement and --base-port mean "
-                "nothing now"
+                f"bezant: {data} is initialised already: --shards, --nodes, --placement and --base-port mean nothing"
+                " now"
             )
-        return run_async(_run(arguments))
+        return run_async(_run(data, is_json=arguments.json))
 
 
-def _prepare(arguments: argparse.Namespace) -> bool:
+def _prepare(data: Path, settings: Cluster) -> bool:
     """Have a group in the folder; whether it is new."""
     from bezant.cli.local_cluster import missing_nodes, needs_init, node_files
 
-    if arguments.placement is not None:
+    if settings.placement:
         raise UsageError("--placement goes with --shards: a group that is the only one needs no slot map")
-    is_new = needs_init(arguments.data)
+    is_new = needs_init(data)
     if is_new:
-        _init(arguments)
-    _say_missing([f"node {number}" for number in missing_nodes(node_files(arguments.data))], arguments.data)
+        _init(data, settings)
+    _say_missing([f"node {number}" for number in missing_nodes(node_files(data))], data)
     return is_new
 
 
-def _prepare_shards(arguments: argparse.Namespace) -> bool:
+def _prepare_shards(data: Path, settings: Cluster) -> bool:
     """Have the groups of several shards in the folder; whether any of them is new."""
     from bezant.cli.local_cluster import warm_kernels_once
     from bezant.cli.local_shards import Plan, init_shards, missing_in_shards, read_plan, shards_need_init
 
-    base_port = BASE_PORT_DEFAULT if arguments.base_port is None else arguments.base_port
-    found = read_plan(arguments.data)
-    plan = found or Plan(arguments.shards, arguments.nodes or NODES_DEFAULT, base_port, arguments.placement or [])
-    is_new = found is None or shards_need_init(arguments.data, plan)
+    found = read_plan(data)
+    plan = found or Plan(
+        settings.shards, settings.nodes, settings.base_port, placement(settings.placement) if settings.placement else []
+    )
+    is_new = found is None or shards_need_init(data, plan)
     if is_new:
-        init_shards(arguments.data, plan)
+        init_shards(data, plan)
         write_remark("bezant: the shards are initialised; compiling the kernels, unless they are compiled already")
         warm_kernels_once()
-    _say_missing(missing_in_shards(arguments.data, plan), arguments.data)
+    _say_missing(missing_in_shards(data, plan), data)
     return is_new
 
 
@@ -121,19 +93,18 @@ def _say_missing(nodes: list[str], data: Path) -> None:
         )
 
 
-def _init(arguments: argparse.Namespace) -> None:
+def _init(data: Path, settings: Cluster) -> None:
     from bezant.cli.local_cluster import init_cluster, node_files, warm_kernels_once
     from bezant.engine.node_file import remark_on_voters
 
-    base_port = BASE_PORT_DEFAULT if arguments.base_port is None else arguments.base_port
-    init_cluster(arguments.data, arguments.nodes or NODES_DEFAULT, base_port)
-    if remark := remark_on_voters(len(node_files(arguments.data))):
+    init_cluster(data, settings.nodes, settings.base_port)
+    if remark := remark_on_voters(len(node_files(data))):
         write_remark(f"bezant: {remark}")
     write_remark("bezant: the group is initialised; compiling the kernels, unless they are compiled already")
     warm_kernels_once()
 
 
-async def _run(arguments: argparse.Namespace) -> int:
+async def _run(data: Path, *, is_json: bool) -> int:
     from bezant.cli.local_cluster import LocalCluster
     from bezant.cli.local_shards import LocalShards, read_plan
     from bezant.cli.watched_nodes import done_before, say_plainly
@@ -141,9 +112,9 @@ async def _run(arguments: argparse.Namespace) -> int:
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    say = _say_json if arguments.json else say_plainly
-    is_sharded = read_plan(arguments.data) is not None
-    cluster = LocalShards(arguments.data, say) if is_sharded else LocalCluster(arguments.data, say)
+    say = _say_json if is_json else say_plainly
+    is_sharded = read_plan(data) is not None
+    cluster = LocalShards(data, say) if is_sharded else LocalCluster(data, say)
     try:
         if await done_before(stopping, _bring_up(cluster, say)):
             await cluster.watch(stopping)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bezant.cli.main import main
-from bezant.engine.replica import ReplicaSettings
+from bezant.engine.replica import IDS_MEMORY_BYTES_MIN, ReplicaSettings
 from bezant.net.access.settings import OPEN, NodeSecurity
 from bezant.net.server import serve as serve_module
 
@@ -79,12 +79,14 @@ def test_a_node_may_be_told_to_have_no_reader(served: dict[str, Any], capsys) ->
     assert served["reader"] is False
     with pytest.raises(SystemExit):
         main(["serve", "--data", "d", "--no-reader", "--reader-listen", "127.0.0.1:0"])
-    assert "not allowed with" in capsys.readouterr().err
+    assert "--reader-listen is where a reader takes clients, and there is to be none" in capsys.readouterr().err
 
 
 def test_settings_that_cannot_be_are_a_wrong_command_line(served: dict[str, Any], capsys) -> None:
-    assert main(["serve", "--data", "d", "--ids-memory-mib", "63"]) == 2
-    assert "ids need 67108864 bytes of memory at least" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["serve", "--data", "d", "--ids-memory-mib", "63"])
+    assert "--ids-memory-mib: it is a whole number from 64 on, not '63'" in capsys.readouterr().err
+    assert IDS_MEMORY_BYTES_MIN == 64 << 20
     assert served == {}
 
 
@@ -95,7 +97,7 @@ def test_settings_that_cannot_be_are_a_wrong_command_line(served: dict[str, Any]
         ("256", "free_space_floor", 1 << 20),
         ("64", "segment_size", 1 << 20),
         ("4,194,304", "holds_max", 1),
-        ("1024", "ids_memory_bytes", 1 << 20),
+        ("1,024", "ids_memory_bytes", 1 << 20),
         ("3,145,728", "checkpoint_ids", 1),
         ("100,000", "checkpoint_entries", 1),
     ],
