@@ -155,7 +155,8 @@ class Directory:
 
     def names(self) -> list[str]:
         """Names of the files in the folder, sorted."""
-        return sorted(entry.name for entry in self.path.iterdir() if entry.is_file())
+        with os.scandir(self.path) as entries:  # It knows what is a file without a call for each.
+            return sorted(entry.name for entry in entries if entry.is_file())
 
     def open(self, name: str, *, writable: bool) -> LogFile:
         """Open a file that exists."""

@@ -16,7 +16,7 @@ from bezant.engine.ledger.ledger import Ledger, ids_capacity_for
 from bezant.engine.ledger.warm import warm_ledger
 from bezant.engine.log.log import Log, open_log
 from bezant.engine.node_file import first_control
-from bezant.engine.replica import shard_directory
+from bezant.engine.replica import CHECKPOINT_IDS_DEFAULT, shard_directory
 from bezant.perf.load.books import CURRENCY, LoadAccounts, opening_commands
 from bezant.protocol.errors import LedgerError, StorageError
 from bezant.protocol.frames import BATCH_COUNT_MAX
@@ -30,8 +30,8 @@ INDEX_BYTES_PER_EVENT: Final = 70
 """What projections and the tree take on the disk at most, while they are merged, too. Checkpoints take less, before."""
 CHECKPOINTS: Final = 16
 """Checkpoints that are made of the history at least, for `verify` to cut it at."""
-CHECKPOINT_EVENTS_MAX: Final = 1 << 22
-"""Events between two checkpoints: their ids are in memory."""
+CHECKPOINT_EVENTS_MAX: Final = CHECKPOINT_IDS_DEFAULT
+"""Events between two checkpoints, as a node makes them: each has one id."""
 DISK_LEFT_BYTES: Final = 2 << 30
 _AMOUNT_MAX: Final = 1000
 _ENTRY_NS: Final = 10_000_000
