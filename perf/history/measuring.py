@@ -3,7 +3,7 @@
 import resource
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
@@ -12,11 +12,13 @@ import numpy as np
 
 from bezant.engine.compiled import kernel_digest
 from bezant.engine.following import Follower, open_follower
+from bezant.engine.log.entry import Entry
 from bezant.engine.projections.warm import warm_projections
 from bezant.engine.proofs.hashing import warm_hashing
 from bezant.engine.replica import shard_directory
 from bezant.engine.verify import verify
 from bezant.net.reader.history import HistoryProjection
+from bezant.net.reader.projecting import Intake
 from bezant.net.reader.proving import ProofProjection
 from bezant.perf.history.asking import Asking, time_receipts
 from bezant.perf.history.making import HOT_ACCOUNTS, make_checkpoints, make_history
@@ -101,8 +103,22 @@ def _processor_s() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
+class _Timed:
+    """Something that takes entries in, and the processor time of its threads for that."""
+
+    def __init__(self, take_in: Callable[[Sequence[Entry]], None]) -> None:
+        self._take_in = take_in
+        self.processor_s = 0.0
+
+    def take_in(self, entries: Sequence[Entry]) -> None:
+        """Hand them on."""
+        before_s = time.thread_time()
+        self._take_in(entries)
+        self.processor_s += time.thread_time() - before_s
+
+
 class _Reader:
-    """What a reader keeps of a history, and how it takes it in; without subscribers, and in one thread."""
+    """What a reader keeps of a history, and how it takes it in; without subscribers."""
 
     def __init__(self, data_directory: Path) -> None:
         directory = shard_directory(data_directory, 0)
@@ -114,6 +130,7 @@ class _Reader:
         self.history = HistoryProjection(self.folder, 0, follower.log_id)
         self.proofs = ProofProjection(self.folder, 0, follower.log_id)
         starts = [self.history.start(), self.proofs.start()]
+        self._indexes = [0 if start is None else start.index for start in starts]
         follower.begin(min(starts, key=lambda start: 0 if start is None else start.index))
         for projection in (self.history, self.proofs):
             projection.begin(follower)
@@ -128,28 +145,25 @@ class _Reader:
 
     def catch_up(self, on_progress: OnProgress) -> CatchUp:
         """Take in all that there is, and wait for the files."""
-        follower, history, proofs = self.follower, self.history, self.proofs
+        follower, history, proofs = self.follower, _Timed(self.history.take_in), _Timed(self.proofs.take_in)
         started_s, started_processor_s = time.perf_counter(), time.process_time()
-        log_s = history_s = proofs_s = 0.0
+        intake, log_s = Intake((history, proofs), self._indexes), 0.0
         while True:
-            times_s = [time.thread_time()]
+            before_s, before = time.thread_time(), follower.last_sequence
             entries = follower.take()
-            times_s.append(time.thread_time())
+            log_s += time.thread_time() - before_s
             if not entries:
                 break
-            history.take_in(entries)
-            times_s.append(time.thread_time())
-            proofs.take_in(entries)
-            times_s.append(time.thread_time())
-            log_s, history_s, proofs_s = np.add((log_s, history_s, proofs_s), np.diff(times_s)).tolist()
+            intake.take_in(entries, follower.last_sequence - before)
             on_progress(follower.last_sequence)
+        intake.close()
         caught_up_s = time.perf_counter() - started_s
-        history.rest()
-        proofs.rest()
-        history.settle()
+        self.history.rest()
+        self.proofs.rest()
+        self.history.settle()
         settled_s, processor_s = time.perf_counter() - started_s, time.process_time() - started_processor_s
         events = follower.last_sequence
-        if proofs.issuer.size != events or history.questions.view().sequence != events:
+        if self.proofs.issuer.size != events or self.history.questions.view().sequence != events:
             raise LedgerError(f"a reader is not at event {events}, where the log ends")
 
         def share_ns(seconds: float) -> float:
@@ -159,7 +173,7 @@ class _Reader:
             events_per_s=int(events / caught_up_s),
             settled_events_per_s=int(events / settled_s),
             log_ns_per_event=share_ns(log_s),
-            projections_ns_per_event=share_ns(history_s),
-            tree_ns_per_event=share_ns(proofs_s),
-            files_ns_per_event=share_ns(max(processor_s - log_s - history_s - proofs_s, 0.0)),
+            projections_ns_per_event=share_ns(history.processor_s),
+            tree_ns_per_event=share_ns(proofs.processor_s),
+            files_ns_per_event=share_ns(max(processor_s - log_s - history.processor_s - proofs.processor_s, 0.0)),
         )

@@ -1,6 +1,7 @@
 """Claim: projections take small batches in together, and never hold up whoever waits for an event."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,7 +11,7 @@ import pytest
 from bezant.engine.following import Follower
 from bezant.engine.log.entry import Entry
 from bezant.net.reader import projecting
-from bezant.net.reader.projecting import Awaits, Projector
+from bezant.net.reader.projecting import TOGETHER_EVENTS_MIN, Awaits, Intake, Projector
 from bezant.protocol.errors import ArchiveUnavailable, HistoryIncomplete, StorageError
 
 LONG_S = 600.0
@@ -189,3 +190,42 @@ async def test_a_rest_does_not_hold_up_the_end() -> None:
     log, batches, projector = await make()
     await asyncio.get_running_loop().run_in_executor(None, projector.stop)
     assert (log.is_closed, batches.is_closed) == (True, True)
+
+
+class Meeting:
+    """Takes entries in only while another does."""
+
+    def __init__(self, barrier: threading.Barrier, fails: bool = False) -> None:
+        self._barrier = barrier
+        self._fails = fails
+        self.indexes: list[int] = []
+
+    def take_in(self, entries: Sequence[Entry]) -> None:
+        self._barrier.wait(SOON_S)
+        if self._fails:
+            raise StorageError("the disk is full")
+        self.indexes += [entry.header.index for entry in entries]
+
+
+def entries_until(index: int) -> list[Entry]:
+    return [cast(Entry, SimpleNamespace(header=SimpleNamespace(index=number))) for number in range(1, index + 1)]
+
+
+def test_a_large_batch_is_taken_in_by_all_at_the_same_time_each_from_where_it_begins() -> None:
+    barrier = threading.Barrier(2)
+    first, second = Meeting(barrier), Meeting(barrier)
+    intake = Intake([first, second], [0, 2])
+    intake.take_in(entries_until(4), TOGETHER_EVENTS_MIN)
+    intake.close()
+    assert (first.indexes, second.indexes) == ([1, 2, 3, 4], [3, 4])
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_one_that_fails_is_told_when_the_others_are_done(failing: int) -> None:
+    barrier = threading.Barrier(2)
+    both = [Meeting(barrier, fails=number == failing) for number in range(2)]
+    intake = Intake(both, [0, 0])
+    with pytest.raises(StorageError):
+        intake.take_in(entries_until(4), TOGETHER_EVENTS_MIN)
+    intake.close()
+    assert both[1 - failing].indexes == [1, 2, 3, 4]
