@@ -23,6 +23,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
     from bezant.net.access.settings import check_listening
+    from bezant.net.metrics.http import check_watchers
     from bezant.net.reader.process import run_reader
     from bezant.net.reader.setup import Setup
     from bezant.net.server.listening import address_of, bind_address
@@ -33,7 +34,11 @@ def run(arguments: argparse.Namespace) -> int:
     security.check(in_group=False)
     sockets = bind_address(settings.listen)
     check_listening(sockets, security, has_tokens=bool(security.cluster_token_file))
+    metrics = bind_address(settings.metrics) if settings.metrics else []
+    check_watchers(metrics, insecure_listen=security.insecure_listen)
     told = address_of(sockets[0])
     write_at_once(f"listening on {told}")
-    run_reader(Setup(settings.data, 0, told, security=security), sockets, ends_with_input=False)
+    if metrics:
+        write_at_once(f"metrics on http://{address_of(metrics[0])}/metrics")
+    run_reader(Setup(settings.data, 0, told, security=security), sockets, metrics, ends_with_input=False)
     return 0

@@ -11,7 +11,7 @@ from bezant.cli.session import placement
 from bezant.cli.settings import MIB, Serve
 from bezant.protocol.errors import UsageError
 
-_OF_ONE_FOLDER: Final = ("data", "listen", "echo", "reader_listen")
+_OF_ONE_FOLDER: Final = ("data", "listen", "echo", "reader_listen", "metrics", "reader_metrics")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -60,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
         repairs=arguments.repair_from_group,
         reader=settings.reader,
         reader_listen=settings.reader_listen or None,
+        metrics=settings.metrics or None,
+        reader_metrics=settings.reader_metrics or None,
         placement=placement(settings.placement) if settings.placement else None,
         security=security_of(settings),
     )

@@ -20,6 +20,11 @@ COUNT_MAX: Final = 999_999_999_999
 DEADLINES_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """As in `bezant.net.gateway.settings`, which needs more than this module may load; a test compares them."""
 
+_HOW_IT_IS: Final = (
+    "by HTTP how it is: /metrics for Prometheus, /healthz and /readyz; on loopback, because everybody is told, or with"
+    " insecure_listen (default: nowhere)"
+)
+
 Count = Annotated[int, Meta(ge=1, le=COUNT_MAX)]
 Mib = Annotated[int, Meta(ge=1, le=COUNT_MAX)]
 Address = Annotated[str, Meta(extra={"check": address, "metavar": "HOST:PORT"})]
@@ -126,6 +131,20 @@ class Serve(Access, frozen=True, kw_only=True):
             extra={"example": "127.0.0.1:7421"},
         ),
     ] = ""
+    metrics: Annotated[
+        Address,
+        Meta(
+            description=f"where the node tells {_HOW_IT_IS}",
+            extra={"example": "127.0.0.1:7422"},
+        ),
+    ] = ""
+    reader_metrics: Annotated[
+        Address,
+        Meta(
+            description=f"where the node's reader tells {_HOW_IT_IS}",
+            extra={"example": "127.0.0.1:7423"},
+        ),
+    ] = ""
     reader: Annotated[
         bool,
         Meta(
@@ -185,10 +204,12 @@ class Serve(Access, frozen=True, kw_only=True):
         found = super().problems()
         if not self.reader and self.reader_listen:
             found.append("`reader_listen` is where a reader takes clients, and there is to be none")
+        if not self.reader and self.reader_metrics:
+            found.append("`reader_metrics` is where a reader tells how it is, and there is to be none")
         if len(self.data) > 1:
             found += [
                 f"`{key}` is for one folder: with several each says where it listens"
-                for key in ("listen", "echo", "reader_listen")
+                for key in ("listen", "echo", "reader_listen", "metrics", "reader_metrics")
                 if getattr(self, key)
             ]
         for key in ("listen", "echo", "reader_listen"):
@@ -203,6 +224,13 @@ class Reader(Access, frozen=True, kw_only=True):
         FolderPath, Meta(description="the data folder", extra={"positional": True, "example": "/var/lib/bezant"})
     ]
     listen: Annotated[Address, Meta(description="where clients connect; port 0 takes a free one")] = "127.0.0.1:0"
+    metrics: Annotated[
+        Address,
+        Meta(
+            description=f"where it tells {_HOW_IT_IS}",
+            extra={"example": "127.0.0.1:7423"},
+        ),
+    ] = ""
 
     def problems(self) -> list[str]:
         """What does not go together."""

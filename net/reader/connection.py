@@ -99,6 +99,8 @@ class ReaderConnection(asyncio.BufferedProtocol):
         self._stalled_bytes = 0
         self.is_congested = False
         """Whether the client leaves so much unread that nothing more is pushed."""
+        self.is_too_slow = False
+        """Whether it is ended because the client takes nothing."""
 
     # ---- asyncio's side ----
 
@@ -311,6 +313,7 @@ class ReaderConnection(asyncio.BufferedProtocol):
         if now_s - self._stalled_since_s < STALL_S_MAX:
             self._watch_stall()
             return
+        self.is_too_slow = True
         self.refuse(0, FrameError.TOO_SLOW, f"nothing of {size} bytes was read within {STALL_S_MAX:g} s")
 
     def _stop_watching(self) -> None:

@@ -113,6 +113,8 @@ class Hub:
         self._connections: dict[int, ReaderConnection] = {}
         self._of_connection: dict[ReaderConnection, set[int]] = {}
         self._live_count = 0
+        self.events_sent = 0
+        """Events, counted for each who was told."""
         self._order: Words = np.zeros((0, 2), np.int64)
         self._is_ordered = True
         self._lanes = [
@@ -129,6 +131,10 @@ class Hub:
     def count(self) -> int:
         """Subscriptions that there are."""
         return self._tables.count
+
+    def count_of(self, connection: ReaderConnection) -> int:
+        """Subscriptions of a connection."""
+        return len(self._of_connection.get(connection, ()))
 
     @property
     def is_awaited(self) -> bool:
@@ -243,6 +249,7 @@ class Hub:
         else:
             advance(tables.subs, mode, least_after, first_sequence + told - 1)
         if count:
+            self.events_sent += count
             self._send_events(events, first_sequence, count)
         return told
 

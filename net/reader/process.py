@@ -34,19 +34,23 @@ _READ_SIZE: Final = 4096
 _log = logging.getLogger("bezant")
 
 
-def run_reader(setup: Setup, sockets: list[socket.socket], *, ends_with_input: bool) -> None:
+def run_reader(
+    setup: Setup, sockets: list[socket.socket], metrics: list[socket.socket], *, ends_with_input: bool
+) -> None:
     """Serve until SIGTERM, or SIGINT, or the end of the standard input. Raises `StorageError` and its kinds,
     `UsageError` for files of its security that cannot be used."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     use_credentials(setup.security.credentials())
     gc.freeze()
-    uvloop.run(_run(setup, sockets, ends_with_input=ends_with_input))
+    uvloop.run(_run(setup, sockets, metrics, ends_with_input=ends_with_input))
 
 
-async def _run(setup: Setup, sockets: list[socket.socket], *, ends_with_input: bool) -> None:
+async def _run(
+    setup: Setup, sockets: list[socket.socket], metrics: list[socket.socket], *, ends_with_input: bool
+) -> None:
     loop = asyncio.get_running_loop()
     # What kernels have been loaded with stays for ever too: to look through it holds all up for 40 ms.
-    server = ReaderServer(setup, sockets, on_begun=gc.freeze)
+    server = ReaderServer(setup, sockets, metrics, on_begun=gc.freeze)
     loop.add_signal_handler(signal.SIGTERM, server.stop)
     if ends_with_input:
         loop.add_reader(_STANDARD_INPUT, _read_on, loop, server)
@@ -62,6 +66,10 @@ def _read_on(loop: asyncio.AbstractEventLoop, server: ReaderServer) -> None:
         server.stop()
 
 
+def _sockets(descriptors: list[int]) -> list[socket.socket]:
+    return [socket.socket(fileno=number) for number in descriptors]
+
+
 def main() -> int:
     """Serve as a node's child; the exit status is 1 after an error, which is told."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # A Ctrl-C at the terminal is for the node, which then ends this.
@@ -75,7 +83,7 @@ def main() -> int:
         line += part
     setup = msgspec.json.decode(line, type=Setup)
     try:
-        run_reader(setup, [socket.socket(fileno=number) for number in setup.listening], ends_with_input=True)
+        run_reader(setup, _sockets(setup.listening), _sockets(setup.metrics), ends_with_input=True)
     except (BezantError, OSError) as error:
         _log.error("bezant: the reader ends: %s", error)
         return 1

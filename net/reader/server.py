@@ -16,6 +16,7 @@ from bezant.engine.log.entry import Entry
 from bezant.engine.replica import shard_directory
 from bezant.engine.tokens.table import TokenTable, apply_tokens
 from bezant.net.access.guard import Guard
+from bezant.net.metrics.http import Watchers
 from bezant.net.reader.connection import REQUESTS_IN_FLIGHT_MAX, ReaderConnection
 from bezant.net.reader.feed import Feed
 from bezant.net.reader.forwarding import Forwarding
@@ -25,10 +26,13 @@ from bezant.net.reader.parts import Parts, Query, make_parts
 from bezant.net.reader.projecting import Awaits, Projector
 from bezant.net.reader.setup import Setup
 from bezant.net.reader.starting import find_start
+from bezant.net.reader.statistics import ReaderCounters, report
 from bezant.net.reader.subscriptions import Subscriptions
 from bezant.net.reader.warm import warm_subscriptions
+from bezant.net.reader.watchers import reader_pages
 from bezant.net.server.listening import Listener, listen_on
 from bezant.net.server.open_connections import OpenConnections, files_for_connections
+from bezant.net.server.statistics import LoopWatch
 from bezant.protocol.errors import (
     ArchiveUnavailable,
     CorruptLog,
@@ -37,9 +41,10 @@ from bezant.protocol.errors import (
     StorageError,
     UsageError,
 )
-from bezant.protocol.frames import BATCH_COUNT_MAX, FRAME_SIZE_MAX, PROTOCOL_VERSION, FrameError, FrameHeader
+from bezant.protocol.frames import BATCH_COUNT_MAX, FRAME_SIZE_MAX, PROTOCOL_VERSION, FrameError, FrameHeader, Operation
 from bezant.protocol.kinds import EntryKind
-from bezant.protocol.messages import Welcome
+from bezant.protocol.messages import Welcome, encode_message
+from bezant.protocol.statistics import Queue, ReaderStatistics
 
 QUERY_THREADS: Final = 2
 QUERIES_MAX: Final = 1024
@@ -61,12 +66,20 @@ class ReaderServer:
     """See the module. All methods on the loop."""
 
     def __init__(
-        self, setup: Setup, sockets: Sequence[socket.socket], on_begun: Callable[[], object] = lambda: None
+        self,
+        setup: Setup,
+        sockets: Sequence[socket.socket],
+        metrics: Sequence[socket.socket] = (),
+        on_begun: Callable[[], object] = lambda: None,
     ) -> None:
-        """`on_begun` is called, on another thread, when all that the reader keeps is loaded and taken up."""
+        """`metrics` are where it tells how it is. `on_begun` is called, on another thread, when all that the reader
+        keeps is loaded and taken up."""
         self._setup = setup
         self._on_begun = on_begun
         self._sockets = list(sockets)
+        self._metrics = list(metrics)
+        self.shard = setup.shard
+        self.counters = ReaderCounters()
         self._directory = shard_directory(Path(setup.data_directory), setup.shard)
         self._loop = asyncio.get_running_loop()
         self._stopped: asyncio.Future[None] = self._loop.create_future()
@@ -91,19 +104,25 @@ class ReaderServer:
     async def run(self) -> None:
         """Serve until `stop`. Raises what the log or a projection failed with: `StorageError` and its kinds."""
         servers: list[Listener] = []
+        loop_watch = LoopWatch(self._loop, self.counters.loop)
+        watchers = Watchers(reader_pages(self.statistics, loop_watch))
         tls = self._setup.security.clients_context()
+        loop_watch.start()
         try:
+            servers += await listen_on(self._loop, watchers.connection, self._metrics) if self._metrics else []
             follower = await self._open()
             if follower is None:
                 return
             self._welcome = self._make_welcome(follower)
             await self._begin(follower)
             await self._come_level()
-            servers = await listen_on(self._loop, lambda: ReaderConnection(self), self._sockets, tls)
+            servers += await listen_on(self._loop, lambda: ReaderConnection(self), self._sockets, tls)
             await self._stopped
         finally:
             for server in servers:
                 server.close()
+            loop_watch.stop()
+            watchers.close()
             await self._close()
 
     def stop(self) -> None:
@@ -188,9 +207,12 @@ class ReaderServer:
             if entry.header.kind == EntryKind.CONTROL:
                 apply_tokens(self._tokens, entry)
         if self._hub is not None and self._subscriptions is not None:
+            before = self._hub.position
             self._hub.take_in(entries)
             self._subscriptions.take_in(entries)
             self._subscriptions.on_position()
+            if self._hub.is_awaited and self._hub.position > before:
+                self.counters.note_told(self._hub.timestamp_ns)
         if self._projector is not None:
             self._projector.wake()
 
@@ -222,6 +244,32 @@ class ReaderServer:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
+    # ---- how it is ----
+
+    @property
+    def problem(self) -> str:
+        """What keeps the projections where they are; "" if nothing does."""
+        return "" if self._projector is None else self._projector.problem
+
+    @property
+    def projected_sequence(self) -> int:
+        """The last event that questions see."""
+        return 0 if self._projector is None else self._projector.applied_sequence
+
+    def queues(self) -> dict[str, Queue]:
+        """What waits."""
+        return {
+            "queries": Queue(self._queries_in_flight, QUERIES_MAX),
+            "queries_waiting": Queue(self._queries_waiting, WAITING_MAX),
+            "connections": Queue(self.connections.count, self.connections.connections_max),
+        }
+
+    def statistics(self) -> ReaderStatistics:
+        """All that it tells of itself."""
+        follower = self._follower
+        published, followed = (0, 0) if follower is None else (follower.published_index, follower.applied_index)
+        return report(self, self._hub, published, followed)
+
     # ---- what connections ask ----
 
     def _make_welcome(self, follower: Follower) -> Welcome:
@@ -251,6 +299,9 @@ class ReaderServer:
         subscriptions = self._subscriptions
         if subscriptions is not None and header.operation in subscriptions.operations:
             subscriptions.operations[header.operation](connection, header, body)
+        elif header.operation == Operation.STATISTICS and not body:
+            connection.reply(header, encode_message(self.statistics()))
+            connection.settle()
         elif query is None:
             message = f"operation {header.operation} is not one that a reader can be asked for"
             connection.refuse(header.request_id, FrameError.OPERATION_UNKNOWN, message)
@@ -265,12 +316,11 @@ class ReaderServer:
             task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, connection: ReaderConnection, header: FrameHeader, body: bytes, query: Query) -> None:
-        problem = "" if self._projector is None else self._projector.problem
+        problem, started_ns = self.problem, time.monotonic_ns()
         try:
             connection.reply(header, await self._run_query(query, body))
         except Awaits:
-            last = 0 if self._projector is None else self._projector.applied_sequence
-            message = f"this reader is at event {last}; as far as is asked for it has not come in time"
+            message = f"this reader is at event {self.projected_sequence}; as far as is asked it has not come in time"
             connection.refuse(header.request_id, FrameError.BEHIND, f"{message}. {problem}" if problem else message)
         except RemoteProtocolError as error:
             connection.refuse(header.request_id, FrameError.BODY_MALFORMED, str(error))
@@ -284,6 +334,7 @@ class ReaderServer:
             self._fail(error)
         finally:
             self._queries_in_flight -= 1
+            self.counters.note_query(header.operation, time.monotonic_ns() - started_ns)
             connection.settle()
 
     async def _run_query(self, query: Query, body: bytes) -> bytes:
@@ -321,5 +372,7 @@ class ReaderServer:
 
     def on_gone(self, connection: ReaderConnection) -> None:
         """A connection takes nothing any more."""
+        if self._hub is not None and connection.is_too_slow:
+            self.counters.subscriptions_dropped += self._hub.count_of(connection)
         if self._subscriptions is not None:
             self._subscriptions.on_gone(connection)

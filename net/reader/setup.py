@@ -11,7 +11,8 @@ class Setup(msgspec.Struct, frozen=True):
 
     ``node``, "host:port", is where clients of the node connect, "" if it is not to be asked for anything.
     ``address``, "host:port", is what clients are told; ``listening`` are descriptors of bound sockets, ``wake`` is the
-    eventfd of the node that publishes, if this is its own reader. ``security`` is that of the node.
+    eventfd of the node that publishes, if this is its own reader. ``security`` is that of the node. ``metrics`` are
+    descriptors of bound sockets where it tells how it is.
     """
 
     data_directory: str
@@ -21,3 +22,4 @@ class Setup(msgspec.Struct, frozen=True):
     wake: int = NO_DESCRIPTOR
     node: str = ""
     security: NodeSecurity = OPEN
+    metrics: list[int] = []

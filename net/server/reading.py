@@ -44,11 +44,15 @@ class Reading:
         address: str,
         node: str,
         security: NodeSecurity = OPEN,
+        *,
+        metrics: Sequence[socket.socket] = (),
     ) -> None:
-        """`sockets` are bound and stay the caller's; `address` is what clients are told, `node` where it finds this."""
+        """`sockets` are bound and stay the caller's, like those for `metrics`; `address` is what clients are told,
+        `node` where it finds this."""
         self._publisher = reactor.publisher
         self._log = reactor.replica.log
         self._sockets = sockets
+        self._metrics = metrics
         replica = reactor.replica
         data_directory = Path(replica.checkpoints.directory.path).parent.parent
         self._setup = Setup(str(data_directory), replica.shard, address, node=node, security=security)
@@ -91,7 +95,8 @@ class Reading:
     async def _run(self) -> int:
         """Run one child to its end; returns its exit status. Raises OSError if it cannot be started."""
         listening = [bound.fileno() for bound in self._sockets]
-        inherited = [*listening, *([self._wake] if self._wake != NO_DESCRIPTOR else [])]
+        metrics = [bound.fileno() for bound in self._metrics]
+        inherited = [*listening, *metrics, *([self._wake] if self._wake != NO_DESCRIPTOR else [])]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -99,7 +104,7 @@ class Reading:
             stdin=asyncio.subprocess.PIPE,
             pass_fds=inherited,
         )
-        setup = msgspec.structs.replace(self._setup, listening=listening, wake=self._wake)
+        setup = msgspec.structs.replace(self._setup, listening=listening, wake=self._wake, metrics=metrics)
         try:
             if process.stdin is not None:
                 process.stdin.write(msgspec.json.encode(setup) + b"\n")

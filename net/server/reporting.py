@@ -74,11 +74,11 @@ def report(reactor: Reactor, connections: OpenConnections | None = None) -> Stat
         if checkpoint is None
         else max(time.time_ns() - checkpoint.last_timestamp_ns, 0) / _NS_PER_S,
         processor_s=time.process_time(),
-        unready=unready(reactor, disk_free_bytes),
+        unready=find_unready(reactor, disk_free_bytes),
     )
 
 
-def unready(reactor: Reactor, disk_free_bytes: int) -> str:
+def find_unready(reactor: Reactor, disk_free_bytes: int | None = None) -> str:
     """Why clients should not be sent to this node; "" if they should."""
     member, replica = reactor.member, reactor.replica
     if member.leader_id == 0:
@@ -88,7 +88,8 @@ def unready(reactor: Reactor, disk_free_bytes: int) -> str:
         return f"{behind} committed entries are not applied yet"
     if member.leader_id == member.identity.node_id and not member.is_leader:
         return "it is about to lead, and has not applied its log yet"
-    if disk_free_bytes < replica.settings.free_space_floor:
+    free_bytes = replica.log.free_bytes() if disk_free_bytes is None else disk_free_bytes
+    if free_bytes < replica.settings.free_space_floor:
         return "the disk is full: no more than what must stay free is left"
     return ""
 

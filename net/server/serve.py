@@ -30,6 +30,7 @@ from bezant.engine.replica import ReplicaSettings, shard_directory
 from bezant.net.access.credentials import use_credentials
 from bezant.net.access.guard import Guard
 from bezant.net.access.settings import OPEN, NodeSecurity, check_listening
+from bezant.net.metrics.http import Watchers, check_watchers
 from bezant.net.placement.store import open_store
 from bezant.net.server.allocation import keep_freed_memory
 from bezant.net.server.clients import Clients, make_welcome
@@ -38,7 +39,7 @@ from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.echo import EchoProtocol
 from bezant.net.server.following_map import MapFollower, await_map
 from bezant.net.server.joining import join_group
-from bezant.net.server.listening import address_of, bind_address, listen_on
+from bezant.net.server.listening import Listener, address_of, bind_address, listen_on
 from bezant.net.server.moving import Moving
 from bezant.net.server.moving_out import Around
 from bezant.net.server.open_connections import files_for_connections
@@ -46,9 +47,11 @@ from bezant.net.server.peering import Peering
 from bezant.net.server.placing import Placing
 from bezant.net.server.reactor import Reactor
 from bezant.net.server.reading import Reading
+from bezant.net.server.reporting import find_unready, report
 from bezant.net.server.shard_links import ShardLinks
 from bezant.net.server.starting import prepare_start, tell_findings
 from bezant.net.server.statistics import LoopWatch
+from bezant.net.server.watchers import node_pages
 from bezant.protocol.errors import CorruptLog, UsageError
 from bezant.protocol.messages import GroupFacts
 from bezant.protocol.placement import METADATA_SHARD
@@ -74,6 +77,8 @@ def serve(
     reader_listen: str | None = None,
     placement: Sequence[str] | None = None,
     security: NodeSecurity = OPEN,
+    metrics: str | None = None,
+    reader_metrics: str | None = None,
 ) -> int:
     """Run a node; returns the exit status. `say` gets a line when it listens, and one for the echo port if asked for.
 
@@ -82,6 +87,7 @@ def serve(
     process is the node's `reader`, unless there is to be none, at `reader_listen` or any free port of the same host.
     `placement` is where slot maps are kept, if the node file is not to say it. `security`: how the wire is kept
     private, and who is let in; a node that others than this machine could reach without that does not start.
+    `metrics` and `reader_metrics`: where the node, and its reader, tell how they are, by HTTP (`net/metrics`).
     Raises `StorageError` and its kinds if the data folder does not let us, `UsageError` for an address in use.
     """
     node = _placed(read_node_file(data_directory), placement)
@@ -99,7 +105,10 @@ def serve(
             peers=bind(None if node is None else node.peer_address),
             echo=bind(echo),
             reader=bind((reader_listen or _any_port_beside(clients)) if reader else None),
+            metrics=bind(metrics),
+            reader_metrics=bind(reader_metrics if reader else None),
         )
+        check_watchers(sockets.told, insecure_listen=security.insecure_listen)
         # Whether there is a token is known when the log has been read.
         check_listening(sockets.all, security, has_tokens=True)
         prepare_start(data_directory, shard)
@@ -163,17 +172,25 @@ def _any_port_beside(address: str) -> str:
 
 
 class _Sockets(NamedTuple):
-    """Bound sockets of a node: for clients, for the other members of its group, for the echo, for its reader."""
+    """Bound sockets of a node: for clients, for the other members of its group, for the echo, for its reader; and where
+    it, and its reader, tell how they are."""
 
     clients: list[socket.socket]
     peers: list[socket.socket]
     echo: list[socket.socket]
     reader: list[socket.socket]
+    metrics: list[socket.socket]
+    reader_metrics: list[socket.socket]
 
     @property
     def all(self) -> list[socket.socket]:
-        """All of them."""
-        return [bound for kind in self for bound in kind]
+        """All where there is something to be had but numbers."""
+        return [*self.clients, *self.peers, *self.echo, *self.reader]
+
+    @property
+    def told(self) -> list[socket.socket]:
+        """All where there are numbers alone."""
+        return [*self.metrics, *self.reader_metrics]
 
     def copied(self) -> "_Sockets":
         """The same places for one run, which closes what it is given."""
@@ -258,17 +275,18 @@ async def _serve(
     if sockets.echo:
         servers += await listen_on(loop, EchoProtocol, sockets.echo)
         say(f"echo on {address_of(sockets.echo[0])}")
+    watchers = Watchers(node_pages(lambda: report(reactor, clients), lambda: find_unready(reactor), loop_watch))
+    servers += await _tell(watchers, sockets.metrics, say)
     following.start()
     loop_watch.start()
-    reading = (
-        Reading(reactor, sockets.reader, reader_address, address_of(sockets.clients[0]), security)
-        if sockets.reader
-        else None
-    )
-    if reading is not None:
+    reading = None
+    if sockets.reader:
+        node_address, metrics = address_of(sockets.clients[0]), sockets.reader_metrics
+        reading = Reading(reactor, sockets.reader, reader_address, node_address, security, metrics=metrics)
         reading.start()
     abandoned = await stopped
     loop_watch.stop()
+    watchers.close()
     if peering is not None and abandoned is None:
         await peering.hand_over()
     for running in servers:
@@ -284,9 +302,17 @@ async def _serve(
         await reading.stop()
     await reactor.stop(settled=abandoned is None)
     await links.close()
-    for bound in sockets.reader:
+    for bound in (*sockets.reader, *sockets.reader_metrics):
         bound.close()
     return abandoned
+
+
+async def _tell(watchers: Watchers, sockets: list[socket.socket], say: Callable[[str], None]) -> list[Listener]:
+    """Tell by HTTP how the node is, if that is wanted; returns who listens."""
+    if not sockets:
+        return []
+    say(f"metrics on http://{address_of(sockets[0])}/metrics")
+    return await listen_on(asyncio.get_running_loop(), watchers.connection, sockets)
 
 
 def _has_map(data_directory: Path, places: Sequence[str]) -> bool:

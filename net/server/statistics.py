@@ -121,19 +121,19 @@ class LoopWatch:
         self._counted = counted
         self._due_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self.last_s = loop.time()
-        """When it woke up last, on the loop's clock."""
+        self.late_s = 0.0
+        """By how much it woke up too late the last time."""
 
     def start(self) -> None:
         """Begin."""
-        self.last_s = self._loop.time()
-        self._due_s = self.last_s + LOOP_LOOK_S
+        self._due_s = self._loop.time() + LOOP_LOOK_S
         self._timer = self._loop.call_at(self._due_s, self._look)
 
     def _look(self) -> None:
-        self.last_s = self._loop.time()
-        self._counted.observe(max(round((self.last_s - self._due_s) * _NS_PER_S), 0))
-        self._due_s = self.last_s + LOOP_LOOK_S
+        now_s = self._loop.time()
+        self.late_s = max(now_s - self._due_s, 0.0)
+        self._counted.observe(round(self.late_s * _NS_PER_S))
+        self._due_s = now_s + LOOP_LOOK_S
         self._timer = self._loop.call_at(self._due_s, self._look)
 
     def stop(self) -> None:
