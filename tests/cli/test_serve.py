@@ -29,9 +29,12 @@ def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         reader_listen: str | None = None,
         placement: list[str] | None = None,
         security: NodeSecurity = OPEN,
+        metrics: str | None = None,
+        reader_metrics: str | None = None,
     ) -> int:
         calls.update(data=data, listen=listen, echo=echo, settings=settings, repairs=repairs)
         calls.update(reader=reader, reader_listen=reader_listen, placement=placement, security=security)
+        calls.update(metrics=metrics, reader_metrics=reader_metrics)
         return 7
 
     monkeypatch.setattr(serve_module, "serve", fake)
@@ -50,6 +53,8 @@ def test_defaults_are_the_engine_s(served: dict[str, Any]) -> None:
         "reader_listen": None,
         "placement": None,
         "security": OPEN,
+        "metrics": None,
+        "reader_metrics": None,
     }
 
 
@@ -57,11 +62,12 @@ def test_everything_that_can_be_said_arrives(served: dict[str, Any]) -> None:
     line = "serve --data d --listen [::1]:0 --echo 127.0.0.1:0 --accounts-max 10 --free-space-floor-mib 3"
     line += " --segment-size-mib 2 --holds-max 2000 --ids-memory-mib 65 --checkpoint-ids 7 --checkpoint-entries 8"
     line += " --repair-from-group --reader-listen 127.0.0.1:0 --placement 127.0.0.1:1,127.0.0.1:2"
-    line += " --tls-cert c --tls-key k --tls-ca a --cluster-token-file t --insecure-listen"
+    line += " --tls-cert c --tls-key k --tls-ca a --cluster-token-file t --insecure-listen --metrics h:1 --reader-metrics h:2"
     assert main(line.split()) == 7
     assert served["security"] == NodeSecurity("c", "k", "a", "t", insecure_listen=True)
     assert (served["listen"], served["echo"], served["repairs"]) == ("[::1]:0", "127.0.0.1:0", True)
     assert (served["reader"], served["reader_listen"]) == (True, "127.0.0.1:0")
+    assert (served["metrics"], served["reader_metrics"]) == ("h:1", "h:2")
     assert served["placement"] == ["127.0.0.1:1", "127.0.0.1:2"]
     assert served["settings"] == ReplicaSettings(
         accounts_max=10,
