@@ -3,6 +3,7 @@
 A request passes, from the outside in:
 
 - ``connections.py``: the sockets: how many, how large the head of a request is and how long it may take;
+- ``metering.py``: counts every answer, and tells probers whether the gateway lives and is ready;
 - ``front.py``: for which host and from which page (``hosts.py``), who asks (``authorizing.py``), how much of it at a
   time (``admission.py``); transfers whose body is there are answered from here (``transfers.py``), everything else
   goes on;
@@ -15,5 +16,5 @@ Whatever is not done is told as a problem (RFC 9457): ``problems.py`` has the ta
 look like, ``conversions.py`` makes the answers, ``documentation.py`` describes all of it, with the files in
 ``static/``. ``process.py`` runs it.
 
-Imports the client SDK and the protocol, and nothing else of ours.
+Imports the client SDK, the protocol, and what metrics are written with, and nothing else of ours.
 """

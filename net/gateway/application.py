@@ -17,6 +17,7 @@ from bezant.net.gateway.documentation import DOCUMENTATION, documentation_routes
 from bezant.net.gateway.history import HISTORY_ROUTES
 from bezant.net.gateway.holds import HOLD_ROUTES
 from bezant.net.gateway.ledger import LEDGER_ROUTES
+from bezant.net.gateway.metering import METER_ROUTES, Meter
 from bezant.net.gateway.moments import make_moment, make_range
 from bezant.net.gateway.problems import PROBLEM_TYPE, GatewayProblem, ProblemRaised, raised_by, refusal, rendered
 from bezant.net.gateway.push import PUSH_ROUTES, Pushes
@@ -40,13 +41,14 @@ _ROUTES: Final[tuple[BaseRouteHandler, ...]] = (
     *LEDGER_ROUTES,
     *PUSH_ROUTES,
     *CLUSTER_ROUTES,
+    *METER_ROUTES,
 )
 _STATUS_FAULT: Final = 500
 
 Anyone = Request[Any, Any, Any]
 
 
-def make_application(ledger: Ledger, pushes: Pushes, cluster: Cluster) -> Litestar:
+def make_application(ledger: Ledger, pushes: Pushes, cluster: Cluster, meter: Meter) -> Litestar:
     """The routes over a ledger and its nodes, and the streams that they open."""
     handlers: list[ControllerRouterHandler] = [*_ROUTES, *documentation_routes()]
     return Litestar(
@@ -55,6 +57,7 @@ def make_application(ledger: Ledger, pushes: Pushes, cluster: Cluster) -> Litest
             "ledger": Provide(lambda: ledger, sync_to_thread=False),
             "pushes": Provide(lambda: pushes, sync_to_thread=False),
             "cluster": Provide(lambda: cluster, sync_to_thread=False),
+            "meter": Provide(lambda: meter, sync_to_thread=False),
             "question": Provide(make_question, sync_to_thread=False),
             "call": Provide(make_call, sync_to_thread=False),
             "moment": Provide(make_moment, sync_to_thread=False),

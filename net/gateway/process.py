@@ -20,6 +20,7 @@ from bezant.net.gateway.asking import Ledger
 from bezant.net.gateway.cluster import Cluster
 from bezant.net.gateway.connections import with_limit
 from bezant.net.gateway.front import Front
+from bezant.net.gateway.metering import Meter, Metered
 from bezant.net.gateway.push import Pushes
 from bezant.net.gateway.settings import GatewaySettings
 from bezant.protocol.errors import UsageError
@@ -62,14 +63,16 @@ async def _serve(settings: GatewaySettings, bound: socket.socket, say: Callable[
         ledger = Ledger(wallet, settings.timeout_s)
         await ledger.fetch_currencies()
         pushes = Pushes(count_max=settings.streams_max, client_count_max=settings.client_streams_max)
-        cluster = Cluster(ClusterWatch(settings.connect))
+        cluster, meter = Cluster(ClusterWatch(settings.connect)), Meter(wallet)
+        meter.loop_watch.start()
 
         async def on_stop() -> None:
             await pushes.close()
             await cluster.close()
+            meter.loop_watch.stop()
 
-        front = Front(make_application(ledger, pushes, cluster), ledger, settings)
-        await serve_application(front, settings, bound, say, on_stop)
+        front = Front(make_application(ledger, pushes, cluster, meter), ledger, settings)
+        await serve_application(Metered(front, meter), settings, bound, say, on_stop)
 
 
 async def serve_application(

@@ -1,7 +1,7 @@
 """The metrics of a reader."""
 
 from bezant.net.metrics.exposition import Family, Sample
-from bezant.net.metrics.node import counted, counter, gauge, process_families, queue_families
+from bezant.net.metrics.families import counted, counter, gauge, process_families, queue_families
 from bezant.protocol.statistics import Histogram, ReaderStatistics
 
 _QUERY = "query_"

@@ -17,6 +17,7 @@ from bezant.engine.replica import shard_directory
 from bezant.engine.tokens.table import TokenTable, apply_tokens
 from bezant.net.access.guard import Guard
 from bezant.net.metrics.http import Watchers
+from bezant.net.metrics.latencies import LoopWatch
 from bezant.net.reader.connection import REQUESTS_IN_FLIGHT_MAX, ReaderConnection
 from bezant.net.reader.feed import Feed
 from bezant.net.reader.forwarding import Forwarding
@@ -32,7 +33,6 @@ from bezant.net.reader.warm import warm_subscriptions
 from bezant.net.reader.watchers import reader_pages
 from bezant.net.server.listening import Listener, listen_on
 from bezant.net.server.open_connections import OpenConnections, files_for_connections
-from bezant.net.server.statistics import LoopWatch
 from bezant.protocol.errors import (
     ArchiveUnavailable,
     CorruptLog,

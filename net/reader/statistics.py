@@ -3,10 +3,9 @@
 import time
 from typing import TYPE_CHECKING, Final
 
+from bezant.net.metrics.latencies import Latencies, resident_bytes
 from bezant.net.reader.hub import Hub
 from bezant.net.server.open_connections import UNSENT_BYTES_MAX
-from bezant.net.server.reporting import resident_bytes
-from bezant.net.server.statistics import Latencies
 from bezant.protocol.frames import Operation
 from bezant.protocol.statistics import Queue, ReaderStatistics
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from bezant.net.metrics.exposition import content_type, exposed
 from bezant.net.metrics.http import Answer, Pages
+from bezant.net.metrics.latencies import LoopWatch
 from bezant.net.metrics.reader import reader_families, reader_labels
-from bezant.net.server.statistics import LoopWatch
 from bezant.net.server.watchers import life_pages
 from bezant.protocol.statistics import ReaderStatistics
 

@@ -1,12 +1,12 @@
 """What a node tells of itself: `Statistics`, put together from its counters and from how things stand now."""
 
-import resource
 import time
 from typing import Final
 
 from bezant.engine.raft.interface import CoreStatus
 from bezant.engine.raft.roles import Role
 from bezant.engine.replica import BATCH_COMMANDS_MAX, Replica
+from bezant.net.metrics.latencies import resident_bytes
 from bezant.net.server.open_connections import CONNECTIONS_MAX, UNSENT_BYTES_MAX, OpenConnections
 from bezant.net.server.reactor import BATCHES_MAX, TOTAL_BYTES_IN_FLIGHT_MAX, Reactor
 from bezant.protocol.errors import LedgerError
@@ -15,8 +15,6 @@ from bezant.protocol.statistics import Role as RoleWord
 
 APPLY_BEHIND_ENTRIES_MAX: Final = 4096
 """Entries that may be committed and not applied on a node that is told to be ready."""
-_STATM: Final = "/proc/self/statm"
-_RESIDENT_FIELD: Final = 1
 _NS_PER_S: Final = 1_000_000_000
 
 
@@ -92,12 +90,6 @@ def find_unready(reactor: Reactor, disk_free_bytes: int | None = None) -> str:
     if free_bytes < replica.settings.free_space_floor:
         return "the disk is full: no more than what must stay free is left"
     return ""
-
-
-def resident_bytes() -> int:
-    """Resident memory of this process."""
-    with open(_STATM, encoding="ascii") as file:  # noqa: PTH123 - once a second; a Path costs more than the reading
-        return int(file.read().split()[_RESIDENT_FIELD]) * resource.getpagesize()
 
 
 def _role(core: CoreStatus) -> RoleWord:

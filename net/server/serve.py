@@ -31,6 +31,7 @@ from bezant.net.access.credentials import use_credentials
 from bezant.net.access.guard import Guard
 from bezant.net.access.settings import OPEN, NodeSecurity, check_listening
 from bezant.net.metrics.http import Watchers, check_watchers
+from bezant.net.metrics.latencies import LoopWatch
 from bezant.net.placement.store import open_store
 from bezant.net.server.allocation import keep_freed_memory
 from bezant.net.server.clients import Clients, make_welcome
@@ -50,7 +51,6 @@ from bezant.net.server.reading import Reading
 from bezant.net.server.reporting import find_unready, report
 from bezant.net.server.shard_links import ShardLinks
 from bezant.net.server.starting import prepare_start, tell_findings
-from bezant.net.server.statistics import LoopWatch
 from bezant.net.server.watchers import node_pages
 from bezant.protocol.errors import CorruptLog, UsageError
 from bezant.protocol.messages import GroupFacts

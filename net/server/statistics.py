@@ -4,43 +4,14 @@ Plain numbers and lists that are added to once for a frame, a batch or a group, 
 `reporting.py` makes the message of them that STATISTICS is answered with.
 """
 
-import asyncio
 import time
-from bisect import bisect_left
-from typing import Final
 
 import numpy as np
 
+from bezant.net.metrics.latencies import Latencies
 from bezant.protocol.codes import CODE_ROW
 from bezant.protocol.records import Records
-from bezant.protocol.statistics import LATENCY_BOUNDS_NS, Histogram
-
-LOOP_LOOK_S: Final = 0.05
-"""Seconds between two looks at how late the loop wakes up."""
-_NS_PER_S: Final = 1_000_000_000
-_BOUNDS: Final = list(LATENCY_BOUNDS_NS)
-
-
-class Latencies:
-    """A histogram that is added to."""
-
-    __slots__ = ("_counts", "_sum_ns")
-
-    def __init__(self) -> None:
-        self._counts = [0] * (len(_BOUNDS) + 1)
-        self._sum_ns = 0
-
-    def observe(self, nanoseconds: int, count: int = 1) -> None:
-        """So many things took so long each."""
-        self._counts[bisect_left(_BOUNDS, nanoseconds)] += count
-        self._sum_ns += nanoseconds * count
-
-    def told(self) -> Histogram:
-        """What was observed, without the zeros at the end."""
-        counts = list(self._counts)
-        while counts and not counts[-1]:
-            counts.pop()
-        return Histogram(counts, self._sum_ns / _NS_PER_S)
+from bezant.protocol.statistics import Histogram
 
 
 class Counters:
@@ -111,33 +82,3 @@ class Counters:
     def latencies(self) -> dict[str, Histogram]:
         """All histograms, by name."""
         return {name: getattr(self, name).told() for name in ("request", "execute", "sync", "commit", "loop")}
-
-
-class LoopWatch:
-    """Has the loop wake up every LOOP_LOOK_S, and counts by how much later it does."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, counted: Latencies) -> None:
-        self._loop = loop
-        self._counted = counted
-        self._due_s = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self.late_s = 0.0
-        """By how much it woke up too late the last time."""
-
-    def start(self) -> None:
-        """Begin."""
-        self._due_s = self._loop.time() + LOOP_LOOK_S
-        self._timer = self._loop.call_at(self._due_s, self._look)
-
-    def _look(self) -> None:
-        now_s = self._loop.time()
-        self.late_s = max(now_s - self._due_s, 0.0)
-        self._counted.observe(round(self.late_s * _NS_PER_S))
-        self._due_s = now_s + LOOP_LOOK_S
-        self._timer = self._loop.call_at(self._due_s, self._look)
-
-    def stop(self) -> None:
-        """End."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None

@@ -5,8 +5,8 @@ from typing import Final
 
 from bezant.net.metrics.exposition import content_type, exposed
 from bezant.net.metrics.http import Answer, Pages, verdict
+from bezant.net.metrics.latencies import LoopWatch
 from bezant.net.metrics.node import node_families, node_labels
-from bezant.net.server.statistics import LoopWatch
 from bezant.protocol.statistics import Statistics
 
 STALL_S_MAX: Final = 1.0

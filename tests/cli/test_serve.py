@@ -62,7 +62,8 @@ def test_everything_that_can_be_said_arrives(served: dict[str, Any]) -> None:
     line = "serve --data d --listen [::1]:0 --echo 127.0.0.1:0 --accounts-max 10 --free-space-floor-mib 3"
     line += " --segment-size-mib 2 --holds-max 2000 --ids-memory-mib 65 --checkpoint-ids 7 --checkpoint-entries 8"
     line += " --repair-from-group --reader-listen 127.0.0.1:0 --placement 127.0.0.1:1,127.0.0.1:2"
-    line += " --tls-cert c --tls-key k --tls-ca a --cluster-token-file t --insecure-listen --metrics h:1 --reader-metrics h:2"
+    line += " --tls-cert c --tls-key k --tls-ca a --cluster-token-file t --insecure-listen"
+    line += " --metrics h:1 --reader-metrics h:2"
     assert main(line.split()) == 7
     assert served["security"] == NodeSecurity("c", "k", "a", "t", insecure_listen=True)
     assert (served["listen"], served["echo"], served["repairs"]) == ("[::1]:0", "127.0.0.1:0", True)

@@ -50,7 +50,7 @@ IMPURE_MODULES = frozenset(
 )
 # A secret salt keeps chosen ids from clogging a hash index. It moves rows within the index and reaches no output.
 PURITY_EXCEPTIONS = {"engine/ledger/ledger.py": frozenset({"secrets"})}
-GATEWAY_IMPORTS = ("bezant.net.client.", "bezant.net.gateway.", "bezant.protocol.")
+GATEWAY_IMPORTS = ("bezant.net.client.", "bezant.net.gateway.", "bezant.net.metrics.", "bezant.protocol.")
 NETWORK_MODULES = frozenset({"asyncio", "http", "select", "selectors", "socket", "socketserver", "ssl", "uvloop"})
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bezant.net.server.statistics import LOOP_LOOK_S, Counters, Latencies, LoopWatch
+from bezant.net.metrics.latencies import LOOP_LOOK_S, Latencies, LoopWatch
+from bezant.net.server.statistics import Counters
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.records import RESULT
 from bezant.protocol.statistics import LATENCY_BOUNDS_NS, Histogram
