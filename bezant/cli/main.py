@@ -43,6 +43,7 @@ COMMANDS: Final[dict[str, _Command]] = {
     "holds": _Command("holds", "list the holds that are open, or were"),
     "totals": _Command("totals", "show the sums of each currency, as they are or as they were"),
     "watch": _Command("watch", "print what happens to accounts as it is committed"),
+    "top": _Command("top", "show how all nodes are: how much is done, how long it takes, what waits"),
     "transfer": _Command("transfer", "move an amount from one account to another"),
     "transaction": _Command("transaction", "do several transfers, over any shards, as a whole or not at all"),
     "hold": _Command("hold", "set an amount of one account aside for another"),
