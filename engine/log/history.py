@@ -58,15 +58,18 @@ class History:
                 raise LedgerError(f"no entry has the event with sequence {sequence}")
         sequences = np.ascontiguousarray(sequences, np.int64)
         parts = [
-            (segment, start, end, segment.starts(sequences[start:end])) for segment, start, end in self.split(sequences)
+            (segment, start, end, *segment.locate(sequences[start:end]))
+            for segment, start, end in self.split(sequences)
         ]
         if not check_bodies and _are_scattered(sequences):
             # Of one after the other each would be waited for by itself.
-            for segment, start, end, starts in parts[-SEGMENTS_MAPPED_MAX:]:
-                segment.will_need(sequences[start:end], starts)
+            for segment, start, end, starts, places in parts[-SEGMENTS_MAPPED_MAX:]:
+                segment.will_need(sequences[start:end], starts, places)
                 self.keep_mapped(segment)
-        for segment, start, end, starts in parts:
-            self._read_from(segment, sequences[start:end], starts, events[start:end], check_bodies)
+        for segment, start, end, starts, places in parts:
+            # To check bodies all headers on the way are looked at, too.
+            ways = (starts, places * (not check_bodies))
+            self._read_from(segment, sequences[start:end], ways, events[start:end], check_bodies)
         return events
 
     def split(self, sequences: Words) -> Iterator[tuple[Segment, int, int]]:
@@ -84,13 +87,13 @@ class History:
             start = end
 
     def _read_from(
-        self, segment: Segment, sequences: Words, starts: Words, events: Records, check_bodies: bool
+        self, segment: Segment, sequences: Words, ways: tuple[Words, Words], events: Records, check_bodies: bool
     ) -> None:
-        """Fill in events that lie in one segment."""
+        """Fill in events that lie in one segment, given what `Segment.locate` says of them."""
         mapping = segment.mapping()
         self.keep_mapped(segment)
         found = np.zeros(len(sequences), np.int64)
-        copied = self._copy_events(mapping[: segment.end], sequences, starts, found, events.view(np.uint8))
+        copied = self._copy_events(mapping[: segment.end], sequences, *ways, found, events.view(np.uint8))
         if self._copy_events is copy_events:
             self._copy_events = direct(copy_events)  # Once: finding it takes tens of microseconds.
         if copied < len(sequences):

@@ -1,5 +1,7 @@
 """The compiled way to events in a segment: from a place that the sparse index knows, header by header."""
 
+# ruff: noqa: PLR0917 - plain arrays as arguments are the point of a kernel
+
 from typing import Any, Final
 
 import numpy as np
@@ -19,11 +21,12 @@ if _CHECKED_FROM != 8 or _FIELDS["header_checksum"][1] != 0 or _FIELDS["body_siz
 
 
 @kernel
-def copy_events(segment: Bytes, sequences: Words, starts: Words, found: Words, events: Bytes) -> Any:
+def copy_events(segment: Bytes, sequences: Words, starts: Words, places: Words, found: Words, events: Bytes) -> Any:
     """Copy the events with these sequences (ascending) out of a segment, and say in which entries they lie.
 
     `segment` are its bytes up to the end of its last entry. `starts` has for each sequence the offset of an entry at or
-    before its own; `found` gets the offset of its own. Returns how many were copied; if not all, `found` has for the
+    before its own, and `places` that of the event itself, or 0 to look for it header by header; `found` gets the offset
+    of its entry. Returns how many were copied; if not all, `found` has for the
     next one the offset where the walk came to something that cannot be there. Headers that are passed are checked;
     bodies are for the caller to check, who then has the offsets of their entries.
     """
@@ -32,7 +35,9 @@ def copy_events(segment: Bytes, sequences: Words, starts: Words, found: Words, e
     for number in range(len(sequences)):
         sequence = sequences[number]
         offset = max(offset, starts[number])
-        while True:
+        found[number] = offset
+        source = places[number]
+        while source <= 0:
             found[number] = offset
             if offset < SEGMENT_HEADER_SIZE or offset > end - ENTRY_HEADER_SIZE:
                 return number
@@ -46,12 +51,14 @@ def copy_events(segment: Bytes, sequences: Words, starts: Words, found: Words, e
             if body_size > end - ENTRY_HEADER_SIZE - offset:
                 return number
             past = sequence - np.int64(np.uint64(load_word(segment, offset + _FIRST_SEQUENCE_AT)))
-            if past < count:
-                break
-            offset += ENTRY_HEADER_SIZE + body_size
-        if past < 0 or (past + 1) * EVENT_SIZE > body_size:
+            if past >= count:
+                offset += ENTRY_HEADER_SIZE + body_size
+                continue
+            if past < 0 or (past + 1) * EVENT_SIZE > body_size:
+                return number
+            source = offset + ENTRY_HEADER_SIZE + past * EVENT_SIZE
+        if source > end - EVENT_SIZE:
             return number
-        source = offset + ENTRY_HEADER_SIZE + past * EVENT_SIZE
         for word in range(_EVENT_WORDS):
             store_word(events, number * EVENT_SIZE + 8 * word, load_word(segment, source + 8 * word))
     return len(sequences)
@@ -62,4 +69,4 @@ def warm_seeking() -> None:
     nothing = np.zeros(0, np.int64)
     segment = np.zeros(0, np.uint8)
     segment.flags.writeable = False  # as mappings are, which makes it another type to the compiler
-    copy_events(segment, nothing, nothing, nothing, np.zeros(0, np.uint8))
+    copy_events(segment, nothing, nothing, nothing, nothing, np.zeros(0, np.uint8))

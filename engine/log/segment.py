@@ -210,26 +210,45 @@ class Segment:
             self._sparse_indexes.append(header.index)
         self.end = offset + ENTRY_HEADER_SIZE + header.body_size
 
-    def starts(self, sequences: Words) -> Words:
-        """Offsets of entries that lie at or before those with these sequences, less than 64 KiB and an entry away."""
+    def locate(self, sequences: Words) -> tuple[Words, Words]:
+        """Where to look for the events with these sequences: (starts, places).
+
+        `starts` are the offsets of entries that lie at or before theirs, less than 64 KiB and an entry away. `places`
+        are those of the events themselves where that is known without a look at any header, because the entry is the
+        only one up to the next offset that is remembered, as large ones are; else 0.
+        """
         if len(sequences) <= SEARCHED_SINGLY_MAX:
             known, found = self._sparse_sequences, sequences.tolist()
-            return np.array([self._sparse_offsets[max(bisect_right(known, one) - 1, 0)] for one in found], np.int64)
-        # Copies, because another thread may be adding to what it walks; sequences first, because offsets are added so.
-        sparse = np.frombuffer(self._sparse_sequences.tobytes(), np.int64)
-        offsets = np.frombuffer(self._sparse_offsets.tobytes(), np.int64)
-        return offsets[np.maximum(np.searchsorted(sparse, sequences, side="right") - 1, 0)]
+            located = [self._locate(max(bisect_right(known, one) - 1, 0), one) for one in found]
+            starts, places = np.array(located, np.int64).reshape(-1, 2).T
+            return np.ascontiguousarray(starts), np.ascontiguousarray(places)
+        # Copies, because another thread may be adding to what it walks; indexes first, because they are added last.
+        indexes = np.frombuffer(self._sparse_indexes.tobytes(), np.int64)
+        sparse = np.frombuffer(self._sparse_sequences.tobytes(), np.int64)[: len(indexes)]
+        offsets = np.frombuffer(self._sparse_offsets.tobytes(), np.int64)[: len(indexes)]
+        numbers = np.maximum(np.searchsorted(sparse, sequences, side="right") - 1, 0)
+        is_alone = np.append(np.diff(indexes) == 1, False)[numbers]
+        starts = offsets[numbers]
+        return starts, np.where(is_alone, starts + ENTRY_HEADER_SIZE + (sequences - sparse[numbers]) * EVENT_SIZE, 0)
 
-    def will_need(self, sequences: Words, starts: Words) -> None:
-        """Have what events (ascending) lie in read from the disk, given the offsets of `starts`; does not wait.
+    def _locate(self, number: int, sequence: int) -> tuple[int, int]:
+        """(start, place) of an event, given the number of the last remembered entry that is not behind it."""
+        start, indexes = self._sparse_offsets[number], self._sparse_indexes
+        if number + 1 < len(indexes) and indexes[number + 1] - indexes[number] == 1:
+            return start, start + ENTRY_HEADER_SIZE + (sequence - self._sparse_sequences[number]) * EVENT_SIZE
+        return start, 0
+
+    def will_need(self, sequences: Words, starts: Words, places: Words) -> None:
+        """Have what events (ascending) lie in read from the disk, given what `locate` says; does not wait.
 
         A page that is waited for without having been asked for comes with all around it, which may be megabytes.
         """
         mapping, behind = mapping_of(self.mapping()), 0
         if mapping is None:
             return
-        for sequence, start in zip(sequences.tolist(), starts.tolist(), strict=True):
-            for begin, end in self._ways_to(sequence, start):
+        for sequence, start, place in zip(sequences.tolist(), starts.tolist(), places.tolist(), strict=True):
+            ways = ((place, place + EVENT_SIZE),) if place else self._ways_to(sequence, start)
+            for begin, end in ways:
                 page = max(begin, behind) & _PAGE_MASK
                 if page < end:
                     mapping.madvise(mmap.MADV_WILLNEED, page, end - page)
@@ -237,8 +256,7 @@ class Segment:
 
     def _ways_to(self, sequence: int, start: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """The bytes (begin, end) in which the headers lie from an offset on that has been remembered, up to that of an
-        event, and those in which the event lies: exact if the entry there is the only one up to the next such offset,
-        which a large one is."""
+        event, and those in which the event may lie."""
         number = bisect_right(self._sparse_offsets, start) - 1
         entries, limit = SPARSE_DISTANCE // ENTRY_HEADER_SIZE, self.end
         if number + 1 < len(self._sparse_offsets):
@@ -246,8 +264,7 @@ class Segment:
             limit = self._sparse_offsets[number + 1]
         event = start + ENTRY_HEADER_SIZE + (sequence - self._sparse_sequences[number]) * EVENT_SIZE
         end = min(event + (entries - 1) * ENTRY_HEADER_SIZE + EVENT_SIZE, limit)
-        headers_end = start + (ENTRY_HEADER_SIZE if entries == 1 else SPARSE_DISTANCE)
-        return (start, min(headers_end, end)), (event, end)
+        return (start, min(start + SPARSE_DISTANCE, end)), (event, end)
 
     def start_of(self, index: int) -> tuple[int, int]:
         """(index, offset) of an entry at or before the one with this index, less than 64 KiB and an entry away."""
