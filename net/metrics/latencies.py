@@ -10,7 +10,7 @@ from bezant.protocol.statistics import LATENCY_BOUNDS_NS, Histogram
 LOOP_LOOK_S: Final = 0.05
 """Seconds between two looks at how late the loop wakes up."""
 _NS_PER_S: Final = 1_000_000_000
-_BOUNDS: Final = list(LATENCY_BOUNDS_NS)
+BOUNDS: Final = list(LATENCY_BOUNDS_NS)
 _STATM: Final = "/proc/self/statm"
 _RESIDENT_FIELD: Final = 1
 
@@ -18,23 +18,23 @@ _RESIDENT_FIELD: Final = 1
 class Latencies:
     """A histogram that is added to."""
 
-    __slots__ = ("_counts", "_sum_ns")
+    __slots__ = ("counts", "sum_ns")
 
     def __init__(self) -> None:
-        self._counts = [0] * (len(_BOUNDS) + 1)
-        self._sum_ns = 0
+        self.counts = [0] * (len(BOUNDS) + 1)
+        self.sum_ns = 0
 
     def observe(self, nanoseconds: int, count: int = 1) -> None:
         """So many things took so long each."""
-        self._counts[bisect_left(_BOUNDS, nanoseconds)] += count
-        self._sum_ns += nanoseconds * count
+        self.counts[bisect_left(BOUNDS, nanoseconds)] += count
+        self.sum_ns += nanoseconds * count
 
     def told(self) -> Histogram:
         """What was observed, without the zeros at the end."""
-        counts = list(self._counts)
+        counts = list(self.counts)
         while counts and not counts[-1]:
             counts.pop()
-        return Histogram(counts, self._sum_ns / _NS_PER_S)
+        return Histogram(counts, self.sum_ns / _NS_PER_S)
 
 
 class LoopWatch:
