@@ -13,13 +13,13 @@ import secrets
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import blake3
 import msgspec
 
+from bezant.engine.created_by import created_by
 from bezant.engine.log.storage import Directory
 from bezant.protocol.currencies import ISO_4217
 from bezant.protocol.errors import CorruptLog, StorageError, UnsupportedFormat, UsageError
@@ -155,7 +155,7 @@ def _node_file(
             members=members,
             join=join,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            created_by=f"bezant {version('bezant')}",
+            created_by=created_by(),
             shard=shard,
             placement=list(placement),
         )

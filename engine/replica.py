@@ -7,7 +7,6 @@ nothing here knows sockets, loops or threads: whoever drives a replica decides w
 
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -20,6 +19,7 @@ from bezant.engine.away import refuse_what_waits, waits_for_archive
 from bezant.engine.checkpoints.checkpointer import Checkpointer, LedgerSettings, restore_ledger
 from bezant.engine.checkpoints.file import Manifest
 from bezant.engine.checkpoints.folder import CheckpointFolder
+from bezant.engine.created_by import created_by
 from bezant.engine.ids.run_set import RunSet
 from bezant.engine.ledger.index import SLOT_BYTES
 from bezant.engine.ledger.ledger import ACCOUNTS_MAX_DEFAULT, HOLDS_MAX_DEFAULT, TIMESTAMP_NS_MAX
@@ -239,9 +239,7 @@ class Replica:
         self.ledger.replaying = False
         self.id_runs = checkpointer.runs
         if self.log.last_index == 0:
-            first = first or FirstEntry(
-                first_control(f"bezant {version('bezant')}"), self._next_timestamp_ns(), self.log.log_id
-            )
+            first = first or FirstEntry(first_control(created_by()), self._next_timestamp_ns(), self.log.log_id)
             if first.control is not None:
                 self._begin_log(first.control, first.timestamp_ns)
         if not self.stalled_index:

@@ -9,13 +9,13 @@ Every byte is covered by a checksum or must be zero. Written whole under another
 
 import struct
 from collections.abc import Iterator
-from importlib.metadata import version
 from typing import Final
 
 import msgspec
 import numpy as np
 import xxhash
 
+from bezant.engine.created_by import created_by
 from bezant.engine.ids.run import RunIdentity, RunInfo
 from bezant.engine.ledger.image import IMAGE_HOLD, IMAGE_TRY, LedgerImage
 from bezant.engine.ledger.state import ROW, ROW_COLD, UNSETTLED
@@ -107,7 +107,7 @@ def write_checkpoint(
     sections = [*_SECTIONS, *(section for section in _SECTIONS_OPTIONAL if len(getattr(image, section[0])))]
     arrays = [np.ascontiguousarray(getattr(image, section)).view(np.uint8) for section, _ in sections]
     manifest = Manifest(
-        created_by=f"bezant {version('bezant')}",
+        created_by=created_by(),
         shard=shard,
         point=point,
         currencies=image.currencies,

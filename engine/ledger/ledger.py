@@ -356,12 +356,9 @@ class Ledger:
 
     def _find_cold(self, cold_ids: ColdIds, commands: Records, *, with_ids: bool) -> tuple[Words, Words] | None:
         """(hashes, values) that lie on disk under the keys of commands; None if there are none."""
-        hashes, times_ms = self._key_space
-        count = gather_keys(self._arrays, commands, with_ids, cold_ids.time_ms_max, hashes, times_ms)
-        if count == 0:
-            return None
-        found = cold_ids.find(hashes, times_ms, count)
-        return found if len(found[0]) else None
+        count = gather_keys(self._arrays, commands, with_ids, cold_ids.time_ms_max, *self._key_space)
+        found = cold_ids.find(*self._key_space, count) if count else None
+        return found if found is not None and len(found[0]) else None
 
     def _fetch_originals(self, commands: Records, originals: Originals, stops: int) -> Originals:
         """Fetch the event that the kernel stopped for, and with it those that it may soon need.
@@ -372,25 +369,27 @@ class Ledger:
         """
         progress = self._progress
         if stops > _STOPS_THAT_LOOK_AHEAD:
-            extra = progress[PROGRESS_NEEDED : PROGRESS_NEEDED + 1].copy()
-            return self._joined(originals, extra)
+            return self._joined(originals, progress[PROGRESS_NEEDED : PROGRESS_NEEDED + 1].copy())
         start, base = int(progress[PROGRESS_NEXT]), int(progress[PROGRESS_BASE_SEQUENCE])
         candidates = np.zeros((2, len(commands)), np.int64)
         find_candidates(self._arrays, commands, start, 0, candidates[0])
         find_named(self._arrays, commands, start, stops == 1, candidates[1])
         candidates &= SEQUENCE_MASK
         wanted = np.unique(candidates[(candidates > 0) & (candidates < base)])
-        joined = self._joined(originals, np.setdiff1d(wanted, originals.sequences, assume_unique=True))
+        if stops > 1:
+            wanted = np.setdiff1d(wanted, originals.sequences, assume_unique=True)
+        joined = self._joined(originals, wanted)
         order = np.argsort(joined.sequences)
         progress[PROGRESS_EXTRA_FIRST] = len(order)
         return Originals(joined.events[order], joined.sequences[order])
 
     def _joined(self, originals: Originals, sequences: npt.NDArray[np.int64]) -> Originals:
         """Fetch more events."""
-        return Originals(
-            np.concatenate([originals.events, self._fetch_checked(self._arrays, sequences)]),
-            np.concatenate([originals.sequences, sequences]),
-        )
+        fetched = self._fetch_checked(self._arrays, sequences)
+        if not len(originals.sequences):
+            return Originals(fetched, sequences)
+        events = np.concatenate([originals.events, fetched])
+        return Originals(events, np.concatenate([originals.sequences, sequences]))
 
     def _fetch_checked(self, arrays: LedgerArrays, sequences: npt.NDArray[np.int64]) -> Records:
         """Fetch events and make sure that they are those that used their ids: money depends on it."""

@@ -93,7 +93,7 @@ def tell_first_positions(shard: int, originals: Records, sequences: Words, resul
 
     `originals` are the events, with these sequences, from which any of the results (RESULT) were made.
     """
-    marked = np.flatnonzero(originals["event_reserved"] == COPY_MARK)
+    marked = np.flatnonzero(originals["event_reserved"] == COPY_MARK) if len(originals) else ()
     if not len(marked):
         return
     own = (position_of(shard, 0) + sequences[marked]).tolist()

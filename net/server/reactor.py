@@ -462,7 +462,8 @@ class Reactor:
             if self.moving is not None:
                 self.moving.on_committed()
             return
-        self.legs.refuse(self._elsewhere(FrameError.NOT_LEADER), self._elsewhere(FrameError.OUTCOME_UNKNOWN))
+        if not self.legs.is_empty:
+            self.legs.refuse(self._elsewhere(FrameError.NOT_LEADER), self._elsewhere(FrameError.OUTCOME_UNKNOWN))
         if self.coordinator is not None:
             self.coordinator.lose()
         if self.moving is not None:

@@ -78,7 +78,7 @@ def test_a_group_that_begins_differently_has_another_log(monkeypatch: pytest.Mon
         first_member(1, members=fewer),
     ]
     ids = {log_id_of(node, 0) for node in (first_member(1), *others)} | {log_id_of(first_member(1), 1)}
-    monkeypatch.setattr(node_file, "version", lambda _: "9.9.9")
+    monkeypatch.setattr(node_file, "created_by", lambda: "bezant 9.9.9")
     ids.add(log_id_of(first_member(1), 0))
     assert len(ids) == 6
     assert all(0 < log_id <= INCARNATION_MAX for log_id in ids)

@@ -253,8 +253,11 @@ class Node:
         if paused_us > 0:
             self._schedule.after(paused_us, self._wake, boot, action, arguments)
             return
-        self._guard(action, *arguments)
-        self._guard(self._step_done)
+        self._guard(self._take_step, action, arguments)
+
+    def _take_step(self, action: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        action(*arguments)
+        self._step_done()
 
     def _step_done(self) -> None:
         if self.member is not None:

@@ -39,9 +39,10 @@ CLIENTS = 3
 CLIENT_DELAY_US_MAX = 5_000
 ACCOUNTS_MAX, HOLDS_MAX = 64, 40
 NEVER = 1 << 40
-ID_SLOTS = 1 << 17
-EVENTS_AHEAD_MAX = 1 << 10
-"""Instead of what a start makes room for otherwise: more events than a seed has."""
+ID_SLOTS = 1 << 14
+EVENTS_AHEAD_MAX = 1 << 9
+BATCH_COMMANDS_MAX = 1 << 9
+"""Instead of what room is made for otherwise: more events in an entry than a seed has."""
 
 
 class SmallSettings(ReplicaSettings, frozen=True):
@@ -75,8 +76,9 @@ def drawn_salts(schedule: Schedule) -> Iterator[None]:
 
 @contextmanager
 def small_start() -> Iterator[None]:
-    """Have a start ask for less room for ids, so that the tables can be small."""
-    with mock.patch.object(replica_module, "EVENTS_AHEAD_MAX", EVENTS_AHEAD_MAX):
+    """Have a replica ask for less room for ids, so that the tables can be small."""
+    room = {"EVENTS_AHEAD_MAX": EVENTS_AHEAD_MAX, "BATCH_COMMANDS_MAX": BATCH_COMMANDS_MAX}
+    with mock.patch.multiple(replica_module, **room):
         yield
 
 

@@ -360,7 +360,8 @@ class ShardNode(Node):
                 self.counts["tries found at a takeover"] += len(found.open_tries)
                 self.counts["decisions found at a takeover"] += len(found.unsettled)
             return
-        self._legs.refuse(Elsewhere(Outcome.NOT_LEADER), Elsewhere(Outcome.UNKNOWN))
+        if not self._legs.is_empty:
+            self._legs.refuse(Elsewhere(Outcome.NOT_LEADER), Elsewhere(Outcome.UNKNOWN))
         self.counts["leaders with transfers under way that lead no more"] += self.coordinator.under_way_count > 0
         self.coordinator.lose()
         self._moves.lose()
