@@ -1,6 +1,6 @@
 """Safeguards, each switched off by taking one method away: does the simulator notice?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,9 +23,9 @@ Patch = pytest.MonkeyPatch
 
 
 class Found(NamedTuple):
-    """How many seeds it took, and what was noticed."""
+    """Which seed it took, and what was noticed."""
 
-    seeds: int
+    seed: int
     what: str
 
 
@@ -161,29 +161,38 @@ def blank_disks_vote(patch: Patch) -> None:
 
 
 class Row(NamedTuple):
-    """A safeguard that is switched off, and under which profile and within how many seeds that must be noticed."""
+    """A safeguard that is switched off, and under which profile and within how many seeds that must be noticed.
+
+    `known_seed` is the first that did notice: a test begins with it.
+    """
 
     switch_off: Callable[[Patch], None]
     profile: str
     seeds_max: int
+    known_seed: int = 0
+
+    @property
+    def seeds(self) -> list[int]:
+        """All of them, the one that is known to notice first."""
+        return [self.known_seed, *(seed for seed in range(self.seeds_max) if seed != self.known_seed)]
 
 
 ROWS = (
     Row(votes_are_not_written, "disk", 5),
-    Row(votes_are_written_to_one_slot, "disk", 5),
+    Row(votes_are_written_to_one_slot, "disk", 5, 1),
     Row(groups_are_not_synced, "disk", 5),
     Row(answers_do_not_wait_for_the_commit, "stormy", 5),
     Row(retries_get_new_ids, "stormy", 5),
-    Row(abandoned_states_are_kept, "stormy", 30),
-    Row(the_hint_of_the_commit_is_too_high, "disk", 10),
-    Row(checkpoints_are_not_synced, "disk", 200),
-    Row(blank_disks_vote, "disk", 20),
-    Row(raft.acknowledges_before_the_sync, "disk", 10),
-    Row(raft.leader_counts_what_it_has_not_synced, "disk", 20),
+    Row(abandoned_states_are_kept, "stormy", 30, 9),
+    Row(the_hint_of_the_commit_is_too_high, "disk", 10, 2),
+    Row(checkpoints_are_not_synced, "disk", 200, 14),
+    Row(blank_disks_vote, "disk", 20, 3),
+    Row(raft.acknowledges_before_the_sync, "disk", 10, 1),
+    Row(raft.leader_counts_what_it_has_not_synced, "disk", 20, 4),
     Row(raft.every_append_cuts_the_log, "stormy", 40),
-    Row(raft.a_full_window_waits_for_ever, "stormy", 30),
-    Row(raft.lost_disks_vote, "disk", 30),
-    Row(checkpoints_do_not_wait_for_the_commit, "stormy", 40),
+    Row(raft.a_full_window_waits_for_ever, "stormy", 30, 1),
+    Row(raft.lost_disks_vote, "disk", 30, 2),
+    Row(checkpoints_do_not_wait_for_the_commit, "stormy", 40, 9),
 )
 RARE = (
     Row(failed_syncs_are_ignored, "disk", 150),
@@ -205,15 +214,15 @@ RARE = (
 """Noticed too seldom to be waited for in a test, or not at all yet."""
 
 
-def search(row: Row, seeds_max: int) -> Found | None:
-    """The first of so many seeds that fails without the safeguard; None if none does."""
+def search(row: Row, seeds: Iterable[int], make: Callable[[int, str], Any] = Simulation) -> Found | None:
+    """The first of these seeds that fails without the safeguard; None if none does. `make`: what a seed is run by."""
     with pytest.MonkeyPatch.context() as patch:
         row.switch_off(patch)
-        for seed in range(seeds_max):
+        for seed in seeds:
             try:
-                Simulation(seed, row.profile).run()
+                make(seed, row.profile).run()
             except MISTAKES:
                 raise
             except Exception as error:
-                return Found(seed + 1, f"{type(error).__name__}: {error}")
+                return Found(seed, f"{type(error).__name__}: {error}")
     return None

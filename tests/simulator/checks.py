@@ -89,6 +89,8 @@ class Checks:
             return
         boot, seen = self._seen_commit.get(node.node_id, (0, 0))
         index = member.committed_index
+        if boot == node.boot and index == seen:
+            return
         if boot != node.boot:
             self._check_start(node, index)
             seen = 0
@@ -178,17 +180,18 @@ class Checks:
         if member is not None:
             boot, before = self._cuts.get(node.node_id, (0, 0))
             now = member.core.truncation_count
-            self._counts["logs cut"] += now - (before if boot == node.boot else 0)
-            self._cuts[node.node_id] = (node.boot, now)
+            if boot != node.boot or now != before:
+                self._counts["logs cut"] += now - (before if boot == node.boot else 0)
+                self._cuts[node.node_id] = (node.boot, now)
 
     def _compare_ledgers(self, node: "Node") -> None:
         """The same history gives the same state."""
         member = node.member
         if member is None:
             return
-        index = member.replica.applied_index
-        if index - self._next_digest.get(node.node_id, 0) < DIGEST_EVERY:
-            self._next_digest[node.node_id] = min(self._next_digest.get(node.node_id, 0), index)
+        index, last = member.replica.applied_index, self._next_digest.get(node.node_id, 0)
+        if index - last < DIGEST_EVERY:
+            self._next_digest[node.node_id] = min(last, index)
             return
         self._next_digest[node.node_id] = index
         self.compare_ledger(node)

@@ -61,6 +61,8 @@ class ShardChecks(Checks):
     def check_committed(self, node: Any) -> None:
         before = len(self.history)
         super().check_committed(node)
+        if len(self.history) == before:
+            return
         for item in self.history[before:]:
             self._of.world.books.take(self._of.shard, item.entry)
 
