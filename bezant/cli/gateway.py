@@ -14,7 +14,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "gateway",
         description="Take requests by HTTP and hand them to the ledger, until SIGTERM or Ctrl-C. Prints `listening on"
-        " http://HOST:PORT` when ready; the API is described at /docs there. Any number of gateways may run.",
+        " http://HOST:PORT` when ready; the API is described at /docs there. Any number of gateways may run. Where"
+        " nodes ask for tokens each client brings its own; the gateway has one, with the scope read, for itself.",
     )
     add_options(parser, Gateway)
 
@@ -23,9 +24,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
     told = read_settings(arguments, Gateway)
     # What the file says of it is not known before.
-    arguments.tls, arguments.tls_ca = told.tls, told.tls_ca
+    arguments.tls, arguments.tls_ca, arguments.token_file = told.tls, told.tls_ca, told.token_file
+    if arguments.tls_cert:
+        raise CommandFailed(
+            "a gateway shows nodes no certificate: they would take all its clients for a node", "leave --tls-cert out"
+        )
     use_access(arguments)
-    _refuse_credentials(arguments)
     try:
         from bezant.net.gateway.process import run_gateway
         from bezant.net.gateway.settings import GatewaySettings
@@ -44,20 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
         client_streams_max=told.client_streams_max,
         connections_max=told.connections_max,
         hosts=tuple(told.hosts),
+        certificate=told.listen_cert,
+        key=told.listen_key,
+        insecure_listen=told.insecure_listen,
     )
     run_gateway(settings, told.listen, write_at_once)
     return 0
-
-
-def _refuse_credentials(arguments: argparse.Namespace) -> None:
-    """Everybody who reaches the gateway would act with its token, or as the node whose certificate it shows.
-
-    Raises `CommandFailed`.
-    """
-    from bezant.net.access.credentials import own_credentials
-
-    if own_credentials().token or getattr(arguments, "tls_cert", None):
-        raise CommandFailed(
-            "a gateway takes no token and no certificate: it would lend them to everybody who reaches it",
-            "have it ask nodes that ask for no tokens",
-        )

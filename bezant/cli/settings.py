@@ -241,9 +241,7 @@ class Gateway(Table, frozen=True, kw_only=True):
     """A gateway: `bezant gateway`."""
 
     connect: Annotated[Addresses, Meta(description="the node, or some nodes of a group")] = DEFAULT_ADDRESS
-    listen: Annotated[Address, Meta(description="where clients connect, on loopback; port 0 takes a free one")] = (
-        "127.0.0.1:8080"
-    )
+    listen: Annotated[Address, Meta(description="where clients connect; port 0 takes a free one")] = "127.0.0.1:8080"
     timeout_s: Annotated[
         float,
         Meta(
@@ -272,6 +270,28 @@ class Gateway(Table, frozen=True, kw_only=True):
     streams_max: Annotated[Count, Meta(description="streams of events that are open at a time, at most")] = 2000
     client_streams_max: Annotated[Count, Meta(description="of those, of one client")] = 200
     connections_max: Annotated[Count, Meta(description="connections of clients, at most")] = 20_000
+    listen_cert: Annotated[
+        FilePath,
+        Meta(description="serve clients by TLS alone, with this certificate", extra={"group": "access"}),
+    ] = ""
+    listen_key: Annotated[FilePath, Meta(description="the key of that certificate", extra={"group": "access"})] = ""
+    insecure_listen: Annotated[
+        bool,
+        Meta(
+            description="listen at an address that other machines can reach without TLS, or before nodes that ask for"
+            " no tokens: the network is trusted",
+            extra={"group": "access"},
+        ),
+    ] = False
+    token_file: Annotated[
+        FilePath,
+        Meta(
+            description="a file with a token of the gateway's own, with the scope read, by which it asks nodes that ask"
+            " for tokens how they are; nobody is served with it: clients bring their own (default: what BEZANT_TOKEN"
+            " has, if anything)",
+            extra={"group": "access"},
+        ),
+    ] = ""
     tls: Annotated[
         bool,
         Meta(description="by TLS, with a node that the system's authorities vouch for", extra={"group": "access"}),
@@ -286,6 +306,13 @@ class Gateway(Table, frozen=True, kw_only=True):
     def problems(self) -> list[str]:
         """What does not go together."""
         found = super().problems()
+        if bool(self.listen_cert) != bool(self.listen_key):
+            found.append("`listen_cert` and `listen_key` belong together")
+        if not (self.listen_cert or self.insecure_listen) and is_loopback(self.listen) is False:
+            found.append(
+                f"`listen` is {self.listen}, which can be reached from elsewhere: that takes `listen_cert` and"
+                " `listen_key` or, if the network is trusted, `insecure_listen`"
+            )
         if self.timeout_s not in DEADLINES_S:
             found.append(f"`timeout_s` is one of {', '.join(f'{seconds:g}' for seconds in DEADLINES_S)}")
         return found

@@ -33,7 +33,7 @@ from typing_extensions import Buffer
 from bezant.net.access.credentials import Credentials, own_credentials
 from bezant.net.client.channel import OutcomeUnknown, certain_results, check_timeout, unknown_results
 from bezant.net.client.link import Link, dial, welcome_at
-from bezant.net.client.pipeline import Pipeline, Request
+from bezant.net.client.pipeline import Pipeline, PutOut, Request
 from bezant.net.client.route import Route, parse_addresses
 from bezant.net.client.silence import TICK_S, Silence
 from bezant.protocol.codes import ResultCode
@@ -104,6 +104,8 @@ class TcpChannel:
         self._is_searching = True
         self._silence = Silence()
         self._failure: BezantError | None = None
+        self.was_put_out = False
+        """Whether a node ended the connection because our token does not count any more; none has let us in since."""
         self._timer: asyncio.Handle | None = None
         self._timer_s = 0.0  # not asked of the handle: what uvloop gives for something due already has no time
         self._tick: asyncio.TimerHandle | None = None
@@ -263,6 +265,7 @@ class TcpChannel:
     def _on_end(self, link: Link, error: BezantError) -> None:
         if link is not self._link:
             return
+        self.was_put_out = isinstance(error, PutOut)
         if not isinstance(error, ConnectionFailed):
             self._fail(error)
         elif self._state is State.READY:
@@ -306,6 +309,7 @@ class TcpChannel:
             link.end(follower)
             return follower
         self._welcome = welcome
+        self.was_put_out = False
         self._address = address
         self._link = link
         self._silence.on_connected(link.received_count)
@@ -365,7 +369,8 @@ class TcpChannel:
                     self._become(State.WAITING)
                 elif isinstance(error, RequestRefused):
                     # No `RequestRefused`: that would say of what is unanswered that it was not executed.
-                    self._fail(ConnectionFailed(f"the node at {address} refuses us: {error}"))
+                    denied = error if isinstance(error, AccessDenied) else None
+                    self._fail(ConnectionFailed(f"the node at {address} refuses us: {error}"), denied)
                 else:
                     self._fail(error)
 
@@ -417,14 +422,17 @@ class TcpChannel:
             raise RuntimeError(f"a channel does not go from {self._state.name} to {state.name}")
         self._state = state
 
-    def _fail(self, error: BezantError) -> None:
-        """Give up for good: neither this connection nor another to the same node can help."""
+    def _fail(self, error: BezantError, unsent_error: BezantError | None = None) -> None:
+        """Give up for good: neither this connection nor another to the same node can help.
+
+        `unsent_error` is for what was not sent, and never will be, if that is not the same.
+        """
         if self._state in (State.FAILED, State.CLOSED):
             return
         self._become(State.FAILED)
-        self._failure = error
+        self._failure = unsent_error or error
         self._stop_timers()
-        self._pipeline.end(error)
+        self._pipeline.end(error, unsent_error)
 
     # Deadlines.
 
@@ -457,8 +465,9 @@ def _leads(address: str, welcome: Welcome) -> bool:
 
 
 def _nobody(errors: dict[str, BezantError]) -> BezantError:
-    """Make one error of what came of each address."""
+    """Make one error of what came of each address; nodes that are away do not hide that most let us not in."""
     reasons = list(errors.values())
-    if len(reasons) == 1 or (reasons and all(isinstance(reason, AccessDenied) for reason in reasons)):
-        return reasons[0]
+    denied = [reason for reason in reasons if isinstance(reason, AccessDenied)]
+    if len(reasons) == 1 or 2 * len(denied) > len(reasons):
+        return (denied or reasons)[0]
     return ConnectionFailed(f"no leader was found: {'; '.join(str(reason) for reason in reasons)}")

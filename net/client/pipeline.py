@@ -214,10 +214,11 @@ class Pipeline:
             self._unsent = deque(request for request in self._unsent if not request.answer.done())
         return None if earliest_s == math.inf else earliest_s
 
-    def end(self, error: BezantError) -> None:
-        """End every request with this error."""
+    def end(self, error: BezantError, unsent_error: BezantError | None = None) -> None:
+        """End every request with this error; those that no node can have executed with `unsent_error`, if given."""
         for request in list(self._waiting.values()):
-            self._finish(request, error)
+            is_unsent = not request.unsure_count and request.request_id not in self._size_in_flight
+            self._finish(request, unsent_error if unsent_error is not None and is_unsent else error)
         self._unsent.clear()
         self._size_in_flight.clear()
         self._bytes_in_flight = 0
@@ -232,6 +233,10 @@ class Pipeline:
             request.answer.set_exception(outcome)
         else:
             request.answer.set_result(outcome)
+
+
+class PutOut(ConnectionFailed):
+    """The node has ended the connection, because the token that it came with does not count any more."""
 
 
 def _unasked(header: FrameHeader, body: memoryview) -> BezantError:
@@ -250,7 +255,7 @@ def refusal_of(error: ErrorMessage) -> RequestRefused:
 def _refused_connection(error: ErrorMessage) -> BezantError:
     if error.code == FrameError.UNAUTHENTICATED:
         # What is unanswered is sent again, and the next HELLO tells whether we are let in.
-        return ConnectionFailed(f"the node has ended the connection: {error.message}")
+        return PutOut(f"the node has ended the connection: {error.message}")
     if error.code == FrameError.OVERLOADED:
         return ConnectionFailed(f"the node has no room for this connection: {error.message}")
     return RemoteProtocolError(f"the node ended the connection: {error.message} (error {error.code})")

@@ -24,7 +24,7 @@ from bezant.net.client.channel import (
 )
 from bezant.net.client.connection import State, TcpChannel
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.errors import ConnectionFailed, RequestRefused, RequestTimedOut, UsageError
+from bezant.protocol.errors import AccessDenied, ConnectionFailed, RequestRefused, RequestTimedOut, UsageError
 from bezant.protocol.frames import FrameError, Operation
 from bezant.protocol.kinds import CommandFlag, CommandKind
 from bezant.protocol.messages import Welcome, decode_message
@@ -101,6 +101,11 @@ class ShardedChannel:
     def welcome(self) -> Welcome:
         """What the home shard said."""
         return self._channels[self._home].welcome
+
+    @property
+    def was_put_out(self) -> bool:
+        """Whether the nodes of a shard let us in no more; see `TcpChannel.was_put_out`."""
+        return any(channel.was_put_out for channel in self._channels.values())
 
     def shard_of(self, ids: bytes) -> int:
         """The shard that has these accounts, ids of 16 bytes back to back. Raises `UsageError` if several have."""
@@ -332,6 +337,8 @@ class ShardedChannel:
                 left_s = max(deadline_s - self._loop.time(), BACKOFF_S_MIN)
                 try:
                     return await self._connect(shard, left_s)
+                except AccessDenied:
+                    raise
                 except (ConnectionFailed, RequestRefused):
                     if left_s <= backoff_s:
                         raise

@@ -23,7 +23,14 @@ from bezant.net.access.credentials import Credentials
 from bezant.net.client.link import Link, dial, welcome_at
 from bezant.net.client.pipeline import refusal_of
 from bezant.net.client.results import Event, pushed_event_of
-from bezant.protocol.errors import BezantError, ConnectionFailed, RemoteProtocolError, RequestRefused, UsageError
+from bezant.protocol.errors import (
+    AccessDenied,
+    BezantError,
+    ConnectionFailed,
+    RemoteProtocolError,
+    RequestRefused,
+    UsageError,
+)
 from bezant.protocol.frames import (
     FRAME_HEADER_SIZE,
     FRAME_SIZE_MAX,
@@ -47,6 +54,8 @@ SILENT_S: Final = 5.0
 """Seconds without a byte after which the reader is asked for a sign of life, and after as many more given up."""
 LOST_S_MAX: Final = 60.0
 """Seconds that a subscription looks for a reader, unless it is told otherwise, before it fails."""
+DENIED_S_MIN: Final = 1.0
+"""Seconds for which a token is shown to nodes that do not know it: a new one may not have come to all of them yet."""
 ACKNOWLEDGE_S_MAX: Final = 10.0
 """Seconds that a reader has to say that it remembers a position."""
 IDS_PER_FRAME: Final = 32_768
@@ -335,14 +344,21 @@ class Subscription:
 
     async def _connect(self) -> Link:
         """Find a reader, and subscribe. Raises `ConnectionFailed`, or the last refusal, if none has us for too long."""
-        deadline_s = self._lost_since_s + self._lost_s_max
+        deadline_s, denied_s = self._lost_since_s + self._lost_s_max, self._loop.time() + DENIED_S_MIN
         backoff_s, reason = BACKOFF_S_MIN, "no node of it has one"
         while True:
-            for address in self._addresses():
+            denied: list[AccessDenied] = []
+            addresses = self._addresses()
+            for address in addresses:
                 try:
                     return await self._connect_by(address)
+                except AccessDenied as error:
+                    denied.append(error)
+                    reason = str(error)
                 except (ConnectionFailed, RequestRefused, RemoteProtocolError) as error:
                     reason = str(error)
+            if 2 * len(denied) > len(addresses) and self._loop.time() > denied_s:
+                raise denied[-1]
             if self._loop.time() + backoff_s > deadline_s:
                 raise self._refusal or ConnectionFailed(
                     f"no reader of the ledger was found within {self._lost_s_max:g} s; what was heard last: {reason}"

@@ -1,17 +1,18 @@
 """The routes, put together by Litestar, and how whatever they raise becomes a problem."""
 
 import logging
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from litestar import Litestar, Request, Response
 from litestar.di import Provide
 from litestar.exceptions import HTTPException, MethodNotAllowedException
 from litestar.exceptions.http_exceptions import ValidationException
 from litestar.handlers import BaseRouteHandler
-from litestar.types import ControllerRouterHandler
+from litestar.types import ControllerRouterHandler, HTTPScope
 
 from bezant.net.gateway.accounts import ACCOUNT_ROUTES
 from bezant.net.gateway.asking import Ledger, make_call, make_question
+from bezant.net.gateway.authorizing import PRINCIPAL
 from bezant.net.gateway.cluster import CLUSTER_ROUTES, Cluster
 from bezant.net.gateway.documentation import DOCUMENTATION, documentation_routes
 from bezant.net.gateway.history import HISTORY_ROUTES
@@ -48,13 +49,17 @@ _STATUS_FAULT: Final = 500
 Anyone = Request[Any, Any, Any]
 
 
-def make_application(ledger: Ledger, pushes: Pushes, cluster: Cluster, meter: Meter) -> Litestar:
-    """The routes over a ledger and its nodes, and the streams that they open."""
+def _ledger_of(scope: HTTPScope) -> Ledger:
+    return cast(Ledger, scope[PRINCIPAL].ledger)  # type: ignore[typeddict-item]
+
+
+def make_application(pushes: Pushes, cluster: Cluster, meter: Meter) -> Litestar:
+    """The routes, over the ledger of whoever asks and its nodes, and the streams that they open."""
     handlers: list[ControllerRouterHandler] = [*_ROUTES, *documentation_routes()]
     return Litestar(
         handlers,
         dependencies={
-            "ledger": Provide(lambda: ledger, sync_to_thread=False),
+            "ledger": Provide(_ledger_of, sync_to_thread=False),
             "pushes": Provide(lambda: pushes, sync_to_thread=False),
             "cluster": Provide(lambda: cluster, sync_to_thread=False),
             "meter": Provide(lambda: meter, sync_to_thread=False),

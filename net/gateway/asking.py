@@ -10,6 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import HeaderParameter, SkipValidation
 
 from bezant.net.client.commands import cached_account_id
+from bezant.net.client.connection import State, TcpChannel
 from bezant.net.client.results import Event, Result
 from bezant.net.client.sharding import ShardedChannel
 from bezant.net.client.transactions import TransactionResult
@@ -20,9 +21,10 @@ from bezant.net.gateway.identity import TEXT_SIZE_MAX, id_of_text, text_of_reque
 from bezant.net.gateway.problems import GatewayProblem, ProblemRaised, problem_of_result, refusal
 from bezant.net.gateway.settings import DEADLINES_S
 from bezant.protocol.errors import AccessDenied, RequestRefused
+from bezant.protocol.frames import Operation
 
-NAMES_REMEMBERED_MAX: Final = 65_536
-"""Accounts whose names are not asked for again: some 10 MB."""
+NAMES_REMEMBERED_MAX: Final = 4096
+"""Accounts whose names are not asked for again, of each token: some 600 kB."""
 SLASH_IN_NAME: Final = "\ue000"
 """Stands in paths for an escaped slash in the name of an account; names are ASCII, so no other does."""
 
@@ -38,6 +40,7 @@ class Ledger:
         self._decimals: dict[str, int] = {}
         self._fetching: asyncio.Task[None] | None = None
         self._named: dict[bytes, tuple[str, str]] = {}
+        self._may_watch = False
 
     async def decimals_of(self, currency: str) -> int:
         """The decimals of a currency.
@@ -74,6 +77,20 @@ class Ledger:
             raise refusal(GatewayProblem.NODE_REFUSED, f"it does not tell its currencies: {error}") from error
         finally:
             self._fetching = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nodes serve it no more, for the token that it was opened with does not count any more."""
+        channel = self.wallet.channel
+        if isinstance(channel, TcpChannel):
+            return channel.was_put_out or channel.state is State.FAILED
+        return isinstance(channel, ShardedChannel) and channel.was_put_out
+
+    async def check_may_watch(self) -> None:
+        """Raise `BezantError` unless nodes tell whoever it is opened for how they are: scopes never change."""
+        if not self._may_watch:
+            await self.wallet.channel.request(Operation.STATISTICS, b"", self.timeout_s)
+            self._may_watch = True
 
     def learn(self, currencies: dict[str, int]) -> None:
         """Note the decimals of all currencies."""

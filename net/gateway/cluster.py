@@ -1,6 +1,7 @@
 """Routes that tell how the nodes behind the gateway are: once, or every second as server-sent events.
 
-Whoever asks, the nodes are looked at no more than about once a second.
+Whoever asks, the nodes are looked at no more than about once a second, by the gateway itself; it tells whom the nodes
+would tell.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from litestar.types import ASGIApp
 
 from bezant.net.client.watching import ClusterWatch, Look
 from bezant.net.gateway.asgi import Receive, Scope, Send
+from bezant.net.gateway.asking import AnyLedger, Ledger
 from bezant.net.gateway.cluster_bodies import ClusterBody, cluster_body
 from bezant.net.gateway.connections import ABORT
 from bezant.net.gateway.conversions import time_text
@@ -95,17 +97,18 @@ AnyCluster = NamedDependency[SkipValidation[Cluster]]
 class ClusterStream:
     """An ASGI application that tells a cluster as server-sent events (the HTML standard, section 9.2)."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, ledger: Ledger) -> None:
         self._cluster = cluster
+        self._ledger = ledger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Tell until the client has gone, or does not read, or the gateway stops."""
+        """Tell until the client has gone, or does not read, or may not be told any more, or the gateway stops."""
         headers = [(b"content-type", _STREAM.encode()), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
         gone = asyncio.ensure_future(_disconnected(receive))
         waited: set[asyncio.Future[Any]] = {gone, self._cluster.closed}
         try:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            while not (gone.done() or self._cluster.closed.done()):
+            while not (gone.done() or self._cluster.closed.done() or self._ledger.is_over):
                 body = _encode(await self._cluster.latest())
                 async with asyncio.timeout(SLOW_S_MAX):
                     await send({"type": "http.response.body", "body": _event(body), "more_body": True})
@@ -136,12 +139,13 @@ async def _disconnected(receive: Receive) -> None:
     operation_id="get_cluster",
     cache_control=CacheControlHeader(no_store=True),
 )
-async def get_cluster(cluster: AnyCluster) -> ClusterBody:
+async def get_cluster(cluster: AnyCluster, ledger: AnyLedger) -> ClusterBody:
     """Tell how every node is: who leads, how far each is, what waits, how long things take.
 
     Who asks now and then gets counters to subtract; rates and quantiles are of the time since this gateway looked
     before, a second or so if somebody follows `/v1/cluster/stream`. Nodes that cannot be reached are told of, too.
     """
+    await ledger.check_may_watch()
     return await cluster.latest()
 
 
@@ -152,10 +156,11 @@ async def get_cluster(cluster: AnyCluster) -> ClusterBody:
     | {200: ResponseSpec(str, generate_examples=False, description="The events.", media_type=_STREAM)},
     operation_id="stream_cluster",
 )
-async def stream_cluster(request: Request[Any, Any, Any], cluster: AnyCluster) -> ASGIApp:
+async def stream_cluster(request: Request[Any, Any, Any], cluster: AnyCluster, ledger: AnyLedger) -> ASGIApp:
     """Be told the same as by `/v1/cluster` every second, as server-sent events named `cluster`."""
+    await ledger.check_may_watch()
     cluster.enter()
-    return cast(ASGIApp, ClusterStream(cluster))
+    return cast(ASGIApp, ClusterStream(cluster, ledger))
 
 
 CLUSTER_ROUTES = (get_cluster, stream_cluster)

@@ -7,7 +7,7 @@ import msgspec
 from litestar import Litestar, MediaType, Request, Response, get
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.spec import Tag
+from litestar.openapi.spec import Components, SecurityScheme, Tag
 from litestar.serialization import encode_json
 
 from bezant.net.gateway.problems import PATH, PROBLEMS, GatewayProblem, refusal
@@ -28,7 +28,18 @@ DOCUMENTATION: Final = OpenAPIConfig(
     summary="A digital wallet: durable, exactly once, verifiable.",
     description="Commands are named by a `transaction_id`, or an `Idempotency-Key`: sent again they get their first "
     "outcome. Whatever is not done is told as a problem (RFC 9457), whose `code` is one of those at `/problems`. "
-    "Amounts are decimal strings, positions are opaque strings, times are RFC 3339 in UTC with nine digits.",
+    "Amounts are decimal strings, positions are opaque strings, times are RFC 3339 in UTC with nine digits. Where the "
+    "ledger asks for tokens each request shows one, in the header Authorization and nowhere else.",
+    components=Components(
+        security_schemes={
+            "token": SecurityScheme(
+                type="http",
+                scheme="bearer",
+                description="A token as `bezant tokens create` makes it. The ledger decides what it may do.",
+            )
+        }
+    ),
+    security=[{"token": []}, {}],
     tags=[
         Tag("Transfers", "Money from one account to another"),
         Tag("Accounts", "Accounts, as they are and as they were"),

@@ -4,15 +4,19 @@ import asyncio
 import logging
 import re
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
+from uvicorn.protocols.utils import ClientDisconnected
+
 from bezant.net.gateway.admission import Admission
 from bezant.net.gateway.asgi import Application, Receive, Scope, Send
-from bezant.net.gateway.asking import SLASH_IN_NAME, Ledger
-from bezant.net.gateway.authorizing import PRINCIPAL, Principal, authorize
+from bezant.net.gateway.asking import SLASH_IN_NAME
+from bezant.net.gateway.authorizing import PRINCIPAL, Ledgers, Principal, is_public, token_of
 from bezant.net.gateway.hosts import Hosts
-from bezant.net.gateway.problems import GatewayProblem, Problem, ProblemRaised, raised_by, refusal
+from bezant.net.gateway.problems import GatewayProblem, Problem, ProblemRaised, raised_by, refusal, rendered
 from bezant.net.gateway.responses import send_problem
 from bezant.net.gateway.settings import BODY_BYTES_MAX, GatewaySettings
 from bezant.net.gateway.transfers import TRANSFER_PATH, Transfers, replayed
@@ -26,6 +30,8 @@ _CONTENT_TYPE: Final = b"content-type"
 _JSON: Final = b"application/json"
 _ESCAPED_SLASH: Final = b"%2f"
 _POLICY_VIOLATION: Final = 1008
+_DENIAL: Final = "websocket.http.response"
+"""The extension of ASGI by which a request for a WebSocket is answered as any other."""
 
 _log = logging.getLogger("bezant")
 
@@ -33,9 +39,10 @@ _log = logging.getLogger("bezant")
 class Front:
     """An ASGI application around that of the routes."""
 
-    def __init__(self, application: Application, ledger: Ledger, settings: GatewaySettings) -> None:
+    def __init__(self, application: Application, ledgers: Ledgers, settings: GatewaySettings) -> None:
         self._application = application
-        self._transfers = Transfers(ledger)
+        self._ledgers = ledgers
+        self._transfers = Transfers()
         self._hosts = Hosts(settings.hosts)
         self.admission = Admission(
             count_max=settings.requests_max,
@@ -54,20 +61,38 @@ class Front:
     async def _on_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             self._hosts.check(scope)
-            principal = authorize(scope)
+            token = token_of(scope)
+            name = self._ledgers.name_of(scope, token)
             stays = not (scope["method"] == "GET" and _PUSH_PATH.fullmatch(scope["raw_path"]))
-            self.admission.enter(principal.name, time.monotonic(), stays=stays)
+            self.admission.enter(name, time.monotonic(), stays=stays)
         except ProblemRaised as refused:
             await send_problem(send, refused.problem)
             return
         try:
-            await self._answer(scope, principal, receive, send)
+            await self._serve(scope, name, token, partial(self._answer, scope, receive, send))
+        except ProblemRaised as refused:
+            await send_problem(send, refused.problem)
         finally:
             if stays:
-                self.admission.leave(principal.name)
+                self.admission.leave(name)
 
-    async def _answer(self, scope: Scope, principal: Principal, receive: Receive, send: Send) -> None:
+    async def _serve(self, scope: Scope, name: str, token: str | None, answer: Callable[[], Awaitable[None]]) -> None:
+        """Have it answered over the ledger that a token opens. Raises `ProblemRaised` if that is none."""
+        if is_public(scope["path"]):
+            scope[PRINCIPAL] = Principal(name, self._ledgers.own)
+            await answer()
+            return
+        served, ledger = await self._ledgers.enter(scope, token)
         try:
+            scope[PRINCIPAL] = Principal(name, ledger)
+            await answer()
+        finally:
+            self._ledgers.leave(served)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            if scope["method"] != "GET":
+                receive = _in_time(receive)
             if scope["method"] == "POST":
                 _check_media_type(scope)
                 if scope["path"] == TRANSFER_PATH:
@@ -77,7 +102,6 @@ class Front:
                         await self._transfers.lane(scope, message["body"], send)
                         return
                     receive = replayed(message, receive)
-                receive = _in_time(receive)
         except ProblemRaised as refused:
             await send_problem(send, refused.problem)
             return
@@ -88,7 +112,7 @@ class Front:
             _log.exception("bezant: a transfer failed")
             await send_problem(send, _fault())
             return
-        await self._go_on(scope, principal, receive, send)
+        await self._go_on(scope, receive, send)
 
     async def _on_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket":
@@ -96,19 +120,29 @@ class Front:
             return
         try:
             self._hosts.check(scope)
-            principal = authorize(scope)
-            self.admission.enter(principal.name, time.monotonic(), stays=False)
+            token = token_of(scope)
+            name = self._ledgers.name_of(scope, token)
+            self.admission.enter(name, time.monotonic(), stays=False)
+            await self._serve(scope, name, token, partial(self._go_on, scope, receive, send))
         except ProblemRaised as refused:
-            # Before it is accepted, this is answered with 403 as far as HTTP can tell.
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": refused.problem.code})
-            return
-        await self._go_on(scope, principal, receive, send)
+            await _refuse_socket(scope, send, refused.problem)
 
-    async def _go_on(self, scope: Scope, principal: Principal, receive: Receive, send: Send) -> None:
-        scope[PRINCIPAL] = principal
+    async def _go_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         if _ESCAPED_SLASH in scope["raw_path"].lower():
             scope["path"] = _path_with_slashes(scope["raw_path"])
         await self._application(scope, receive, send)
+
+
+async def _refuse_socket(scope: Scope, send: Send, problem: Problem) -> None:
+    """Answer a request for a WebSocket with a problem, or else with what a server makes of closing it: 403."""
+    if _DENIAL not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": problem.code})
+        return
+    status, headers, body = rendered(problem)
+    await send({"type": f"{_DENIAL}.start", "status": status, "headers": headers})
+    await send({"type": f"{_DENIAL}.body", "body": body, "more_body": False})
+    # uvicorn takes a return, after this answer alone, for a handshake that was forgotten, and complains.
+    raise ClientDisconnected
 
 
 def _check_media_type(scope: Scope) -> None:

@@ -10,7 +10,9 @@ from bezant.net.gateway.asking import AnyCall, AnyQuestion
 from bezant.net.gateway.bodies import CurrenciesBody, CurrencyBody, RegisterCurrency, TotalsBody
 from bezant.net.gateway.conversions import as_of_body, sums_body
 from bezant.net.gateway.moments import AnyMoment
+from bezant.net.gateway.problems import GatewayProblem, refusal
 from bezant.net.gateway.responses import COMMAND_PROBLEMS, QUESTION_PROBLEMS
+from bezant.protocol.errors import AccessDenied
 
 _TAGS = ["Ledger"]
 
@@ -57,7 +59,10 @@ def get_health() -> Health:
 @get("/ready", tags=_TAGS, responses=QUESTION_PROBLEMS, operation_id="get_readiness")
 async def get_readiness(question: AnyQuestion) -> Health:
     """Say that the ledger answers, too."""
-    await question.wallet.ping(timeout_s=question.timeout_s)
+    try:
+        await question.wallet.ping(timeout_s=question.timeout_s)
+    except AccessDenied as error:
+        raise refusal(GatewayProblem.NODE_REFUSED, "the nodes want a token that this gateway does not have") from error
     return Health()
 
 

@@ -182,9 +182,9 @@ def raised_by(error: BezantError, *, is_command: bool) -> ProblemRaised:
     if isinstance(error, UsageError):
         kind = GatewayProblem.REQUEST_INVALID
     elif isinstance(error, AccessDenied):
-        # If it is the gateway that the node does not know, no client can do anything about that.
+        # The node was shown the token of whoever asks, or none if they have none.
         is_forbidden = error.code == FrameError.FORBIDDEN
-        kind = ResultCode.FORBIDDEN if is_forbidden else GatewayProblem.NODE_UNREACHABLE
+        kind = ResultCode.FORBIDDEN if is_forbidden else GatewayProblem.UNAUTHENTICATED
     elif isinstance(error, RequestRefused):
         kind = GatewayProblem.NODE_REFUSED if error.code in _NOT_NOW else GatewayProblem.NODE_DECLINED
     elif isinstance(error, RemoteProtocolError | ReceiptInvalid):
@@ -202,4 +202,6 @@ def rendered(problem: Problem) -> tuple[int, HeaderList, bytes]:
     headers = [(b"content-type", PROBLEM_TYPE), (b"content-length", b"%d" % len(body))]
     if problem.status in (429, 503):
         headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
+    if problem.status == 401:
+        headers.append((b"www-authenticate", b'Bearer realm="bezant"'))
     return problem.status, headers, body

@@ -245,7 +245,7 @@ async def stream_events(
 
     The same address is a WebSocket, too, whose messages are `{"id": ..., "event": ...}`.
     """
-    client = request.scope[PRINCIPAL].name  # type: ignore[literal-required]
+    client = request.scope[PRINCIPAL].name  # type: ignore[typeddict-item]
     place = after if last_event_id is None else last_event_id
     subscription = await subscribe(ledger, pushes, client, (account_of_path(name), currency), place)
     return cast(ASGIApp, EventStream(ledger, pushes, subscription))
@@ -262,7 +262,7 @@ async def socket_of_events(
     after: Annotated[str | None, QueryParameter(required=False, max_length=_TOKEN_SIZE_MAX)] = None,
 ) -> None:
     """Tell what happens to an account over a WebSocket; what the client sends is not read, but for its end."""
-    client = socket.scope[PRINCIPAL].name  # type: ignore[literal-required]
+    client = socket.scope[PRINCIPAL].name  # type: ignore[typeddict-item]
     await socket.accept()
     try:
         subscription = await subscribe(ledger, pushes, client, (account_of_path(name), currency), after)

@@ -25,7 +25,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     ``client_rate``: requests of one client a second, on average (429); ``client_burst`` may come at once.
     ``connections_max``: sockets of clients; more are closed at once. ``streams_max``: streams of events (503), and
     ``client_streams_max`` of one client (429). ``hosts``: names besides those of loopback by which it may be asked
-    (421).
+    (421). ``certificate`` and ``key``: files with which it shows clients who it is, by TLS alone; ``insecure_listen``:
+    it may be reached from other machines without TLS, or before nodes that ask for no tokens.
     """
 
     connect: str
@@ -38,10 +39,15 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     streams_max: int = 2000
     client_streams_max: int = 200
     hosts: tuple[str, ...] = ()
+    certificate: str = ""
+    key: str = ""
+    insecure_listen: bool = False
 
     def __post_init__(self) -> None:
         if self.timeout_s not in DEADLINES_S:
             raise UsageError(f"the deadline of requests is one of {', '.join(f'{s:g}' for s in DEADLINES_S)} seconds")
+        if bool(self.certificate) != bool(self.key):
+            raise UsageError("--listen-cert and --listen-key belong together")
         for host in self.hosts:
             if not _HOST.fullmatch(host):
                 raise UsageError(f"a host is a name without a scheme, a port or a path, not {host!r}")

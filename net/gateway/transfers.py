@@ -12,6 +12,7 @@ from litestar import post
 
 from bezant.net.gateway.asgi import Message, Receive, Scope, Send
 from bezant.net.gateway.asking import AnyCall, Ledger, check_done, deadline_s, name_of_command
+from bezant.net.gateway.authorizing import PRINCIPAL
 from bezant.net.gateway.bodies import BalanceTransfer, Transferred
 from bezant.net.gateway.conversions import transferred
 from bezant.net.gateway.problems import GatewayProblem, refusal
@@ -58,11 +59,9 @@ async def balance_transfer(call: AnyCall, data: BalanceTransfer) -> Transferred:
 class Transfers:
     """The short way in."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
     async def lane(self, scope: Scope, body: bytes, send: Send) -> None:
         """Answer a request whose body is here. Raises what `transfer` raises."""
+        ledger = scope[PRINCIPAL].ledger
         key = timeout = None
         for name, value in scope["headers"]:
             if name == _IDEMPOTENCY_KEY:
@@ -73,7 +72,7 @@ class Transfers:
             asked = _decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise refusal(GatewayProblem.REQUEST_INVALID, str(error)) from error
-        answer = await transfer(self._ledger, asked, key, deadline_s(timeout, self._ledger.timeout_s))
+        answer = await transfer(ledger, asked, key, deadline_s(timeout, ledger.timeout_s))
         await send_answer(send, _encode(answer))
 
 

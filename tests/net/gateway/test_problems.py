@@ -75,7 +75,7 @@ def test_what_the_node_refuses_for_now_can_be_asked_again(code: FrameError) -> N
 
 
 @pytest.mark.parametrize(
-    ("code", "told"), [(FrameError.FORBIDDEN, "FORBIDDEN"), (FrameError.UNAUTHENTICATED, "NODE_UNREACHABLE")]
+    ("code", "told"), [(FrameError.FORBIDDEN, "FORBIDDEN"), (FrameError.UNAUTHENTICATED, "UNAUTHENTICATED")]
 )
 def test_whom_the_node_does_not_let_in(code: FrameError, told: str) -> None:
     assert raised_by(errors.AccessDenied(code, "why"), is_command=True).problem.code == told
