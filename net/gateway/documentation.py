@@ -1,6 +1,5 @@
 """The description of the API (OpenAPI 3.1), the page that shows it, and what the problems mean. All from here alone."""
 
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -10,11 +9,10 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme, Tag
 from litestar.serialization import encode_json
 
+from bezant.net.gateway.console import STATIC, console_page
 from bezant.net.gateway.problems import PATH, PROBLEMS, GatewayProblem, refusal
 from bezant.net.gateway.responses import QUESTION_PROBLEMS
 
-STATIC: Final = Path(__file__).parent / "static"
-"""Files that are served as they are."""
 _FILES: Final = {
     "docs.html": "text/html; charset=utf-8",
     "docs.css": "text/css; charset=utf-8",
@@ -119,4 +117,4 @@ def documentation_routes() -> list[BaseRouteHandler]:
             raise refusal(GatewayProblem.NOT_FOUND)
         return Response((STATIC / name).read_bytes(), media_type=_FILES[name])
 
-    return [list_problems, get_problem, openapi, page]
+    return [list_problems, get_problem, openapi, page, console_page]

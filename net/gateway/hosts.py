@@ -14,7 +14,7 @@ from typing import Final
 from bezant.net.gateway.asgi import Scope
 from bezant.net.gateway.problems import GatewayProblem, refusal
 
-STATIC_PATHS: Final = ("/docs", "/docs/", "/openapi.json")
+STATIC_PATHS: Final = ("/docs", "/docs/", "/console", "/console/", "/openapi.json")
 """What says the same to everybody: pages of any origin may have it. One that ends with a slash has all below it."""
 _HOST: Final = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]@/\s]+))(?::[0-9]{0,5})?")
 _NAMES_REMEMBERED_MAX: Final = 256

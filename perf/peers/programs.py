@@ -39,6 +39,7 @@ class Wanted(NamedTuple):
 
 
 POSTGRES: Final = Wanted("postgresql", ("postgres", "initdb"), ("usr/lib/postgresql/*/bin",))
+CHROMIUM: Final = Wanted("chromium-headless-shell", ("chromium-headless-shell",), ("usr/lib/chromium",))
 REDIS: Final = Wanted("redis-server", ("redis-server",), ("usr/bin",))
 
 
@@ -53,7 +54,8 @@ class Programs(NamedTuple):
         """What the programs need in their environment: nothing of ours, and their own libraries if unpacked."""
         found = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
         if self.top is not None:
-            libraries = [*self.top.glob("usr/lib/*-linux-gnu"), *self.top.glob("lib/*-linux-gnu")]
+            folders = ("usr/lib/*-linux-gnu", "lib/*-linux-gnu", "usr/lib/*-linux-gnu/pulseaudio")
+            libraries = [library for pattern in folders for library in self.top.glob(pattern)]
             found["LD_LIBRARY_PATH"] = ":".join(map(str, libraries))
         return found
 
