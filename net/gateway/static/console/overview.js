@@ -118,10 +118,11 @@ export function showOverview(root, _parts, signal) {
   let problem = null;
 
   function freshen() {
-    const stale = seenMs === null || Date.now() - seenMs > STALE_MS;
+    const stale = problem !== null || seenMs === null || Date.now() - seenMs > STALE_MS;
     page.classList.toggle("stale", stale);
     if (!stale) return;
     chartGap();
+    if (wrong !== null) say(health, `Last known: ${wrong}`);
     const why = problem?.problem?.title ?? "the gateway does not answer";
     const since = seenMs === null ? "" : `no news for ${Math.round((Date.now() - seenMs) / 1000)} s · `;
     if (problem || seenMs !== null) say(freshness, `${since}${why} · connecting again`);
@@ -133,6 +134,7 @@ export function showOverview(root, _parts, signal) {
 
   function onCluster(now) {
     seenMs = Date.now();
+    problem = null;
     page.classList.remove("stale");
     say(freshness, `live · ${moment(now.time).slice(11, 19)} UTC`);
     say(throughput.value, rate(now.rates?.transfers_per_s));
@@ -141,7 +143,8 @@ export function showOverview(root, _parts, signal) {
     const top = chart.add(seenMs, now.rates?.transfers_per_s ?? null);
     say(scale, rate(top));
     const found = troubles(now);
-    const text = found.length ? found.join(" · ") : `All well: ${now.shards.length} ${now.shards.length === 1 ? "shard" : "shards"}, ${now.shards.reduce((sum, one) => sum + one.nodes.length, 0)} nodes`;
+    const nodes = now.shards.reduce((sum, one) => sum + one.nodes.length, 0);
+    const text = found.length ? found.join(" · ") : `All well: ${now.shards.length} ${now.shards.length === 1 ? "shard" : "shards"}, ${nodes} ${nodes === 1 ? "node" : "nodes"}`;
     say(health, text);
     health.classList.toggle("bad", found.length > 0);
     if (wrong !== null && wrong !== text) announce(text);

@@ -150,7 +150,7 @@ export function showTransfer(root, _parts, signal) {
       }
     }
     const title = done.repeated ? "Done before" : "Done";
-    ended("good", title, done.repeated ? "This id was known: here is its first outcome, and nothing was moved twice." : "Durable, and it will stay so.", balances.shown);
+    ended("good", title, done.repeated ? "This id was known: here is its first outcome, and nothing was moved twice." : done.to_balance === null ? "Decided, durably. The receiver is in another shard, where it can take a moment more." : "Durable, and it will stay so.", balances.shown);
   }
 
   function showRefused(asked, error) {
