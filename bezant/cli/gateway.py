@@ -51,6 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
         certificate=told.listen_cert,
         key=told.listen_key,
         insecure_listen=told.insecure_listen,
+        webhooks=told.webhooks,
+        webhook_allow=tuple(told.webhook_allow),
+        webhook_attempts_max=told.webhook_attempts_max,
+        webhook_backoff_s=told.webhook_backoff_s,
     )
     run_gateway(settings, told.listen, write_at_once)
     return 0

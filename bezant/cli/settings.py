@@ -270,6 +270,35 @@ class Gateway(Table, frozen=True, kw_only=True):
     streams_max: Annotated[Count, Meta(description="streams of events that are open at a time, at most")] = 2000
     client_streams_max: Annotated[Count, Meta(description="of those, of one client")] = 200
     connections_max: Annotated[Count, Meta(description="connections of clients, at most")] = 20_000
+    webhooks: Annotated[
+        FolderPath,
+        Meta(
+            description="keep webhooks in this folder, with the secrets that sign their messages, as they are: guard it"
+            " like a key; one gateway holds it at a time (default: no webhooks)",
+            extra={"example": "/var/lib/bezant-webhooks"},
+        ),
+    ] = ""
+    webhook_allow: Annotated[
+        list[str],
+        Meta(
+            description="a network that webhooks may reach although it is not public, also by http; there may be"
+            " several",
+            extra={"metavar": "NETWORK", "example": ["10.1.0.0/16"]},
+        ),
+    ] = []
+    webhook_attempts_max: Annotated[
+        Count,
+        Meta(description="attempts to send a message of a webhook until it is given up, and kept as a dead letter"),
+    ] = 8
+    webhook_backoff_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=COUNT_MAX,
+            description="the pause behind the first attempt; doubled each time, up to 5 minutes",
+            extra={"flag": "--webhook-backoff"},
+        ),
+    ] = 1.0
     listen_cert: Annotated[
         FilePath,
         Meta(description="serve clients by TLS alone, with this certificate", extra={"group": "access"}),

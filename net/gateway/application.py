@@ -24,6 +24,8 @@ from bezant.net.gateway.problems import PROBLEM_TYPE, GatewayProblem, ProblemRai
 from bezant.net.gateway.push import PUSH_ROUTES, Pushes
 from bezant.net.gateway.settings import BODY_BYTES_MAX
 from bezant.net.gateway.transfers import balance_transfer
+from bezant.net.gateway.webhooks.hooks import Webhooks
+from bezant.net.gateway.webhooks.routes import WEBHOOK_ROUTES
 from bezant.protocol.errors import BezantError
 
 _log = logging.getLogger("bezant")
@@ -42,6 +44,7 @@ _ROUTES: Final[tuple[BaseRouteHandler, ...]] = (
     *LEDGER_ROUTES,
     *PUSH_ROUTES,
     *CLUSTER_ROUTES,
+    *WEBHOOK_ROUTES,
     *METER_ROUTES,
 )
 _STATUS_FAULT: Final = 500
@@ -53,7 +56,7 @@ def _ledger_of(scope: HTTPScope) -> Ledger:
     return cast(Ledger, scope[PRINCIPAL].ledger)  # type: ignore[typeddict-item]
 
 
-def make_application(pushes: Pushes, cluster: Cluster, meter: Meter) -> Litestar:
+def make_application(pushes: Pushes, cluster: Cluster, meter: Meter, webhooks: Webhooks | None) -> Litestar:
     """The routes, over the ledger of whoever asks and its nodes, and the streams that they open."""
     handlers: list[ControllerRouterHandler] = [*_ROUTES, *documentation_routes()]
     return Litestar(
@@ -62,6 +65,7 @@ def make_application(pushes: Pushes, cluster: Cluster, meter: Meter) -> Litestar
             "ledger": Provide(_ledger_of, sync_to_thread=False),
             "pushes": Provide(lambda: pushes, sync_to_thread=False),
             "cluster": Provide(lambda: cluster, sync_to_thread=False),
+            "webhooks": Provide(lambda: webhooks, sync_to_thread=False),
             "meter": Provide(lambda: meter, sync_to_thread=False),
             "question": Provide(make_question, sync_to_thread=False),
             "call": Provide(make_call, sync_to_thread=False),

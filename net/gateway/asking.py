@@ -40,7 +40,7 @@ class Ledger:
         self._decimals: dict[str, int] = {}
         self._fetching: asyncio.Task[None] | None = None
         self._named: dict[bytes, tuple[str, str]] = {}
-        self._may_watch = False
+        self._may_watch = self._may_administer = False
 
     async def decimals_of(self, currency: str) -> int:
         """The decimals of a currency.
@@ -91,6 +91,12 @@ class Ledger:
         if not self._may_watch:
             await self.wallet.channel.request(Operation.STATISTICS, b"", self.timeout_s)
             self._may_watch = True
+
+    async def check_may_administer(self) -> None:
+        """Raise `BezantError` unless whoever it is opened for may see, and so make, tokens."""
+        if not self._may_administer:
+            await self.wallet.channel.request(Operation.TOKENS, b"", self.timeout_s)
+            self._may_administer = True
 
     def learn(self, currencies: dict[str, int]) -> None:
         """Note the decimals of all currencies."""

@@ -46,6 +46,7 @@ DOCUMENTATION: Final = OpenAPIConfig(
         Tag("History", "What happened, and proofs of it"),
         Tag("Ledger", "The ledger as a whole"),
         Tag("Push", "Being told"),
+        Tag("Webhooks", "Having others told"),
         Tag("Operations", "The nodes behind it"),
     ],
     use_handler_docstrings=True,

@@ -29,6 +29,7 @@ from bezant.net.gateway.front import Front
 from bezant.net.gateway.metering import Meter, Metered
 from bezant.net.gateway.push import Pushes
 from bezant.net.gateway.settings import GatewaySettings
+from bezant.net.gateway.webhooks.hooks import Webhooks
 from bezant.protocol.errors import AccessDenied, UsageError
 
 BACKLOG: Final = 2048
@@ -78,14 +79,21 @@ async def _serve(
         pushes = Pushes(count_max=settings.streams_max, client_count_max=settings.client_streams_max)
         cluster, meter = Cluster(ClusterWatch(nodes.addresses, nodes.own)), Meter(own.wallet)
         meter.loop_watch.start()
+        webhooks = Webhooks(own, settings) if settings.webhooks else None
+        if webhooks is not None:
+            webhooks.start()
 
         async def on_stop() -> None:
             await pushes.close()
             await cluster.close()
+            if webhooks is not None:
+                await webhooks.close()
             meter.loop_watch.stop()
 
         names = (*settings.hosts, str(bound.getsockname()[0]))
-        front = Front(make_application(pushes, cluster, meter), ledgers, msgspec.structs.replace(settings, hosts=names))
+        front = Front(
+            make_application(pushes, cluster, meter, webhooks), ledgers, msgspec.structs.replace(settings, hosts=names)
+        )
         await serve_application(Metered(front, meter), settings, bound, say, on_stop, tls=tls)
     finally:
         closing.cancel()

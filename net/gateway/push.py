@@ -7,7 +7,7 @@ id that it has got, and misses nothing.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Annotated, Any, Final, cast
 
@@ -139,7 +139,9 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def batches(ledger: Ledger, subscription: AnySubscription, gone: "asyncio.Future[None]") -> AsyncIterator[Told]:
+async def batches(
+    ledger: Ledger, subscription: AnySubscription, gone: "asyncio.Future[None]"
+) -> AsyncGenerator[Told, None]:
     """What a subscription tells, a few events at a time; nothing where nothing happened for a while.
 
     Ends when `gone` is done, or when the subscription ends or fails: a client that comes back is told why, or goes on.

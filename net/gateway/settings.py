@@ -26,7 +26,10 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     ``connections_max``: sockets of clients; more are closed at once. ``streams_max``: streams of events (503), and
     ``client_streams_max`` of one client (429). ``hosts``: names besides those of loopback by which it may be asked
     (421). ``certificate`` and ``key``: files with which it shows clients who it is, by TLS alone; ``insecure_listen``:
-    it may be reached from other machines without TLS, or before nodes that ask for no tokens.
+    it may be reached from other machines without TLS, or before nodes that ask for no tokens. ``webhooks``: the folder
+    that keeps them, "" for none; ``webhook_allow``: networks that they may reach although not public, and by http;
+    ``webhook_attempts_max``: attempts until a message is given up, with pauses of ``webhook_backoff_s`` seconds,
+    doubled each time.
     """
 
     connect: str
@@ -42,6 +45,10 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     certificate: str = ""
     key: str = ""
     insecure_listen: bool = False
+    webhooks: str = ""
+    webhook_allow: tuple[str, ...] = ()
+    webhook_attempts_max: int = 8
+    webhook_backoff_s: float = 1.0
 
     def __post_init__(self) -> None:
         if self.timeout_s not in DEADLINES_S:
@@ -51,6 +58,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
         for host in self.hosts:
             if not _HOST.fullmatch(host):
                 raise UsageError(f"a host is a name without a scheme, a port or a path, not {host!r}")
+        if not (self.webhook_attempts_max > 0 and self.webhook_backoff_s > 0):
+            raise UsageError("attempts and pauses of webhooks are above 0")
         for name in ("requests_max", "client_requests_max", "client_rate", "client_burst"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is above 0")
