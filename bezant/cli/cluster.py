@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bezant.cli.options import add_options, read_settings
-from bezant.cli.output import write_at_once, write_remark
+from bezant.cli.output import write_at_once
 from bezant.cli.session import add_json_argument, placement, run_async
 from bezant.cli.settings import Cluster
+from bezant.cli.watched_nodes import tell_remark
+from bezant.net.logs import begin_logs
 from bezant.protocol.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bezant.engine.log.storage import Directory, FolderLock
 
     settings = read_settings(arguments, Cluster)
+    begin_logs(settings.log_format, "cluster")
     data = Path(settings.data)
     Directory(data).create()
     with ExitStack() as closing:
@@ -47,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         alone = plan is None and settings.shards == 1
         is_new = _prepare(data, settings) if alone else _prepare_shards(data, settings)
         if not is_new and any(getattr(arguments, key) is not None for key in _ON_FIRST_USE):
-            write_remark(
+            tell_remark(
                 f"bezant: {data} is initialised already: --shards, --nodes, --placement and --base-port mean nothing"
                 " now"
             )
@@ -79,7 +82,7 @@ def _prepare_shards(data: Path, settings: Cluster) -> bool:
     is_new = found is None or shards_need_init(data, plan)
     if is_new:
         init_shards(data, plan)
-        write_remark("bezant: the shards are initialised; compiling the kernels, unless they are compiled already")
+        tell_remark("bezant: the shards are initialised; compiling the kernels, unless they are compiled already")
         warm_kernels_once()
     _say_missing(missing_in_shards(data, plan), data)
     return is_new
@@ -87,7 +90,7 @@ def _prepare_shards(data: Path, settings: Cluster) -> bool:
 
 def _say_missing(nodes: list[str], data: Path) -> None:
     for node in nodes:
-        write_remark(
+        tell_remark(
             f"bezant: {node} has no folder in {data} and is not started; if its disk is lost, run bezant init --join "
             f"on a new folder, start it, and bezant members replace {node.rpartition(' ')[2]}"
         )
@@ -99,8 +102,8 @@ def _init(data: Path, settings: Cluster) -> None:
 
     init_cluster(data, settings.nodes, settings.base_port)
     if remark := remark_on_voters(len(node_files(data))):
-        write_remark(f"bezant: {remark}")
-    write_remark("bezant: the group is initialised; compiling the kernels, unless they are compiled already")
+        tell_remark(f"bezant: {remark}")
+    tell_remark("bezant: the group is initialised; compiling the kernels, unless they are compiled already")
     warm_kernels_once()
 
 
@@ -118,7 +121,7 @@ async def _run(data: Path, *, is_json: bool) -> int:
     try:
         if await done_before(stopping, _bring_up(cluster, say)):
             await cluster.watch(stopping)
-        write_remark(f"bezant: stopping the nodes, the leader{' of each group' if is_sharded else ''} last")
+        tell_remark(f"bezant: stopping the nodes, the leader{' of each group' if is_sharded else ''} last")
         await cluster.stop()
     finally:
         cluster.end()

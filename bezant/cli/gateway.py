@@ -7,6 +7,7 @@ from bezant.cli.errors import CommandFailed
 from bezant.cli.options import add_options, read_settings
 from bezant.cli.output import write_at_once
 from bezant.cli.settings import Gateway
+from bezant.net.logs import begin_logs
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -23,6 +24,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
     told = read_settings(arguments, Gateway)
+    begin_logs(told.log_format, "gateway")
     # What the file says of it is not known before.
     arguments.tls, arguments.tls_ca, arguments.token_file = told.tls, told.tls_ca, told.token_file
     if arguments.tls_cert:

@@ -124,7 +124,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _fail(error: BezantError) -> int:
     """Tell an error in one line; returns the exit status."""
-    sys.stderr.write(f"bezant: {describe(error)}\n")
+    told = f"bezant: {describe(error)}"
+    if (logs := sys.modules.get("bezant.net.logs")) is not None and logs.writes_json():
+        logs.write_error(told)
+    else:
+        sys.stderr.write(f"{told}\n")
     return exit_status(error)
 
 

@@ -8,6 +8,7 @@ from bezant.cli.options import add_options, read_settings
 from bezant.cli.output import write_at_once
 from bezant.cli.session import check_data_folder
 from bezant.cli.settings import Reader
+from bezant.net.logs import begin_logs
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -29,6 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bezant.net.server.listening import address_of, bind_address
 
     settings = read_settings(arguments, Reader)
+    begin_logs(settings.log_format, "reader")
     check_data_folder(Path(settings.data))
     security = security_of(settings)
     security.check(in_group=False)

@@ -9,6 +9,7 @@ from bezant.cli.options import add_options, read_settings, settings_given, words
 from bezant.cli.output import write_at_once
 from bezant.cli.session import placement
 from bezant.cli.settings import MIB, Serve
+from bezant.net.logs import begin_logs
 from bezant.protocol.errors import UsageError
 
 _OF_ONE_FOLDER: Final = ("data", "listen", "echo", "reader_listen", "metrics", "reader_metrics")
@@ -33,6 +34,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
     settings = read_settings(arguments, Serve)
+    begin_logs(settings.log_format, "node")
     if len(settings.data) > 1:
         return _run_several(settings, settings_given(arguments, Serve), repairs=arguments.repair_from_group)
     from bezant.engine.replica import ReplicaSettings

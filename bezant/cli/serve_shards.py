@@ -10,8 +10,7 @@ from pathlib import Path
 
 from bezant.cli.errors import InputWrong
 from bezant.cli.node_process import NODE_COMMAND, NodeProcess
-from bezant.cli.output import write_remark
-from bezant.cli.watched_nodes import Say, WatchedNodes, done_before
+from bezant.cli.watched_nodes import Say, WatchedNodes, done_before, tell_remark
 from bezant.engine.node_file import read_node_file
 from bezant.protocol.placement import METADATA_SHARD
 
@@ -64,7 +63,7 @@ async def serve_shards(folders: Sequence[Path], arguments: Sequence[str], say: S
     try:
         if await done_before(stopping, shards.start()):
             await shards.watch(stopping)
-        write_remark("bezant: stopping all shards")
+        tell_remark("bezant: stopping all shards")
         await shards.stop()
     finally:
         shards.end()

@@ -20,6 +20,15 @@ COUNT_MAX: Final = 999_999_999_999
 DEADLINES_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """As in `bezant.net.gateway.settings`, which needs more than this module may load; a test compares them."""
 
+LogFormat = Annotated[
+    str,
+    Meta(
+        pattern=r"^(text|json)$(?!\n)",
+        description="how it writes to its standard error what happens: text, for people, or json, an object a line with"
+        " time, level, event and what it is about; its child processes do the same",
+        extra={"metavar": "text|json"},
+    ),
+]
 _HOW_IT_IS: Final = (
     "by HTTP how it is: /metrics for Prometheus, /healthz and /readyz; on loopback, because everybody is told, or with"
     " insecure_listen (default: nowhere)"
@@ -198,6 +207,7 @@ class Serve(Access, frozen=True, kw_only=True):
             extra={"example": "127.0.0.1:7420,127.0.0.1:7422,127.0.0.1:7424"},
         ),
     ] = ""
+    log_format: LogFormat = "text"
 
     def problems(self) -> list[str]:
         """What does not go together."""
@@ -231,6 +241,7 @@ class Reader(Access, frozen=True, kw_only=True):
             extra={"example": "127.0.0.1:7423"},
         ),
     ] = ""
+    log_format: LogFormat = "text"
 
     def problems(self) -> list[str]:
         """What does not go together."""
@@ -331,6 +342,7 @@ class Gateway(Table, frozen=True, kw_only=True):
             description="by TLS, with a node that this authority's certificate vouches for", extra={"group": "access"}
         ),
     ] = ""
+    log_format: LogFormat = "text"
 
     def problems(self) -> list[str]:
         """What does not go together."""
@@ -379,6 +391,7 @@ class Cluster(Table, frozen=True, kw_only=True):
             extra={"metavar": "P"},
         ),
     ] = 7420
+    log_format: LogFormat = "text"
 
 
 TABLES: Final[dict[str, type[Table]]] = {"serve": Serve, "reader": Reader, "gateway": Gateway, "cluster": Cluster}

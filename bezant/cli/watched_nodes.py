@@ -1,6 +1,7 @@
 """Nodes as child processes that are kept running: what ends is started again, within bounds."""
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -9,7 +10,8 @@ from typing import Any, Final
 
 from bezant.cli.errors import CommandFailed
 from bezant.cli.node_process import NodeProcess, ProcessFailed
-from bezant.cli.output import write_at_once, write_remark
+from bezant.cli.output import write_at_once
+from bezant.net.logs import about
 
 RESTARTS_MAX: Final = 5
 """Starts of one node again within RESTART_WINDOW_S; then it is left alone."""
@@ -17,6 +19,8 @@ RESTART_WINDOW_S: Final = 60.0
 RESTART_DELAY_S: Final = 0.5
 """Before the first start again; twice as long before each further one within the window."""
 WATCH_POLL_S: Final = 0.05
+
+_log = logging.getLogger("bezant")
 
 Say = Callable[[str, dict[str, Any]], None]
 """Told what happens: in words, and as fields of which ``event`` names it."""
@@ -125,9 +129,14 @@ async def done_before(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) 
         await asyncio.wait((working, waiting))
 
 
+def tell_remark(words: str) -> None:
+    """Write something to know that is not the result, as this process writes its log."""
+    _log.warning("%s", words)
+
+
 def say_plainly(words: str, fields: dict[str, Any]) -> None:
     """Results to stdout, the rest to stderr."""
     if fields["event"] in {"node", "ready"}:
         write_at_once(words)
     else:
-        write_remark(f"bezant: {words}")
+        _log.warning("bezant: %s", words, extra=about(**fields))

@@ -17,6 +17,7 @@ import msgspec
 import uvloop
 
 from bezant.net.access.credentials import use_credentials
+from bezant.net.logs import TEXT, begin_logs
 from bezant.net.reader.server import ReaderServer
 from bezant.net.reader.setup import Setup
 from bezant.protocol.errors import BezantError
@@ -82,6 +83,7 @@ def main() -> int:
             return 0
         line += part
     setup = msgspec.json.decode(line, type=Setup)
+    begin_logs(TEXT, "reader", shard=setup.shard)
     try:
         run_reader(setup, _sockets(setup.listening), _sockets(setup.metrics), ends_with_input=True)
     except (BezantError, OSError) as error:

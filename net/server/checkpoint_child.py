@@ -21,6 +21,7 @@ from bezant.engine.checkpoints.checkpointer import Checkpointer, restore_ledger
 from bezant.engine.checkpoints.folder import CheckpointFolder
 from bezant.engine.log.log import Log, open_log
 from bezant.engine.replica import ReplicaSettings, shard_directory
+from bezant.net.logs import TEXT, begin_logs
 from bezant.protocol.errors import BezantError, CorruptLog, LedgerError, StorageError
 
 NICENESS: Final = 10
@@ -127,6 +128,7 @@ def main() -> int:
     os.dup2(_STANDARD_ERROR, _STANDARD_OUTPUT)
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
     setup = msgspec.json.decode(sys.stdin.buffer.readline(), type=Setup)
+    begin_logs(TEXT, "checkpointer")
     threading.Thread(target=_read_orders, args=(sys.stdin.buffer, orders), daemon=True).start()
     try:
         worker = CheckpointWorker(setup)

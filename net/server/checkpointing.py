@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from bezant.engine.replica import Replica
+from bezant.net.logs import about
 from bezant.net.server.checkpoint_child import Order, Report, Setup
 from bezant.net.server.failure import end_after_bug, end_after_failed_sync
 from bezant.protocol.errors import CorruptLog, StorageError
@@ -137,7 +138,12 @@ class Checkpointing:
         """Say what has failed, and have it tried again in a while."""
         if isinstance(error, CorruptLog):
             end_after_bug(error)
-        _log.warning("bezant: no checkpoint could be made, and it is tried again in %g s: %s", RETRY_S, error)
+        _log.warning(
+            "bezant: no checkpoint could be made, and it is tried again in %g s: %s",
+            RETRY_S,
+            error,
+            extra=about("checkpoint_failed"),
+        )
         self.failing = True
         self._on_room()
         await asyncio.sleep(RETRY_S)

@@ -16,6 +16,7 @@ from bezant.engine.member import TICK_S, StateAbandoned
 from bezant.engine.node_file import NodeFile
 from bezant.engine.snapshots.transfer import StateTransfer
 from bezant.net.access.tls import PeerTls
+from bezant.net.logs import about
 from bezant.net.peers.identity import Identity
 from bezant.net.peers.transport import PeerTransport
 from bezant.net.server.failure import end_after_bug, end_after_failed_sync
@@ -73,6 +74,7 @@ class Peering:
         self._timer: asyncio.TimerHandle | None = None
         self._next_tick_s = loop.time()
         self._next_clock_check_s = 0.0
+        self._told = (0, 0)
         self.transport: PeerTransport[PeerMessage] = PeerTransport(
             Identity(
                 log_id=reactor.replica.log.public_id,
@@ -146,11 +148,21 @@ class Peering:
                 self._reactor.on_tick()
                 self._guard(self._transfer.on_tick)
         self.operations.on_step()
+        self._tell_leader()
         if now_s >= self._next_clock_check_s:
             self._next_clock_check_s = now_s + CLOCK_CHECK_S
             self._check_clock()
         self._finder.on_time(now_s)
         self._timer = self._loop.call_at(self._next_tick_s, self._on_timer)
+
+    def _tell_leader(self) -> None:
+        """Write down who leads, when that has changed."""
+        found = self._member.term, self._member.leader_id
+        if found != self._told:
+            self._told = found
+            term, leader = found
+            words = f"node {leader} leads" if leader else "no leader is known"
+            _log.info("bezant: %s in term %d", words, term, extra=about("leader_changed", leader=leader, term=term))
 
     def _check_clock(self) -> None:
         """Have a leader hand over whose clock, which stamps all events, is further off than CLOCK_OFFSET_NS_MAX."""

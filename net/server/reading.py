@@ -18,6 +18,7 @@ import msgspec
 
 from bezant.engine.publication import NO_DESCRIPTOR
 from bezant.net.access.settings import OPEN, NodeSecurity
+from bezant.net.logs import about
 from bezant.net.reader.setup import Setup
 from bezant.net.server.reactor import Reactor
 
@@ -88,7 +89,8 @@ class Reading:
                 ended = f"cannot be started: {error}"
             if loop.time() - started_s > LIVED_S_MIN:
                 backoff_s = BACKOFF_S_MIN
-            _log.warning("bezant: the reader %s; it is started again in %g s", ended, backoff_s)
+            about_it = about("reader_ended", again_s=backoff_s)
+            _log.warning("bezant: the reader %s; it is started again in %g s", ended, backoff_s, extra=about_it)
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, BACKOFF_S_MAX)
 

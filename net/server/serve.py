@@ -21,7 +21,7 @@ import msgspec
 import uvloop
 
 from bezant.engine.compiled import kernel_digest
-from bezant.engine.member import Member, StateAbandoned
+from bezant.engine.member import ALONE, Member, StateAbandoned
 from bezant.engine.node_file import NodeFile, read_node_file
 from bezant.engine.opening import REPAIR_ADVICE, must_ask_for_group, open_member
 from bezant.engine.placement.file import read_map
@@ -30,6 +30,7 @@ from bezant.engine.replica import ReplicaSettings, shard_directory
 from bezant.net.access.credentials import use_credentials
 from bezant.net.access.guard import Guard
 from bezant.net.access.settings import OPEN, NodeSecurity, check_listening
+from bezant.net.logs import about, add_fields
 from bezant.net.metrics.http import Watchers, check_watchers
 from bezant.net.metrics.latencies import LoopWatch
 from bezant.net.placement.store import open_store
@@ -92,6 +93,7 @@ def serve(
     """
     node = _placed(read_node_file(data_directory), placement)
     shard = 0 if node is None else node.shard
+    add_fields(shard=shard, node=ALONE.node_id if node is None else node.node_id)
     security.check(in_group=node is not None)
     use_credentials(security.credentials())
     with ExitStack() as closing:
@@ -272,6 +274,7 @@ async def _serve(
         await peering.start(sockets.peers)
     servers = await listen_on(loop, lambda: Connection(clients), sockets.clients, security.clients_context())
     say(f"listening on {address_of(sockets.clients[0])}")
+    _log.info("bezant: listening", extra=about("listening", address=address_of(sockets.clients[0])))
     if sockets.echo:
         servers += await listen_on(loop, EchoProtocol, sockets.echo)
         say(f"echo on {address_of(sockets.echo[0])}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from bezant.engine.compiled import COMPILED, cache_directory
 from bezant.engine.log.storage import FolderLock
 from bezant.engine.replica import Replica, shard_directory
+from bezant.net.logs import about
 from bezant.net.server.warm import warm_kernels
 
 _log = logging.getLogger("bezant")
@@ -24,7 +25,7 @@ def prepare_start(data_directory: Path, shard: int = 0) -> None:
     shard_directory(data_directory, shard).create()
     FolderLock(data_directory).release()
     if COMPILED and not Path(cache_directory()).is_dir():
-        _log.warning("bezant: compiling the kernels, once (about 20 s)")
+        _log.warning("bezant: compiling the kernels, once (about 20 s)", extra=about("compiling"))
     warm_kernels()
 
 
