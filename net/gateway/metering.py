@@ -16,6 +16,7 @@ from litestar.params import SkipValidation
 
 from bezant.net.client.wallet import Wallet
 from bezant.net.gateway.asgi import Application, Message, Receive, Scope, Send
+from bezant.net.gateway.asking import AnyLedger
 from bezant.net.gateway.transfers import TRANSFER_PATH
 from bezant.net.metrics.exposition import Family, Sample, content_type, exposed
 from bezant.net.metrics.families import counted, gauge, process_families
@@ -157,9 +158,10 @@ async def _send_verdict(send: Send, fault: str) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-@get("/metrics", include_in_schema=False, sync_to_thread=False)
-def get_metrics(request: Request[Any, Any, Any], meter: AnyMeter) -> Response[bytes]:
-    """Tell what was counted, for Prometheus."""
+@get("/metrics", include_in_schema=False)
+async def get_metrics(request: Request[Any, Any, Any], meter: AnyMeter, ledger: AnyLedger) -> Response[bytes]:
+    """Tell what was counted, for Prometheus, to whom the nodes would tell how they are."""
+    await ledger.check_may_watch()
     format_ = content_type(request.headers.get("accept", ""))
     headers = {"cache-control": "no-store"}
     return Response(exposed(meter.families(), {}, format_), media_type=format_, headers=headers)

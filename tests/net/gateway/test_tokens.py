@@ -130,7 +130,13 @@ def test_scopes_are_what_the_node_says(guarded: Guarded) -> None:
     with guarded.client(pays) as client:
         bank = Bank(client, "pays")
         assert bank.transfer("a:ann", "b:bob", "1.00").status_code == 200
-        for path in ("/v1/accounts/a:ann?currency=EUR", "/v1/accounts/a:ann/events", "/v1/cluster", "/v1/totals"):
+        for path in (
+            "/v1/accounts/a:ann?currency=EUR",
+            "/v1/accounts/a:ann/events",
+            "/v1/cluster",
+            "/metrics",
+            "/v1/totals",
+        ):
             problem(client.get(path), "FORBIDDEN")
         problem(client.get("/v1/cluster/stream"), "FORBIDDEN")
         problem(bank.post("/v1/accounts", name="d:dot", currency="EUR", limit="unlimited"), "FORBIDDEN")
