@@ -8,6 +8,11 @@ function element(name, text, ...children) {
   return made;
 }
 
+// Text in which names stand between backticks.
+function prose(text) {
+  return (text || "").split("`").map((part, place) => (place % 2 ? element("code", part) : part));
+}
+
 function example(schema, all, depth = 0) {
   if (!schema || depth > 5) return null;
   if (schema.$ref) return example(all[schema.$ref.split("/").pop()], all, depth + 1);
@@ -27,7 +32,7 @@ function example(schema, all, depth = 0) {
 
 function rows(headings, lines) {
   const head = element("tr", "", ...headings.map((text) => element("th", text)));
-  return element("table", "", head, ...lines.map((line) => element("tr", "", ...line.map((text) => element("td", text)))));
+  return element("table", "", head, ...lines.map((line) => element("tr", "", ...line.map((text) => element("td", "", ...prose(text))))));
 }
 
 function body(content, all) {
@@ -39,7 +44,7 @@ function body(content, all) {
 
 function operation(path, method, told, all) {
   const title = element("summary", "", Object.assign(element("span", method), { className: "method" }), element("code", path));
-  const shown = element("details", "", title, element("p", told.description));
+  const shown = element("details", "", title, element("p", "", ...prose(told.description)));
   shown.id = told.operationId;
   if (told.parameters?.length) {
     const lines = told.parameters.map((one) => [one.name, one.in, one.required ? "required" : "", one.description || ""]);
@@ -56,7 +61,7 @@ function operation(path, method, told, all) {
 async function show() {
   const described = await (await fetch("/openapi.json")).json();
   const all = described.components.schemas;
-  document.getElementById("about").textContent = described.info.description;
+  document.getElementById("about").append(...prose(described.info.description));
   const main = document.getElementById("operations");
   const list = element("ul");
   document.getElementById("contents").append(list);
@@ -75,4 +80,12 @@ async function show() {
   }
 }
 
-show().catch((error) => document.getElementById("operations").append(element("p", String(error))));
+// An address that names an operation opens it.
+function openNamed() {
+  const named = document.getElementById(location.hash.slice(1));
+  if (!named?.matches("details")) return;
+  named.open = true;
+  named.scrollIntoView();
+}
+
+show().then(openNamed).catch((error) => document.getElementById("operations").append(element("p", String(error))));
