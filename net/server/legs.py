@@ -9,7 +9,7 @@ Bounds: legs come from coordinators, each of which carries on no more than its o
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,15 @@ import numpy.typing as npt
 from bezant.engine.member import Member
 from bezant.engine.replica import BATCH_COMMANDS_MAX
 from bezant.engine.transactions.times import floor_of
+from bezant.net.server.moved_legs import preset_of_moved
 from bezant.protocol.errors import CorruptLog, StorageError, UsageError
 from bezant.protocol.kinds import CommandFlag, CommandKind, ResultFlag
-from bezant.protocol.records import COMMAND, Records
+from bezant.protocol.records import COMMAND, Records, Words
 
+if TYPE_CHECKING:
+    from bezant.net.server.placing import Placing
+
+_NO_PRESET: Final = np.zeros(0, np.int64)
 _LEG_KINDS: Final = range(int(CommandKind.TRY_DEBIT), int(CommandKind.TRY_PART) + 1)
 
 Respond = Callable[[Records | Exception], None]
@@ -54,8 +59,10 @@ class _Asked(NamedTuple):
 class LegsLane:
     """See the module. All methods on the loop."""
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: Member, placing: Callable[[], "Placing | None"] = lambda: None) -> None:
+        """`placing`: what this node goes by, if its group is one of several."""
         self._member = member
+        self._placing = placing
         self._collected: deque[Legs] = deque()
         self._executed: deque[_Executed] = deque()
         self._questions: deque[tuple[Callable[[], bytes], Callable[[bytes | Exception], None]]] = deque()
@@ -93,7 +100,7 @@ class LegsLane:
         if len(parts) > 1:
             commands = np.empty(count, COMMAND)
             np.concatenate([part.commands for part in parts], out=commands)
-        executed = self._member.execute(commands, np.zeros(0, np.int64), floor_of(commands))
+        executed = self._member.execute(commands, self._preset(commands), floor_of(commands))
         # Repeats may rest on what is in the log and not committed yet, so `last_index` counts, whatever was appended.
         # And nothing that is committed later shows that this node still led when it repeated what became of a try: its
         # successor may have taken that back.
@@ -101,6 +108,11 @@ class LegsLane:
         index, ticket = self._member.replica.log.last_index, self._ticket() if repeats else 0
         self._executed.append(_Executed(index, ticket, executed.results, parts))
         return executed.event_count
+
+    def _preset(self, commands: Records) -> Words:
+        """What is refused because its slot has left, since it was added or since it was planned."""
+        placing = self._placing()
+        return _NO_PRESET if placing is None else preset_of_moved(placing, self._member.replica.ledger, commands)
 
     def ask(self, answer: Callable[[], bytes], respond: Callable[[bytes | Exception], None]) -> None:
         """Have `answer` called as a look-up, which sees all that has been executed."""

@@ -3,28 +3,46 @@ WRONG_SHARD, so that their coordinators follow. A source that is sealed sends th
 that is not here yet must not be told to be unknown, which would use up the id, nor one be credited that is coming.
 
 Not those of a try that was begun here, whatever they ask: that is ended where it was begun, or has ended there.
+
+That is looked at twice: when legs come from other shards, and as they are executed, which is when a slot may have been
+sealed that was here when they came. The second time halves that this shard asks of itself are among them.
 """
+
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from bezant.engine.ledger.ledger import Ledger
-from bezant.net.server.legs import Respond
-from bezant.net.server.placing import Placing
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.kinds import CommandFlag, CommandKind
-from bezant.protocol.records import COMMAND, RESULT, Records
+from bezant.protocol.records import COMMAND, RESULT, Records, Words
 
-_TRY_CREDIT = int(CommandKind.TRY_CREDIT)
-_TRY_PART = int(CommandKind.TRY_PART)
-_ENDS = [int(CommandKind.CONFIRM), int(CommandKind.CANCEL)]
+if TYPE_CHECKING:
+    from bezant.net.server.legs import Respond
+    from bezant.net.server.placing import Placing
+
+_TRY_CREDIT: Final = int(CommandKind.TRY_CREDIT)
+_OF_DEBIT: Final = (int(CommandKind.TRY_PART), int(CommandKind.TRY_DEBIT), int(CommandKind.PLAN))
+_ENDS: Final = (int(CommandKind.CONFIRM), int(CommandKind.CANCEL))
+_NONE: Final = np.zeros(0, np.int64)
+
+
+def preset_of_moved(placing: "Placing", ledger: Ledger, commands: Records) -> Words:
+    """The codes that refuse legs about to be executed whose accounts are not here; empty if that is none of them."""
+    moves = ledger.moves
+    if not moves.version:
+        return _NONE  # No slot has ever moved.
+    is_sealed = moves.outgoing is not None and moves.outgoing.phase == "sealed"
+    elsewhere = _find_elsewhere(placing, ledger, commands, with_ends=is_sealed)
+    return np.where(elsewhere, int(ResultCode.WRONG_SHARD), 0) if elsewhere.any() else _NONE
 
 
 def without_legs_elsewhere(
-    placing: Placing, ledger: Ledger, commands: Records, respond: Respond
-) -> tuple[Records, Respond]:
+    placing: "Placing", ledger: Ledger, commands: Records, respond: "Respond"
+) -> "tuple[Records, Respond]":
     """The legs that this shard executes, and who gets their results: together with those of the others."""
-    elsewhere = _find_elsewhere(placing, ledger, commands)
+    elsewhere = _find_elsewhere(placing, ledger, commands, with_ends=True)
     if not elsewhere.any():
         return commands, respond
     here = ~elsewhere
@@ -41,11 +59,13 @@ def without_legs_elsewhere(
     return commands[here], respond_to_all
 
 
-def _find_elsewhere(placing: Placing, ledger: Ledger, commands: Records) -> npt.NDArray[np.bool_]:
+def _find_elsewhere(placing: "Placing", ledger: Ledger, commands: Records, *, with_ends: bool) -> npt.NDArray[np.bool_]:
     """Which legs another shard is to execute, as far as this one has not begun what they belong to."""
-    is_try = np.isin(commands["kind"], (_TRY_CREDIT, _TRY_PART))
-    is_end = np.isin(commands["kind"], _ENDS)
-    pays = (commands["kind"] == _TRY_PART) | (is_end & (commands["flags"] & int(CommandFlag.PART) != 0))
+    kinds = commands["kind"]
+    is_of_debit = np.isin(kinds, _OF_DEBIT)
+    is_try = is_of_debit | (kinds == _TRY_CREDIT)
+    is_end = np.isin(kinds, _ENDS) if with_ends else np.zeros(len(kinds), np.bool_)
+    pays = is_of_debit | (is_end & (commands["flags"] & int(CommandFlag.PART) != 0))
     wallets = np.where(pays, commands["debit_head"], commands["credit_head"])
     elsewhere = (is_try & placing.refuses_new(wallets)) | (is_end & placing.is_elsewhere(wallets))
     rows = np.flatnonzero(elsewhere)
@@ -54,7 +74,7 @@ def _find_elsewhere(placing: Placing, ledger: Ledger, commands: Records) -> npt.
         for word in ("head", "tail"):
             tried = np.where(is_try, commands[f"id_{word}"], commands[f"reference_{word}"])
             keys[f"id_{word}"], keys[f"debit_{word}"] = tried[rows], commands[f"debit_{word}"][rows]
-        keys["kind"] = _TRY_CREDIT
+        keys["kind"] = np.where(is_try, kinds, _TRY_CREDIT)[rows]
         sequences, _ = ledger.find_events(keys)
         elsewhere[rows[sequences > 0]] = False
     return np.asarray(elsewhere, np.bool_)

@@ -109,7 +109,7 @@ class Reactor:
         self.on_tick = _or_die(self._on_tick)
         self._spare = [Batch() for _ in range(BATCHES_MAX - 1)]
         self._collecting = Batch()
-        self.legs = LegsLane(member)
+        self.legs = LegsLane(member, lambda: self.placing)
         self.coordinator: Coordinator | None = None
         """Carries on transfers to other shards; None if there are none."""
         self.moving: Moving | None = None

@@ -55,6 +55,7 @@ APPLIED_S_MAX: Final = 30.0
 
 _COMMITTED: Final = int(ResultCode.COMMITTED)
 _UNDECIDED: Final = int(ResultCode.UNDECIDED)
+_WRONG_SHARD: Final = int(ResultCode.WRONG_SHARD)
 _REPEATED: Final = int(ResultFlag.REPEATED)
 _IDS_INVALID: Final = (bytes(TRANSACTION_ID_SIZE), b"\xff" * TRANSACTION_ID_SIZE)
 
@@ -77,6 +78,8 @@ class Running:
         self.legs = legs
         self.sequence = 0
         """Of its TRY_DEBIT; 0 until that is committed."""
+        self.map_version = 0
+        """Of the slot map that this node went by when it was asked."""
         self.begun_ns = 0
         """When that was executed, or decided, if it was decided before this node led."""
         self.told: Transacted | None = None
@@ -174,6 +177,7 @@ class Transactor:
         is_new = running is None
         if running is None:
             running = self._running[legs.key] = Running(legs)
+            running.map_version = map_version
         running.waiters.append(_Waiter(respond, asked.await_applied, not is_new))
         if not is_new:
             running.answer(is_over=False)
@@ -189,7 +193,8 @@ class Transactor:
             running.answer(is_over=True)
         except CorruptLog:
             raise
-        except (AnsweredElsewhere, StorageError) as error:  # Storage: what it rests on is in an archive, out of reach.
+        except (AnsweredElsewhere, WrongShard, StorageError) as error:
+            # Storage: what it rests on is in an archive, out of reach.
             running.fail(error)
         finally:
             running.stop_timer()
@@ -213,6 +218,8 @@ class Transactor:
             commands = joined([*self._opens_for(legs), build_plans(legs), legs.tries[:1]])
         result = (await self._execute(commands))[-1]
         code, is_repeated = int(result["code"]), bool(result["flags"] & _REPEATED)
+        if code == _WRONG_SHARD:
+            raise WrongShard("the slot of the first leg's debit account leaves, or has left", running.map_version)
         if code != _UNDECIDED:
             leg = NO_LEG if 100 <= code < 200 else 0
             running.told = Transacted(code, leg, int(result["detail"]), repeated=is_repeated, applied=code >= 300)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from bezant.engine.moves.state import SlotMoves
+from bezant.engine.moves.stepping import take_step
 from bezant.engine.opening import open_member
 from bezant.engine.placement.maps import first_map, with_slots_moved
 from bezant.engine.transactions.legs import transit_id
 from bezant.net.placement.memory import MemoryStore
-from bezant.net.server import coordinating, moving, moving_out, syncing
+from bezant.net.server import coordinating, moving, moving_out, syncing, transacting_steps
 from bezant.net.server import reactor as reactor_module
 from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.moving import Moving
@@ -24,13 +25,14 @@ from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import ConnectionFailed, RequestRefused
 from bezant.protocol.frames import FrameError, Operation
 from bezant.protocol.kinds import CommandKind, ResultFlag
-from bezant.protocol.messages import encode_message
-from bezant.protocol.moves import MoveSlots, decode_part, encode_slots
-from bezant.protocol.names import account_id, slot_of
+from bezant.protocol.messages import decode_message, encode_message
+from bezant.protocol.moves import MoveSlots, MoveStep, decode_part, encode_slots
+from bezant.protocol.names import account_id, currency_word, slot_of
 from bezant.protocol.placement import SLOT_COUNT, owners_of, slots_of_words
 from bezant.protocol.records import LIMIT_UNLIMITED, Records, id_words
+from bezant.protocol.transactions import Transact, Transacted, TransactionMode
 
-from ...engine.commands import opening, transfer
+from ...engine.commands import join, opening, transfer
 from .node import LARGE_SETTINGS, WAIT_S, until
 
 COMMITTED = int(ResultCode.COMMITTED)
@@ -99,6 +101,8 @@ class Town:
         self.shards: dict[int, Shard] = {}
         self.parts: list[str] = []
         self.crashing: asyncio.Task[None] | None = None
+        self.is_cut = False
+        """Whether shards do not hear each other's questions about legs."""
         self.trouble: Callable[[int, str], str] = lambda number, part: ""
 
     async def start(self) -> None:
@@ -181,6 +185,8 @@ class Links:
         self._town = town
 
     async def ask(self, shard: int, commands: Records, timeout_s: float) -> Records:
+        if self._town.is_cut:
+            raise ConnectionFailed("the link is cut")
         future: asyncio.Future[Records] = asyncio.get_running_loop().create_future()
 
         def respond(answer: Records | Exception) -> None:
@@ -305,6 +311,51 @@ async def test_the_target_takes_no_legs_before_it_has_all(town: Town) -> None:
     assert await town.ended(0, move)
     assert {"prepare", "copies", "accounts", "taken"} <= set(told)
     assert {code for codes in told.values() for code in codes} == {int(ResultCode.WRONG_SHARD)}
+    await until_settled(town, [100, 100, 100, 100, 100])
+
+
+async def test_what_waits_in_the_lane_finds_the_slot_sealed(town: Town) -> None:
+    """Legs wait for a sync there, and the seal does not wait for them."""
+    shard, codes = town.shards[0], list[int]()
+    leg = transfer(WORLD, MOVING[0], 7, kind=int(CommandKind.TRY_CREDIT))
+    leg["debit_head"], leg["debit_tail"] = id_words(transit_id(0, 1, "EUR"))
+    opened = await town.execute(transfer(WORLD, FAR, 1))  # With it the transit account.
+    assert opened["code"] == COMMITTED
+    await until_settled(town, [100, 100, 100, 100, 101])
+    slots = np.isin(np.arange(SLOT_COUNT), [slot_of(account_id(name, "EUR")) for name in MOVING])
+    move = os.urandom(16)
+    shard.reactor.submit_legs(
+        leg, lambda answer: codes.append(-1 if isinstance(answer, Exception) else int(answer["code"][0]))
+    )
+    take_step(shard.member.replica, MoveStep(move, "begun", 1, encode_slots(slots)))
+    take_step(shard.member.replica, MoveStep(move, "sealed", 1, encode_slots(slots)))
+    shard.member.note_appended()
+    assert await town.ended(0, move)
+    assert codes == [int(ResultCode.WRONG_SHARD)]
+    await until_settled(town, [100, 100, 100, 100, 101])
+
+
+async def test_a_transaction_asks_nothing_of_a_slot_that_has_left_its_own_shard(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its halves were planned when the slot was here: what is left of the account here is to get nothing."""
+    monkeypatch.setattr(transacting_steps, "TRY_S_MAX", 2.0)
+    monkeypatch.setattr(transacting_steps, "ASK_AGAIN_S", 0.01)
+    told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    legs = join(transfer(STAYING, FAR, 1), transfer(STAYING, MOVING[0], 2))
+    legs["id_head"] = legs["id_tail"] = 0
+    legs["currency"] = currency_word("EUR")
+    asked = Transact(os.urandom(16), int(TransactionMode.SAGA), legs.tobytes(), await_applied=True)
+    town.is_cut = True
+    coordinator = town.shards[0].reactor.coordinator
+    assert coordinator is not None
+    coordinator.transactor.ask(encode_message(asked), 1, told.set_result)  # type: ignore[arg-type]
+    move = os.urandom(16)
+    await town.begin(move, MOVING, 0, 1)
+    assert await town.ended(0, move)
+    town.is_cut = False  # What is paid to the far account is done, and then the half for the one that has moved is due.
+    async with asyncio.timeout(WAIT_S):
+        assert decode_message(await told, Transacted).code == ResultCode.SHARD_UNREACHABLE
     await until_settled(town, [100, 100, 100, 100, 100])
 
 

@@ -105,7 +105,7 @@ class ShardNode(Node):
     def _open(self) -> None:
         super()._open()
         member, group = self._live, self._group_of
-        self._lane = LegsLane(member)
+        self._lane = LegsLane(member, lambda: self._placing)
         self._links = Links(self, group)
         self._placing = Placing(group.shard, self._map)
         self._coordinator = Coordinator(member, self._placing, self._links, self._lane, self._schedule_pump)
