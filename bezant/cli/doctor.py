@@ -1,14 +1,18 @@
-"""`bezant doctor`: says in words what is in a data folder, damaged or not, and changes nothing in it."""
+"""`bezant doctor`: says in words what is in a data folder, damaged or not, and changes nothing in it.
+
+With a file of settings it looks at the machine instead, and with addresses at the group.
+"""
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bezant.cli.errors import STATUS_FAILED, STATUS_USAGE
+from bezant.cli.options import CONFIG_OPTION
 from bezant.cli.output import write_json, write_line
 from bezant.cli.progress import progress
-from bezant.cli.session import add_json_argument, positive_count
-from bezant.protocol.errors import StorageError
+from bezant.cli.session import add_json_argument, addresses, positive_count, run_async
+from bezant.protocol.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
     from bezant.engine.diagnosis import Diagnosis, Finding
@@ -31,9 +35,17 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "doctor",
         description="Explain a data folder, damaged or not, in words. Changes nothing in it. The node should have"
         " stopped. Exit status: 0 healthy, 1 damaged or of another version, 2 not a data folder or a wrong command"
-        " line. Checksums and the hash chain are checked; `bezant verify` also executes the history again.",
+        " line. Checksums and the hash chain are checked; `bezant verify` also executes the history again. With"
+        " --config it looks at the machine instead, as the node of that file would use it: disk and its syncs, room,"
+        " limits, clock, processor, keys, certificates, ports. With --connect it looks at the group as well: versions,"
+        " lag, clocks. Exit status then: 0 good or warnings alone, 1 errors.",
     )
-    parser.add_argument("--data", metavar="DIR", type=Path, required=True, help="the data folder")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--data", metavar="DIR", type=Path, help="the data folder")
+    what.add_argument(CONFIG_OPTION, metavar="FILE", type=Path, help="a file of settings with a table [serve]")
+    parser.add_argument(
+        "--connect", metavar="HOST:PORT,...", type=addresses, help="with --config: nodes of the group to look at"
+    )
     parser.add_argument(
         "--free-space-floor-mib",
         metavar="MIB",
@@ -45,7 +57,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Examine the folder and tell; the exit status is the verdict."""
+    """Examine the folder, or the machine, and tell; the exit status is the verdict."""
+    if arguments.config is not None:
+        return _run_machine(arguments)
+    if arguments.connect is not None:
+        raise UsageError("--connect goes with --config: the doctor then looks at the machine and the group")
     import msgspec
 
     from bezant.engine.doctor import examine
@@ -62,6 +78,33 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _tell(arguments.data, diagnosis)
     return _STATUS_OF.get(diagnosis.verdict, 0)
+
+
+def _run_machine(arguments: argparse.Namespace) -> int:
+    """Examine the machine, and the group if there are addresses of it."""
+    import msgspec
+
+    from bezant.cli.config_file import table_of
+    from bezant.cli.machine import ERROR, examine_machine
+    from bezant.cli.settings import Serve
+
+    try:
+        settings = msgspec.convert(table_of(arguments.config, "serve"), Serve)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{arguments.config}: {error}") from error
+    findings = examine_machine(settings)
+    if arguments.connect is not None:
+        from bezant.cli.group_health import examine_group
+
+        findings += run_async(examine_group(arguments.connect.split(",")))
+    if arguments.json:
+        write_json({"config": str(arguments.config), "findings": msgspec.to_builtins(findings)})
+    else:
+        for finding in findings:
+            write_line(f"{finding.severity:<8} {finding.subject:<18} {finding.found}")
+            if finding.next_step:
+                write_line(f"{'':<8} {'next':<18} {finding.next_step}")
+    return STATUS_FAILED if any(finding.severity == ERROR for finding in findings) else 0
 
 
 def _tell(data: Path, diagnosis: "Diagnosis") -> None:

@@ -6,6 +6,7 @@ from bezant.cli.access import use_access
 from bezant.cli.errors import CommandFailed
 from bezant.cli.options import add_options, read_settings
 from bezant.cli.output import write_at_once
+from bezant.cli.service import say_and_notify
 from bezant.cli.settings import Gateway
 from bezant.net.logs import begin_logs
 
@@ -58,5 +59,5 @@ def run(arguments: argparse.Namespace) -> int:
         webhook_attempts_max=told.webhook_attempts_max,
         webhook_backoff_s=told.webhook_backoff_s,
     )
-    run_gateway(settings, told.listen, write_at_once)
+    run_gateway(settings, told.listen, say_and_notify(write_at_once))
     return 0

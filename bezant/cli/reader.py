@@ -6,6 +6,7 @@ from pathlib import Path
 from bezant.cli.access import security_of
 from bezant.cli.options import add_options, read_settings
 from bezant.cli.output import write_at_once
+from bezant.cli.service import say_and_notify
 from bezant.cli.session import check_data_folder
 from bezant.cli.settings import Reader
 from bezant.net.logs import begin_logs
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     metrics = bind_address(settings.metrics) if settings.metrics else []
     check_watchers(metrics, insecure_listen=security.insecure_listen)
     told = address_of(sockets[0])
-    write_at_once(f"listening on {told}")
+    say_and_notify(write_at_once)(f"listening on {told}")
     if metrics:
         write_at_once(f"metrics on http://{address_of(metrics[0])}/metrics")
     run_reader(Setup(settings.data, 0, told, security=security), sockets, metrics, ends_with_input=False)

@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from bezant.cli.access import security_of
 from bezant.cli.options import add_options, read_settings, settings_given, words_of
-from bezant.cli.output import write_at_once
+from bezant.cli.output import write_at_once, write_remark
+from bezant.cli.service import say_and_notify
 from bezant.cli.session import placement
 from bezant.cli.settings import MIB, Serve
 from bezant.net.logs import begin_logs
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     return serve(
         Path(settings.data[0]),
         settings.listen or None,
-        say=write_at_once,
+        say=say_and_notify(write_at_once),
         echo=settings.echo or None,
         settings=replica_settings,
         repairs=arguments.repair_from_group,
@@ -75,5 +76,6 @@ def _run_several(settings: Serve, given: dict[str, Any], *, repairs: bool) -> in
     from bezant.cli.session import run_async
     from bezant.cli.watched_nodes import say_plainly
 
+    ready = say_and_notify(write_remark)
     words = words_of(given, Serve, without=_OF_ONE_FOLDER) + (["--repair-from-group"] if repairs else [])
-    return run_async(serve_shards([Path(folder) for folder in settings.data], words, say_plainly))
+    return run_async(serve_shards([Path(folder) for folder in settings.data], words, say_plainly, ready))

@@ -5,7 +5,7 @@ What a process writes goes to a file beside its folder, as with `bezant cluster`
 
 import asyncio
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bezant.cli.errors import InputWrong
@@ -54,14 +54,17 @@ class ServedShards(WatchedNodes):
         await self._stop_in_order([[node for node in self.nodes.values() if not node.ended]])
 
 
-async def serve_shards(folders: Sequence[Path], arguments: Sequence[str], say: Say) -> int:
-    """Serve several folders until told to stop."""
+async def serve_shards(
+    folders: Sequence[Path], arguments: Sequence[str], say: Say, ready: Callable[[str], None]
+) -> int:
+    """Serve several folders until told to stop; `ready` is told a line once all of them listen."""
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     shards = ServedShards(folders, arguments, say)
     try:
         if await done_before(stopping, shards.start()):
+            ready("bezant: all shards are served")
             await shards.watch(stopping)
         tell_remark("bezant: stopping all shards")
         await shards.stop()

@@ -17,6 +17,7 @@ from bezant.protocol.messages import (
     ErrorMessage,
     MembersChanged,
     MembersStatus,
+    Welcome,
     decode_message,
     encode_message,
 )
@@ -72,6 +73,24 @@ async def ask_node(address: str, operation: Operation, body: bytes, timeout_s: f
             await link.greet(shown.token)
             link.write(encode_frame(operation, _REQUEST_ID, body, timeout_ms=max(1, int(timeout_s * 1000))))
             return await reply
+    except TimeoutError:
+        raise RequestTimedOut(f"the node at {address} did not answer within {timeout_s:g} s") from None
+    except OSError as error:
+        raise ConnectionFailed(f"the node at {address} cannot be reached: {error}") from error
+    finally:
+        link.end(ConnectionFailed("the question is answered"))
+
+
+async def read_welcome(address: str, timeout_s: float) -> Welcome:
+    """What the node at "host:port" says of itself, whether it leads or not. Raises as `ask_node` does."""
+    host, port = parse_address(address)
+    link = Link(lambda _header, _body: None, lambda: None, lambda _link, _error: None)
+    try:
+        async with asyncio.timeout(timeout_s):
+            shown = own_credentials()
+            loop = asyncio.get_running_loop()
+            await loop.create_connection(lambda: link, host, port, **shown.dial_arguments(host, timeout_s))
+            return await link.greet(shown.token)
     except TimeoutError:
         raise RequestTimedOut(f"the node at {address} did not answer within {timeout_s:g} s") from None
     except OSError as error:

@@ -236,7 +236,7 @@ def test_the_shards_of_one_process_are_told_what_it_was_told(file: Path, monkeyp
 
     told: list[Any] = []
 
-    async def fake(folders: list[Path], words: list[str], say: object) -> int:
+    async def fake(folders: list[Path], words: list[str], *_: object) -> int:
         told.extend([folders, words])
         return 0
 

@@ -12,7 +12,12 @@ import bezant
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-PAGES = (README, ROOT / "bezant" / "cli" / "README.md", ROOT / "tests" / "data" / "README.md")
+PAGES = (
+    README,
+    ROOT / "bezant" / "cli" / "README.md",
+    ROOT / "operations" / "README.md",
+    ROOT / "tests" / "data" / "README.md",
+)
 ADDRESS = "127.0.0.1:7420"
 PRINTED = {
     "50.00 EUR  held 0.00  limit 0.00",
