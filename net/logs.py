@@ -5,7 +5,7 @@ As text, as people read it, from warnings on; or as JSON, from informational rec
 the record is about. A record says that with ``extra=about("reader_ended", status=1)``; the event of one that does not
 is the place in the source that it comes from. Child processes write as their parents do.
 
-Tokens and private keys are struck out of whatever is written, also out of tracebacks.
+Tokens, private keys and secrets of webhooks are struck out of whatever is written, also out of tracebacks.
 """
 
 import json
@@ -29,6 +29,7 @@ RECORD_SIZE_MAX: Final = 16 << 10
 STRUCK: Final = "***"
 _SECRETS: Final = re.compile(
     rf"(?P<token>{re.escape(TOKEN_PREFIX)}[0-9a-z]{{12}}_)[0-9A-Za-z_-]{{16,}}"
+    r"|(?P<webhook>\bwhsec_)[0-9A-Za-z+/=_-]+"
     r"|(?P<bearer>(?i:\bbearer) +)[^\s\"',;]+"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
     re.S,
@@ -85,7 +86,7 @@ def _json_formatter() -> "JsonFormatter | None":
 
 def struck_out(text: str) -> str:
     """A text without secrets, and not too long."""
-    without = _SECRETS.sub(lambda found: (found["token"] or found["bearer"] or "") + STRUCK, text)
+    without = _SECRETS.sub(lambda found: next((kept for kept in found.groups() if kept), "") + STRUCK, text)
     return without if len(without) <= RECORD_SIZE_MAX else without[:RECORD_SIZE_MAX] + "..."
 
 

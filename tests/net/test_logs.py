@@ -98,6 +98,7 @@ def test_what_is_too_long_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
         ("bezant_not_a_token", "bezant_not_a_token"),
         (f"a {TOKEN}, b", "a bezant_abcdefghij01_***, b"),
         ("authorization: bearer abc.def", "authorization: bearer ***"),
+        ("signed with whsec_MfKQ9r8G+/w==.", "signed with whsec_***."),
         ("-----BEGIN PRIVATE KEY-----\nabc", "***"),
     ],
 )

@@ -19,7 +19,7 @@ SETTINGS = {"accounts": 10, "transfers": 1000, "batch": 1, "clients": 1, "inflig
 
 
 def statistics(**changes: object) -> Statistics:
-    counters = dict.fromkeys(Statistics.__struct_fields__, 0)
+    counters = dict.fromkeys((field.name for field in msgspec.structs.fields(Statistics) if field.required), 0)
     return msgspec.convert(counters | {"durable": True, "replicas": 1, "stage_s": {}} | changes, Statistics)
 
 
