@@ -13,8 +13,8 @@ A request passes, from the outside in:
 
 Whatever is not done is told as a problem (RFC 9457): ``problems.py`` has the table of them, result codes included.
 ``identity.py`` says which id a transaction id or an Idempotency-Key stands for, ``bodies.py`` what requests and answers
-look like, ``conversions.py`` makes the answers, ``documentation.py`` describes all of it, with the files in
-``static/``. ``process.py`` runs it.
+look like, ``conversions.py`` makes the answers, ``documentation.py`` describes all of it, and
+``console.py`` serves people a page that shows it, both with files in ``static/``. ``process.py`` runs it.
 
 Imports the client SDK, the protocol, what is shown to nodes and clients (``net/access``), and what metrics are written
 with, and nothing else of ours.
