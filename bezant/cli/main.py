@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, _Command]] = {
     "reader": _Command("reader", "tell clients what has happened, beside a node or without one"),
     "gateway": _Command("gateway", "take requests by HTTP, in front of a node or a group of nodes"),
     "config": _Command("config", "check a file of settings, or explain all settings there are"),
+    "webhooks": _Command("webhooks", "have a gateway tell other addresses what happens"),
     "init": _Command("init", "initialise the data folder of a node of a group"),
     "cluster": _Command("cluster", "run a group of nodes on this machine, a process a node"),
     "members": _Command("members", "show the nodes of a group, or change who they are"),

@@ -15,6 +15,7 @@ Whatever is not done is told as a problem (RFC 9457): ``problems.py`` has the ta
 ``identity.py`` says which id a transaction id or an Idempotency-Key stands for, ``bodies.py`` what requests and answers
 look like, ``conversions.py`` makes the answers, ``documentation.py`` describes all of it, and
 ``console.py`` serves people a page that shows it, both with files in ``static/``. ``process.py`` runs it.
+``webhooks/`` tells others what happens.
 
 Imports the client SDK, the protocol, what is shown to nodes and clients (``net/access``), and what metrics are written
 with, and nothing else of ours.

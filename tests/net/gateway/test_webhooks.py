@@ -7,7 +7,10 @@ import hmac
 import http.server
 import ipaddress
 import json
+import os
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +21,7 @@ import httpx
 import pytest
 
 from bezant.cli.node_process import NodeProcess
+from bezant.cli.tokens import new_token
 from bezant.net.gateway.identity import id_of_text, text_of_id
 from bezant.net.gateway.settings import GatewaySettings
 from bezant.net.gateway.webhooks import sending
@@ -307,6 +311,31 @@ def test_those_who_may_make_tokens_may_have_others_told(tmp_path: Path, receiver
                 assert bank.post("/v1/accounts", name=WORLD, currency="EUR").status_code == 200
                 receiver.await_heard(1)
                 assert client.get(path).status_code == 200
+
+
+def test_the_command_line_does_the_same(hooking: GatewayProcess, receiver: Receiver) -> None:
+    def command(*words: str, status: int = 0) -> str:
+        line = [sys.executable, "-m", "bezant", "webhooks", *words, "--gateway", hooking.url]
+        told = subprocess.run(line, check=False, capture_output=True, text=True, timeout=LATE_S)
+        assert told.returncode == status, told.stderr
+        return told.stdout if status == 0 else told.stdout + told.stderr
+
+    hook, secret = command("create", receiver.url, "--account", "nobody", "--kind", "transfer").split()
+    assert json.loads(command("test", hook))["delivered"]
+    assert verified(receiver.heard[0], secret)
+    assert command("rotate-secret", hook).split()[0] == hook
+    assert receiver.url in command("list")
+    assert json.loads(command("show", hook))["accounts"] == ["nobody"]
+    assert json.loads(command("dead-letters", hook)) == {"dead_letters": []}
+    assert "NOT_FOUND" in command("replay", hook, "msg", status=1)
+    receiver.answer = lambda _: 500
+    assert "500" in command("test", hook, status=1)
+    command("delete", hook)
+    assert "NOT_FOUND" in command("show", hook, status=1)
+    line = [sys.executable, "-m", "bezant", "webhooks", "list", "--gateway", "http://192.0.2.1:8080"]
+    environment = os.environ | {"BEZANT_TOKEN": new_token()[0]}
+    told = subprocess.run(line, check=False, capture_output=True, text=True, timeout=LATE_S, env=environment)
+    assert (told.returncode, "in clear" in told.stderr) == (1, True)
 
 
 def test_a_gateway_without_a_folder_keeps_none(gateway: GatewayProcess) -> None:
