@@ -102,7 +102,7 @@ class Feed:
         if self._failed:
             return
         self._is_resting = False
-        started_s = time.perf_counter()  # the loop's own time stands still within a step
+        started_s = time.thread_time()  # the loop's own time stands still within a step
         try:
             entries = self._follower.take()
             if entries:
@@ -112,13 +112,13 @@ class Feed:
             self._on_failure(error)
             return
         if self._is_behind():
-            self._rest(time.perf_counter() - started_s)
+            self._rest(time.thread_time() - started_s)
             return
         self.is_level.set()
         if self._is_awaited():
             self._follower.publication.announce_waiting()
         if self._is_behind():
-            self._rest(time.perf_counter() - started_s)
+            self._rest(time.thread_time() - started_s)
         else:
             self._wait()
 
