@@ -8,7 +8,6 @@ function), and for the mixer wyhash (github.com/wangyi-fudan/wyhash).
 
 from typing import Any, Final
 
-import blake3
 import numpy as np
 import xxhash
 from llvmlite import ir
@@ -286,19 +285,6 @@ def account_id_words(name_words: Any, currency: int, scratch: Bytes) -> tuple[in
 @called
 def _compress(scratch: Any, block: Any, size: Any) -> Any:
     return _blake3_block(scratch, block, size)
-
-
-def blake3_words(scratch: Bytes, size: int) -> tuple[int, int]:
-    """The first 16 bytes, as two words, of BLAKE3 of ``scratch[:size]``; `size` is at most 64.
-
-    Kernels bring `scratch` of SCRATCH_SIZE bytes, zeros from `size` up to 64.
-    """
-    return id_words(blake3.blake3(scratch[:size].tobytes()).digest(16))
-
-
-@overload(blake3_words, jit_options=PART_OPTIONS)
-def _blake3_words_compiled(scratch, size):
-    return lambda scratch, size: _compress(scratch, 0, size)
 
 
 @overload(account_id_words, jit_options=PART_OPTIONS)

@@ -11,11 +11,9 @@ from typing import Any, Final
 import numpy as np
 
 from bezant.engine.compiled import inlined, kernel
-from bezant.engine.hashing import SCRATCH_SIZE
-from bezant.engine.transactions.ids import Leg, derive_id, prepare_scratch
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.kinds import CommandFlag, CommandKind
-from bezant.protocol.records import COMMAND, COMMAND_SIZE, EVENT, Bytes, Records, Words
+from bezant.protocol.records import COMMAND, COMMAND_SIZE, EVENT, Records, Words
 
 _WORDS: Final = COMMAND_SIZE // 8
 _ID: Final = 0
@@ -38,11 +36,6 @@ _SETTLED: Final = int(CommandFlag.SETTLED)
 _COMMITTED: Final = int(ResultCode.COMMITTED)
 _NOT_EXECUTED_FIRST: Final = 100
 _NOT_EXECUTED_END: Final = 200
-_LEG_TRY_CREDIT: Final = int(Leg.TRY_CREDIT)
-_LEG_CONFIRM_DEBIT: Final = int(Leg.CONFIRM_DEBIT)
-_LEG_CONFIRM_CREDIT: Final = int(Leg.CONFIRM_CREDIT)
-_LEG_CANCEL_DEBIT: Final = int(Leg.CANCEL_DEBIT)
-_LEG_CANCEL_CREDIT: Final = int(Leg.CANCEL_CREDIT)
 
 _PLACES: Final = {
     "id_head": _ID,
@@ -79,13 +72,12 @@ def write_pair(leg: Any, place: int, head: int, tail: int) -> None:
 
 
 @kernel
-def write_try_credits(tries: Words, far: Words, times: Words, salt: int, legs: Words, scratch: Bytes) -> None:
-    """Write the TRY_CREDIT of each TRY_DEBIT; `far`: the transit account of the far shard, of shape (count, 2)."""
-    prepare_scratch(scratch, salt)
+def write_try_credits(tries: Words, ids: Words, far: Words, times: Words, legs: Words) -> None:
+    """Write the TRY_CREDIT of each TRY_DEBIT; `ids`: its own, and `far`: the transit account of the far shard, both of
+    shape (count, 2)."""
     for number in range(len(tries)):
         a_try, leg = tries[number], legs[number]
-        head, tail = derive_id(scratch, a_try[_ID], a_try[_ID + 1], a_try[_DEBIT], a_try[_DEBIT + 1], _LEG_TRY_CREDIT)
-        write_pair(leg, _ID, head, tail)
+        write_pair(leg, _ID, ids[number, 0], ids[number, 1])
         write_pair(leg, _DEBIT, far[number, 0], far[number, 1])
         write_pair(leg, _CREDIT, a_try[_CREDIT], a_try[_CREDIT + 1])
         write_pair(leg, _REFERENCE, a_try[_DEBIT], a_try[_DEBIT + 1])
@@ -95,18 +87,16 @@ def write_try_credits(tries: Words, far: Words, times: Words, salt: int, legs: W
 
 
 @kernel
-def write_decisions(tries: Words, codes: Words, times: Words, salt: int, legs: Words, scratch: Bytes) -> None:
-    """Write the CONFIRM of each TRY_DEBIT whose code is COMMITTED, and the CANCEL of the others."""
-    prepare_scratch(scratch, salt)
+def write_decisions(tries: Words, ids: Words, codes: Words, times: Words, legs: Words) -> None:
+    """Write the CONFIRM of each TRY_DEBIT whose code is COMMITTED, and the CANCEL of the others, with these ids."""
     for number in range(len(tries)):
         a_try, leg, code = tries[number], legs[number], codes[number]
-        kind, name, flags = _CONFIRM, _LEG_CONFIRM_DEBIT, 0
+        kind, flags = _CONFIRM, 0
         if code != _COMMITTED:
-            kind, name = _CANCEL, _LEG_CANCEL_DEBIT
+            kind = _CANCEL
             if not _NOT_EXECUTED_FIRST <= code < _NOT_EXECUTED_END:
                 flags = _SETTLED
-        head, tail = derive_id(scratch, a_try[_ID], a_try[_ID + 1], a_try[_DEBIT], a_try[_DEBIT + 1], name)
-        write_pair(leg, _ID, head, tail)
+        write_pair(leg, _ID, ids[number, 0], ids[number, 1])
         write_pair(leg, _DEBIT, a_try[_DEBIT], a_try[_DEBIT + 1])
         write_pair(leg, _CREDIT, a_try[_REFERENCE], a_try[_REFERENCE + 1])
         write_pair(leg, _REFERENCE, a_try[_ID], a_try[_ID + 1])
@@ -117,19 +107,15 @@ def write_decisions(tries: Words, codes: Words, times: Words, salt: int, legs: W
 
 @kernel
 def write_second_legs(
-    tries: Words, decisions: Words, far: Words, times: Words, salt: int, legs: Words, scratch: Bytes
+    tries: Words, ids: Words, try_credits: Words, decisions: Words, far: Words, times: Words, legs: Words
 ) -> None:
-    """Write what follows in the far shard from the decision on each TRY_DEBIT, a CONFIRM or a CANCEL."""
-    prepare_scratch(scratch, salt)
+    """Write what follows in the far shard from the decision on each TRY_DEBIT, a CONFIRM or a CANCEL, with these ids;
+    `try_credits` are those of the TRY_CREDITs that it is about."""
     for number in range(len(tries)):
         a_try, leg = tries[number], legs[number]
         kind = decisions[number, _KIND_FLAGS_CODE] >> _KIND_SHIFT
-        name = _LEG_CONFIRM_CREDIT if kind == _CONFIRM else _LEG_CANCEL_CREDIT
-        id_head, id_tail, debit_head, debit_tail = a_try[_ID], a_try[_ID + 1], a_try[_DEBIT], a_try[_DEBIT + 1]
-        head, tail = derive_id(scratch, id_head, id_tail, debit_head, debit_tail, name)
-        write_pair(leg, _ID, head, tail)
-        head, tail = derive_id(scratch, id_head, id_tail, debit_head, debit_tail, _LEG_TRY_CREDIT)
-        write_pair(leg, _REFERENCE, head, tail)
+        write_pair(leg, _ID, ids[number, 0], ids[number, 1])
+        write_pair(leg, _REFERENCE, try_credits[number, 0], try_credits[number, 1])
         write_pair(leg, _DEBIT, far[number, 0], far[number, 1])
         write_pair(leg, _CREDIT, a_try[_CREDIT], a_try[_CREDIT + 1])
         leg[_CLIENT_TIMESTAMP] = times[number]
@@ -144,8 +130,7 @@ def words_of_records(records: Records) -> Words:
 
 def warm_building() -> None:
     """Compile the kernels, or load them."""
-    scratch, words = np.zeros(SCRATCH_SIZE, np.uint8), np.zeros((1, _WORDS), np.int64)
-    far, ones = np.zeros((1, 2), np.int64), np.zeros(1, np.int64)
-    write_try_credits(words, far, ones, 0, words.copy(), scratch)
-    write_decisions(words, ones, ones, 0, words.copy(), scratch)
-    write_second_legs(words, words, far, ones, 0, words.copy(), scratch)
+    words, pairs, ones = np.zeros((1, _WORDS), np.int64), np.zeros((1, 2), np.int64), np.zeros(1, np.int64)
+    write_try_credits(words, pairs, pairs, ones, words.copy())
+    write_decisions(words, pairs, ones, ones, words.copy())
+    write_second_legs(words, pairs, pairs, words, pairs, ones, words.copy())

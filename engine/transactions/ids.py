@@ -17,9 +17,23 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from bezant.engine.compiled import inlined, kernel
-from bezant.engine.hashing import SCRATCH_SIZE, blake3_words, store_word
+from bezant.engine.compiled import kernel
+from bezant.engine.hashing import load_word, store_word
 from bezant.engine.ids.times import uuid_time_ms
+from bezant.engine.lanes import (
+    BLOCK_SIZE,
+    CHAIN,
+    CHUNK_END,
+    CHUNK_START,
+    IV,
+    LANES,
+    LANES_WORDS,
+    MESSAGE,
+    ROOT,
+    Words32,
+    begin,
+    compress,
+)
 from bezant.protocol.records import Bytes, Records, Words
 
 
@@ -51,48 +65,47 @@ _TIME_VERSION: Final = 7
 _OTHER_VERSION: Final = 8
 _VARIANT: Final = 0x80
 _VARIANT_MASK: Final = 0xC0
+_HALF_MASK: Final = 0xFFFFFFFF
 
-if _SIZE > 64:
+if _SIZE > BLOCK_SIZE:
     raise AssertionError("what an id is derived from is one block of BLAKE3")
 
 
-@inlined
-def prepare_scratch(scratch: Bytes, salt: int) -> None:
-    """Write what all ids are derived from into SCRATCH_SIZE bytes, for `derive_id`."""
-    for index in range(_SIZE, 64):
-        scratch[index] = 0
+@kernel
+def derive_ids(tries: Words, debits: Words, legs: Words, salt: int, ids: Words, work: Words32, scratch: Bytes) -> None:
+    """Write the id (int64 of shape (count, 2)) of a leg of each try, given by its id and the account that pays.
+
+    `work` has LANES_WORDS words and `scratch` BLOCK_SIZE bytes.
+    """
+    scratch[:] = 0
     for index in range(len(_PREFIX)):
         scratch[index] = _PREFIX[index]
     store_word(scratch, _SALT_AT, salt)
-
-
-@inlined
-def derive_id(
-    scratch: Bytes, try_head: int, try_tail: int, debit_head: int, debit_tail: int, leg: int
-) -> tuple[int, int]:
-    """The id of a leg of a try, given by its id and the account that pays."""
-    store_word(scratch, _TRY_AT, try_head)
-    store_word(scratch, _TRY_AT + 8, try_tail)
-    store_word(scratch, _DEBIT_AT, debit_head)
-    store_word(scratch, _DEBIT_AT + 8, debit_tail)
-    scratch[_LEG_AT] = leg
-    head, tail = blake3_words(scratch, _SIZE)
-    version = _OTHER_VERSION
-    if uuid_time_ms(try_head) != 0:
-        version = _TIME_VERSION
-        head = (head & ~_TIME_MASK) | (try_head & _TIME_MASK)
-    return (head & ~_VERSION_MASK) | (version << _VERSION_SHIFT), (tail & ~_VARIANT_MASK) | _VARIANT
-
-
-@kernel
-def derive_ids(tries: Words, debits: Words, leg: int, salt: int, ids: Words, scratch: Bytes) -> None:
-    """Write the ids of a leg (int64 of shape (count, 2)) of tries, given by their ids and the accounts that pay."""
-    prepare_scratch(scratch, salt)
-    for number in range(len(tries)):
-        try_head, try_tail = tries[number, 0], tries[number, 1]
-        ids[number, 0], ids[number, 1] = derive_id(
-            scratch, try_head, try_tail, debits[number, 0], debits[number, 1], leg
-        )
+    count = len(tries)
+    for first in range(0, count, LANES):
+        for lane in range(LANES):
+            number = min(first + lane, count - 1)
+            store_word(scratch, _TRY_AT, tries[number, 0])
+            store_word(scratch, _TRY_AT + 8, tries[number, 1])
+            store_word(scratch, _DEBIT_AT, debits[number, 0])
+            store_word(scratch, _DEBIT_AT + 8, debits[number, 1])
+            scratch[_LEG_AT] = legs[number]
+            for index in range(BLOCK_SIZE // 8):
+                word = np.uint64(load_word(scratch, 8 * index))
+                work[MESSAGE + 2 * index * LANES + lane] = np.uint32(word & np.uint64(_HALF_MASK))
+                work[MESSAGE + (2 * index + 1) * LANES + lane] = np.uint32(word >> np.uint64(32))
+        begin(work, IV)
+        compress(work, _SIZE, CHUNK_START | CHUNK_END | ROOT)
+        for lane in range(min(LANES, count - first)):
+            place, try_head = CHAIN + lane, tries[first + lane, 0]
+            head = np.int64(work[place]) | np.int64(work[place + LANES]) << 32
+            tail = np.int64(work[place + 2 * LANES]) | np.int64(work[place + 3 * LANES]) << 32
+            version = _OTHER_VERSION
+            if uuid_time_ms(try_head) != 0:
+                version = _TIME_VERSION
+                head = (head & ~_TIME_MASK) | (try_head & _TIME_MASK)
+            ids[first + lane, 0] = (head & ~_VERSION_MASK) | (version << _VERSION_SHIFT)
+            ids[first + lane, 1] = (tail & ~_VARIANT_MASK) | _VARIANT
 
 
 def words_of(records: Records, field: str) -> Words:
@@ -100,8 +113,10 @@ def words_of(records: Records, field: str) -> Words:
     return np.stack([records[f"{field}_head"], records[f"{field}_tail"]], axis=1)
 
 
-def derived_ids(tries: Records, leg: Leg, *, salt: int = 0) -> npt.NDArray[np.int64]:
-    """The ids (int64 of shape (count, 2)) of a leg of these TRY_DEBITs (EVENT or COMMAND records)."""
+def derived_ids(tries: Records, legs: Leg | Words, *, salt: int = 0) -> npt.NDArray[np.int64]:
+    """The ids (int64 of shape (count, 2)) of a leg, or one leg each, of these TRY_DEBITs (EVENT or COMMAND records)."""
+    names = np.ascontiguousarray(np.broadcast_to(np.asarray(legs, np.int64), len(tries)))
     ids = np.empty((len(tries), 2), np.int64)
-    derive_ids(words_of(tries, "id"), words_of(tries, "debit"), int(leg), salt, ids, np.zeros(SCRATCH_SIZE, np.uint8))
+    work, scratch = np.zeros(LANES_WORDS, np.uint32), np.zeros(BLOCK_SIZE, np.uint8)
+    derive_ids(words_of(tries, "id"), words_of(tries, "debit"), names, salt, ids, work, scratch)
     return ids

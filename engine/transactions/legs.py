@@ -6,7 +6,6 @@ import blake3
 import numpy as np
 import numpy.typing as npt
 
-from bezant.engine.hashing import SCRATCH_SIZE
 from bezant.engine.ledger.ledger import Ledger
 from bezant.engine.moves.copies import positions_of
 from bezant.engine.transactions.building import (
@@ -86,9 +85,8 @@ def build_try_credits(tries: Records, far_transits: Words, *, times: Words | Non
     """TRY_CREDITs for the far shard."""
     legs = np.zeros(len(tries), COMMAND)
     far, when = _each(far_transits, tries), _when(tries["timestamp_ns"] if times is None else times, tries)
-    write_try_credits(
-        words_of_records(tries), far, when, salt, words_of_records(legs), np.zeros(SCRATCH_SIZE, np.uint8)
-    )
+    ids = derived_ids(tries, Leg.TRY_CREDIT, salt=salt)
+    write_try_credits(words_of_records(tries), ids, far, when, words_of_records(legs))
     return legs
 
 
@@ -103,8 +101,9 @@ def build_decisions(
         raise UsageError("UNDECIDED is no answer to a TRY_CREDIT")
     when = np.zeros(len(tries), np.int64) if times is None else _when(times, tries)
     legs = np.zeros(len(tries), COMMAND)
-    scratch = np.zeros(SCRATCH_SIZE, np.uint8)
-    write_decisions(words_of_records(tries), _when(codes, tries), when, salt, words_of_records(legs), scratch)
+    names = np.where(codes == int(ResultCode.COMMITTED), int(Leg.CONFIRM_DEBIT), int(Leg.CANCEL_DEBIT))
+    ids = derived_ids(tries, names, salt=salt)
+    write_decisions(words_of_records(tries), ids, _when(codes, tries), when, words_of_records(legs))
     return legs
 
 
@@ -125,9 +124,16 @@ def build_second_legs(
     if len(decisions) != len(tries):
         raise UsageError(f"{len(decisions)} decisions on {len(tries)} tries")
     legs = np.zeros(len(tries), COMMAND)
-    far, scratch = _each(far_transits, tries), np.zeros(SCRATCH_SIZE, np.uint8)
-    words, decided = words_of_records(tries), words_of_records(decisions)
-    write_second_legs(words, decided, far, _when(times, tries), salt, words_of_records(legs), scratch)
+    names = np.where(kinds == int(CommandKind.CONFIRM), int(Leg.CONFIRM_CREDIT), int(Leg.CANCEL_CREDIT))
+    write_second_legs(
+        words_of_records(tries),
+        derived_ids(tries, names, salt=salt),
+        derived_ids(tries, Leg.TRY_CREDIT, salt=salt),
+        words_of_records(decisions),
+        _each(far_transits, tries),
+        _when(times, tries),
+        words_of_records(legs),
+    )
     return legs
 
 
