@@ -183,11 +183,3 @@ def test_tokens_from_the_first_to_the_last(
         secret = read_token_file(file).split("_", 2)[2]
         assert secret not in told
         assert all(secret not in line for line in said)
-
-
-def test_a_gateway_lends_its_token_to_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "token"
-    file.write_text(TOKEN)
-    file.chmod(0o600)
-    assert main(["gateway", "--token-file", str(file), "--listen", "127.0.0.1:0"]) == 1
-    assert "lend" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -238,6 +238,15 @@ def test_a_paused_one_is_ended_at_once(make: MakeNode) -> None:
 # ---- signals and the end of the parent ----
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """As where somebody may press Ctrl-C: a shell has what it starts in the background ignore that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_a_signal_while_a_process_starts_waits_for_its_handle() -> None:
     told = []
     with pytest.raises(KeyboardInterrupt), node_process._signals_held():

@@ -65,6 +65,9 @@ def test_the_page_and_the_description_come_from_here_alone(client: httpx.Client)
     assert page.headers["content-type"].startswith("text/html")
     for name in re.findall(r'(?:src|href)="([^"]+)"', page.text):
         assert client.get(name).status_code == 200, name
-    text = page.text + client.get("/docs/docs.js").text + client.get("/docs/docs.css").text + json.dumps(described)
+    text = page.text + client.get("/docs/docs.js").text + client.get("/docs/docs.css").text
     assert "://" not in text
+    # In the description there are only an example of somebody else's address, and what those begin with.
+    assert set(re.findall(r"\w+://[\w.]*", json.dumps(described))) <= {"https://shop.example", "https://", "http://"}
+    assert all(name.startswith("#/") for name in re.findall(r'"\$ref": "([^"]*)"', json.dumps(described)))
     problem(client.get("/docs/secret"), "NOT_FOUND")
