@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bezant.net.server.placing import Placing
 
 _TRY_CREDIT: Final = int(CommandKind.TRY_CREDIT)
+_TRY_DEBIT: Final = int(CommandKind.TRY_DEBIT)
 _OF_DEBIT: Final = (int(CommandKind.TRY_PART), int(CommandKind.TRY_DEBIT), int(CommandKind.PLAN))
 _ENDS: Final = (int(CommandKind.CONFIRM), int(CommandKind.CANCEL))
 _NONE: Final = np.zeros(0, np.int64)
@@ -68,13 +69,15 @@ def _find_elsewhere(placing: "Placing", ledger: Ledger, commands: Records, *, wi
     pays = is_of_debit | (is_end & (commands["flags"] & int(CommandFlag.PART) != 0))
     wallets = np.where(pays, commands["debit_head"], commands["credit_head"])
     elsewhere = (is_try & placing.refuses_new(wallets)) | (is_end & placing.is_elsewhere(wallets))
-    rows = np.flatnonzero(elsewhere)
-    if len(rows):
-        keys = np.zeros(len(rows), COMMAND)
-        for word in ("head", "tail"):
-            tried = np.where(is_try, commands[f"id_{word}"], commands[f"reference_{word}"])
-            keys[f"id_{word}"], keys[f"debit_{word}"] = tried[rows], commands[f"debit_{word}"][rows]
-        keys["kind"] = np.where(is_try, kinds, _TRY_CREDIT)[rows]
-        sequences, _ = ledger.find_events(keys)
-        elsewhere[rows[sequences > 0]] = False
+    # What an end ends has its id among those of legs, or is the TRY_DEBIT of a client, on which this shard decides.
+    for kind in (_TRY_CREDIT, _TRY_DEBIT):
+        rows = np.flatnonzero(elsewhere)
+        if len(rows):
+            keys = np.zeros(len(rows), COMMAND)
+            for word in ("head", "tail"):
+                tried = np.where(is_try, commands[f"id_{word}"], commands[f"reference_{word}"])
+                keys[f"id_{word}"], keys[f"debit_{word}"] = tried[rows], commands[f"debit_{word}"][rows]
+            keys["kind"] = np.where(is_try, kinds, kind)[rows]
+            sequences, _ = ledger.find_events(keys)
+            elsewhere[rows[sequences > 0]] = False
     return np.asarray(elsewhere, np.bool_)

@@ -103,6 +103,8 @@ class Town:
         self.crashing: asyncio.Task[None] | None = None
         self.is_cut = False
         """Whether shards do not hear each other's questions about legs."""
+        self.is_move_cut = False
+        """Whether no part of a move arrives."""
         self.trouble: Callable[[int, str], str] = lambda number, part: ""
 
     async def start(self) -> None:
@@ -208,6 +210,8 @@ class Links:
 
     async def request(self, shard: int, operation: Operation, body: bytes, timeout_s: float) -> bytes:
         town = self._town
+        if town.is_move_cut:
+            raise ConnectionFailed("the link is cut")
         part = decode_part(body)[0].part
         number = len(town.parts)
         town.parts.append(part)
@@ -333,6 +337,23 @@ async def test_what_waits_in_the_lane_finds_the_slot_sealed(town: Town) -> None:
     assert await town.ended(0, move)
     assert codes == [int(ResultCode.WRONG_SHARD)]
     await until_settled(town, [100, 100, 100, 100, 101])
+
+
+async def test_transfers_of_other_slots_are_decided_while_one_is_sealed(town: Town) -> None:
+    """However long that lasts: the transit account of a decision may lie in any slot, which says nothing."""
+    shard, move = town.shards[0], os.urandom(16)
+    slots = np.isin(np.arange(SLOT_COUNT), [slot_of(account_id(name, "EUR")) for name in MOVING])
+    town.is_move_cut = True
+    for phase in ("begun", "sealed"):
+        take_step(shard.member.replica, MoveStep(move, phase, 1, encode_slots(slots)))
+    shard.member.note_appended()
+    assert (await town.execute(transfer(STAYING, FAR, 3)))["code"] == COMMITTED
+    assert (await town.execute(transfer(FAR, STAYING, 1)))["code"] == COMMITTED
+    assert shard.moves.outgoing is not None
+    assert shard.moves.outgoing.phase == "sealed"
+    town.is_move_cut = False
+    assert await town.ended(0, move)
+    await until_settled(town, [100, 100, 100, 98, 102])
 
 
 async def test_a_transaction_asks_nothing_of_a_slot_that_has_left_its_own_shard(
