@@ -1,7 +1,8 @@
 """What a node, and a reader, tells of itself: the message that STATISTICS is answered with. See STATISTICS.md.
 
 Everything counts from the start of the process, so that who asks twice knows what happened in between, however many
-ask. No more than numbers and words of our own: nothing of accounts, and nothing of who asked for what.
+ask; but for `loop_stall_recent_ms`, the longest since anybody last asked. No more than numbers and words of our own:
+nothing of accounts, and nothing of who asked for what.
 """
 
 from typing import Final, Literal

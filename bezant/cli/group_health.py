@@ -58,9 +58,13 @@ def judge_members(status: "MembersStatus") -> list[MachineFinding]:
 def judge_versions(versions: dict[str, str]) -> list[MachineFinding]:
     """Whether all nodes that answered are of one version; an empty one is of a node that did not answer."""
     answered = {address: version for address, version in versions.items() if version}
-    told = ", ".join(f"{address} {version}" for address, version in answered.items()) or "nobody answered"
+    silent = [address for address, version in versions.items() if not version]
+    told = ", ".join(f"{address} {version}" for address, version in answered.items())
     if len(set(answered.values())) > 1:
         return [MachineFinding("versions", WARNING, told, "end the upgrade: new rules wait for the last node")]
+    if silent:
+        words = "; ".join(filter(None, (told, f"{', '.join(silent)} did not say")))
+        return [MachineFinding("versions", WARNING, words, "see that every node can be reached, then ask again")]
     return [MachineFinding("versions", "good", told)]
 
 

@@ -4,6 +4,7 @@ Nothing is changed but for a file in the data folder that syncs are timed with, 
 """
 
 import os
+import re
 import resource
 import shutil
 import socket
@@ -53,6 +54,19 @@ def examine_machine(settings: Serve) -> list[MachineFinding]:
     return found
 
 
+def _unescaped(text: str) -> str:
+    """A path as /proc/mounts writes it: white space and backslashes in three octal digits."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+
+
+def _size_bytes(file: Path) -> int:
+    """Of a file that a live node may take away at any moment."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def file_system_of(path: Path, mounts: Iterable[str]) -> tuple[str, str]:
     """Kind and options of the file system that has a path, by lines of /proc/mounts; "" if none has."""
     best, kind, options = "", "", ""
@@ -61,7 +75,7 @@ def file_system_of(path: Path, mounts: Iterable[str]) -> tuple[str, str]:
         words = line.split()
         if len(words) < 4:
             continue
-        place = words[1].encode().decode("unicode_escape").rstrip("/") + "/"
+        place = _unescaped(words[1]).rstrip("/") + "/"
         if resolved.startswith(place) and len(place) >= len(best):
             best, kind, options = place, words[2], words[3]
     return kind, options
@@ -87,7 +101,7 @@ def _disk(folder: Path, floor: int) -> Iterator[MachineFinding]:
         step = "make room: at the floor the node answers STORAGE_FULL"
         yield MachineFinding("free space", ERROR if free < floor else WARNING, _mib(free), step)
     else:
-        used = sum(file.stat().st_size for file in folder.rglob("segment-*") if file.is_file())
+        used = sum(_size_bytes(file) for file in folder.rglob("segment-*"))
         yield MachineFinding("free space", "good", f"{_mib(free)}, and {_mib(used)} are history")
     if not os.access(place, os.W_OK):
         yield MachineFinding("data folder", ERROR, f"{place} cannot be written", "run as the user whose it is")

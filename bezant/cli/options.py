@@ -42,10 +42,9 @@ def add_options(parser: argparse.ArgumentParser, kind: type[Table]) -> None:
 def _add_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup, setting: Setting) -> None:
     default = setting.default_words
     words = setting.extra.get("off", setting.words) + (f" (default: {default})" if default else "")
+    words = words.replace("%", "%%")
     if setting.is_positional:
-        parser.add_argument(
-            setting.key, metavar=setting.metavar, nargs="?", type=_reader_of(setting), help=words.replace("%", "%%")
-        )
+        parser.add_argument(setting.key, metavar=setting.metavar, nargs="?", type=_reader_of(setting), help=words)
     elif setting.is_switch:
         parser.add_argument(
             setting.flag, dest=setting.key, action="store_const", const=setting.default is not True, help=words
@@ -57,7 +56,7 @@ def _add_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup, setti
             metavar=setting.metavar,
             action="append" if setting.is_list else "store",
             type=_reader_of(setting),
-            help=words.replace("%", "%%"),
+            help=words,
         )
 
 

@@ -105,8 +105,7 @@ def _ask(arguments: argparse.Namespace, method: str, path: str, body: dict[str, 
     data = json.dumps(body).encode() if body is not None else b"" if method == "POST" else None
     request = urllib.request.Request(arguments.gateway.rstrip("/") + path, data, headers, method=method)
     try:
-        context = ssl.create_default_context(cafile=arguments.gateway_ca)
-        with urllib.request.urlopen(request, timeout=arguments.timeout_s, context=context) as answer:
+        with _opener(arguments.gateway_ca).open(request, timeout=arguments.timeout_s) as answer:
             told: dict[str, Any] = json.loads(answer.read(ANSWER_BYTES_MAX))
             return told
     except urllib.error.HTTPError as error:
@@ -116,6 +115,21 @@ def _ask(arguments: argparse.Namespace, method: str, path: str, body: dict[str, 
         raise CommandFailed(
             f"{arguments.gateway} does not answer: {error}", "is it the address of a gateway?"
         ) from error
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Has whatever points elsewhere be a failure: the token is for this gateway."""
+
+    def redirect_request(self, *_arguments: Any, **_named: Any) -> None:
+        """Go nowhere."""
+
+
+def _opener(ca_file: str | None) -> urllib.request.OpenerDirector:
+    """Asks the gateway itself: no proxy that the environment names, and nobody that an answer points to."""
+    context = ssl.create_default_context(cafile=ca_file)
+    return urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context), _NoRedirects
+    )
 
 
 def _problem(body: bytes, status: int) -> tuple[str, str]:

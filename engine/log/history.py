@@ -2,7 +2,8 @@
 
 What is read back was perhaps never checked since this process began, because an opening behind a checkpoint does not
 walk the history before it. So every header that is passed and the body of every entry that is read from must match its
-checksum; entries that were verified lately are not hashed again.
+checksum; entries that were verified lately are not hashed again. Whoever has checksums of the events themselves reads
+them without that, and where their places are known without headers.
 """
 
 from bisect import bisect_right

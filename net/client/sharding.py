@@ -153,12 +153,18 @@ class ShardedChannel:
             if left_s <= backoff_s:
                 break
             shard = int(self._owners_of(commands["debit_head"][again[:1]])[0])
-            await self._learn(shard, version, left_s, backoff_s)
-            backoff_s = min(2 * backoff_s, BACKOFF_S_MAX)
-            version = self._map.version
-            left_s = max(deadline_s - self._loop.time(), BACKOFF_S_MIN)
+            try:
+                await self._learn(shard, version, left_s, backoff_s)
+                backoff_s = min(2 * backoff_s, BACKOFF_S_MAX)
+                version = self._map.version
+                left_s = max(deadline_s - self._loop.time(), BACKOFF_S_MIN)
+                found, failure = await self._try(commands[again], left_s)
+            except (ConnectionFailed, RequestRefused):
+                if len(again) == len(commands) and not unsure.any():
+                    raise  # Nothing of it has been done.
+                break  # What is done, or may be, is told as that; the others keep WRONG_SHARD, which did nothing.
             results = results.copy()
-            results[again], failure = await self._try(commands[again], left_s)
+            results[again] = found
             unknown = failure or unknown
             unsure |= results["detail"] == DETAIL_UNSURE
         return _settled(commands, results, unsure, unknown)

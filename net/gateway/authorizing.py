@@ -7,6 +7,7 @@ here but what its connections show; tables go by its digest.
 """
 
 import asyncio
+import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -111,7 +112,7 @@ class Ledgers:
 
     async def enter(self, scope: Scope, token: str | None) -> tuple[Served, Ledger]:
         """The ledger for one request, which is to `leave`. Raises `ProblemRaised` if it has none."""
-        if token is None and self._for_all is not None and not self.own.is_over:
+        if self._for_all is not None and not self.own.is_over:  # Where no token is asked for, none gives anything.
             self._for_all.count += 1
             return self._for_all, self.own
         key = _NO_TOKEN if token is None else digest_of(token)
@@ -242,5 +243,9 @@ def is_public(path: str) -> bool:
 
 
 def _address_of(scope: Scope) -> str:
+    """Whose limits count: an address, or the network of 64 bits that everybody with one by IPv6 has to choose from."""
     client = scope.get("client")
-    return client[0] if client else ""
+    address = client[0] if client else ""
+    if ":" not in address:
+        return address
+    return str(ipaddress.IPv6Network((address.partition("%")[0], 64), strict=False))

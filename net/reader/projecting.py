@@ -28,7 +28,8 @@ UNAVAILABLE_RETRY_S: Final = 5.0
 TOGETHER_EVENTS_MIN: Final = 4096
 """Events in a batch from which on all projections take it in at the same time; to hand it over costs some 0.1 ms."""
 STOP_S_MAX: Final = 2.0
-"""Seconds that the thread has to end when the reader stops; what it has not saved is made again from the log."""
+"""Seconds that the thread has to end when the reader stops; what it has not saved is made again from the log. (A batch
+that is being taken in by all of them at that moment, some milliseconds of work, is waited for at the end.)"""
 
 _Read = TypeVar("_Read")
 _log = logging.getLogger("bezant")

@@ -22,7 +22,7 @@ _BLOCK: Final = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _ADDRESS: Final = re.compile(r"\b127\.0\.0\.1:(\d{4,5})\b")
 _SMALL: Final = ("[serve]\n", "[serve]\nsegment_size_mib = 8\nreader = false\n")
 _MARK: Final = "@@ block"
-TIMEOUT_S: Final = 240
+TIMEOUT_S: Final = 600
 
 
 class Block(NamedTuple):

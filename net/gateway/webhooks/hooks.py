@@ -218,8 +218,7 @@ class Webhooks:
             async with contextlib.aclosing(batches(self._ledger, subscription, never)) as told:
                 async for batch in told:
                     for position, event in batch:
-                        await self._tell_event(hook, position, event)
-                        if self._hooks[hook].disabled:
+                        if not await self._tell_event(hook, position, event):
                             return
                     position = str(subscription.position or "")
                     if not batch and position not in {"", self._hooks[hook].position}:
@@ -227,8 +226,11 @@ class Webhooks:
         finally:
             await subscription.close()
 
-    async def _tell_event(self, hook: str, position: str, event: EventBody) -> None:
-        """Tell a hook of an event until it takes it, or has had as many attempts as there are."""
+    async def _tell_event(self, hook: str, position: str, event: EventBody) -> bool:
+        """Tell a hook of an event until it takes it, or has had as many attempts as there are.
+
+        False: it has done neither, because the hook is disabled (and perhaps enabled since); the event is due again.
+        """
         message, body = message_id(hook, event), _encode(Message(event.kind, event.time, event))
         attempt = Attempt(0, "")
         for number in range(self._attempts_max):
@@ -238,13 +240,13 @@ class Webhooks:
             attempt = await self._tell(self._hooks[hook], message, body)
             if not attempt.failure:
                 await self._change(hook, position=position, delivered=self._hooks[hook].delivered + 1)
-                return
+                return True
             if attempt.status == _GONE:
                 await self._disable(hook, "it answered 410 Gone")
-                return
+                return False
         if await self._stored(lambda: self._store.dead_count(hook)) >= DEAD_MAX:
             await self._disable(hook, f"{DEAD_MAX} messages were given up, and there is no room for more")
-            return
+            return False
         before = self._hooks[hook].position
         changed = self._hooks[hook] = msgspec.structs.replace(self._hooks[hook], position=position)
         try:
@@ -252,6 +254,7 @@ class Webhooks:
         except Exception:
             self._hooks[hook] = msgspec.structs.replace(self._hooks[hook], position=before)
             raise
+        return True
 
     async def _tell(self, hook: Hook, message: str, body: bytes) -> Attempt:
         now_ns = time.time_ns()
