@@ -27,6 +27,7 @@ FORMAT_VARIABLE: Final = "BEZANT_LOG_FORMAT"
 RECORD_SIZE_MAX: Final = 16 << 10
 """Characters of a message or of a traceback; the rest is left out."""
 STRUCK: Final = "***"
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SECRETS: Final = re.compile(
     rf"(?P<token>{re.escape(TOKEN_PREFIX)}[0-9a-z]{{12}}_)[0-9A-Za-z_-]{{16,}}"
     r"|(?P<webhook>\bwhsec_)[0-9A-Za-z+/=_-]+"
@@ -91,7 +92,14 @@ def struck_out(text: str) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """The message, and a traceback if there is one."""
+    """The message, and a traceback if there is one.
+
+    Control characters of a message are written out: a path that somebody asks for must not look like a line of ours.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - so the library calls it
+        """One message, on one line."""
+        return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], struck_out(super().formatMessage(record)))
 
     def format(self, record: logging.LogRecord) -> str:
         """One record."""

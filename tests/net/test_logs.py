@@ -69,6 +69,17 @@ def test_text_is_what_people_read_and_warnings_alone(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
+def test_nothing_that_somebody_asks_for_looks_like_a_line_of_ours(
+    log_format: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin_logs(log_format, "gateway")
+    _log.warning("bezant: %s failed", "/v1/\nbezant: all is well\x1b[2J\x9b")
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "\x1b" not in told
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
 def test_secrets_are_struck_out_wherever_they_are(log_format: str, capsys: pytest.CaptureFixture[str]) -> None:
     begin_logs(log_format, "node")
     try:
