@@ -120,8 +120,11 @@ def test_a_group_is_judged() -> None:
 
 
 def test_versions_are_compared() -> None:
-    assert judge_versions({"a": "1", "b": "1", "c": ""})[0].severity == "good"
+    assert judge_versions({"a": "1", "b": "1"})[0].severity == "good"
     assert judge_versions({"a": "1", "b": "2"})[0].severity == "warning"
+    (silent,) = judge_versions({"a": "1", "b": "1", "c": ""})
+    assert silent.severity == "warning"
+    assert "c did not say" in silent.found
 
 
 def test_the_command_tells_and_its_status_is_the_verdict(
