@@ -24,6 +24,7 @@ from bezant.net.gateway.cluster_bodies import ClusterBody, cluster_body
 from bezant.net.gateway.connections import ABORT
 from bezant.net.gateway.conversions import time_text
 from bezant.net.gateway.problems import GatewayProblem, refusal
+from bezant.net.gateway.push import SLOW_S_MAX, STREAM, STREAM_HEADERS, disconnected
 from bezant.net.gateway.responses import QUESTION_PROBLEMS
 
 LISTENERS_MAX: Final = 64
@@ -34,10 +35,7 @@ FRESH_S: Final = 0.9
 """Seconds for which a look is told to all who ask."""
 LOOK_S_MAX: Final = 1.0
 """Seconds that a node has to answer."""
-SLOW_S_MAX: Final = 30.0
-"""Seconds that a client may take for what it is being sent."""
 _TAGS: Final = ["Operations"]
-_STREAM: Final = "text/event-stream"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -103,11 +101,10 @@ class ClusterStream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Tell until the client has gone, or does not read, or may not be told any more, or the gateway stops."""
-        headers = [(b"content-type", _STREAM.encode()), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
-        gone = asyncio.ensure_future(_disconnected(receive))
+        gone = asyncio.ensure_future(disconnected(receive))
         waited: set[asyncio.Future[Any]] = {gone, self._cluster.closed}
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.start", "status": 200, "headers": list(STREAM_HEADERS)})
             while not (gone.done() or self._cluster.closed.done() or self._ledger.is_over):
                 body = _encode(await self._cluster.latest())
                 async with asyncio.timeout(SLOW_S_MAX):
@@ -125,11 +122,6 @@ class ClusterStream:
 
 def _event(body: bytes) -> bytes:
     return b"event: cluster\ndata: %s\n\n" % body
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 @get(
@@ -153,7 +145,7 @@ async def get_cluster(cluster: AnyCluster, ledger: AnyLedger) -> ClusterBody:
     "/v1/cluster/stream",
     tags=_TAGS,
     responses=QUESTION_PROBLEMS
-    | {200: ResponseSpec(str, generate_examples=False, description="The events.", media_type=_STREAM)},
+    | {200: ResponseSpec(str, generate_examples=False, description="The events.", media_type=STREAM)},
     operation_id="stream_cluster",
 )
 async def stream_cluster(request: Request[Any, Any, Any], cluster: AnyCluster, ledger: AnyLedger) -> ASGIApp:

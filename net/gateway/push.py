@@ -38,7 +38,12 @@ EVENTS_PER_SENDING_MAX: Final = 256
 RETRY_MS: Final = 1000
 """Milliseconds after which a browser connects again."""
 _TAGS: Final = ["Push"]
-_STREAM: Final = "text/event-stream"
+STREAM: Final = "text/event-stream"
+STREAM_HEADERS: Final = (
+    (b"content-type", STREAM.encode()),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+)
 _TOKEN: Final = re.compile(r"-?[0-9]{1,20}(,-?[0-9]{1,20})*")
 _TOKEN_SIZE_MAX: Final = 4096
 _INT64: Final = range(-(1 << 63), 1 << 63)
@@ -103,10 +108,9 @@ class EventStream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Tell until the client has gone, or does not read, or there is nothing more."""
-        headers = [(b"content-type", _STREAM.encode()), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
-        gone = asyncio.ensure_future(_disconnected(receive))
+        gone = asyncio.ensure_future(disconnected(receive))
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.start", "status": 200, "headers": list(STREAM_HEADERS)})
             await _sent(send, b"retry: %d\n\n" % RETRY_MS)
             async for told in batches(self._ledger, self._subscription, gone):
                 await _sent(send, b"".join(_lines(token, event) for token, event in told) if told else self._progress())
@@ -134,7 +138,8 @@ def _lines(token: str, event: EventBody) -> bytes:
     return b"id: %s\nevent: %s\ndata: %s\n\n" % (token.encode(), event.kind.encode(), _encode(event))
 
 
-async def _disconnected(receive: Receive) -> None:
+async def disconnected(receive: Receive) -> None:
+    """Wait until a client has gone, whatever it says before."""
     while (await receive())["type"] not in {"http.disconnect", "websocket.disconnect"}:
         pass
 
@@ -215,7 +220,7 @@ async def subscribe(
     "/v1/accounts/{name:str}/events",
     tags=_TAGS,
     responses=QUESTION_PROBLEMS
-    | {200: ResponseSpec(str, generate_examples=False, description="The events.", media_type=_STREAM)},
+    | {200: ResponseSpec(str, generate_examples=False, description="The events.", media_type=STREAM)},
     operation_id="stream_events",
 )
 async def stream_events(
@@ -271,7 +276,7 @@ async def socket_of_events(
     except (ProblemRaised, BezantError, TimeoutError) as error:
         await _refuse(socket, error)
         return
-    gone = asyncio.ensure_future(_disconnected(socket.receive))
+    gone = asyncio.ensure_future(disconnected(socket.receive))
     try:
         async for told in batches(ledger, subscription, gone):
             await _tell(socket, subscription, told)
