@@ -10,7 +10,13 @@ from bezant.perf.push.measuring import Loaded, PushSettings, compare, measure_pu
 
 def test_a_tiny_run_finds_no_fault(tmp_path: Path) -> None:
     settings = PushSettings(
-        subscribers=5, rate=500, seconds=0.2, latency_rate=200, latency_transfers=20, directory=tmp_path
+        subscribers=5,
+        rate=500,
+        seconds=0.2,
+        latency_rate=200,
+        latency_transfers=20,
+        latency_warm_transfers=5,
+        directory=tmp_path,
     )
     said: list[str] = []
     report = measure_push(settings, said.append)
