@@ -7,7 +7,7 @@ import pytest
 
 LINES_MAX = 600
 # The specification is looked up in rather than read through, and one file has all that a client needs.
-LINES_MAX_OF = {"protocol/README.md": 830}
+LINES_MAX_OF = {"protocol/README.md": 700}
 TEXT_SUFFIXES = {".py", ".md", ".toml"}
 # What every process has to say goes through it.
 LOGS = "net/logs.py"
