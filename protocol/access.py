@@ -23,7 +23,10 @@ from bezant.protocol.kinds import CommandFlag, CommandKind
 from bezant.protocol.records import NAME_SIZE_MAX
 
 TOKENS_MAX: Final = 1_000
-"""Tokens that a ledger remembers, revoked ones included."""
+"""Tokens that a ledger knows all about: those that count and, as far as there is room, those that were revoked."""
+FORGOTTEN_MAX: Final = 1 << 18
+"""Revoked tokens of which a ledger knows no more than that they do not come back: five years in which a thousand are
+replaced every week."""
 PREFIXES_MAX: Final = 16
 """Prefixes of account names that a token may be limited to, at most."""
 NOTE_SIZE_MAX: Final = 100
@@ -115,7 +118,8 @@ OPERATION_RULES: Final[dict[Operation, Rule]] = {
     _O.FIND_TRANSFERS: Rule(_READ),
     _O.OPEN_HOLDS: Rule(_READ),
     _O.TOTALS: Rule(_READ),
-    _O.SET_METADATA: Rule(_TRANSFER | _ADMIN),
+    # What takes the place of something erases it, which nothing else that is asked for can.
+    _O.SET_METADATA: Rule(_TRANSFER | _ADMIN, audited=True),
     _O.GET_METADATA: Rule(_READ),
     # Asked before a question as of a time goes to several shards: it closes what is past for good.
     _O.CLOSE_TIME: Rule(_READ | _PEER),
@@ -289,10 +293,14 @@ class StrictAct(Act, frozen=True, forbid_unknown_fields=True):
 
 
 class TokenChange(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A part of a control entry: a token that is there from now on, or the id of one that is revoked."""
+    """What a control entry says of tokens: one that is there from now on, or the id of one that is revoked.
+
+    ``forgotten``: the ids of revoked ones, which make room for the one that is created.
+    """
 
     created: Token | None = None
     revoked: str = ""
+    forgotten: list[str] = []
 
 
 class StrictTokenChange(TokenChange, frozen=True, forbid_unknown_fields=True):

@@ -40,7 +40,9 @@ ENTRIES_MOVES: Final = 3
 """These, and slots that move."""
 ENTRIES_TOKENS: Final = 4
 """These, and tokens and administrative acts in control entries."""
-ENTRIES_VERSION: Final = 4
+ENTRIES_FORGOTTEN: Final = 5
+"""These, and tokens that are forgotten."""
+ENTRIES_VERSION: Final = 5
 """The latest of them that this version knows."""
 RULES_ACROSS_SHARDS: Final = 2
 """The first rules that know transit accounts and the kinds from TRY_DEBIT on."""

@@ -55,7 +55,7 @@ class Manifest(msgspec.Struct, frozen=True):
     hash in them; `state_digest` that of the ledger (`Ledger.digest`), in hexadecimal; `configuration` the latest of the
     group's up to there, and the index of its entry, if the group is not one node alone; `slot_map` that of a metadata
     group; `positions` those that have names; `moves` what is known of moves of slots; `tokens` those
-    of clients.
+    of clients, and `tokens_forgotten` the numbers of those of which nothing else is known.
     """
 
     created_by: str
@@ -74,6 +74,7 @@ class Manifest(msgspec.Struct, frozen=True):
     positions: dict[str, int] = {}
     moves: MovesRecord | None = None
     tokens: tuple[Token, ...] = ()
+    tokens_forgotten: bytes = b""
 
     @property
     def identity(self) -> RunIdentity:
@@ -122,6 +123,7 @@ def write_checkpoint(
         positions=dict(image.positions),
         moves=image.moves,
         tokens=image.tokens,
+        tokens_forgotten=image.tokens_forgotten,
         sections=tuple(
             Section(section, len(array) // dtype.itemsize, xxhash.xxh3_64_intdigest(array.data))
             for (section, dtype), array in zip(sections, arrays, strict=True)
@@ -199,6 +201,7 @@ def read_checkpoint(directory: Directory, name: str) -> Checkpoint:
         positions=manifest.positions,
         moves=manifest.moves,
         tokens=manifest.tokens,
+        tokens_forgotten=manifest.tokens_forgotten,
         **arrays,
     )
     return Checkpoint(manifest, image)

@@ -68,6 +68,7 @@ class LedgerImage(NamedTuple):
     positions: Mapping[str, int] = MappingProxyType({})
     moves: MovesRecord | None = None
     tokens: tuple[Token, ...] = ()
+    tokens_forgotten: bytes = b""
 
 
 def pick_fields(records: Records, dtype: np.dtype[np.void]) -> Records:

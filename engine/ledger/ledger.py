@@ -221,7 +221,7 @@ class Ledger:
         self.metadata.restore(image.metadata)
         self.positions = dict(image.positions)
         self.moves.restore(image.moves)
-        self.tokens.restore(image.tokens)
+        self.tokens.restore(image.tokens, image.tokens_forgotten)
         self.check_invariants()
 
     def image(self) -> LedgerImage:
@@ -232,6 +232,7 @@ class Ledger:
             positions=dict(self.positions),
             moves=self.moves.record(),
             tokens=self.tokens.records,
+            tokens_forgotten=self.tokens.forgotten,
         )
 
     def execute(self, commands: Records, entry_timestamp_ns: int, preset: Words = _NO_PRESET) -> Execution:
@@ -595,5 +596,5 @@ class Ledger:
         if image.moves is not None:
             hasher.update(b"moves" + msgspec.msgpack.encode(image.moves))
         if image.tokens:
-            hasher.update(b"tokens" + msgspec.msgpack.encode(image.tokens))
+            hasher.update(b"tokens" + msgspec.msgpack.encode(image.tokens) + image.tokens_forgotten)
         return hasher.hexdigest()

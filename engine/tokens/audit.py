@@ -71,6 +71,8 @@ def _told(control: ControlEntry) -> Iterator[tuple[str, str, str, str]]:
         yield "TOKEN_CREATED", "", token_summary(control.token.created), ""
     if control.token is not None and control.token.revoked:
         yield "TOKEN_REVOKED", "", control.token.revoked, ""
+    if control.token is not None and control.token.forgotten:
+        yield "TOKENS_FORGOTTEN", "", ", ".join(control.token.forgotten), ""
     if control.created_by:
         yield "LOG_CREATED", "", control.created_by, ""
     elif control.currencies:

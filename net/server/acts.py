@@ -10,6 +10,7 @@ from bezant.protocol.access import OPERATION_RULES, ChangeTokens, Token, check_t
 from bezant.protocol.errors import RemoteProtocolError, UsageError
 from bezant.protocol.frames import Operation
 from bezant.protocol.messages import ChangeMembers, Currency, decode_message
+from bezant.protocol.metadata import SUBJECT_SIZE, SetMetadata, SubjectKind
 from bezant.protocol.moves import MoveSlots, decode_slots
 from bezant.protocol.placement import ReplaceMap
 
@@ -62,12 +63,21 @@ def _tell_move(body: bytes) -> str:
     return f"move {asked.move.hex()}: {len(slots)} slots ({between}) to shard {asked.to}"
 
 
+def _tell_metadata(body: bytes) -> str:
+    """What is erased, and not by what it is replaced: nobody could erase that here."""
+    asked = decode_message(body, SetMetadata)
+    kinds = {int(SubjectKind.ACCOUNT): "account", int(SubjectKind.EVENT): "event"}
+    subject = f"{kinds.get(asked.subject_kind, 'nothing')} {asked.subject[:SUBJECT_SIZE].hex()}"
+    return f"{'replace' if asked.content else 'erase'} the metadata of {subject}"
+
+
 _TELLERS: Final[dict[Operation, Callable[[bytes], str]]] = {
     Operation.CHANGE_TOKENS: _tell_tokens,
     Operation.CHANGE_MEMBERS: _tell_members,
     Operation.REGISTER_CURRENCY: _tell_currency,
     Operation.REPLACE_MAP: _tell_map,
     Operation.MOVE_SLOTS: _tell_move,
+    Operation.SET_METADATA: _tell_metadata,
 }
 
 if set(_TELLERS) != {operation for operation, rule in OPERATION_RULES.items() if rule.audited}:

@@ -29,6 +29,8 @@ from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import CorruptLog, InvalidAmountOrName, RemoteProtocolError, StorageError, UsageError
 from bezant.protocol.frames import Operation
 from bezant.protocol.kinds import CommandFlag, CommandKind
+from bezant.protocol.messages import decode_message
+from bezant.protocol.metadata import SetMetadata
 from bezant.protocol.names import account_id, currency_code
 from bezant.protocol.records import EVENT_QUERY, Records, Words, id_bytes
 
@@ -209,7 +211,7 @@ class Guarding:
     def asked(self, principal: Principal, operation: Operation, body: bytes) -> None:
         """Write down that somebody asks for what is audited. Raises `StorageError` if there is no room for it, and
         `NotYet` if it cannot be done now: then it is not to be done."""
-        if not principal.token_id or not OPERATION_RULES[operation].audited:
+        if not self._is_audited(principal, operation, body):
             return
         try:
             self._write(principal, operation, tell_request(operation, body))
@@ -221,7 +223,7 @@ class Guarding:
 
     def refused(self, principal: Principal, operation: Operation, body: bytes, why: Exception) -> None:
         """Write down that it was not done, if this node can."""
-        if not principal.token_id or not OPERATION_RULES[operation].audited or isinstance(why, Forbidden):
+        if isinstance(why, Forbidden) or not self._is_audited(principal, operation, body):
             return
         try:
             self._write(principal, operation, tell_request(operation, body), str(why) or type(why).__name__)
@@ -239,10 +241,10 @@ class Guarding:
         respond: Respond,
     ) -> None:
         """Have a request answered that goes its own way, and what is audited written down. Raises what `ask` does."""
-        if not principal.token_id or not OPERATION_RULES[Operation(operation)].audited:
+        asked = Operation(operation)
+        if not self._is_audited(principal, asked, body):
             ask(respond)
             return
-        asked = Operation(operation)
 
         def note(answer: bytes | Exception) -> None:
             if isinstance(answer, Exception):
@@ -259,6 +261,18 @@ class Guarding:
         except (RemoteProtocolError, UsageError, AnsweredElsewhere) as error:
             self.refused(principal, asked, body, error)
             raise
+
+    def _is_audited(self, principal: Principal, operation: Operation, body: bytes) -> bool:
+        """Whether it is written down: of metadata what erases some, be it to put other in its place."""
+        if not principal.token_id or not OPERATION_RULES[operation].audited:
+            return False
+        if operation is not Operation.SET_METADATA:
+            return True
+        try:
+            asked = decode_message(body, SetMetadata)
+        except RemoteProtocolError:
+            return False
+        return self._member.replica.ledger.metadata.index_of(asked.subject_kind, asked.subject) != 0
 
     def _write(self, principal: Principal, operation: Operation, what: str, outcome: str = "") -> None:
         """Write down an act. Raises `StorageError` if there is no room for it, `NotYet` if it cannot be done now."""

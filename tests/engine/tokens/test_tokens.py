@@ -10,14 +10,16 @@ from bezant.engine.checkpoints.checkpointer import Checkpointer, restore_ledger
 from bezant.engine.checkpoints.folder import CheckpointFolder
 from bezant.engine.log.log import open_log
 from bezant.engine.replica import Replica, ReplicaSettings, open_replica, shard_directory
+from bezant.engine.tokens import table
 from bezant.engine.tokens.acts import ACT_TEXT_SIZE_MAX, write_act
 from bezant.engine.tokens.audit import read_acts
 from bezant.engine.tokens.changing import change_tokens, list_tokens
 from bezant.engine.verify import verify
-from bezant.protocol.access import TOKENS_MAX, Scope, Token, TokenChange, digest_of
+from bezant.net.access.guard import Guard
+from bezant.protocol.access import Scope, Token, TokenChange, digest_of
 from bezant.protocol.errors import UsageError
 from bezant.protocol.messages import decode_control_entry
-from bezant.protocol.records import ENTRIES_TOKENS
+from bezant.protocol.records import ENTRIES_FORGOTTEN, ENTRIES_TOKENS
 
 from ..commands import opening_world, transfers
 from ..conftest import Clock
@@ -134,11 +136,101 @@ def test_nobody_is_locked_out(replica: Replica) -> None:
     revoked(replica, token(3).token_id, has_other=True)
 
 
-def test_a_ledger_remembers_so_many(replica: Replica) -> None:
-    for number in range(TOKENS_MAX):
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A ledger has no more tokens than this."""
+    monkeypatch.setattr(table, "TOKENS_MAX", 3)
+    return 3
+
+
+def test_a_ledger_has_so_many_that_count(replica: Replica, few: int) -> None:
+    for number in range(few):
         created(replica, token(number))
-    with pytest.raises(UsageError, match="1000 tokens at most"):
-        created(replica, token(TOKENS_MAX))
+    last_index = replica.log.last_index
+    with pytest.raises(UsageError, match="tokens at most"):
+        created(replica, token(few))
+    assert replica.log.last_index == last_index
+
+
+def test_those_that_were_revoked_make_room_and_never_come_back(
+    replica: Replica, few: int, tmp_path: Path, small: ReplicaSettings, clock: Clock
+) -> None:
+    created(replica, token(0))
+    for number in range(1, 30):  # more than are known at a time, ten times over
+        created(replica, token(number))
+        revoked(replica, token(number).token_id)
+    known = replica.ledger.tokens.records
+    assert [one.token_id for one in known] == [token(number).token_id for number in (0, 28, 29)]
+    assert len(replica.ledger.tokens.forgotten) == 8 * 27
+
+    def check(there: Replica) -> None:
+        guard = Guard(there.ledger.tokens)
+        for number in range(1, 30):
+            text = f"bezant_{number:012d}_{'s' * 43}"
+            assert guard.admit(text) is None
+            assert not guard.counts(token(number).principal)
+            last_index = there.log.last_index
+            with pytest.raises(UsageError, match="there was"):
+                created(there, token(number))
+            assert there.log.last_index == last_index
+        assert guard.admit(f"bezant_{0:012d}_{'s' * 43}") is not None
+
+    check(replica)
+    digest, last_index = replica.ledger.digest(), replica.log.last_index
+    replica.write_group()
+    replica.close()
+    again = open_replica(tmp_path, settings=small, clock_ns=clock)
+    assert (again.ledger.tokens.records, again.ledger.digest()) == (known, digest)
+    check(again)
+    again.close()
+    assert verify(tmp_path).entries == last_index
+    folder = CheckpointFolder(shard_directory(tmp_path, 0))
+    restored = restore_ledger(folder, small.ledger_settings, None, shard=0, filter_bytes_max=1 << 20)
+    log = open_log(shard_directory(tmp_path, 0), shard=0, segment_size=small.segment_size, free_space_floor=0)
+    checkpointer = Checkpointer(restored, log, folder, shard=0, filter_bytes_max=1 << 20, free_space_floor=0)
+    for entry in log.walk():
+        checkpointer.take_in(entry)
+    checkpointer.write()
+    log.close()
+    by_checkpoint = open_replica(tmp_path, settings=small, clock_ns=clock)
+    assert (by_checkpoint.start_index, by_checkpoint.ledger.digest()) == (last_index, digest)
+    check(by_checkpoint)
+    by_checkpoint.log.commit_index = last_index  # as the member of a group of one says
+    by_checkpoint.close()
+    lines = [line for line in read_acts(tmp_path, 0) if line.operation == "TOKENS_FORGOTTEN"]
+    assert [line.what for line in lines] == [token(number).token_id for number in range(1, 28)]
+
+
+def test_none_is_forgotten_before_every_voter_knows_that(replica: Replica, few: int) -> None:
+    for number in range(few):
+        created(replica, token(number))
+    revoked(replica, token(2).token_id)
+    asked: list[int] = []
+
+    def unready(version: int) -> str:
+        asked.append(version)
+        return "node 2 is of a version that does not know this" if version == ENTRIES_FORGOTTEN else ""
+
+    replica.find_unready = unready
+    with pytest.raises(UsageError, match="node 2"):
+        created(replica, token(few))
+    assert asked == [ENTRIES_FORGOTTEN]
+    assert len(replica.ledger.tokens.records) == few
+
+
+def test_who_counts_is_forgotten_by_no_entry(replica: Replica, few: int) -> None:
+    for number in range(few):
+        created(replica, token(number))
+    tokens = replica.ledger.tokens
+    for wrong in (TokenChange(token(7), forgotten=[token(1).token_id]), TokenChange(token(7), forgotten=["nobody"])):
+        with pytest.raises(UsageError, match="only tokens that were revoked"):
+            tokens.apply(wrong, 1)
+    revoked(replica, token(1).token_id)
+    twice = TokenChange(token(7), forgotten=[token(1).token_id] * 2)
+    with pytest.raises(UsageError, match="only tokens that were revoked"):
+        tokens.apply(twice, 1)
+    with pytest.raises(UsageError, match="to make room"):
+        tokens.apply(TokenChange(revoked=token(2).token_id, forgotten=[token(1).token_id]), 1)
 
 
 def test_who_asked_is_told_at_once(replica: Replica) -> None:

@@ -28,7 +28,9 @@ from bezant.protocol.errors import StorageError, UsageError
 from bezant.protocol.frames import FrameError, Operation
 from bezant.protocol.kinds import CommandKind
 from bezant.protocol.messages import ChangeMembers, Currency, decode_control_entry, encode_message
+from bezant.protocol.metadata import SetMetadata, SubjectKind
 from bezant.protocol.moves import MoveSlots, encode_slots
+from bezant.protocol.names import account_id
 from bezant.protocol.placement import SLOT_COUNT, ReplaceMap, ShardPlace, SlotMap
 from bezant.protocol.records import Records
 
@@ -41,7 +43,11 @@ OK, STORAGE_FULL, OVERLOADED = (
 CLUSTER = token_text("c" * 12, secrets.token_urlsafe(32))
 OTHER = token_text("o" * 12, secrets.token_urlsafe(32))
 ADMIN = Principal("somebody", frozenset({Scope.ADMIN}))
-AUDITED = [operation for operation, rule in OPERATION_RULES.items() if rule.audited]
+AUDITED = [
+    operation
+    for operation, rule in OPERATION_RULES.items()
+    if rule.audited and operation is not Operation.SET_METADATA  # of which it depends on what is there
+]
 ADMINISTRATORS_KINDS = [kind for kind, scopes in COMMAND_SCOPES.items() if scopes == {Scope.ADMIN}]
 BODIES = {
     Operation.REGISTER_CURRENCY: encode_message(Currency("XTS", 2)),
@@ -189,3 +195,29 @@ async def test_a_voter_that_is_lost_after_the_first_token_is_in_nobodys_way(node
     reply = await admin.ask(Operation.REGISTER_CURRENCY, BODIES[Operation.REGISTER_CURRENCY])
     assert reply.operation == Operation.REGISTER_CURRENCY
     assert outcomes(node) == [("CHANGE_TOKENS", ""), ("REGISTER_CURRENCY", "")]
+
+
+def acts(node: Node) -> list[str]:
+    """What every act in the log says was asked for."""
+    entries = [node.replica.log.read_entry(index) for index in range(1, node.replica.log.last_index + 1)]
+    told = [decode_control_entry(entry.body).act for entry in entries if entry.header.kind == 2]
+    return [act.what for act in told if act is not None]
+
+
+async def test_who_erases_metadata_is_written_down_and_not_what_it_was(node: Node, admin: Client) -> None:
+    await admin.execute(opening("ann"))
+    ann = account_id("ann", "EUR")
+
+    async def put(content: bytes) -> Operation:
+        asked = encode_message(SetMetadata(int(SubjectKind.ACCOUNT), ann, content))
+        return Operation((await admin.ask(Operation.SET_METADATA, asked)).operation)
+
+    assert [await put(content) for content in (b"", b'{"name": "Ann"}')] == [Operation.SET_METADATA] * 2
+    assert acts(node) == [], "nothing was erased"
+    assert [await put(content) for content in (b'{"name": "Bob"}', b"", b"")] == [Operation.SET_METADATA] * 3
+    assert acts(node) == [f"replace the metadata of account {ann.hex()}", f"erase the metadata of account {ann.hex()}"]
+    assert await put(b'{"name": "Ann"}') == Operation.SET_METADATA
+    make_unready(node)
+    last_index = node.replica.log.last_index
+    assert await put(b"") == Operation.ERROR
+    assert node.replica.log.last_index == last_index, "what cannot be written down is not done"
