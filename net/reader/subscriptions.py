@@ -5,6 +5,7 @@ one that is late, and the client came from another.
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -15,6 +16,7 @@ from bezant.net.reader.connection import ReaderConnection
 from bezant.net.reader.hub import Filter, Hub
 from bezant.net.reader.names import NamedPositions
 from bezant.net.reader.tables import FILTER_ENTRIES_MAX, SUBSCRIPTIONS_TOTAL_MAX
+from bezant.protocol.access import Principal, Scope
 from bezant.protocol.errors import (
     ArchiveUnavailable,
     HistoryIncomplete,
@@ -41,6 +43,7 @@ AHEAD_WAIT_S_MAX: Final = 5.0
 ACKNOWLEDGEMENTS_MAX: Final = 10_000
 """Acknowledgements of all clients together that wait to be durable."""
 _ID_SIZE: Final = 16
+_OWNED: Final = re.compile(r"([0-9a-z]{12})/")
 _CONTROL: Final = int(EntryKind.CONTROL)
 
 
@@ -147,6 +150,7 @@ class Subscriptions:
     def _begin(self, connection: ReaderConnection, client: _Client, asked: _Asked) -> None:
         """Begin a subscription whose frames have all come. Raises `RemoteProtocolError`, `UsageError`."""
         wanted = _filter_of(asked)
+        _check_owner(connection.principal, asked.first.name)
         after = self._sequence_of(asked.first)
         if after is None:
             # So that what its client has seen committed is not told as if it came later.
@@ -276,6 +280,7 @@ class Subscriptions:
         message = decode_message(body, Acknowledge)
         _check_name(message.name)
         try:
+            _check_owner(connection.principal, message.name)
             sequence = self._checked(message.position, message.log_id)
             if sequence > self._hub.position:
                 raise UsageError("the position lies ahead of the last event that this reader knows of")
@@ -357,6 +362,14 @@ def _filter_of(asked: _Asked) -> Filter:
             raise RemoteProtocolError("no account has an id of zeros")
     kinds = sum(1 << kind for kind in set(message.kinds))
     return Filter(accounts, currency, kinds, refused=message.refused)
+
+
+def _check_owner(principal: Principal, name: str) -> None:
+    """Raise `UsageError` for the name of another token: one that begins with its id and a slash."""
+    owner = _OWNED.match(name)
+    if owner is None or not principal.token_id or owner[1] == principal.token_id or Scope.ADMIN in principal.scopes:
+        return
+    raise UsageError(f"{name} is a name of token {owner[1]} alone, and of administrators")
 
 
 def _check_name(name: str) -> None:

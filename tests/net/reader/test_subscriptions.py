@@ -9,6 +9,7 @@ import pytest
 
 from bezant.net.reader import connection as connection_module
 from bezant.net.reader import subscriptions as subscriptions_module
+from bezant.protocol.access import ANYBODY, Principal, Scope
 from bezant.protocol.frames import FILTER_ACCOUNTS_MAX, SUBSCRIPTIONS_MAX, FrameError, Operation, encode_frame
 from bezant.protocol.kinds import CommandKind
 from bezant.protocol.messages import Acknowledge, Subscribe, Subscribed, Unsubscribe, decode_message, encode_message
@@ -20,6 +21,7 @@ from .rig import Rig
 
 OPEN, TRANSFER = int(CommandKind.OPEN), int(CommandKind.TRANSFER)
 SUBSCRIPTION = 77
+ADMIN = frozenset({Scope.READ, Scope.ADMIN})
 
 
 @pytest.fixture
@@ -210,6 +212,25 @@ async def test_a_name_remembers_what_was_acknowledged_also_after_a_restart(rig: 
         (Subscribe(name="post"), ACCOUNTS),
     ):
         assert (await subscribed(await rig.connect(), message)).after == after
+
+
+async def test_a_name_that_begins_with_a_token_is_that_tokens_alone(rig: Rig) -> None:
+    reads = frozenset({Scope.READ})
+    own, other, admin = (
+        Principal(letter * 12, scopes) for letter, scopes in (("a", reads), ("b", reads), ("c", ADMIN))
+    )
+    name = f"{own.token_id}/mail"
+    for number, (principal, is_allowed) in enumerate(((own, True), (other, False), (admin, True), (ANYBODY, True))):
+        client = await rig.connect()
+        for connection in rig.server.connections._connections:
+            connection.principal = principal  # type: ignore[attr-defined]
+        shared = await client.ask(Operation.ACKNOWLEDGE, encode_message(Acknowledge("mail", number + 1)))
+        assert shared.body == b""
+        asked = await client.ask(Operation.ACKNOWLEDGE, encode_message(Acknowledge(name, number + 1)))
+        told = await client.ask(Operation.SUBSCRIBE, encode_message(Subscribe(name=name)))
+        assert [reply.operation != Operation.ERROR for reply in (asked, told)] == [is_allowed] * 2
+        if not is_allowed:
+            assert {reply.error.code for reply in (asked, told)} == {FrameError.REQUEST_REFUSED}
 
 
 async def test_damaged_names_are_told_and_nothing_else_is_troubled(rig: Rig, client: Client) -> None:
