@@ -13,15 +13,19 @@ import logging
 import os
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
+from bezant.net.access.addresses import SHARE, place_of_peer
 from bezant.protocol.errors import UsageError
 
 HANDSHAKE_S_MAX: Final = 10.0
 """Seconds that a handshake may take; one across the world takes less than one."""
 HANDSHAKES_MAX: Final = 256
-"""Handshakes at a time at one address; who comes on top is turned away, and may come again."""
+"""Handshakes at a time at one address of ours; who comes on top is turned away, and may come again. So is who has one
+in SHARE of them under way already: nobody keeps all others out."""
 SHUTDOWN_S_MAX: Final = 2.0
 """Seconds that the other side has to agree that a connection ends; then it ends anyway."""
 ACCEPTS_PER_STEP_MAX: Final = 64
@@ -129,6 +133,7 @@ class TlsListener:
         self._context = context
         self._loop = asyncio.get_running_loop()
         self._handshakes: set[asyncio.Task[None]] = set()
+        self._handshakes_of: Counter[str] = Counter()
         self._unbegun: set[socket.socket] = set()
         """Accepted, and not in the hands of the loop yet."""
         self.failed_count = 0
@@ -158,7 +163,7 @@ class TlsListener:
         """Somebody may be there."""
         for _ in range(ACCEPTS_PER_STEP_MAX):
             try:
-                accepted, _address = self._socket.accept()
+                accepted, address = self._socket.accept()
             except OSError as error:
                 if error.errno in _NO_FILES:
                     _log.warning("bezant: no connection can be accepted for a moment: %s", error)
@@ -167,7 +172,8 @@ class TlsListener:
                         ACCEPT_BACKOFF_S, self._loop.add_reader, self._socket, self._accept
                     )
                 return  # Nobody is there, or whoever was has gone again.
-            if len(self._handshakes) >= HANDSHAKES_MAX:
+            place = place_of_peer(address)
+            if len(self._handshakes) >= HANDSHAKES_MAX or self._handshakes_of[place] >= HANDSHAKES_MAX // SHARE:
                 self.failed_count += 1
                 accepted.close()
                 continue
@@ -175,7 +181,14 @@ class TlsListener:
             self._unbegun.add(accepted)
             handshake = self._loop.create_task(self._shake_hands(accepted))
             self._handshakes.add(handshake)
-            handshake.add_done_callback(self._handshakes.discard)
+            self._handshakes_of[place] += 1
+            handshake.add_done_callback(partial(self._on_over, place))
+
+    def _on_over(self, place: str, handshake: "asyncio.Task[None]") -> None:
+        self._handshakes.discard(handshake)
+        self._handshakes_of[place] -= 1
+        if not self._handshakes_of[place]:
+            del self._handshakes_of[place]
 
     async def _shake_hands(self, accepted: socket.socket) -> None:
         self._unbegun.discard(accepted)

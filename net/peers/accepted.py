@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
+from bezant.net.access.addresses import SHARE, place_of_peer
 from bezant.net.peers.clocks import Clocks
 from bezant.net.peers.connection import HELLO_S_MAX, PeerConnection
 from bezant.net.peers.identity import Gate, Refusal
@@ -20,7 +21,8 @@ from bezant.protocol.messages import PeerHello, decode_message, encode_message
 from bezant.protocol.peer_frames import PeerClocks
 
 GREETING_CONNECTIONS_MAX: Final = 64
-"""Connections that have not greeted yet; further ones are closed at once."""
+"""Connections that have not greeted yet; further ones are closed at once, as are more than one in SHARE of so many that
+come from one address."""
 SILENT_S: Final = 2.5
 """Seconds without a frame, pings included, after which another process may have the node's identity."""
 REPLY_BYTES_MAX: Final = 64 << 10
@@ -59,13 +61,14 @@ class AcceptedConnection(PeerConnection, Generic[Message]):
         super().__init__()
         self.hello: PeerHello | None = None
         self.heard_s = 0.0
-        self.address = ""
+        self.address = self.place = ""
         self._accepted = accepted
 
     def on_made(self) -> None:
         """Wait for the greeting."""
         if self.transport is not None:
-            self.address = str(self.transport.get_extra_info("peername"))
+            name = self.transport.get_extra_info("peername")
+            self.address, self.place = str(name), place_of_peer(name)
         self.start_timer(HELLO_S_MAX, "no greeting came in time", FrameError.HELLO_EXPECTED)
         self._accepted.on_made(self)
 
@@ -146,6 +149,8 @@ class Accepted(Generic[Message]):
             connection.end("this node closed the connection")
         elif len(self._greeting) > GREETING_CONNECTIONS_MAX:
             connection.end("too many connections have not greeted yet")
+        elif sum(other.place == connection.place for other in self._greeting) > GREETING_CONNECTIONS_MAX // SHARE:
+            connection.end("too many connections of this address have not greeted yet")
 
     def on_end(self, connection: AcceptedConnection[Message]) -> None:
         """A connection has ended; its socket is let go of a little later."""

@@ -16,6 +16,7 @@ from typing import Final, Protocol, cast
 
 from typing_extensions import Buffer
 
+from bezant.net.access.addresses import place_of_peer
 from bezant.net.access.guard import NOT_LET_IN, PUT_OUT
 from bezant.net.access.tls import is_private, name_of_peer
 from bezant.net.server.inbox import Inbox, Unread
@@ -112,7 +113,7 @@ class ReaderConnection(asyncio.BufferedProtocol):
         stream = transport.get_extra_info("socket")
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if not self._connections.add(self):
+        if not self._connections.add(self, place_of_peer(transport.get_extra_info("peername"))):
             self.refuse(0, FrameError.OVERLOADED, "the reader has as many connections as it takes; try again later")
             self._close()
 

@@ -18,6 +18,7 @@ from typing import Final, cast
 
 from typing_extensions import Buffer
 
+from bezant.net.access.addresses import place_of_peer
 from bezant.net.access.guard import NOT_LET_IN, PUT_OUT
 from bezant.net.access.tls import is_private, name_of_peer
 from bezant.net.server.batch import Request, Run
@@ -119,7 +120,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.set_write_buffer_limits(high=self._clients.write_buffer_bytes)
         # So that a client whose machine has gone without a word does not count as a connection for ever.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if not self._clients.add(self):
+        if not self._clients.add(self, place_of_peer(transport.get_extra_info("peername"))):
             self._ending = True
             self._refuse(0, FrameError.OVERLOADED, "the node has as many connections as it takes; try again later")
             self._transport.close()

@@ -5,11 +5,13 @@ For whoever listens to clients: a node, and its reader.
 
 import asyncio
 import resource
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from itertools import islice
 from typing import Final, Protocol
 
 from bezant.engine.tokens.table import TokenTable
+from bezant.net.access.addresses import SHARE
 from bezant.net.access.guard import Guard
 from bezant.net.server.inbox import ReceiveBuffer
 
@@ -24,7 +26,8 @@ UNSENT_BYTES_MAX: Final = 256 << 20
 """Bytes of replies that connections which are not read for that reason hold together; who adds to it is disconnected.
 As many again are shared out among all connections as their write buffers."""
 GREETING_S_MAX: Final = 20.0
-"""Seconds that a connection has to say HELLO, or those that never do would keep others out."""
+"""Seconds that a connection has to say HELLO, or those that never do would keep others out. Those of one address that
+have not are at most one in SHARE of all that there may be."""
 GREETING_GRACE_S: Final = 0.1
 """Seconds in which what has been sent in time is still read, if the loop or the whole machine was held up."""
 GREETINGS_PER_STEP_MAX: Final = 256
@@ -66,8 +69,9 @@ class OpenConnections:
         self.unsent_bytes = 0
         self.connections_max = connections_max
         self._connections: set[Ending] = set()
-        self._ungreeted: dict[Ending, float] = {}
-        """Until when each has to say HELLO, by the loop's clock; the earliest comes first."""
+        self._ungreeted: dict[Ending, tuple[float, str]] = {}
+        """Until when each has to say HELLO, by the loop's clock, and where it comes from; the earliest comes first."""
+        self._ungreeted_of: Counter[str] = Counter()
         self._greeting_timer: asyncio.TimerHandle | None = None
         self._all_gone = asyncio.Event()
         self._all_gone.set()
@@ -77,12 +81,15 @@ class OpenConnections:
         """Connections that are open."""
         return len(self._connections)
 
-    def add(self, connection: Ending) -> bool:
-        """Take a connection in; False if there are too many."""
+    def add(self, connection: Ending, place: str = "") -> bool:
+        """Take a connection in; False if there are too many, or too many of one place without a HELLO."""
         if len(self._connections) >= self.connections_max:
             return False
+        if place and self._ungreeted_of[place] >= max(self.connections_max // SHARE, 1):
+            return False
         self._connections.add(connection)
-        self._ungreeted[connection] = asyncio.get_running_loop().time() + GREETING_S_MAX
+        self._ungreeted[connection] = (asyncio.get_running_loop().time() + GREETING_S_MAX, place)
+        self._ungreeted_of[place] += 1
         self._arm_greeting_timer()
         self._all_gone.clear()
         self._note_count()
@@ -90,15 +97,22 @@ class OpenConnections:
 
     def note_greeted(self, connection: Ending) -> None:
         """Take notice that a connection has said HELLO, or never will."""
-        self._ungreeted.pop(connection, None)
+        self._forget_ungreeted(connection)
         if not self._ungreeted and self._greeting_timer is not None:
             self._greeting_timer.cancel()
             self._greeting_timer = None
 
+    def _forget_ungreeted(self, connection: Ending) -> None:
+        _, place = self._ungreeted.pop(connection, (0.0, None))
+        if place is not None:
+            self._ungreeted_of[place] -= 1
+            if not self._ungreeted_of[place]:
+                del self._ungreeted_of[place]
+
     def _arm_greeting_timer(self) -> None:
         """Have one timer for all, which runs for the earliest."""
         if self._ungreeted and self._greeting_timer is None:
-            deadline = next(iter(self._ungreeted.values()))
+            deadline, _ = next(iter(self._ungreeted.values()))
             self._greeting_timer = asyncio.get_running_loop().call_at(deadline, self._on_greeting_timer)
 
     def _on_greeting_timer(self) -> None:
@@ -109,8 +123,8 @@ class OpenConnections:
         self._greeting_timer = None
         now = asyncio.get_running_loop().time()
         first = list(islice(self._ungreeted.items(), GREETINGS_PER_STEP_MAX))
-        for connection in [connection for connection, deadline in first if deadline <= now]:
-            del self._ungreeted[connection]
+        for connection in [connection for connection, (deadline, _) in first if deadline <= now]:
+            self._forget_ungreeted(connection)
             connection.on_greeting_late()
         self._arm_greeting_timer()
 

@@ -148,18 +148,28 @@ async def test_who_does_not_get_on_with_the_handshake_is_left(
 
 
 async def test_handshakes_under_way_are_bounded(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tls, "HANDSHAKES_MAX", 2)
+    """All of them, and those of one address to a part, so that others get in."""
+    monkeypatch.setattr(tls, "HANDSHAKES_MAX", 4)
+
+    async def come(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", served.port, local_addr=(address, 0))
+
     async with serving(listening(authority, authority.sign("n1"), ssl.CERT_NONE)) as served:
-        waiting = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(2)]
-        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        waiting = [await come("127.0.0.1") for _ in range(2)]
+        turned_away = [await come("127.0.0.1")]
         async with asyncio.timeout(WAIT_S):
-            assert await reader.read() == b""
-        for _, other in [*waiting, (reader, writer)]:
+            assert await turned_away[0][0].read() == b""
+        waiting += [await come("127.0.0.2"), await come("127.0.0.3")]
+        turned_away.append(await come("127.0.0.4"))
+        async with asyncio.timeout(WAIT_S):
+            assert await turned_away[1][0].read() == b""
+        for _, other in [*waiting, *turned_away]:
             other.transport.abort()
         async with asyncio.timeout(WAIT_S):
-            while served.listener.failed_count < 3:
+            while served.listener.failed_count < 6:
                 await asyncio.sleep(0.01)
         assert await served.talk(dialling(authority)) == "None"
+        assert not served.listener._handshakes_of
 
 
 async def test_who_listens_no_more_lets_go_of_the_address(authority: Authority) -> None:

@@ -167,9 +167,12 @@ class Node:
         self.connections.append(connection)
         return connection
 
-    async def connect(self, *, greet: bool = True, buffer_size: int | None = None, token: str = "") -> Client:
+    async def connect(
+        self, *, greet: bool = True, buffer_size: int | None = None, token: str = "", source: str = "127.0.0.1"
+    ) -> Client:
         """Connect; with a `buffer_size`, like somebody whose system takes no more bytes than that."""
         connecting = socket.socket()
+        connecting.bind((source, 0))
         if buffer_size is not None:
             connecting.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_size)
         connecting.connect(("127.0.0.1", self.port))

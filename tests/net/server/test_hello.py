@@ -132,6 +132,26 @@ async def test_more_connections_than_the_node_takes(start_node: StartNode, monke
     assert (await second.ask(Operation.PING)).operation == Operation.PING
 
 
+async def test_one_address_does_not_take_all_places_of_those_who_have_said_nothing(
+    start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await start_node()
+    await until(lambda: node.reactor.counters.connections == 0)
+    monkeypatch.setattr(node.clients, "connections_max", 6)
+    silent = [await node.connect(greet=False) for _ in range(3)]
+    await until(lambda: node.reactor.counters.connections == 3)
+    [refusal] = await (await node.connect(greet=False)).rest()
+    assert (refusal.request_id, refusal.error.code) == (0, FrameError.OVERLOADED)
+    other = await node.connect(source="127.0.0.2")
+    assert (await other.ask(Operation.PING)).operation == Operation.PING
+    await silent[0].send(HELLO)
+    assert (await silent[0].reply()).operation == Operation.HELLO
+    assert (await (await node.connect()).ask(Operation.PING)).operation == Operation.PING
+    silent[1].abort()
+    silent[2].abort()
+    await until(lambda: not node.clients._ungreeted_of)
+
+
 async def test_connections_that_say_nothing_are_let_be_for_a_while(node: Node) -> None:
     silent = [await node.connect(greet=False) for _ in range(20)]
     client = await node.connect()
