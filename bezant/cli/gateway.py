@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandFailed(f"this needs {error.name}", "install it: pip install 'bezant[gateway]'") from error
     settings = GatewaySettings(
         connect=told.connect,
+        token_file=told.token_file,
         timeout_s=told.timeout_s,
         requests_max=told.requests_max,
         client_requests_max=told.client_requests_max,

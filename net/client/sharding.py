@@ -34,6 +34,8 @@ from bezant.protocol.records import ACCOUNT_SIZE, EVENT_ANSWER_SIZE, EVENT_QUERY
 BACKOFF_S_MIN: Final = 0.01
 BACKOFF_S_MAX: Final = 0.2
 """Seconds before something is sent again that was refused by a node whose map is not newer, doubled each time."""
+DENIED_S: Final = 1.0
+"""Seconds for which a shard whose nodes do not let us in is not asked again, whoever wants to know."""
 _ID_SIZE: Final = 16
 _WITH_CREDIT: Final = np.array(
     [CommandKind.TRANSFER, CommandKind.HOLD, CommandKind.CAPTURE, CommandKind.TRANSFER_AVAILABLE], np.int16
@@ -78,6 +80,8 @@ class ShardedChannel:
         self._home = home if home in self.shards else self.shards[0]
         self._channels: dict[int, TcpChannel] = {}
         self._opening: dict[int, asyncio.Lock] = {}
+        self._denied: dict[int, tuple[float, int, str]] = {}
+        """By shard, until when it is not asked again, and what it said."""
         self._asking = asyncio.Lock()
         self._refreshing: asyncio.Task[None] | None = None
         self._told: dict[int, int] = {}
@@ -340,10 +344,14 @@ class ShardedChannel:
                 channel = self._channels.get(shard)
                 if channel is not None and channel.state is not State.FAILED:
                     return channel
+                until_s, code, why = self._denied.get(shard, (0.0, 0, ""))
+                if until_s > self._loop.time():
+                    raise AccessDenied(code, why)
                 left_s = max(deadline_s - self._loop.time(), BACKOFF_S_MIN)
                 try:
                     return await self._connect(shard, left_s)
-                except AccessDenied:
+                except AccessDenied as error:
+                    self._denied[shard] = (self._loop.time() + DENIED_S, error.code, str(error))
                     raise
                 except (ConnectionFailed, RequestRefused):
                     if left_s <= backoff_s:

@@ -162,6 +162,12 @@ class ClusterWatch:
         for other, addresses in places.items():
             self._named.setdefault(other, dict.fromkeys(addresses))
 
+    def show(self, credentials: Credentials) -> None:
+        """Show something else to the nodes from now on."""
+        self._credentials = credentials
+        self.close()
+        self._nodes.clear()
+
     def _forget(self) -> None:
         """Leave nodes that nobody names any more."""
         wanted = {address for named in self._named.values() for address in named}.union(self._seeds)

@@ -41,9 +41,10 @@ class Admission:
         """Let a request of a client in, which is to `leave` if it `stays`. Raises `ProblemRaised` if it may not."""
         client = self._clients.get(name)
         if client is None:
+            self._make_room()
             client = self._clients[name] = _Client(self._burst, now_s)
-            if len(self._clients) > CLIENTS_TRACKED_MAX:
-                self._forget_one()
+        else:
+            self._clients.move_to_end(name)
         tokens = min(self._burst, client.tokens + (now_s - client.as_of_s) * self._rate)
         client.as_of_s = now_s
         client.tokens = tokens
@@ -66,8 +67,11 @@ class Admission:
         if client is not None:
             client.count -= 1
 
-    def _forget_one(self) -> None:
-        """Forget the client that came first of those that have nothing under way: its bucket is full again soon."""
+    def _make_room(self) -> None:
+        """Forget who was not heard for longest of those that have nothing under way: its bucket is full again soon."""
+        if len(self._clients) < CLIENTS_TRACKED_MAX:
+            return
         idle = next((name for name, client in self._clients.items() if not client.count), None)
-        if idle is not None:
-            del self._clients[idle]
+        if idle is None:
+            raise refusal(GatewayProblem.GATEWAY_OVERLOADED, f"{CLIENTS_TRACKED_MAX} clients have requests under way")
+        del self._clients[idle]

@@ -7,17 +7,17 @@ here but what its connections show; tables go by its digest.
 """
 
 import asyncio
-import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
 
+from bezant.net.access.addresses import place_of
 from bezant.net.gateway.asgi import Scope
 from bezant.net.gateway.asking import Ledger
 from bezant.net.gateway.hosts import STATIC_PATHS
-from bezant.net.gateway.problems import GatewayProblem, ProblemRaised, raised_by, refusal
+from bezant.net.gateway.problems import GatewayProblem, Problem, ProblemRaised, raised_by, refusal
 from bezant.protocol.access import digest_of, token_id_of
 from bezant.protocol.errors import AccessDenied, BezantError, UsageError
 
@@ -33,7 +33,9 @@ IDLE_S_MAX: Final = 60.0
 """Seconds without a request, at least, until the connections of a token are closed; twice as many at most."""
 DENIED_S: Final = 1.0
 """Seconds for which nodes are not asked again about a token that they do not let in."""
-DENIED_MAX: Final = 1024
+AWAY_S: Final = 0.2
+"""Seconds for which they are not asked again with a token with which none was reached."""
+FAILED_MAX: Final = 1024
 """Such tokens that are remembered."""
 _PUBLIC_PATHS: Final = frozenset({"/health", "/ready", "/problems"})
 _SCHEME: Final = b"bearer "
@@ -52,13 +54,15 @@ class Principal(msgspec.Struct, frozen=True):
 class Served:
     """The ledger as one token sees it, and how many requests there are over it."""
 
-    __slots__ = ("count", "opened", "opening", "used_s")
+    __slots__ = ("count", "is_retired", "opened", "opening", "used_s")
 
     def __init__(self) -> None:
         self.opened: Ledger | None = None
         self.opening: asyncio.Task[Ledger] | None = None
         self.count = 0
         self.used_s = 0.0
+        self.is_retired = False
+        """Whether no further request comes in, and it is closed behind the last of those under way."""
 
     @property
     def is_over(self) -> bool:
@@ -95,8 +99,10 @@ class Ledgers:
         self._served: OrderedDict[bytes, Served] = OrderedDict()
         self._opening: dict[bytes, Served] = {}
         self._openings_of: Counter[str] = Counter()
-        self._denied: OrderedDict[bytes, float] = OrderedDict()
+        self._failed: OrderedDict[bytes, tuple[float, Problem]] = OrderedDict()
+        """Until when nodes are not asked about a token again, and what is told until then."""
         self._closing: set[asyncio.Task[None]] = set()
+        self._retired: set[Served] = set()
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -118,7 +124,7 @@ class Ledgers:
         key = _NO_TOKEN if token is None else digest_of(token)
         served = self._served.get(key)
         if served is not None and served.is_over:
-            self._close_later(self._served.pop(key))
+            self._retire(self._served.pop(key))
             served = None
         if served is None:
             served = self._opening.get(key) or self._begin(key, token or "", _address_of(scope))
@@ -128,12 +134,9 @@ class Ledgers:
         served.count += 1
         try:
             return served, await served.ledger()
-        except AccessDenied as error:
-            self.leave(served)
-            raise refusal(GatewayProblem.UNAUTHENTICATED, _NOT_LET_IN if token else _ASK_FOR_TOKEN) from error
         except BezantError as error:
             self.leave(served)
-            raise raised_by(error, is_command=False) from error
+            raise ProblemRaised(_problem_of(error, token or "")) from error
         except BaseException:
             self.leave(served)
             raise
@@ -142,11 +145,14 @@ class Ledgers:
         """A request is answered."""
         served.count -= 1
         served.used_s = self._loop.time()
+        if served.is_retired and not served.count:
+            self._close_later(served)
 
     def _begin(self, key: bytes, token: str, address: str) -> Served:
         """Ask the nodes about a token."""
-        if self._denied.get(key, 0.0) > self._loop.time():
-            raise refusal(GatewayProblem.UNAUTHENTICATED, _NOT_LET_IN if token else _ASK_FOR_TOKEN)
+        until_s, problem = self._failed.get(key, (0.0, None))
+        if problem is not None and until_s > self._loop.time():
+            raise ProblemRaised(problem)
         if len(self._opening) >= OPENINGS_MAX:
             raise refusal(GatewayProblem.GATEWAY_OVERLOADED, "many new tokens are being asked about")
         if self._openings_of[address] >= CLIENT_OPENINGS_MAX:
@@ -169,11 +175,12 @@ class Ledgers:
             served.opened, served.used_s = ledger, self._loop.time()
             self._served[key] = served
             return ledger
-        except AccessDenied:
-            self._denied[key] = self._loop.time() + DENIED_S
-            self._denied.move_to_end(key)
-            if len(self._denied) > DENIED_MAX:
-                self._denied.popitem(last=False)
+        except BezantError as error:
+            pause_s = DENIED_S if isinstance(error, AccessDenied) else AWAY_S
+            self._failed[key] = (self._loop.time() + pause_s, _problem_of(error, token))
+            self._failed.move_to_end(key)
+            while len(self._failed) > FAILED_MAX:
+                self._failed.popitem(last=False)
             raise
         finally:
             del self._opening[key]
@@ -188,7 +195,16 @@ class Ledgers:
                 raise refusal(GatewayProblem.GATEWAY_OVERLOADED, f"{TOKENS_MAX} tokens are in use already")
             self._close_later(self._served.pop(idle))
 
+    def _retire(self, served: Served) -> None:
+        """Close it, but under no request: that would be told of a fault of ours, and not what the nodes say."""
+        if served.count:
+            served.is_retired = True
+            self._retired.add(served)
+        else:
+            self._close_later(served)
+
     def _close_later(self, served: Served) -> None:
+        self._retired.discard(served)
         closing = asyncio.create_task(served.close())
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
@@ -209,10 +225,18 @@ class Ledgers:
             task.cancel()
         if opening:
             await asyncio.wait(opening)
-        while self._served:
-            self._close_later(self._served.popitem()[1])
+        for served in [*self._served.values(), *self._retired]:
+            self._close_later(served)
+        self._served.clear()
         if self._closing:
             await asyncio.wait(set(self._closing))
+
+
+def _problem_of(error: BezantError, token: str) -> Problem:
+    """What is told to who came with a token, or with none, of why there is no ledger for them."""
+    if isinstance(error, AccessDenied):
+        return refusal(GatewayProblem.UNAUTHENTICATED, _NOT_LET_IN if token else _ASK_FOR_TOKEN).problem
+    return raised_by(error, is_command=False).problem
 
 
 def token_of(scope: Scope) -> str | None:
@@ -245,7 +269,4 @@ def is_public(path: str) -> bool:
 def _address_of(scope: Scope) -> str:
     """Whose limits count: an address, or the network of 64 bits that everybody with one by IPv6 has to choose from."""
     client = scope.get("client")
-    address = client[0] if client else ""
-    if ":" not in address:
-        return address
-    return str(ipaddress.IPv6Network((address.partition("%")[0], 64), strict=False))
+    return place_of(client[0] if client else "")

@@ -7,16 +7,17 @@ told as they are described, so no label has a name that a client has given, and 
 
 import asyncio
 import time
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 import msgspec
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
-from bezant.net.client.wallet import Wallet
 from bezant.net.gateway.asgi import Application, Message, Receive, Scope, Send
 from bezant.net.gateway.asking import AnyLedger
+from bezant.net.gateway.own import REFUSED
 from bezant.net.gateway.transfers import TRANSFER_PATH
 from bezant.net.metrics.exposition import Family, Sample, content_type, exposed
 from bezant.net.metrics.families import counted, gauge, process_families
@@ -38,11 +39,24 @@ _JSON: Final = (b"content-type", b"application/json")
 _encode = msgspec.json.Encoder().encode
 
 
+class Own(Protocol):
+    """Whom the gateway itself asks; see `OwnLedger`."""
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the nodes do not let us in."""
+
+    async def ping(self, *, timeout_s: float) -> None:
+        """Have a node answer. Raises `BezantError`."""
+
+
 class Meter:
     """What has been counted. Give it to `Metered` and to the routes."""
 
-    def __init__(self, wallet: Wallet) -> None:
-        self._wallet = wallet
+    def __init__(self, own: Own) -> None:
+        self._own = own
+        self.more: Callable[[], list[Family]] = list
+        """What others have to tell besides."""
         self._started_s = time.monotonic()
         self._counts: dict[tuple[str, str, int], int] = {}
         self._latencies: dict[str, Latencies] = {}
@@ -70,12 +84,14 @@ class Meter:
 
     async def unready(self) -> str:
         """Why nobody should be sent here; "" if somebody should. Asks a node once in FRESH_S, whoever wants to know."""
+        if self._own.is_refused:
+            return REFUSED
         loop = asyncio.get_running_loop()
         async with self._lock:
             if loop.time() - self._asked_s > FRESH_S:
                 try:
                     async with asyncio.timeout(READY_S_MAX):
-                        await self._wallet.ping(timeout_s=READY_S_MAX)
+                        await self._own.ping(timeout_s=READY_S_MAX)
                     self._unready = ""
                 except (BezantError, TimeoutError):
                     self._unready = "no node answers"
@@ -100,6 +116,11 @@ class Meter:
                 "reason",
                 {reason: self._count_of(status) for reason, status in refused.items()},
             ),
+            gauge(
+                "bezant_gateway_token_refused",
+                "1 while the nodes let the gateway itself in no more, as its token does not count; else 0",
+                int(self._own.is_refused),
+            ),
             gauge("bezant_gateway_requests_in_flight", "requests under way, streams included", self.in_flight),
             Family(
                 "bezant_gateway_loop_lag_seconds",
@@ -107,6 +128,7 @@ class Meter:
                 "by which the loop wakes up later than asked for",
                 [Sample({}, self._loop.told())],
             ),
+            *self.more(),
             *process_families(uptime_s, resident_bytes(), time.process_time()),
         ]
 

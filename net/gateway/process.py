@@ -15,7 +15,13 @@ import msgspec
 import uvicorn
 import uvloop
 
-from bezant.net.access.credentials import Credentials, make_credentials, own_credentials, split_scheme
+from bezant.net.access.credentials import (
+    Credentials,
+    make_credentials,
+    own_credentials,
+    read_token_file,
+    split_scheme,
+)
 from bezant.net.access.tls import TlsListener, listening_context
 from bezant.net.client.sharding import open_channel
 from bezant.net.client.wallet import Wallet
@@ -27,6 +33,7 @@ from bezant.net.gateway.cluster import Cluster
 from bezant.net.gateway.connections import with_limit
 from bezant.net.gateway.front import Front
 from bezant.net.gateway.metering import Meter, Metered
+from bezant.net.gateway.own import OwnLedger
 from bezant.net.gateway.push import Pushes
 from bezant.net.gateway.settings import GatewaySettings
 from bezant.net.gateway.webhooks.hooks import Webhooks
@@ -71,17 +78,26 @@ async def _serve(
     settings: GatewaySettings, tls: ssl.SSLContext | None, bound: socket.socket, say: Callable[[str], None]
 ) -> None:
     nodes = Nodes(settings)
-    own = await nodes.open(nodes.own.token)
-    ledgers = Ledgers(own, nodes.open, own_is_for_all=not nodes.own.token)
-    closing = asyncio.create_task(ledgers.close_idle())
+    ledger = await nodes.open(nodes.own.token)
+    watch = ClusterWatch(nodes.addresses, nodes.own)
+
+    async def reopen() -> Ledger:
+        fresh = await nodes.open_again()
+        watch.show(nodes.own)
+        return fresh
+
+    own = OwnLedger(ledger, reopen)
+    ledgers = Ledgers(ledger, nodes.open, own_is_for_all=not nodes.own.token)
+    tasks = [asyncio.create_task(ledgers.close_idle()), asyncio.create_task(own.watch(), name="bezant own ledger")]
     try:
         check_listening(bound, settings, nodes_want_tokens=await nodes.want_tokens())
         pushes = Pushes(count_max=settings.streams_max, client_count_max=settings.client_streams_max)
-        cluster, meter = Cluster(ClusterWatch(nodes.addresses, nodes.own)), Meter(own.wallet)
+        cluster, meter = Cluster(watch), Meter(own)
         meter.loop_watch.start()
         webhooks = Webhooks(own, settings) if settings.webhooks else None
         if webhooks is not None:
             webhooks.start()
+            meter.more = webhooks.families
 
         async def on_stop() -> None:
             await pushes.close()
@@ -96,9 +112,11 @@ async def _serve(
         )
         await serve_application(Metered(front, meter), settings, bound, say, on_stop, tls=tls)
     finally:
-        closing.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
         await ledgers.close()
-        await own.wallet.close()
+        await own.close()
 
 
 class Nodes:
@@ -111,6 +129,14 @@ class Nodes:
         self.own = Credentials(shown.token, tls)
         """What is shown to ask how they are; nobody is served with it."""
         self._timeout_s = settings.timeout_s
+        self._token_file = settings.token_file
+
+    async def open_again(self) -> Ledger:
+        """The ledger as seen with our token, which is read from its file again. Raises `BezantError`."""
+        token = read_token_file(self._token_file) if self._token_file else self.own.token
+        ledger = await self.open(token)
+        self.own = Credentials(token, self.own.tls)
+        return ledger
 
     async def open(self, token: str) -> Ledger:
         """The ledger as seen with a token; "" is none, whatever this process has. Raises `BezantError`."""

@@ -8,7 +8,7 @@ id that it has got, and misses nothing.
 import asyncio
 import re
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Annotated, Any, Final, cast
 
 import msgspec
@@ -151,6 +151,16 @@ async def batches(
 
     Ends when `gone` is done, or when the subscription ends or fails: a client that comes back is told why, or goes on.
     """
+    with suppress(BezantError):
+        async with aclosing(followed(ledger, subscription, gone)) as told:
+            async for batch in told:
+                yield batch
+
+
+async def followed(
+    ledger: Ledger, subscription: AnySubscription, gone: "asyncio.Future[None]"
+) -> AsyncGenerator[Told, None]:
+    """The same; raises the `BezantError` that the subscription fails with."""
     arriving: asyncio.Future[list[Any]] | None = None
     is_single = isinstance(subscription, Subscription)
     token = str(subscription.position)
@@ -177,8 +187,6 @@ async def batches(
                     told.append((token, body))
                 yield told
             token = str(subscription.position)
-    except BezantError:
-        return
     finally:
         if arriving is not None:
             arriving.cancel()

@@ -29,10 +29,12 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     it may be reached from other machines without TLS, or before nodes that ask for no tokens. ``webhooks``: the folder
     that keeps them, "" for none; ``webhook_allow``: networks that they may reach although not public, and by http;
     ``webhook_attempts_max``: attempts until a message is given up, with pauses of ``webhook_backoff_s`` seconds,
-    doubled each time.
+    doubled each time. ``token_file`` has the gateway's own token, if it is not to be had elsewhere; it is read again
+    when that counts no more.
     """
 
     connect: str
+    token_file: str = ""
     timeout_s: float = 5.0
     requests_max: int = 8192
     client_requests_max: int = 1024

@@ -4,7 +4,8 @@
                                      |----410--> disabled: nothing is told until somebody enables it
                                      |----else--> a pause, and again; after ATTEMPTS_MAX given up: kept as a dead letter
 
-A hook whose dead letters are as many as are kept is disabled before one is lost, with the position where it was.
+A hook whose dead letters are as many as are kept is disabled before one is lost, with the position where it was. While
+the ledger cannot be followed, or does not let the gateway in, hooks wait, which the metrics tell.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ import random
 import secrets
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_network
 from pathlib import Path
@@ -23,13 +24,16 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from bezant.net.gateway.asking import Ledger
 from bezant.net.gateway.bodies import EventBody
+from bezant.net.gateway.own import OwnLedger
 from bezant.net.gateway.problems import GatewayProblem, ProblemRaised, refusal
-from bezant.net.gateway.push import batches, read_after
+from bezant.net.gateway.push import followed, read_after
 from bezant.net.gateway.settings import GatewaySettings
-from bezant.net.gateway.webhooks.sending import SendFailed, send, signature_of
+from bezant.net.gateway.webhooks.resolving import Resolver
+from bezant.net.gateway.webhooks.sending import SendFailed, Way, send, signature_of
 from bezant.net.gateway.webhooks.store import DEAD_MAX, HOOKS_MAX, DeadLetter, Hook, Store
+from bezant.net.metrics.exposition import Family
+from bezant.net.metrics.families import counted
 from bezant.protocol.errors import BezantError, UsageError
 
 BACKOFF_S_MAX: Final = 300.0
@@ -74,22 +78,23 @@ def networks_of(texts: tuple[str, ...]) -> tuple[Any, ...]:
 class Webhooks:
     """The hooks of a gateway; see the module."""
 
-    def __init__(self, ledger: Ledger, settings: GatewaySettings) -> None:
-        """`ledger` is followed. Raises `UsageError` if the folder of the settings cannot be had."""
-        self.allowed = networks_of(settings.webhook_allow)
+    def __init__(self, own: OwnLedger, settings: GatewaySettings) -> None:
+        """The ledger of `own` is followed. Raises `UsageError` if the folder of the settings cannot be had."""
+        self._way = Way(networks_of(settings.webhook_allow), ssl.create_default_context(), Resolver())
         self._store = Store(Path(settings.webhooks))
-        self._ledger = ledger
+        self._own = own
         self._attempts_max = settings.webhook_attempts_max
         self._backoff_s = settings.webhook_backoff_s
-        self._tls = ssl.create_default_context()
         self._thread = ThreadPoolExecutor(1, "bezant-webhooks")
         self._hooks = {hook.id: hook for hook in self._store.hooks()}
         self._following: dict[str, asyncio.Task[None]] = {}
+        self._behind: set[str] = set()
+        """Hooks that the ledger is followed for, in vain."""
         self._sending = 0
 
     def start(self) -> None:
         """Tell all hooks that are not disabled."""
-        for hook in self._hooks.values():
+        for hook in self._hooks:
             self._follow(hook)
 
     async def close(self) -> None:
@@ -98,6 +103,12 @@ class Webhooks:
             await self._leave(hook)
         self._thread.shutdown()
         self._store.close()
+
+    def families(self) -> list[Family]:
+        """How many hooks are told, are behind as the ledger cannot be followed for them, are disabled."""
+        disabled = sum(bool(hook.disabled) for hook in self._hooks.values())
+        behind = len(self._behind) if not self._own.is_refused else len(self._hooks) - disabled
+        return hook_families(len(self._hooks) - disabled - behind, behind, disabled)
 
     # ---- what is asked of it ----
 
@@ -120,17 +131,21 @@ class Webhooks:
         try:
             await self._stored(lambda: self._store.put(hook))
         except BaseException:
-            del self._hooks[hook.id]
+            # Whoever asked may be gone, and knows no secret: it is taken back, behind what may be writing it now.
+            self._hooks.pop(hook.id, None)
+            self._begin(lambda: self._store.delete(hook.id))
             raise
-        self._follow(hook)
+        self._follow(hook.id)
         return hook
 
     async def delete(self, hook: str) -> None:
         """Forget a hook. Raises `ProblemRaised` if there is none."""
         self.find(hook)
+        # All of it is begun before anything is awaited: whoever asks may go away, and others may ask meanwhile.
+        del self._hooks[hook]
+        forgetting = self._begin(lambda: self._store.delete(hook))
         await self._leave(hook)
-        self._hooks.pop(hook, None)
-        await self._stored(lambda: self._store.delete(hook))
+        await asyncio.shield(forgetting)
 
     async def rotate(self, hook: str) -> Hook:
         """Give a hook a new secret; the old one signs besides for a day."""
@@ -143,9 +158,9 @@ class Webhooks:
         self.find(hook)
         if await self._stored(lambda: self._store.dead_count(hook)) >= DEAD_MAX:
             raise refusal(GatewayProblem.REQUEST_INVALID, "its dead letters are as many as are kept: delete some")
-        changed = await self._change(hook, disabled="")
-        self._follow(changed)
-        return changed
+        await self._change(hook, disabled="")
+        self._follow(hook)
+        return self.find(hook)
 
     async def dead(self, hook: str) -> list[DeadLetter]:
         """What was given up of a hook."""
@@ -184,12 +199,14 @@ class Webhooks:
 
     # ---- following ----
 
-    def _follow(self, hook: Hook) -> None:
-        if not hook.disabled and hook.id not in self._following:
-            self._following[hook.id] = asyncio.create_task(self._tell_all(hook.id), name=f"bezant {hook.id}")
+    def _follow(self, hook: str) -> None:
+        found = self._hooks.get(hook)
+        if found is not None and not found.disabled and hook not in self._following:
+            self._following[hook] = asyncio.create_task(self._tell_all(hook), name=f"bezant {hook}")
 
     async def _leave(self, hook: str) -> None:
         task = self._following.pop(hook, None)
+        self._behind.discard(hook)
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
@@ -197,25 +214,33 @@ class Webhooks:
     async def _tell_all(self, hook: str) -> None:
         """Follow the ledger, again and again, until cancelled or the hook is disabled."""
         while not self._hooks[hook].disabled:
+            await self._own.served()
             try:
                 await self._tell_on(hook)
             except (BezantError, ProblemRaised) as error:
-                _log.warning("bezant: webhook %s: the ledger is not followed just now: %s", hook, error)
+                if hook not in self._behind:
+                    _log.warning("bezant: webhook %s: the ledger is not followed just now: %s", hook, error)
+                self._behind.add(hook)
             except Exception:
                 _log.exception("bezant: webhook %s failed", hook)
             if not self._hooks[hook].disabled:
                 await asyncio.sleep(LOST_S)
+        self._behind.discard(hook)
         self._following.pop(hook, None)
 
     async def _tell_on(self, hook: str) -> None:
         """Tell what there is behind the position of a hook, until the subscription ends or the hook is disabled."""
-        found = self._hooks[hook]
-        subscription = self._ledger.wallet.subscribe(
+        found, ledger = self._hooks[hook], self._own.ledger
+        subscription = ledger.wallet.subscribe(
             accounts=found.accounts, currency=found.currency, kinds=found.kinds, after=read_after(found.position)
         )
         never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
-            async with contextlib.aclosing(batches(self._ledger, subscription, never)) as told:
+            await subscription.begin()
+            if hook in self._behind:
+                self._behind.discard(hook)
+                _log.warning("bezant: webhook %s: the ledger is followed again", hook)
+            async with contextlib.aclosing(followed(ledger, subscription, never)) as told:
                 async for batch in told:
                     for position, event in batch:
                         if not await self._tell_event(hook, position, event):
@@ -268,7 +293,7 @@ class Webhooks:
             ("webhook-signature", signature_of(signing, message, now_s, body)),
         ]
         try:
-            status = await send(hook.url, headers, body, self.allowed, self._tls)
+            status = await send(hook.url, headers, body, self._way)
         except SendFailed as error:
             return Attempt(0, str(error))
         return Attempt(status, "" if 200 <= status < 300 else f"it answered {status}")
@@ -285,10 +310,26 @@ class Webhooks:
         await self._stored(lambda: self._store.put(changed) if hook in self._hooks else None)
         return changed
 
+    def _begin(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        """Have the store do something behind what it does already, whether or not anybody waits for it."""
+        doing = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        doing.add_done_callback(_note_failure)
+        return doing
+
     async def _stored(self, work: Callable[[], T]) -> T:
         """Have the store do something, to its end: it blocks, and is not to be left halfway."""
-        doing: Awaitable[T] = asyncio.get_running_loop().run_in_executor(self._thread, work)
-        return await asyncio.shield(doing)
+        return await asyncio.shield(self._begin(work))
+
+
+def hook_families(told: int, behind: int, disabled: int) -> list[Family]:
+    """How many hooks do how."""
+    states = {"told": told, "behind": behind, "disabled": disabled}
+    return [counted("bezant_gateway_webhooks", "webhooks, by how they do", "state", states, kind="gauge")]
+
+
+def _note_failure(doing: "asyncio.Future[Any]") -> None:
+    if not doing.cancelled() and doing.exception() is not None:
+        _log.error("bezant: the folder of webhooks could not be written or read", exc_info=doing.exception())
 
 
 def new_secret() -> bytes:

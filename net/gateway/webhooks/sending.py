@@ -10,7 +10,6 @@ import base64
 import hashlib
 import hmac
 import ipaddress
-import socket
 import ssl
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 
 import h11
 
+from bezant.net.gateway.webhooks.resolving import LOOKUP_S_MAX, Address, Resolver
 from bezant.protocol.errors import UsageError
 
 URL_SIZE_MAX: Final = 2000
@@ -29,7 +29,6 @@ SECRET_PREFIX: Final = "whsec_"
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 _PORTS: Final = {"http": 80, "https": 443}
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -87,13 +86,14 @@ def check_address(target: Target, address: Address, allowed: Sequence[Network]) 
         raise SendFailed("the name leads to an address that is not public, and not allowed")
 
 
-async def resolve(target: Target, allowed: Sequence[Network]) -> Address:
+async def resolve(target: Target, allowed: Sequence[Network], resolver: Resolver) -> Address:
     """The address that a name leads to, if all that it leads to may be reached. Raises `SendFailed`."""
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        addresses = await resolver.look_up(target.host)
+    except TimeoutError as error:
+        raise SendFailed(f"the name of the host was not found within {LOOKUP_S_MAX:g} s") from error
     except (OSError, UnicodeError) as error:
         raise SendFailed("the name of the host leads nowhere") from error
-    addresses = [ipaddress.ip_address(place[0]) for *_, place in found]
     if not addresses:
         raise SendFailed("the name of the host leads nowhere")
     for address in addresses:
@@ -113,15 +113,21 @@ def secret_text(secret: bytes) -> str:
     return SECRET_PREFIX + base64.b64encode(secret).decode()
 
 
-async def send(
-    url: str, headers: Sequence[tuple[str, str]], body: bytes, allowed: Sequence[Network], tls: ssl.SSLContext
-) -> int:
+class Way(NamedTuple):
+    """How a gateway gets anywhere: networks that it may reach although not public, its TLS, and who knows names."""
+
+    allowed: Sequence[Network]
+    tls: ssl.SSLContext | None
+    resolver: Resolver
+
+
+async def send(url: str, headers: Sequence[tuple[str, str]], body: bytes, way: Way) -> int:
     """Send a message once, and return the status of the answer. Raises `SendFailed` if there is none."""
     try:
         target = target_of(url)
         async with asyncio.timeout(ATTEMPT_S_MAX):
-            address = await resolve(target, allowed)
-            context = tls if target.scheme == "https" else None
+            address = await resolve(target, way.allowed, way.resolver)
+            context = way.tls if target.scheme == "https" else None
             name = target.host if context is not None else None
             reader, writer = await asyncio.open_connection(
                 str(address), target.port, ssl=context, server_hostname=name, limit=ANSWER_BYTES_MAX

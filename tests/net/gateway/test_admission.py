@@ -2,6 +2,7 @@
 
 import pytest
 
+from bezant.net.gateway import admission as admission_module
 from bezant.net.gateway.admission import Admission
 from bezant.net.gateway.problems import ProblemRaised
 from bezant.net.gateway.settings import CLIENTS_TRACKED_MAX
@@ -72,3 +73,26 @@ def test_clients_are_forgotten_but_not_those_with_requests_under_way() -> None:
     admitting.enter("stays", 0.0)
     assert refused(admitting, "stays", 0.0) == "TOO_MANY_REQUESTS"
     assert admitting.count == 2
+
+
+def test_who_comes_when_all_others_have_something_under_way_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission_module, "CLIENTS_TRACKED_MAX", 2)
+    admitting = admission(client_count_max=1)
+    admitting.enter("a", 0.0)
+    admitting.enter("b", 0.0)
+    assert refused(admitting, "c", 0.0) == "GATEWAY_OVERLOADED"
+    admitting.leave("a")
+    admitting.enter("c", 0.0)
+    assert refused(admitting, "c", 0.0) == "TOO_MANY_REQUESTS", "what it has under way is counted"
+    admitting.leave("b")
+    admitting.leave("c")
+    assert admitting.count == 0
+
+
+def test_who_was_heard_just_now_is_forgotten_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission_module, "CLIENTS_TRACKED_MAX", 2)
+    admitting = admission(burst=2)
+    for name in ("a", "b", "a", "c"):
+        admitting.enter(name, 0.0)
+        admitting.leave(name)
+    assert refused(admitting, "a", 0.0) == "TOO_MANY_REQUESTS", "its bucket is not full again"

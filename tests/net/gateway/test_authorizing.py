@@ -140,11 +140,15 @@ async def test_nodes_are_not_asked_again_at_once_about_whom_they_do_not_know(mon
         with pytest.raises(ProblemRaised) as raised:
             await wallets.use(token(3, "away"))
         assert raised.value.problem.status == 503
-    assert wallets.asked[2:] == [token(3, "away")] * 2
-    monkeypatch.setattr(authorizing, "DENIED_MAX", 2)
+    assert wallets.asked[2:] == [token(3, "away")]
+    await asyncio.sleep(authorizing.AWAY_S + 0.01)
+    with pytest.raises(ProblemRaised):
+        await wallets.use(token(3, "away"))
+    assert wallets.asked[2:] == [token(3, "away")] * 2, "not for long: nodes may be there again"
+    monkeypatch.setattr(authorizing, "FAILED_MAX", 2)
     with pytest.raises(ProblemRaised):
         await wallets.use(token(4, "bad"))
-    assert len(wallets.ledgers._denied) == 2
+    assert len(wallets.ledgers._failed) == 2
 
 
 async def test_new_tokens_are_asked_about_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +169,26 @@ async def test_new_tokens_are_asked_about_a_few_at_a_time(monkeypatch: pytest.Mo
     wallets.may_answer.set()
     await asyncio.gather(*waiting)
     await wallets.use(token(4))
+
+
+async def test_a_ledger_that_is_over_is_not_closed_under_requests() -> None:
+    wallets = Wallets()
+    first, ledger = await wallets.ledgers.enter(SCOPE, token(1))
+    second, _ = await wallets.ledgers.enter(SCOPE, token(1))
+    cast(Any, ledger).is_over = True
+    await wallets.use(token(1))
+    assert wallets.asked == [token(1)] * 2
+    wallets.ledgers.leave(first)
+    await asyncio.sleep(0.01)
+    assert wallets.open == [token(1)] * 2
+    wallets.ledgers.leave(second)
+    await wallets.settle(token(1))
+    third, ledger = await wallets.ledgers.enter(SCOPE, token(1))
+    cast(Any, ledger).is_over = True
+    await wallets.use(token(1))
+    await wallets.ledgers.close()
+    assert wallets.open == [], "at the end nothing is left open"
+    wallets.ledgers.leave(third)
 
 
 async def test_a_ledger_that_nodes_serve_no_more_is_asked_for_anew() -> None:

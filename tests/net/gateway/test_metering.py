@@ -71,6 +71,7 @@ class FakeWallet:
 
     def __init__(self) -> None:
         self.pings = 0
+        self.is_refused = False
         self.failure: Exception | None = None
 
     async def ping(self, *, timeout_s: float) -> None:
@@ -107,16 +108,19 @@ async def test_a_gateway_is_not_ready_while_no_node_answers(monkeypatch: pytest.
     start, body = await ask(application, "/readyz")
     assert (start["status"], body["body"]) == (503, b'{"status":"unavailable","reason":"no node answers"}')
     assert (await ask(application, "/healthz"))[0]["status"] == 200
+    wallet.failure, wallet.is_refused = None, True
+    start, body = await ask(application, "/readyz")
+    assert (start["status"], b"its token does not count" in body["body"]) == (503, True)
 
 
 async def test_a_loop_that_was_held_up_is_not_healthy() -> None:
-    meter = Meter(FakeWallet())  # type: ignore[arg-type]
+    meter = Meter(FakeWallet())
     meter.loop_watch.late_s = 1.5
     assert (await ask(Metered(nobody, meter), "/healthz"))[0]["status"] == 503
 
 
 async def test_what_ends_without_an_answer_is_counted_as_such() -> None:
-    meter = Meter(FakeWallet())  # type: ignore[arg-type]
+    meter = Meter(FakeWallet())
     await ask(Metered(nobody, meter), "/v1/x")
     assert [sample.labels["status"] for sample in meter.families()[0].samples] == ["gone"]
     assert meter.in_flight == 0

@@ -8,6 +8,7 @@ import http.server
 import ipaddress
 import json
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -26,8 +27,10 @@ from bezant.net.gateway.identity import id_of_text, text_of_id
 from bezant.net.gateway.settings import GatewaySettings
 from bezant.net.gateway.webhooks import sending
 from bezant.net.gateway.webhooks.hooks import networks_of
-from bezant.net.gateway.webhooks.sending import SendFailed, check_address, is_public, target_of
+from bezant.net.gateway.webhooks.resolving import Resolver
+from bezant.net.gateway.webhooks.sending import SendFailed, Way, check_address, is_public, target_of
 from bezant.net.gateway.webhooks.store import FILE, Hook, Store
+from bezant.protocol.access import token_id_of
 from bezant.protocol.errors import UsageError
 
 from .conftest import WORLD, Bank, GatewayProcess, problem
@@ -311,6 +314,32 @@ def test_those_who_may_make_tokens_may_have_others_told(tmp_path: Path, receiver
                 assert bank.post("/v1/accounts", name=WORLD, currency="EUR").status_code == 200
                 receiver.await_heard(1)
                 assert client.get(path).status_code == 200
+                revoke_and_mend_the_gateways_own(guarded, gateway, client, path, receiver)
+
+
+def revoke_and_mend_the_gateways_own(
+    guarded: GuardedNode, gateway: GatewayProcess, client: httpx.Client, path: str, receiver: Receiver
+) -> None:
+    """Its own token is revoked: that is told, and what happens meanwhile is told to webhooks when it has another."""
+    file = guarded.folder / "gateway"
+    guarded.command("tokens", "revoke", token_id_of(file.read_text().strip()))
+    awaited(client, "/readyz", lambda told: "its token does not count" in told.get("reason", ""))
+    metrics = client.get("/metrics").text
+    assert "bezant_gateway_token_refused 1" in metrics
+    assert 'bezant_gateway_webhooks{state="behind"} 1' in metrics
+    assert gateway.log().count("let this gateway in no more") == 1
+    opened = Bank(client, "meanwhile").post("/v1/accounts", name="meanwhile", currency="EUR")
+    assert opened.status_code == 200, "whoever has a token is served"
+    file.unlink()
+    guarded.create("gateway", "--scopes", "read")
+    awaited(client, "/readyz", lambda told: told["status"] == "ok")
+    receiver.await_heard(2)
+    awaited(client, path, lambda told: told["delivered"] == 2)
+    metrics = client.get("/metrics").text
+    assert "bezant_gateway_token_refused 0" in metrics
+    assert 'bezant_gateway_webhooks{state="told"} 1' in metrics
+    assert client.get("/v1/cluster").json()["shards"]
+    assert "in again" in gateway.log()
 
 
 def test_the_command_line_does_the_same(hooking: GatewayProcess, receiver: Receiver) -> None:
@@ -400,12 +429,12 @@ def test_what_is_public_or_allowed_is_reached() -> None:
 
 
 async def test_a_name_that_also_leads_inside_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def lookup(*_: Any, **__: Any) -> list[Any]:
+    def look_up(*_: Any, **__: Any) -> list[Any]:
         return [(0, 0, 0, "", ("93.184.215.14", 443)), (0, 0, 0, "", ("10.0.0.1", 443))]
 
-    monkeypatch.setattr(asyncio.get_running_loop().__class__, "getaddrinfo", lookup, raising=False)
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
     with pytest.raises(SendFailed, match="not public"):
-        await sending.resolve(target_of("https://a.example"), ())
+        await sending.resolve(target_of("https://a.example"), (), Resolver())
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 ", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000])
@@ -418,6 +447,6 @@ async def test_an_answer_that_is_none_is_a_failure(answer: bytes) -> None:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     with pytest.raises(SendFailed):
-        await sending.send(f"http://127.0.0.1:{port}/", [], b"{}", networks_of(("127.0.0.0/8",)), None)  # type: ignore[arg-type]
+        await sending.send(f"http://127.0.0.1:{port}/", [], b"{}", Way(networks_of(("127.0.0.0/8",)), None, Resolver()))
     server.close()
     await server.wait_closed()

@@ -4,12 +4,14 @@ import asyncio
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
 from bezant.net.gateway.metering import Meter
+from bezant.net.gateway.webhooks.hooks import hook_families
 from bezant.net.metrics.exposition import Family, sample_names
 from bezant.net.metrics.node import node_families, node_labels
 from bezant.net.metrics.reader import reader_families, reader_labels
@@ -41,8 +43,9 @@ async def all_families() -> tuple[list[Family], set[str]]:
         checkpoint_age_s=1.0,
     )
     reader = made(ReaderStatistics, queries={"totals": 1}, latency={"query_totals": Histogram([1], 0.1)})
-    meter = Meter(None)  # type: ignore[arg-type]
+    meter = Meter(SimpleNamespace(is_refused=False))  # type: ignore[arg-type]
     meter.note("GET", "/v1/totals", 200, 1000)
+    meter.more = lambda: hook_families(1, 1, 1)
     families = node_families(node) + reader_families(reader) + meter.families()
     labels = {label for family in families for sample in family.samples for label in sample.labels}
     return families, labels | set(node_labels(node)) | set(reader_labels(reader))
