@@ -8,6 +8,7 @@ all of it; who exceeds them is cut off. A body is not read.
 import asyncio
 import ipaddress
 import logging
+import re
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
@@ -25,6 +26,9 @@ HEAD_BYTES_MAX: Final = 8 << 10
 CONNECTION_S_MAX: Final = 10.0
 """Seconds from the connecting to the end."""
 JSON: Final = "application/json"
+PROBES: Final = frozenset({"/healthz", "/readyz"})
+"""Pages that say no more than yes or no, and so to everybody, by whatever name they ask."""
+_HOST: Final = re.compile(r"(?:\[([0-9a-f:.%a-z]+)\]|([^:\[\]@/\s]+))(?::[0-9]{0,5})?")
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _REQUEST_WORDS: Final = 3
 
@@ -84,6 +88,22 @@ class Watchers:
             connection.abort()
 
 
+def is_of_this_machine(host: str) -> bool:
+    """Whether a Host header names this machine, and not what a stranger's page may have been made to lead here.
+
+    Such a page (DNS rebinding) is at a public name. So an address will do, a name without a dot, and the machine's own.
+    """
+    matched = _HOST.fullmatch(host.lower())
+    if matched is None:
+        return False
+    name = matched[1] or matched[2]
+    try:
+        ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        return matched[1] is None and ("." not in name.rstrip(".") or name == socket.gethostname().lower())
+    return True
+
+
 class _Connection(asyncio.Protocol):
     """One request."""
 
@@ -130,8 +150,11 @@ class _Connection(asyncio.Protocol):
         page = self._watchers.pages.get(words[1].partition("?")[0])
         if page is None:
             return Answer(HTTPStatus.NOT_FOUND, JSON, b"{}")
-        fields = (line.partition(":") for line in lines[1:])
-        accept = ",".join(value.strip() for name, _, value in fields if name.lower() == "accept")
+        fields = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines[1:])]
+        hosts = [value for name, value in fields if name == "host"]
+        if words[1].partition("?")[0] not in PROBES and not all(is_of_this_machine(host) for host in hosts):
+            return Answer(HTTPStatus.MISDIRECTED_REQUEST, JSON, b"{}")
+        accept = ",".join(value for name, value in fields if name == "accept")
         try:
             return page(accept)
         except Exception:

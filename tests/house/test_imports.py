@@ -51,6 +51,7 @@ IMPURE_MODULES = frozenset(
 # A secret salt keeps chosen ids from clogging a hash index. It moves rows within the index and reaches no output.
 PURITY_EXCEPTIONS = {"engine/ledger/ledger.py": frozenset({"secrets"})}
 GATEWAY_IMPORTS = (
+    "bezant.net.access.addresses",
     "bezant.net.access.credentials",
     "bezant.net.access.tls",
     "bezant.net.client.",

@@ -15,6 +15,7 @@ from bezant.protocol.errors import UsageError
 PAGES = {
     "/a": lambda accept: Answer(200, "text/plain", f"accepts {accept}".encode()),
     "/bad": lambda _accept: verdict("it is ill"),
+    "/healthz": lambda _accept: verdict(""),
     "/well": lambda _accept: verdict(""),
     "/bug": lambda _accept: Answer(200, "text/plain", str(1 // 0).encode()),
 }
@@ -76,6 +77,33 @@ async def test_a_page_is_told_and_the_connection_closed(place: tuple[str, int]) 
 )
 async def test_anything_else_is_refused(place: tuple[str, int], request_: bytes, status: int) -> None:
     assert (await ask(place, request_))[0] == status
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *(
+            (host, 200)
+            for host in ("127.0.0.1:9420", "localhost", "[::1]:9420", "node-1:9420", "10.0.0.7", "LOCALHOST")
+        ),
+        *((host, 421) for host in ("evil.example", "evil.example:9420", "localhost.evil.example", "127.0.0.1.nip.io")),
+        *((host, 421) for host in ("", "a b", "[evil]", "x@127.0.0.1", "127.0.0.1:x")),
+    ],
+)
+async def test_a_page_of_a_stranger_is_told_nothing(place: tuple[str, int], host: str, status: int) -> None:
+    told, _, body = await ask(place, f"GET /a HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    assert told == status
+    assert (b"accepts" in body) == (status == 200)
+
+
+async def test_two_hosts_are_one_too_many_and_probers_have_any(
+    place: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = b"GET /a HTTP/1.1\r\nHost: localhost\r\nhost: evil.example\r\n\r\n"
+    assert (await ask(place, both))[0] == 421
+    assert (await ask(place, b"GET /healthz HTTP/1.1\r\nHost: evil.example\r\n\r\n"))[0] == 200
+    monkeypatch.setattr(socket, "gethostname", lambda: "node-1.bank.example")
+    assert (await ask(place, b"GET /a HTTP/1.1\r\nHost: node-1.bank.example:9420\r\n\r\n"))[0] == 200
 
 
 async def test_a_verdict_says_why(place: tuple[str, int]) -> None:
