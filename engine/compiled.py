@@ -11,7 +11,7 @@ import hashlib
 import os
 import platform
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -34,9 +34,9 @@ PART_OPTIONS: Final[dict[str, Any]] = {
 }
 """How Numba compiles what is called from kernels only: as code, not as a function of its own."""
 
-_ROOMS_WITH_KERNELS: Final = ("engine", "net", "perf")
-_KERNEL_MARK: Final = re.compile(rb"^@(?:kernel|called|inlined)$", re.MULTILINE)
-_IMPORT: Final = re.compile(rb"^(?:from|import) bezant\.([\w.]+)", re.MULTILINE)
+_ROOMS_READ: Final = ("protocol", "engine", "net", "perf")
+_KERNEL_MARKS: Final = (b"\n@kernel\n", b"\n@called\n", b"\n@inlined\n")
+_IMPORT: Final = re.compile(rb"\n(?:from|import) bezant\.([\w.]+)")
 
 
 @cache
@@ -55,18 +55,31 @@ def kernel_digest() -> str:
 def kernel_sources(root: Path) -> dict[str, bytes]:
     """The sources, by their names below `root`, that kernels are made from: every file that has one, and all that these
     import from the project, directly or through others; and the whole protocol."""
+    sources = {name: source for room in _ROOMS_READ for name, source in _sources_in(str(root), room)}
     found: dict[str, bytes] = {}
-    waiting = list((root / "protocol").rglob("*.py"))
-    for room in _ROOMS_WITH_KERNELS:
-        waiting += [path for path in (root / room).rglob("*.py") if _KERNEL_MARK.search(path.read_bytes())]
+    waiting = [name for name, source in sources.items() if name.startswith("protocol/") or _has_kernels(source)]
     while waiting:
-        path = waiting.pop()
-        name = path.relative_to(root).as_posix()
+        name = waiting.pop()
         if name not in found:
-            found[name] = path.read_bytes()
-            modules = [root.joinpath(*match.decode().split(".")) for match in _IMPORT.findall(found[name])]
-            waiting += [source for module in modules if (source := module.with_suffix(".py")).is_file()]
+            found[name] = sources[name]
+            modules = [f"{match.decode().replace('.', '/')}.py" for match in _IMPORT.findall(found[name])]
+            waiting += [module for module in modules if module in sources]
     return found
+
+
+def _sources_in(root: str, room: str) -> Iterator[tuple[str, bytes]]:
+    """Every source of a room, by its name below `root`. Every process does this when it starts, and a path made of
+    objects for each of some hundreds of files would take three times as long."""
+    for folder, _, files in os.walk(f"{root}/{room}"):
+        for file in files:
+            if file.endswith(".py"):
+                path = f"{folder}/{file}"
+                with open(path, "rb", buffering=0) as opened:  # noqa: PTH123 - see above
+                    yield path[len(root) + 1 :], opened.read()
+
+
+def _has_kernels(source: bytes) -> bool:
+    return any(mark in source for mark in _KERNEL_MARKS)
 
 
 @cache

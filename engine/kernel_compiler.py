@@ -25,10 +25,14 @@ is used here.
 import gc
 from typing import Any
 
-from llvmlite.binding import Linkage
-from numba.core.caching import FunctionCache
+from llvmlite.binding import Linkage, parse_bitcode
+from numba.core import entrypoints
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+
+# Numba looks through all that is installed for additions to it. There are none here, and each start would look.
+entrypoints._already_initialized = True
 
 
 class _PartLibrary(JITCodeLibrary):  # type: ignore[misc]  # Numba has no types
@@ -104,9 +108,55 @@ class PartCompiler(KernelCompiler):
     library_class = _PartLibrary
 
 
+class _LoadedLibrary(JITCodeLibrary):  # type: ignore[misc]  # Numba has no types
+    """The machine code of a kernel from the cache. Its bitcode, which only a kernel that calls it and is still to be
+    compiled needs, is left as it is until then: to read all of it takes longer than all else of loading."""
+
+    _bitcode: bytes
+    _shared_module: Any
+
+    @classmethod
+    def _unserialize(cls, codegen: Any, state: Any) -> Any:
+        name, symbols, (machine_code, bitcode) = state
+        library = cls(codegen, name)
+        library.enable_object_caching()
+        library._set_compiled_object(machine_code)
+        library._finalize_final_module()
+        codegen._engine._defined_symbols |= symbols
+        library._bitcode = bitcode
+        return library
+
+    def _get_module_for_linking(self) -> Any:
+        if self._shared_module is None:
+            self._shared_module = parse_bitcode(self._bitcode)
+        return self._shared_module
+
+
+class _KernelCacheImpl(CompileResultCacheImpl):  # type: ignore[misc]  # Numba has no types
+    """What is kept of a kernel: the same, with the names of its symbols instead of the word "object"."""
+
+    def reduce(self, compiled: Any) -> Any:
+        """See `_LoadedLibrary`."""
+        (name, _, data), *others = super().reduce(compiled)
+        module = compiled.library._get_module_for_linking()
+        found = (*module.functions, *module.global_variables)
+        return (name, {one.name for one in found if not one.is_declaration}, data), *others
+
+    def rebuild(self, target_context: Any, payload: Any) -> Any:
+        """See `_LoadedLibrary`."""
+        codegen = target_context.codegen()
+        codegen._library_class = _LoadedLibrary
+        try:
+            return super().rebuild(target_context, payload)
+        finally:
+            del codegen._library_class
+
+
 class KernelCache(FunctionCache):  # type: ignore[misc]  # Numba has no types
     """Kernels on disk. Numba gathers all that it knows to compile before it looks for a function here, which takes
     three times as long as to load the kernels of a node; whoever finds nothing here compiles, and gathers it then."""
+
+    _impl_class = _KernelCacheImpl
 
     def load_overload(self, signature: Any, target: Any) -> Any:
         """The kernel for these types; None if it is not here."""
