@@ -44,7 +44,7 @@ def replayed(pair: Pair, size: int) -> tuple[Replay, list[dict[str, Any]]]:
 def check(pair: Pair, size: int) -> None:
     replay, rows = replayed(pair, size)
     events = np.concatenate([part.events for part in pair.history if not isinstance(part, Registration)])
-    *_, last = states_of(events)
+    last = states_of(events, len(events))[len(events)]
     moved: dict[str, int] = defaultdict(int)
     for sequence, (row, event) in enumerate(zip(rows, events, strict=True), 1):
         assert row["position"] == position_of(pair.shard, sequence)

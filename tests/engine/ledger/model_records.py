@@ -128,85 +128,96 @@ class Hold:
 
 def decode_commands(records: Records) -> list[Command]:
     """Read COMMAND records."""
-    commands = []
-    for record in records:
-        values = dict(zip(COMMAND.names or (), record.item(), strict=True))
-        for field in ("id", "debit", "credit", "reference", "user_data"):
-            values[field] = id_bytes(values.pop(f"{field}_head"), values.pop(f"{field}_tail"))
-        commands.append(Command(**values))
-    return commands
+    return [
+        Command(*(id_bytes(*values[place : place + 2]) for place in range(0, IDS_END, 2)), *values[IDS_END:])
+        for values in records.tolist()
+    ]
 
 
 def encode_commands(commands: Sequence[Command]) -> Records:
     """Write COMMAND records; the inverse of `decode_commands`."""
     records = np.zeros(len(commands), COMMAND)
-    for record, command in zip(records, commands, strict=True):
-        fill_command(record, command)
-        record["reserved"] = command.reserved
+    for number, command in enumerate(commands):
+        records[number] = *words_of_command(command), command.reserved
     return records
 
 
 def encode_events(events: Sequence[Event]) -> Records:
     """Write EVENT records."""
     records = np.zeros(len(events), EVENT)
-    for record, event in zip(records, events, strict=True):
-        fill_command(record, event.command)
-        record["result"] = event.outcome.code
-        for field in OUTCOME_FIELDS:
-            record[field] = getattr(event.outcome, field)
-        record["debit_previous"] = event.debit_previous
-        record["credit_previous"] = event.credit_previous
+    for number, event in enumerate(events):
+        outcome = event.outcome
+        records[number] = (
+            *words_of_command(event.command),
+            outcome.code,
+            0,
+            *words_of_outcome(outcome),
+            event.debit_previous,
+            event.credit_previous,
+        )
     return records
 
 
 def encode_results(outcomes: Sequence[Outcome]) -> Records:
     """Write RESULT records."""
     records = np.zeros(len(outcomes), RESULT)
-    for record, outcome in zip(records, outcomes, strict=True):
-        for field in ("code", "flags", "detail", "position", *OUTCOME_FIELDS):
-            record[field] = getattr(outcome, field)
+    for number, outcome in enumerate(outcomes):
+        records[number] = outcome.code, outcome.flags, outcome.detail, outcome.position, *words_of_outcome(outcome)
     return records
 
 
 def encode_accounts(accounts: Sequence[Account | None], decimals: dict[int, int]) -> Records:
     """Write ACCOUNT records; all zeros where there is no account."""
     records = np.zeros(len(accounts), ACCOUNT)
-    for record, account in zip(records, accounts, strict=True):
-        if account is None:
-            continue
-        record["id_head"], record["id_tail"] = id_words(account.id)
-        for field in ACCOUNT_FIELDS:
-            record[field] = getattr(account, field)
-        record["decimals"] = decimals[account.currency]
-        record["found"] = 1
-        record["name"] = account.name.encode("ascii")
+    for number, account in enumerate(accounts):
+        if account is not None:
+            records[number] = (
+                *id_words(account.id),
+                account.balance,
+                account.held,
+                account.incoming,
+                account.limit,
+                account.currency,
+                account.last_position,
+                account.event_count,
+                account.opened_position,
+                account.flags,
+                decimals[account.currency],
+                1,
+                account.name.encode("ascii"),
+            )
     return records
 
 
-OUTCOME_FIELDS: Final = (
-    "timestamp_ns",
-    "effective_amount",
-    "debit_balance",
-    "debit_held",
-    "credit_balance",
-    "credit_held",
-)
-ACCOUNT_FIELDS: Final = (
-    "balance",
-    "held",
-    "incoming",
-    "limit",
-    "currency",
-    "last_position",
-    "event_count",
-    "opened_position",
-    "flags",
-)
+IDS_END: Final = 10
+"""Fields of a command that are words of its five ids; they come first."""
 
 
-def fill_command(record: np.void, command: Command) -> None:
-    """Write the fields that commands and events have in common."""
-    for field in ("id", "debit", "credit", "reference", "user_data"):
-        record[f"{field}_head"], record[f"{field}_tail"] = id_words(getattr(command, field))
-    for field in ("amount", "client_timestamp_ns", "currency", "timeout_ms", "code", "flags", "kind"):
-        record[field] = getattr(command, field)
+def words_of_command(command: Command) -> tuple[int, ...]:
+    """The fields that commands and events have in common, in the order of the records."""
+    return (
+        *id_words(command.id),
+        *id_words(command.debit),
+        *id_words(command.credit),
+        *id_words(command.reference),
+        *id_words(command.user_data),
+        command.amount,
+        command.client_timestamp_ns,
+        command.currency,
+        command.timeout_ms,
+        command.code,
+        command.flags,
+        command.kind,
+    )
+
+
+def words_of_outcome(outcome: Outcome) -> tuple[int, ...]:
+    """The fields that results and events have in common, in the order of the records."""
+    return (
+        outcome.timestamp_ns,
+        outcome.effective_amount,
+        outcome.debit_balance,
+        outcome.debit_held,
+        outcome.credit_balance,
+        outcome.credit_held,
+    )

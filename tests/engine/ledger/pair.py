@@ -107,9 +107,10 @@ class Pair:
             executed = self.ledger.execute(records, timestamp_ns)
         expected = self.model.execute(records, timestamp_ns, preset)
         expect("the bytes of the commands, afterwards", records.tobytes(), sent)
-        for number, command in enumerate(commands):
-            found, wanted = fields_of(executed.results[number]), fields_of(expected.results[number])
-            expect(f"result {number}, of {command}", found, wanted)
+        if executed.results.tobytes() != expected.results.tobytes():
+            for number, command in enumerate(commands):
+                found, wanted = fields_of(executed.results[number]), fields_of(expected.results[number])
+                expect(f"result {number}, of {command}", found, wanted)
         compare_records("event", executed.events, expected.events)
         compare_records("result", executed.results, expected.results)
         self.sent.extend(commands)

@@ -5,6 +5,7 @@ events, so that short histories are sealed and merged, too; the projections are 
 """
 
 import tempfile
+from collections import defaultdict
 from pathlib import Path
 from typing import Final
 
@@ -154,32 +155,32 @@ def check_searches(fed: Fed, state: State) -> None:
 def check_ids(fed: Fed, state: State) -> None:
     """Each id finds its events, and those that name it as their hold."""
     view, moment = fed.questions.view(), Moment(state.sequence, state.timestamp_ns)
-    events = fed.events[: state.sequence]
-    referring = ENDING
-    for identifier in {side(event, "id") for event in events} - {(0, 0)}:
-        expected = [
-            sequence
-            for sequence, event in enumerate(events, 1)
-            if side(event, "id") == identifier
-            or (side(event, "reference") == identifier and event["kind"] in referring and event["result"] == 0)
-        ]
+    expected: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+    for sequence, event in enumerate(fed.events[: state.sequence], 1):
+        own = side(event, "id")
+        expected[own].append(sequence)
+        named = side(event, "reference")
+        if named != own and event["kind"] in ENDING and event["result"] == 0:
+            expected[named].append(sequence)
+    for identifier in {side(event, "id") for event in fed.events[: state.sequence]} - {(0, 0)}:
         page = fed.questions.transfer(view, identifier, moment, Range(limit=4096))
-        assert page.sequences.tolist() == expected
-        assert page.events.tobytes() == lines_of(fed.events, expected).tobytes()
+        assert page.sequences.tolist() == expected[identifier]
+        assert page.events.tobytes() == lines_of(fed.events, expected[identifier]).tobytes()
 
 
 def check_everything(fed: Fed, every: int = 1) -> None:
-    states = list(states_of(fed.events))
-    ids = ids_of(states[-1])
-    for state in states[::every]:
-        check_moment(fed, ids, state)
-    for state in (states[-1], states[len(states) // 2]):
+    found = states_of(fed.events, every)
+    half, last = found[(len(fed.events) + 1) // 2], found[len(fed.events)]
+    ids = ids_of(last)
+    for sequence in range(0, len(fed.events) + 1, every):
+        check_moment(fed, ids, found[sequence])
+    for state in (last, half):
         check_statements(fed, state)
         check_searches(fed, state)
         check_ids(fed, state)
-    if len(states) > 3:
-        check_range(fed, states[-1], 1, len(states) - 2)
-        check_range(fed, states[-1], len(states) // 3, len(states) // 2)
+    if len(fed.events) > 2:
+        check_range(fed, last, 1, len(fed.events) - 1)
+        check_range(fed, last, (len(fed.events) + 1) // 3, (len(fed.events) + 1) // 2)
 
 
 @pytest.mark.parametrize("seed", range(2 if COMPILED else 1))
