@@ -17,7 +17,7 @@ TOKEN_VARIABLE: Final = "BEZANT_TOKEN"
 _TALKS_TO_NODES: Final = frozenset({"--connect", "--placement"})
 _SERVES: Final = "--cluster-token-file"
 MEASURES: Final = "bench"
-"""The one command that asks for no token: it measures nodes that are to cost no more than the work itself."""
+"""The one command that does without TLS: it measures nodes that are to cost no more than the work itself."""
 
 _ACCESS: Final[dict[str, dict[str, Any]]] = {
     "--token-file": {
@@ -28,20 +28,25 @@ _ACCESS: Final[dict[str, dict[str, Any]]] = {
     "--tls-ca": {"metavar": "FILE", "help": "by TLS, with a node that this authority's certificate vouches for"},
     "--tls-cert": {"metavar": "FILE", "help": "a certificate to show to the node, which needs none"},
     "--tls-key": {"metavar": "FILE", "help": "the key of that certificate"},
+    "--insecure-connect": {
+        "action": "store_true",
+        "help": "show the token without TLS to other machines, too: the network is trusted",
+    },
 }
+_WITHOUT_TLS: Final = ("--token-file", "--insecure-connect")
 
 
-def add_access_arguments(parser: argparse.ArgumentParser) -> None:
+def add_access_arguments(parser: argparse.ArgumentParser, *, has_tls: bool = True) -> None:
     """Add the options to a parser, and those of its actions, that talk to nodes and do not serve themselves."""
     options = {option for action in parser._actions for option in action.option_strings}
     if options & _TALKS_TO_NODES and _SERVES not in options:
         group = parser.add_argument_group("access")
         for option, settings in _ACCESS.items():
             # A command that has settings of its own for it has them from there.
-            if option not in options:
+            if option not in options and (has_tls or option in _WITHOUT_TLS):
                 group.add_argument(option, **settings)
     for below in _parsers_below(parser):
-        add_access_arguments(below)
+        add_access_arguments(below, has_tls=has_tls)
 
 
 def _parsers_below(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
@@ -58,18 +63,19 @@ def use_access(arguments: argparse.Namespace, environment: Mapping[str, str] = o
     if not hasattr(arguments, "token_file"):
         return
     token = environment.get(TOKEN_VARIABLE, "").strip()
-    given = (arguments.token_file, token, arguments.tls, arguments.tls_ca, arguments.tls_cert, arguments.tls_key)
-    if not any(given):
+    tls, ca, certificate, key = (getattr(arguments, name, None) for name in ("tls", "tls_ca", "tls_cert", "tls_key"))
+    if not any((arguments.token_file, token, tls, ca, certificate, key)):
         return
     from bezant.net.access.credentials import make_credentials, read_token_file, use_credentials
 
     use_credentials(
         make_credentials(
             token=read_token_file(arguments.token_file) if arguments.token_file else token,
-            tls=bool(arguments.tls),
-            ca=arguments.tls_ca or None,
-            certificate=arguments.tls_cert,
-            key=arguments.tls_key,
+            tls=bool(tls),
+            ca=ca or None,
+            certificate=certificate,
+            key=key,
+            insecure=bool(getattr(arguments, "insecure_connect", False)),
         )
     )
 

@@ -28,6 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     begin_logs(told.log_format, "gateway")
     # What the file says of it is not known before.
     arguments.tls, arguments.tls_ca, arguments.token_file = told.tls, told.tls_ca, told.token_file
+    arguments.insecure_connect = told.insecure_connect
     if arguments.tls_cert:
         raise CommandFailed(
             "a gateway shows nodes no certificate: they would take all its clients for a node", "leave --tls-cert out"

@@ -149,8 +149,7 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, _CommandModule]:
         if name == chosen:
             module = cast(_CommandModule, importlib.import_module(f"bezant.cli.{command.module}"))
             module.add_parser(subparsers)
-            if name != MEASURES:
-                add_access_arguments(subparsers.choices[name])
+            add_access_arguments(subparsers.choices[name], has_tls=name != MEASURES)
         else:
             subparsers.add_parser(name, help=command.summary, add_help=False)
     arguments = parser.parse_args(words)

@@ -342,6 +342,13 @@ class Gateway(Table, frozen=True, kw_only=True):
             description="by TLS, with a node that this authority's certificate vouches for", extra={"group": "access"}
         ),
     ] = ""
+    insecure_connect: Annotated[
+        bool,
+        Meta(
+            description="show tokens without TLS to nodes on other machines, too: the network is trusted",
+            extra={"group": "access"},
+        ),
+    ] = False
     log_format: LogFormat = "text"
 
     def problems(self) -> list[str]:

@@ -26,3 +26,13 @@ def place_of(address: str) -> str:
 def place_of_peer(name: Any) -> str:
     """The same of what a socket calls its other side; "" if it has no name."""
     return place_of(str(name[0])) if isinstance(name, tuple) and name else ""
+
+
+def is_of_this_machine(host: str) -> bool:
+    """Whether what is sent to a host, a name or an address, surely stays on this machine."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
+    except ValueError:
+        return False

@@ -11,31 +11,51 @@ import stat
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from bezant.net.access.addresses import is_of_this_machine
 from bezant.net.access.tls import dialling_context
 from bezant.protocol.access import token_id_of
-from bezant.protocol.errors import UsageError
+from bezant.protocol.errors import ConnectionFailed, UsageError
 
 TLS_SCHEME: Final = "bezant+tls://"
 PLAIN_SCHEME: Final = "bezant://"
+INSECURE_CONNECT_OPTION: Final = "--insecure-connect"
 TOKEN_FILE_SIZE_MAX: Final = 4096
 """Bytes of a file with a token."""
 
 
 class Credentials(NamedTuple):
-    """What is shown to every node. `tls` is None where the wire is not private."""
+    """What is shown to every node. `tls` is None where the wire is not private; then a token is shown on this machine
+    alone, unless `insecure` says that it may be seen by whoever can read along."""
 
     token: str = ""
     tls: ssl.SSLContext | None = None
+    insecure: bool = False
 
     def __repr__(self) -> str:
         """Without the token."""
         return f"Credentials({'with' if self.token else 'without'} a token, {'with' if self.tls else 'without'} TLS)"
 
     def dial_arguments(self, host: str, timeout_s: float) -> dict[str, Any]:
-        """What `create_connection` must be given besides the address; none without TLS."""
+        """What `create_connection` must be given besides the address; none without TLS.
+
+        Raises `TokenInClear`, which every way to a node comes by.
+        """
+        self.check_host(host)
         if self.tls is None:
             return {}
         return {"ssl": self.tls, "server_hostname": host, "ssl_handshake_timeout": timeout_s}
+
+    def check_host(self, host: str) -> None:
+        """Raise `TokenInClear` if the token would be shown to a host without TLS."""
+        if self.token and self.tls is None and not (self.insecure or is_of_this_machine(host)):
+            raise TokenInClear(
+                f"a token is not shown in clear to {host}: connect by TLS or, if the network is trusted, say so"
+                f" ({INSECURE_CONNECT_OPTION}, insecure=True)"
+            )
+
+
+class TokenInClear(ConnectionFailed):
+    """A node was not connected to, because whoever reads along on the network would have our token."""
 
 
 NO_CREDENTIALS: Final = Credentials()
@@ -64,8 +84,10 @@ def make_credentials(
     ca: str | os.PathLike[str] | None = None,
     certificate: str | os.PathLike[str] | None = None,
     key: str | os.PathLike[str] | None = None,
+    insecure: bool = False,
 ) -> Credentials:
     """What to show: TLS if asked for, or if `ca` says whose signature a node's certificate needs; else the system does.
+    `insecure`: the token also without TLS, wherever a node is.
 
     Raises `UsageError` for a token or files that are none.
     """
@@ -74,8 +96,8 @@ def make_credentials(
     if not (tls or ca is not None):
         if certificate is not None or key is not None:
             raise UsageError("a certificate is shown over TLS alone: say so, or name the authority that is trusted")
-        return Credentials(token)
-    return Credentials(token, dialling_context(ca, certificate, key))
+        return Credentials(token, insecure=insecure)
+    return Credentials(token, dialling_context(ca, certificate, key), insecure)
 
 
 def split_scheme(addresses: str) -> tuple[str, bool]:

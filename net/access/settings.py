@@ -70,7 +70,7 @@ class NodeSecurity(msgspec.Struct, frozen=True):
     def credentials(self) -> Credentials:
         """What the node shows to other nodes."""
         if not self.has_tls:
-            return make_credentials(token=self.cluster_token())
+            return make_credentials(token=self.cluster_token(), insecure=self.insecure_listen)
         return make_credentials(
             token=self.cluster_token(),
             tls=True,

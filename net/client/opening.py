@@ -46,6 +46,7 @@ def connect(
     ca: str | PathLike[str] | None = None,
     certificate: str | PathLike[str] | None = None,
     key: str | PathLike[str] | None = None,
+    insecure: bool = False,
 ) -> Opening:
     """Connect to the node at "host:port", or to the leader of a group of nodes at "host:port,host:port,...".
 
@@ -57,16 +58,19 @@ def connect(
     `timeout_s` bounds the connecting and is the deadline of every call that names none. `token` says who we are, where
     nodes ask for that. Addresses that begin with "bezant+tls://" are connected to by TLS, and so are any with `ca`, the
     file with the certificate of the authority that vouches for the nodes (without it the system's vouch for them);
-    `certificate` and `key` are files with what we show in turn, should nodes want it.
+    `certificate` and `key` are files with what we show in turn, should nodes want it. Without TLS a token is shown on
+    this machine alone, or with `insecure` to whoever can read along on the network.
 
-    Raises `ConnectionFailed` if nobody answers or nobody leads, `AccessDenied` if the token lets nobody in,
-    `RequestRefused` or `RemoteProtocolError` if whoever answers at the only address will not have us, `UsageError` if
-    an address, a token or a file is not one.
+    Raises `ConnectionFailed` if nobody answers or nobody leads, or is not shown the token for want of TLS,
+    `AccessDenied` if the token lets nobody in, `RequestRefused` or `RemoteProtocolError` if whoever answers at the only
+    address will not have us, `UsageError` if an address, a token or a file is not one.
     """
     bare, asks_for_tls = split_scheme(addresses)
     if not (token or asks_for_tls or ca or certificate or key):
         return Opening(lambda: open_channel(bare, timeout_s), timeout_s)
-    credentials = make_credentials(token=token, tls=asks_for_tls, ca=ca, certificate=certificate, key=key)
+    credentials = make_credentials(
+        token=token, tls=asks_for_tls, ca=ca, certificate=certificate, key=key, insecure=insecure
+    )
     return Opening(lambda: open_channel(bare, timeout_s, credentials), timeout_s)
 
 
@@ -78,9 +82,12 @@ def connect_blocking(
     ca: str | PathLike[str] | None = None,
     certificate: str | PathLike[str] | None = None,
     key: str | PathLike[str] | None = None,
+    insecure: bool = False,
 ) -> BlockingWallet:
     """Connect to a node or a group of nodes from code that does not await; see `connect`, also for what it raises."""
-    return BlockingWallet(connect(addresses, timeout_s=timeout_s, token=token, ca=ca, certificate=certificate, key=key))
+    return BlockingWallet(
+        connect(addresses, timeout_s=timeout_s, token=token, ca=ca, certificate=certificate, key=key, insecure=insecure)
+    )
 
 
 def open(path: str | PathLike[str], *, timeout_s: float = TIMEOUT_S_DEFAULT) -> Opening:  # noqa: A001 - as in bezant.open

@@ -126,7 +126,7 @@ class Nodes:
         self.addresses, asks_for_tls = split_scheme(settings.connect)
         shown = own_credentials()
         tls = shown.tls or make_credentials(tls=asks_for_tls).tls
-        self.own = Credentials(shown.token, tls)
+        self.own = Credentials(shown.token, tls, shown.insecure)
         """What is shown to ask how they are; nobody is served with it."""
         self._timeout_s = settings.timeout_s
         self._token_file = settings.token_file
@@ -135,12 +135,12 @@ class Nodes:
         """The ledger as seen with our token, which is read from its file again. Raises `BezantError`."""
         token = read_token_file(self._token_file) if self._token_file else self.own.token
         ledger = await self.open(token)
-        self.own = Credentials(token, self.own.tls)
+        self.own = self.own._replace(token=token)
         return ledger
 
     async def open(self, token: str) -> Ledger:
         """The ledger as seen with a token; "" is none, whatever this process has. Raises `BezantError`."""
-        channel = await open_channel(self.addresses, self._timeout_s, Credentials(token, self.own.tls))
+        channel = await open_channel(self.addresses, self._timeout_s, self.own._replace(token=token))
         return Ledger(await Wallet.open_over(channel, self._timeout_s), self._timeout_s)
 
     async def want_tokens(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 import uvloop
 
+from bezant.net.access.credentials import make_credentials, use_credentials
 from bezant.perf.load.plan import LoadFailure, LoadLine, LoadOutcome, LoadPlan, LoadProgress
 from bezant.protocol.errors import BezantError
 
@@ -20,6 +21,7 @@ PlanRunner = Callable[[LoadPlan, ProgressListener], Awaitable[LoadOutcome]]
 def serve_plan(run_plan: PlanRunner) -> int:
     """Read one plan from stdin, run it on uvloop, write progress and the outcome to stdout; the exit status."""
     plan = msgspec.json.decode(sys.stdin.buffer.read(), type=LoadPlan)
+    use_credentials(make_credentials(token=plan.token, insecure=plan.insecure))
 
     async def run() -> LoadOutcome:
         return await run_plan(plan, lambda done: _write(LoadProgress(done)))

@@ -13,6 +13,7 @@ from typing import Final, Self
 import numpy as np
 from typing_extensions import Buffer
 
+from bezant.net.access.credentials import own_credentials
 from bezant.protocol.errors import ConnectionFailed, RemoteProtocolError, RequestRefused, RequestTimedOut
 from bezant.protocol.frames import (
     FRAME_HEADER_SIZE,
@@ -50,8 +51,9 @@ def connection_failure(address: str, error: OSError) -> ConnectionFailed:
 
 
 def hello_frame() -> bytes:
-    """The first frame of every connection of a load."""
-    hello = Hello(client=f"{CLIENT_NAME}/{os.getpid()}", protocol_version=PROTOCOL_VERSION)
+    """The first frame of every connection of a load, with the token of this process if it has one."""
+    token = own_credentials().token
+    hello = Hello(client=f"{CLIENT_NAME}/{os.getpid()}", protocol_version=PROTOCOL_VERSION, token=token)
     return encode_frame(Operation.HELLO, 0, encode_message(hello))
 
 
@@ -67,6 +69,7 @@ class ControlClient:
 
     async def __aenter__(self) -> Self:
         host, port = split_address(self._address)
+        own_credentials().check_host(host)
         try:
             self._reader, self._writer = await asyncio.open_connection(host, port)
         except OSError as error:

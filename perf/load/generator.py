@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 
 from bezant.engine.compiled import kernel_digest
+from bezant.net.access.credentials import own_credentials
 from bezant.perf.load.books import CURRENCY, LoadAccounts, books_fault
 from bezant.perf.load.child import ProgressListener, serve_plan
 from bezant.perf.load.connection import LoadConnection
@@ -62,6 +63,7 @@ class Load:
     async def connect(self) -> Welcome:
         """Make every connection and exchange hello on it. Raises `ConnectionFailed`, `RequestRefused`."""
         host, port = split_address(self._plan.address)
+        own_credentials().check_host(host)
         try:
             async with asyncio.timeout(WELCOME_TIMEOUT_S):
                 for number in range(self._plan.clients):

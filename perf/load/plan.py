@@ -20,7 +20,8 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     0 and ""), ``replica_process_ids`` those of all nodes of a group that is ours, and ``stall_timeout_s`` how long no
     reply at all may come before the load gives up. Of several ``shards`` there is an address each in
     ``shard_addresses``, and the folder of that node's data in ``shard_data`` if it is ours; ``cross`` is the share of
-    transfers, 0 to 1, between accounts of two of them.
+    transfers, 0 to 1, between accounts of two of them. ``token`` is shown to the node ("": none), without TLS, and to
+    another machine if ``insecure``.
     """
 
     address: str
@@ -41,6 +42,8 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     data: str = ""
     shards: int = 1
     cross: float = 0.0
+    token: str = ""
+    insecure: bool = False
     shard_addresses: list[str] = []
     shard_data: list[str] = []
     stall_timeout_s: float = 60.0

@@ -17,6 +17,7 @@ import msgspec
 from bezant.cli.node_process import LISTEN_ANYWHERE, WRITE_SIDE_COMMAND, NodeProcess, ProcessFailed
 from bezant.cli.session import run_async
 from bezant.engine.log.file_system import file_system_type, is_memory
+from bezant.net.access.credentials import own_credentials
 from bezant.perf.load.floor import SyncFloor
 from bezant.perf.load.limits import check_in_flight, check_mixed
 from bezant.perf.load.memory import MemoryPeak
@@ -257,7 +258,10 @@ def _own_plan(settings: Settings, node: NodeProcess, data: Path) -> LoadPlan:
 
 
 def _make_plan(settings: Settings, address: str, echo: str, seed_default: int) -> LoadPlan:
+    shown = own_credentials()
     return LoadPlan(
+        token=shown.token,
+        insecure=shown.insecure,
         address=address,
         transfers=settings.transfers,
         accounts=settings.accounts,

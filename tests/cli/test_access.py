@@ -19,7 +19,7 @@ from bezant.protocol.access import token_id_of
 from bezant.protocol.errors import UsageError
 
 TOKEN = "bezant_abcdef012345_" + "s" * 43
-ACCESS = {"--token-file", "--tls", "--tls-ca", "--tls-cert", "--tls-key"}
+ACCESS = {"--token-file", "--tls", "--tls-ca", "--tls-cert", "--tls-key", "--insecure-connect"}
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def parsers_of(name: str) -> list[argparse.ArgumentParser]:
     """The parser of a command, as `main` makes it, and those of its actions."""
     subparsers = argparse.ArgumentParser().add_subparsers()
     importlib.import_module(f"bezant.cli.{COMMANDS[name].module}").add_parser(subparsers)
-    add_access_arguments(subparsers.choices[name])
+    add_access_arguments(subparsers.choices[name], has_tls=name != MEASURES)
     found, todo = [], [subparsers.choices[name]]
     while todo:
         parser = todo.pop()
@@ -49,12 +49,12 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
     return {option for action in parser._actions for option in action.option_strings}
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {MEASURES}))
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_who_connects_takes_a_token_and_tls(name: str) -> None:
     for parser in parsers_of(name):
         options = options_of(parser)
         if "--connect" in options:
-            assert options >= ACCESS, parser.prog
+            assert options >= (ACCESS if name != MEASURES else {"--token-file", "--insecure-connect"}), parser.prog
 
 
 def test_these_commands_connect() -> None:
@@ -71,7 +71,7 @@ def test_what_is_shown_is_what_was_said(tmp_path: Path) -> None:
     use_access(parser.parse_args([]), {})
     assert own_credentials() == NO_CREDENTIALS
     use_access(parser.parse_args([]), {TOKEN_VARIABLE: f"{TOKEN}\n"})
-    assert own_credentials() == (TOKEN, None)
+    assert own_credentials() == (TOKEN, None, False)
     use_access(parser.parse_args(["--token-file", str(file), "--tls"]), {TOKEN_VARIABLE: "another"})
     assert own_credentials().token == TOKEN
     assert own_credentials().tls is not None
@@ -79,6 +79,25 @@ def test_what_is_shown_is_what_was_said(tmp_path: Path) -> None:
         with pytest.raises(UsageError) as told:
             use_access(parser.parse_args(words), {TOKEN_VARIABLE: variable})
         assert "sss" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["balance", "a", "EUR", "--connect", "192.0.2.1:7420", "--timeout", "1"], 1, "in clear to 192.0.2.1"),
+        (["members", "status", "--connect", "192.0.2.1:7420"], 1, "in clear to 192.0.2.1"),
+        (["bench", "transfers", "--transfers", "1", "--connect", "192.0.2.1:7420"], 1, "in clear to 192.0.2.1"),
+    ],
+)
+def test_no_token_is_shown_in_clear_to_another_machine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], code: int, told: str
+) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
+    assert main(words) == code
+    error = capsys.readouterr().err
+    assert told in error
+    assert "--insecure-connect" in error
+    assert TOKEN not in error
 
 
 def test_a_command_that_talks_to_nobody_shows_nothing() -> None:
