@@ -51,7 +51,7 @@ class Checks:
         self._digests: dict[tuple[int, bytes], tuple[str, int]] = {}
         self._next_digest: dict[int, int] = {}
         self._cuts: dict[int, tuple[int, int]] = {}
-        self.looks = 0
+        self._seen: dict[int, tuple[object, ...]] = {}
 
     @property
     def commit_index(self) -> int:
@@ -60,14 +60,28 @@ class Checks:
 
     def forget(self, node: "Node") -> None:
         """It has another disk now."""
-        self.hard_states.pop(node.node_id, None)
-        self._next_digest.pop(node.node_id, None)
+        for of_disk in (self.hard_states, self._next_digest, self._seen):
+            of_disk.pop(node.node_id, None)
 
     # ---- after each step ----
 
     def look(self, node: "Node") -> None:
-        """Check a node that has just done something."""
-        self.looks += 1
+        """Check a node that has just done something, unless nothing has changed that is looked at."""
+        member = node.member
+        if member is not None:
+            core = member.core
+            seen = (
+                node.boot,
+                node.hard_state,
+                member.committed_index,
+                member.replica.applied_index,
+                member.role,
+                member.term,
+                core.truncation_count,
+            )
+            if self._seen.get(node.node_id) == seen:
+                return
+            self._seen[node.node_id] = seen
         self._check_hard_state(node)
         self.check_committed(node)
         self._check_leading(node)

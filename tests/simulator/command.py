@@ -15,6 +15,7 @@ from typing import Any
 
 from bezant.net.server.warm import warm_kernels
 
+from .collecting import few_collections
 from .profiles import PROFILES, SHARD_PROFILES
 from .shards.world import World
 from .shrink import shrink
@@ -42,11 +43,12 @@ def main(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     logging.getLogger("bezant").setLevel(logging.CRITICAL)  # What nodes warn of is what is made to happen.
     warm_kernels()
-    if chosen.replay is not None:
-        return _replay(chosen.replay, profile_of(chosen.replay, chosen.profile))
-    if chosen.shrink is not None:
-        return _shrink(chosen.shrink, profile_of(chosen.shrink, chosen.profile))
-    return _run(chosen.first, chosen.seeds, chosen.profile, chosen.record)
+    with few_collections():
+        if chosen.replay is not None:
+            return _replay(chosen.replay, profile_of(chosen.replay, chosen.profile))
+        if chosen.shrink is not None:
+            return _shrink(chosen.shrink, profile_of(chosen.shrink, chosen.profile))
+        return _run(chosen.first, chosen.seeds, chosen.profile, chosen.record)
 
 
 def profile_of(seed: int, profile: str) -> str:

@@ -1,16 +1,22 @@
 """What the simulator's tests share."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from bezant.engine.log.log import SEGMENT_SIZE_MIN
 from bezant.engine.replica import IDS_MEMORY_BYTES_MIN, ReplicaSettings
 from bezant.net.server.warm import warm_kernels
 
+from .collecting import few_collections
+
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled() -> None:
+def compiled() -> Iterator[None]:
     """Has the kernels compiled before the first seed."""
     warm_kernels()
+    with few_collections():
+        yield
 
 
 @pytest.fixture(scope="session")
