@@ -115,14 +115,15 @@ OPERATION_RULES: Final[dict[Operation, Rule]] = {
     _O.CHANGE_TOKENS: Rule(_ADMIN, audited=True),
     _O.QUERY_ACCOUNTS: Rule(_READ),
     _O.STATEMENT: Rule(_READ),
-    _O.FIND_TRANSFERS: Rule(_READ),
+    # By ids alone, and only what is about accounts that the token is limited to.
+    _O.FIND_TRANSFERS: Rule(_READ, Limited.CHECKED),
     _O.OPEN_HOLDS: Rule(_READ),
     _O.TOTALS: Rule(_READ),
     # What takes the place of something erases it, which nothing else that is asked for can.
     _O.SET_METADATA: Rule(_TRANSFER | _ADMIN, audited=True),
     _O.GET_METADATA: Rule(_READ),
     # Asked before a question as of a time goes to several shards: it closes what is past for good.
-    _O.CLOSE_TIME: Rule(_READ | _PEER),
+    _O.CLOSE_TIME: Rule(_READ | _PEER, Limited.FREE),
     _O.SUBSCRIBE: Rule(_READ),
     _O.EVENTS: Rule(NOBODY),
     _O.PROGRESS: Rule(NOBODY),

@@ -35,6 +35,8 @@ PUSHED_COUNT_MAX: Final = (FRAME_SIZE_MAX - FRAME_HEADER_SIZE) // PUSHED_EVENT_S
 """Events in one EVENTS frame, at most: 5041."""
 HISTORY_ACCOUNTS_MAX: Final = 4096
 """Accounts in one question to the history, at most."""
+HISTORY_IDS_MAX: Final = 1024
+"""Ids in one question to the history, at most."""
 HISTORY_LINES_MAX: Final = 4096
 """Lines in one page of an answer, at most."""
 FILTER_ACCOUNTS_MAX: Final = 100_000

@@ -47,7 +47,8 @@ class QueryStatement(msgspec.Struct, frozen=True):
 class QueryTransfers(msgspec.Struct, frozen=True):
     """Asks for events that match all of what is given.
 
-    With an ``id`` (16 bytes) only those that have it, or refer to it as their hold; nothing but a range goes with it.
+    With an ``id`` (16 bytes; or several, back to back) only those that have it, or refer to it as their hold; nothing
+    but a range goes with it.
     ``kinds``: none means all. ``refused``: also events of commands that were refused.
     """
 

@@ -11,6 +11,7 @@ from bezant.protocol.errors import UsageError
 TRANSACTION_ID_SIZE: Final = 16
 NO_LEG: Final = -1
 _CONTEXT: Final = b"bezant transaction"
+_LEG_CONTEXT: Final = b"bezant leg"
 _TIME_SIZE: Final = 6
 _VERSION_AT: Final = 6
 _VARIANT_AT: Final = 8
@@ -34,6 +35,21 @@ class TransactionMode(IntEnum):
             raise UsageError(f"the mode of a transaction is tcc or saga, not {mode!r}") from error
 
 
+@unique
+class Leg(IntEnum):
+    """What follows a try, or comes with it: numbers that go into ids."""
+
+    TRY_CREDIT = 1
+    CONFIRM_DEBIT = 2
+    CONFIRM_CREDIT = 3
+    CANCEL_DEBIT = 4
+    CANCEL_CREDIT = 5
+    CANCEL_ORPHAN = 6
+    """Of a TRY_CREDIT, and derived from that: its own shard has taken it back."""
+    GIVE_BACK = 7
+    PLAN = 8
+
+
 def leg_ids(identifier: bytes, debit: bytes, count: int) -> list[bytes]:
     """The ids of the legs of a transaction: the first has that of the transaction. `debit`: its debit account's.
 
@@ -41,16 +57,29 @@ def leg_ids(identifier: bytes, debit: bytes, count: int) -> list[bytes]:
                   with the version and variant of a UUID (RFC 9562): version 7, and the first 48 bits of the
                   transaction's id, if that is such a one, and so has its time there; else version 8
     """
-    has_time = identifier[_VERSION_AT] >> 4 == _TIME_VERSION
-    ids = [identifier]
-    for number in range(1, count):
-        made = bytearray(blake3.blake3(_CONTEXT + identifier + debit + number.to_bytes(2, "little")).digest(16))
-        if has_time:
-            made[:_TIME_SIZE] = identifier[:_TIME_SIZE]
-        made[_VERSION_AT] = made[_VERSION_AT] & 0x0F | (_TIME_VERSION if has_time else _OTHER_VERSION) << 4
-        made[_VARIANT_AT] = made[_VARIANT_AT] & 0x3F | 0x80
-        ids.append(bytes(made))
-    return ids
+    has_time = _is_timed(identifier)
+    keys = (_CONTEXT + identifier + debit + number.to_bytes(2, "little") for number in range(1, count))
+    return [identifier, *(_id_from(key, identifier, has_time=has_time) for key in keys)]
+
+
+def derived_id(identifier: bytes, debit: bytes, leg: Leg) -> bytes:
+    """The id of what follows the try with this id and this debit account, as ``SHARDS.md`` has it ("Ids of legs")."""
+    has_time = _is_timed(identifier) and any(identifier[:_TIME_SIZE])
+    return _id_from(_LEG_CONTEXT + bytes(8) + identifier + debit + bytes([leg]), identifier, has_time=has_time)
+
+
+def _is_timed(identifier: bytes) -> bool:
+    return identifier[_VERSION_AT] >> 4 == _TIME_VERSION
+
+
+def _id_from(key: bytes, identifier: bytes, *, has_time: bool) -> bytes:
+    """An id out of a key, with the time of another one if that has one."""
+    made = bytearray(blake3.blake3(key).digest(TRANSACTION_ID_SIZE))
+    if has_time:
+        made[:_TIME_SIZE] = identifier[:_TIME_SIZE]
+    made[_VERSION_AT] = made[_VERSION_AT] & 0x0F | (_TIME_VERSION if has_time else _OTHER_VERSION) << 4
+    made[_VARIANT_AT] = made[_VARIANT_AT] & 0x3F | 0x80
+    return bytes(made)
 
 
 class Transact(msgspec.Struct, frozen=True):

@@ -10,10 +10,10 @@ import numpy as np
 from bezant.cli.errors import InputWrong
 from bezant.cli.halves import MOVING, PAYMENT_KINDS, Payments, accounts_unnamed, derive
 from bezant.cli.reconciling import Booked, Statement
-from bezant.engine.transactions.ids import Leg
 from bezant.protocol.kinds import CommandKind, EntryKind
 from bezant.protocol.messages import decode_control_entry
 from bezant.protocol.records import EVENT, Words, id_bytes, id_words, position_of
+from bezant.protocol.transactions import Leg
 
 if TYPE_CHECKING:
     import bezant

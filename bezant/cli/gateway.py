@@ -58,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         insecure_listen=told.insecure_listen,
         webhooks=told.webhooks,
         webhook_allow=tuple(told.webhook_allow),
+        webhook_ca=told.webhook_ca,
         webhook_attempts_max=told.webhook_attempts_max,
         webhook_backoff_s=told.webhook_backoff_s,
     )

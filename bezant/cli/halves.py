@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from bezant.cli.reconciling import Booked, Statement
-from bezant.engine.transactions.ids import Leg, derived_ids
+from bezant.engine.transactions.ids import derived_ids
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import LedgerError
 from bezant.protocol.kinds import LEG_SHIFT, CommandKind
 from bezant.protocol.names import account_id
 from bezant.protocol.records import COMMAND, id_bytes, id_words
+from bezant.protocol.transactions import Leg
 
 if TYPE_CHECKING:
     import bezant

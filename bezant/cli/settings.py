@@ -297,6 +297,14 @@ class Gateway(Table, frozen=True, kw_only=True):
             extra={"metavar": "NETWORK", "example": ["10.1.0.0/16"]},
         ),
     ] = []
+    webhook_ca: Annotated[
+        FilePath,
+        Meta(
+            description="certificates of authorities that the addresses of webhooks may be signed by, beside those that"
+            " this machine trusts",
+            extra={"example": "/etc/bezant/webhooks-ca.pem"},
+        ),
+    ] = ""
     webhook_attempts_max: Annotated[
         Count,
         Meta(description="attempts to send a message of a webhook until it is given up, and kept as a dead letter"),

@@ -5,9 +5,11 @@ a statement the same, and a read for each line. `find_transfers` without an acco
 its filter does not rule out, a bounded number a page. Holds as of a moment take all changes of holds since.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from bezant.engine.hashing import mix_words
 from bezant.engine.projections.answers import LINES_MAX, AccountsAnswer, HoldsPage, Page, Range, Totals
@@ -73,6 +75,13 @@ _REFERRING: Final = (
     int(CommandKind.CONFIRM),
     int(CommandKind.CANCEL),
 )
+
+
+def _has_any(events: Records, field: str, identifiers: Sequence[tuple[int, int]]) -> npt.NDArray[np.bool_]:
+    """Which events have one of these ids in a field."""
+    wanted = set(identifiers)
+    pairs = zip(events[f"{field}_head"].tolist(), events[f"{field}_tail"].tolist(), strict=True)
+    return np.fromiter((pair in wanted for pair in pairs), np.bool_, len(events))
 
 
 class AsOf(NamedTuple):
@@ -245,22 +254,20 @@ class Questions:
 
     # ---- by id ----
 
-    def transfer(self, view: View, identifier: tuple[int, int], moment: Moment, wanted: Range) -> Page:
-        """The events that have an id, one for each slot of debit accounts in which it was used; and those that name it
-        as the hold or try that they end."""
-        hash_value = int(mix_words(identifier[0], identifier[1], 1, *view.salts))
-        wanted_hash = np.array([hash_value], np.int64)
+    def transfer(self, view: View, identifiers: Sequence[tuple[int, int]], moment: Moment, wanted: Range) -> Page:
+        """The events that have one of these ids, one for each slot of debit accounts in which it was used; and those
+        that name it as the hold or try that they end."""
+        hashes_wanted = np.array([mix_words(*one, 1, *view.salts) for one in identifiers], np.int64)
         try:
-            _, values = view.runs.find(wanted_hash, np.zeros(1, np.int64), 1)
+            _, values = view.runs.find(hashes_wanted, np.zeros(len(hashes_wanted), np.int64), len(hashes_wanted))
         except CorruptLog as error:
             raise self._projections.damaged_ids(error) from error
-        found = [values, *(sequences[hashes == hash_value] for hashes, sequences in view.unsealed)]
+        found = [values, *(sequences[np.isin(hashes, hashes_wanted)] for hashes, sequences in view.unsealed)]
         low, high = self.bounds(view, moment, wanted)
         sequences = np.unique(np.concatenate(found))
         sequences = sequences[(sequences >= low) & (sequences <= high)]
         events = self.reader.read(view, sequences)
-        own = (events["id_head"] == identifier[0]) & (events["id_tail"] == identifier[1])
-        refers = (events["reference_head"] == identifier[0]) & (events["reference_tail"] == identifier[1])
+        own, refers = _has_any(events, "id", identifiers), _has_any(events, "reference", identifiers)
         refers &= np.isin(events["kind"], _REFERRING) & (events["result"] == ResultCode.COMMITTED)
         sequences = sequences[own | refers]
         if wanted.reverse:

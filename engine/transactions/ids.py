@@ -11,7 +11,6 @@ cannot use it up: the ledger keeps those of legs apart.)
 
 # ruff: noqa: PLR0917 - plain arrays and integers as arguments are the point of a kernel
 
-from enum import IntEnum, unique
 from typing import Final
 
 import numpy as np
@@ -35,22 +34,7 @@ from bezant.engine.lanes import (
     compress,
 )
 from bezant.protocol.records import Bytes, Records, Words
-
-
-@unique
-class Leg(IntEnum):
-    """What follows a try, or comes with it: numbers that go into ids."""
-
-    TRY_CREDIT = 1
-    CONFIRM_DEBIT = 2
-    CONFIRM_CREDIT = 3
-    CANCEL_DEBIT = 4
-    CANCEL_CREDIT = 5
-    CANCEL_ORPHAN = 6
-    """Of a TRY_CREDIT, and derived from that: its own shard has taken it back."""
-    GIVE_BACK = 7
-    PLAN = 8
-
+from bezant.protocol.transactions import Leg
 
 _PREFIX: Final = np.frombuffer(b"bezant leg", np.uint8)
 _SALT_AT: Final = len(_PREFIX)
@@ -115,7 +99,8 @@ def words_of(records: Records, field: str) -> Words:
 
 def derived_ids(tries: Records, legs: Leg | Words, *, salt: int = 0) -> npt.NDArray[np.int64]:
     """The ids (int64 of shape (count, 2)) of a leg, or one leg each, of these TRY_DEBITs (EVENT or COMMAND records)."""
-    names = np.ascontiguousarray(np.broadcast_to(np.asarray(legs, np.int64), len(tries)))
+    # A copy: what is broadcast is read-only, or not if it is one, and kernels know one type.
+    names = np.array(np.broadcast_to(np.asarray(legs, np.int64), len(tries)))
     ids = np.empty((len(tries), 2), np.int64)
     work, scratch = np.zeros(LANES_WORDS, np.uint32), np.zeros(BLOCK_SIZE, np.uint8)
     derive_ids(words_of(tries, "id"), words_of(tries, "debit"), names, salt, ids, work, scratch)

@@ -14,7 +14,7 @@ from bezant.engine.transactions.building import (
     write_second_legs,
     write_try_credits,
 )
-from bezant.engine.transactions.ids import Leg, derived_ids, words_of
+from bezant.engine.transactions.ids import derived_ids, words_of
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import UsageError
 from bezant.protocol.kinds import LEG_SHIFT, CommandFlag, CommandKind
@@ -29,6 +29,7 @@ from bezant.protocol.records import (
     Words,
     id_words,
 )
+from bezant.protocol.transactions import Leg
 
 COMMAND_ID_SIZE: Final = 16
 _COPIED: Final = ("user_data_head", "user_data_tail", "code")
@@ -180,14 +181,15 @@ def _answer(results: Records, found: Words, sequences: Words, events: Records, s
 
 def _each(far_transits: Words, tries: Records) -> Words:
     """An id for each try: int64 of shape (count, 2), from that, or from (2,) for the same in all."""
-    return np.ascontiguousarray(np.broadcast_to(far_transits, (len(tries), 2)), np.int64)
+    # A copy: what is broadcast is read-only, or not if it is not one row, and kernels know one type.
+    return np.array(np.broadcast_to(far_transits, (len(tries), 2)), np.int64, order="C")
 
 
 def _when(words: Words, tries: Records) -> Words:
     """A word for each try, as kernels take it. Raises `UsageError` if there are more or fewer."""
     if len(words) != len(tries):
         raise UsageError(f"{len(words)} times or codes of {len(tries)} tries")
-    return np.ascontiguousarray(words, np.int64)
+    return np.array(words, np.int64)
 
 
 def _write_ids(records: Records, field: str, ids: Words) -> None:

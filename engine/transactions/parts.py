@@ -18,13 +18,13 @@ import numpy as np
 
 from bezant.engine.ledger.ledger import Ledger
 from bezant.engine.moves.copies import COPY_MARK
-from bezant.engine.transactions.ids import Leg, derived_ids, words_of
+from bezant.engine.transactions.ids import derived_ids, words_of
 from bezant.engine.transactions.legs import build_decisions, build_second_legs, build_try_credits, transit_id
 from bezant.protocol.errors import LedgerError
 from bezant.protocol.kinds import LEG_SHIFT, CommandField, CommandFlag, CommandKind
 from bezant.protocol.names import TRANSIT_NAME_PREFIX, currency_code
 from bezant.protocol.records import COMMAND, Records, Words, id_bytes, id_words
-from bezant.protocol.transactions import TransactionMode, leg_ids
+from bezant.protocol.transactions import Leg, TransactionMode, leg_ids
 
 _LOW: Final = (1 << LEG_SHIFT) - 1
 _COPIED: Final = ("credit_head", "credit_tail", "amount", "user_data_head", "user_data_tail", "code")

@@ -7,11 +7,17 @@ from typing import Final
 import numpy as np
 
 from bezant.engine.ledger.ledger import FetchEvents, Ledger
-from bezant.engine.transactions.ids import Leg, derived_ids
+from bezant.engine.transactions.ids import derived_ids
 from bezant.engine.transactions.parts import read_legs
 from bezant.protocol.names import TRANSIT_NAME_PREFIX, currency_code
 from bezant.protocol.records import EVENT, Bytes, Records, Words
-from bezant.protocol.transactions import TransactionMode, TransactionsUnderWay, TransactionUnderWay, TransferUnderWay
+from bezant.protocol.transactions import (
+    Leg,
+    TransactionMode,
+    TransactionsUnderWay,
+    TransactionUnderWay,
+    TransferUnderWay,
+)
 
 UNDER_WAY_MAX: Final = 1000
 """Transfers and transactions that are told one by one; of more than that the oldest."""

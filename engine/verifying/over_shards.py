@@ -29,13 +29,14 @@ import numpy as np
 
 from bezant.engine.log.log import Log, open_log
 from bezant.engine.replica import shard_directory
-from bezant.engine.transactions.ids import Leg, derived_ids
+from bezant.engine.transactions.ids import derived_ids
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import CorruptLog, UsageError
 from bezant.protocol.kinds import CommandFlag, CommandKind, EntryKind
 from bezant.protocol.messages import decode_control_entry
 from bezant.protocol.names import currency_code
 from bezant.protocol.records import EVENT, Records, id_bytes
+from bezant.protocol.transactions import Leg
 
 FAULTS_TOLD_MAX: Final = 5
 """Faults that are told one by one."""

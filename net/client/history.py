@@ -13,8 +13,9 @@ import numpy as np
 from bezant.net.client.commands import cached_account_id, check_id
 from bezant.net.client.results import Account, Event, accounts_of, event_of
 from bezant.net.client.sharding_readers import Readers
+from bezant.net.client.tracing import Trace, trace_transactions
 from bezant.protocol.errors import RemoteProtocolError, UsageError
-from bezant.protocol.frames import HISTORY_ACCOUNTS_MAX, HISTORY_LINES_MAX, Operation
+from bezant.protocol.frames import HISTORY_ACCOUNTS_MAX, HISTORY_IDS_MAX, HISTORY_LINES_MAX, Operation
 from bezant.protocol.history_messages import (
     AccountsAsOf,
     HistoryPage,
@@ -229,15 +230,50 @@ class History:
 
     def by_id(
         self,
+        *ids: bytes,
+        at: Time | None = None,
+        position: int | None = None,
+        wait_for: int = 0,
+    ) -> Statement:
+        """The same of up to HISTORY_IDS_MAX ids, as they are iterated over."""
+        if not 1 <= len(ids) <= HISTORY_IDS_MAX:
+            raise UsageError(f"{len(ids)} ids in one question: it has 1 to {HISTORY_IDS_MAX}")
+        asked = QueryTransfers(
+            b"".join(check_id(one) for one in ids),
+            as_of_position=position,
+            as_of_time_ns=time_ns(at),
+            wait_for=wait_for,
+        )
+        return Statement(self._lines(Operation.FIND_TRANSFERS, asked, None, b""))
+
+    async def trace(
+        self,
         id: bytes,  # noqa: A002
         *,
         at: Time | None = None,
         position: int | None = None,
         wait_for: int = 0,
-    ) -> Statement:
-        """The same, as they are iterated over."""
-        asked = QueryTransfers(check_id(id), as_of_position=position, as_of_time_ns=time_ns(at), wait_for=wait_for)
-        return Statement(self._lines(Operation.FIND_TRANSFERS, asked, None, b""))
+    ) -> tuple[AsOf | None, list[Trace]]:
+        """What became of the transaction or transfer with an id, leg by leg: one of each account that began one."""
+        as_of: AsOf | None = None
+
+        async def find(ids: Sequence[bytes]) -> list[Event]:
+            nonlocal as_of
+            events: list[Event] = []
+            for start in range(0, len(ids), HISTORY_IDS_MAX):
+                part = ids[start : start + HISTORY_IDS_MAX]
+                if as_of is None:
+                    found = self.by_id(*part, at=at, position=position, wait_for=wait_for)
+                elif as_of.position:
+                    found = self.by_id(*part, position=as_of.position)
+                else:
+                    found = self.by_id(*part, at=as_of.timestamp_ns)
+                events += [event async for event in found]
+                as_of = found.as_of
+            return events
+
+        traces = await trace_transactions(find, check_id(id))
+        return as_of, traces
 
     async def holds(
         self,

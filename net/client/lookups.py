@@ -8,7 +8,7 @@ import numpy as np
 from bezant.net.client.channel import Asked, Channel
 from bezant.net.client.results import Account, Event, accounts_of, event_of
 from bezant.protocol.errors import RemoteProtocolError
-from bezant.protocol.frames import FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Operation
+from bezant.protocol.frames import EVENT_COUNT_MAX, FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Operation
 from bezant.protocol.messages import Currencies, Currency, ListAccounts, decode_message, encode_message
 from bezant.protocol.names import currency_word
 from bezant.protocol.records import ACCOUNT, ACCOUNT_SIZE, EVENT_ANSWER, EVENT_ANSWER_SIZE, Records
@@ -50,6 +50,22 @@ async def look_up_event(
     if len(reply) != EVENT_ANSWER_SIZE:
         raise RemoteProtocolError(f"one event was asked for and {len(reply)} bytes answered")
     return event_of(np.frombuffer(reply, EVENT_ANSWER), decimals)
+
+
+async def look_up_events(
+    channel: Channel, keys: Sequence[tuple[bytes, bytes]], decimals: int, timeout_s: float
+) -> list[Event]:
+    """Return the events that commands left, each given by its id and debit account: those that there are."""
+    events: list[Event] = []
+    for start in range(0, len(keys), EVENT_COUNT_MAX):
+        page = keys[start : start + EVENT_COUNT_MAX]
+        reply = await channel.request(Operation.LOOKUP_EVENTS, b"".join(b"".join(key) for key in page), timeout_s)
+        if len(reply) != len(page) * EVENT_ANSWER_SIZE:
+            raise RemoteProtocolError(f"{len(page)} events were asked for and {len(reply)} bytes answered")
+        answers = np.frombuffer(reply, EVENT_ANSWER)
+        found = (event_of(answers[number : number + 1], decimals) for number in np.flatnonzero(answers["found"]))
+        events += [event for event in found if event is not None]
+    return events
 
 
 async def list_currencies(channel: Channel, timeout_s: float) -> dict[str, int]:

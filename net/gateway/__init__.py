@@ -7,7 +7,7 @@ A request passes, from the outside in:
 - ``front.py``: for which host and from which page (``hosts.py``), over whose connections to the ledger
   (``authorizing.py``), how much of it at a time (``admission.py``); transfers whose body is there are answered from
   here (``transfers.py``), everything else goes on;
-- ``application.py``: the routes, by Litestar: ``accounts.py``, ``holds.py`` with transactions, ``history.py``,
+- ``application.py``: the routes, by Litestar: ``accounts.py``, ``holds.py``, ``transactions.py``, ``history.py``,
   ``ledger.py``; ``push.py`` for those who want to be told: server-sent events and WebSockets; and ``cluster.py``, of
   how the nodes are, for operators.
 

@@ -23,6 +23,7 @@ from bezant.net.gateway.moments import make_moment, make_range
 from bezant.net.gateway.problems import PROBLEM_TYPE, GatewayProblem, ProblemRaised, raised_by, refusal, rendered
 from bezant.net.gateway.push import PUSH_ROUTES, Pushes
 from bezant.net.gateway.settings import BODY_BYTES_MAX
+from bezant.net.gateway.transactions import TRANSACTION_ROUTES
 from bezant.net.gateway.transfers import balance_transfer
 from bezant.net.gateway.webhooks.hooks import Webhooks
 from bezant.net.gateway.webhooks.routes import WEBHOOK_ROUTES
@@ -40,6 +41,7 @@ _ROUTES: Final[tuple[BaseRouteHandler, ...]] = (
     balance_transfer,
     *ACCOUNT_ROUTES,
     *HOLD_ROUTES,
+    *TRANSACTION_ROUTES,
     *HISTORY_ROUTES,
     *LEDGER_ROUTES,
     *PUSH_ROUTES,

@@ -11,7 +11,7 @@ from litestar.params import HeaderParameter, SkipValidation
 
 from bezant.net.client.commands import cached_account_id
 from bezant.net.client.connection import State, TcpChannel
-from bezant.net.client.results import Event, Result
+from bezant.net.client.results import Account, Event, Result
 from bezant.net.client.sharding import ShardedChannel
 from bezant.net.client.transactions import TransactionResult
 from bezant.net.client.wallet import Wallet
@@ -21,10 +21,14 @@ from bezant.net.gateway.identity import TEXT_SIZE_MAX, id_of_text, text_of_reque
 from bezant.net.gateway.problems import GatewayProblem, ProblemRaised, problem_of_result, refusal
 from bezant.net.gateway.settings import DEADLINES_S
 from bezant.protocol.errors import AccessDenied, RequestRefused
-from bezant.protocol.frames import Operation
+from bezant.protocol.frames import FrameError, Operation
 
 NAMES_REMEMBERED_MAX: Final = 4096
 """Accounts whose names are not asked for again, of each token: some 600 kB."""
+SHOWN_AT_ONCE: Final = 64
+"""Accounts that are asked for one by one, at a time."""
+HIDDEN: Final = ("", "")
+"""Name and currency of an account that whoever asks is not told of."""
 SLASH_IN_NAME: Final = "\ue000"
 """Stands in paths for an escaped slash in the name of an account; names are ASCII, so no other does."""
 
@@ -111,22 +115,36 @@ class Ledger:
         return first == second
 
     async def event_bodies(self, events: Sequence[Event]) -> list[EventBody]:
-        """Events with the names of their accounts."""
-        named = await self._names_of({one for event in events for one in (event.debit, event.credit)} - {_NO_ID})
+        """Events with the names of their accounts; nothing of those that whoever asks is not told of."""
+        named = await self.names_of({one for event in events for one in (event.debit, event.credit)} - {_NO_ID})
         bodies = []
         for event in events:
             debit, debit_currency = named.get(event.debit, ("", ""))
             credit, credit_currency = named.get(event.credit, ("", ""))
             currency = event.currency or debit_currency or credit_currency
-            bodies.append(event_body(event, event.name or debit, credit, currency))
+            body = event_body(event, event.name or debit, credit, currency)
+            if named.get(event.debit) == HIDDEN:
+                body = msgspec.structs.replace(body, from_balance=None, from_held=None)
+            if named.get(event.credit) == HIDDEN:
+                body = msgspec.structs.replace(body, to_balance=None, to_held=None)
+            bodies.append(body)
         return bodies
 
-    async def _names_of(self, ids: set[bytes]) -> dict[bytes, tuple[str, str]]:
-        """Names and currencies of accounts; the id in hexadecimal for one that does not exist."""
+    async def names_of(self, ids: set[bytes]) -> dict[bytes, tuple[str, str]]:
+        """Names and currencies of accounts; the id in hexadecimal for one that does not exist, or HIDDEN."""
         named = {one: self._named[one] for one in ids if one in self._named}
         missing = [one for one in ids if one not in named]
         if missing:
-            found = await self.wallet.accounts_by_id(missing, timeout_s=self.timeout_s)
+            try:
+                found = await self.wallet.accounts_by_id(missing, timeout_s=self.timeout_s)
+            except AccessDenied as error:
+                if error.code != FrameError.FORBIDDEN:
+                    raise
+                # A token that is limited to accounts: one that is not its own has everything refused.
+                shown = await self._shown(missing)
+                named |= {one: HIDDEN for one in missing if shown[one] is None}
+                missing = [one for one in missing if shown[one] is not None]
+                found = [shown[one] for one in missing]
             if len(self._named) + len(missing) > NAMES_REMEMBERED_MAX:
                 self._named.clear()
             for one, account in zip(missing, found, strict=True):
@@ -135,6 +153,22 @@ class Ledger:
                 else:
                     named[one] = self._named[one] = (account.name, account.currency)
         return named
+
+    async def _shown(self, ids: Sequence[bytes]) -> dict[bytes, Account | None]:
+        """Accounts, each asked for by itself; None for one that is not told of."""
+
+        async def ask(one: bytes) -> Account | None:
+            try:
+                return (await self.wallet.accounts_by_id([one], timeout_s=self.timeout_s))[0]
+            except AccessDenied as error:
+                if error.code != FrameError.FORBIDDEN:
+                    raise
+                return None
+
+        found: list[Account | None] = []
+        for start in range(0, len(ids), SHOWN_AT_ONCE):
+            found += await asyncio.gather(*(ask(one) for one in ids[start : start + SHOWN_AT_ONCE]))
+        return dict(zip(ids, found, strict=True))
 
 
 class Question(msgspec.Struct, frozen=True):

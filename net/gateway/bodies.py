@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from bezant.net.client.tracing import Phase, SideState, TraceKind
 from bezant.net.gateway.identity import TEXT_SIZE_MAX
 from bezant.protocol.kinds import TIMEOUT_MS_MAX, TRANSACTION_LEGS_MAX
 
@@ -252,7 +253,8 @@ class AccountsPage(msgspec.Struct, frozen=True):
 class EventBody(msgspec.Struct, frozen=True, kw_only=True):
     """What happened. `amount` is what was asked and `moved` what was done; balances are those after it.
 
-    Events about one account have it in `from_account`. `result` is COMMITTED, or the code that says why not.
+    Events about one account have it in `from_account`. `result` is COMMITTED, or the code that says why not. Accounts
+    that a token is not told of are null, and so are their balances.
     """
 
     position: str
@@ -265,8 +267,8 @@ class EventBody(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     amount: str
     moved: str
-    from_balance: str
-    from_held: str
+    from_balance: str | None
+    from_held: str | None
     to_balance: str | None
     to_held: str | None
     hold_id: str | None
@@ -279,6 +281,55 @@ class EventsPage(msgspec.Struct, frozen=True):
     as_of: AsOfBody
     events: list[EventBody]
     next: str | None
+
+
+class SideBody(msgspec.Struct, frozen=True, kw_only=True):
+    """One account of a leg: what was done to it, in order, and how far that is.
+
+    `waiting`: nothing yet; `tried`: held, or reserved to be received; `done`; `cancelled`: free again; `given_back`:
+    done, and undone by a step of its own; `refused`. `shard` is null as long as it is not known; `time` is that of the
+    last event.
+    """
+
+    account: Annotated[str, Meta(examples=["wallet:ann"])]
+    shard: Annotated[int, Meta(examples=[1])] | None
+    status: Annotated[SideState, Meta(examples=["done"])]
+    time: Annotated[str, Meta(examples=["2026-05-01T12:00:00.000000000Z"])] | None
+    events: list[EventBody]
+
+
+class LegBody(msgspec.Struct, frozen=True, kw_only=True):
+    """One transfer of a transaction, by its number from 0. What a token is not told of is null."""
+
+    number: Annotated[int, Meta(ge=0, examples=[0])]
+    from_account: Annotated[str, Meta(examples=["wallet:ann"])] | None
+    to_account: Annotated[str, Meta(examples=["wallet:bob"])] | None
+    amount: Annotated[str, Meta(examples=["12.50"])]
+    currency: Annotated[str, Meta(examples=["EUR"])]
+    phase: Annotated[Phase, Meta(examples=["confirmed"])]
+    debit: SideBody | None
+    credit: SideBody | None
+
+
+class TransactionBody(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a transaction, in all shards at one moment.
+
+    `kind`: `tcc` and `saga` as it was asked for, and transfers between shards are `tcc`; `direct` is done at once, by
+    one shard. `phase`: `trying` until it is decided; then `confirming` and `confirmed`, or `cancelling` (`compensating`
+    where something done has to be undone) and `cancelled`: nothing is held or moved any more; `refused` before anything
+    was tried. `result`: null until decided, COMMITTED, or the code that says why not; `refused_leg` is whose.
+    """
+
+    transaction_id: Annotated[str, Meta(examples=["01589980-2664-11ec-9621-0242ac130002"])]
+    kind: Annotated[TraceKind, Meta(examples=["tcc"])]
+    phase: Annotated[Phase, Meta(examples=["confirmed"])]
+    result: Annotated[str, Meta(examples=["COMMITTED"])] | None
+    refused_leg: Annotated[int, Meta(ge=0, examples=[1])] | None
+    shards: Annotated[list[int], Meta(examples=[[0, 1]])]
+    begun: Annotated[str, Meta(examples=["2026-05-01T12:00:00.000000000Z"])]
+    ended: Annotated[str, Meta(examples=["2026-05-01T12:00:00.004000000Z"])] | None
+    legs: list[LegBody]
+    as_of: AsOfBody
 
 
 class HoldBody(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""Routes of holds, and of transactions of several transfers, which are holds until they are decided."""
+"""Routes of holds."""
 
 import asyncio
 from typing import Annotated
@@ -7,7 +7,6 @@ from litestar import get, post
 from litestar.params import PathParameter, QueryParameter
 
 from bezant.net.client.results import Result
-from bezant.net.client.transactions import TransactionLeg
 from bezant.net.gateway.accounts import AccountPath
 from bezant.net.gateway.asking import AnyCall, AnyQuestion, Call, account_of_path, check_done
 from bezant.net.gateway.bodies import (
@@ -16,15 +15,13 @@ from bezant.net.gateway.bodies import (
     HoldBody,
     HoldsBody,
     MakeHold,
-    MakeTransaction,
     ReleaseHold,
-    TransactionDone,
     Transferred,
 )
 from bezant.net.gateway.conversions import transferred
 from bezant.net.gateway.identity import TEXT_SIZE_MAX, id_of_text
 from bezant.net.gateway.moments import AnyMoment
-from bezant.net.gateway.responses import COMMAND_PROBLEMS, QUESTION_PROBLEMS, TRANSACTION_PROBLEMS
+from bezant.net.gateway.responses import COMMAND_PROBLEMS, QUESTION_PROBLEMS
 from bezant.protocol.money import format_amount
 
 _TAGS = ["Holds"]
@@ -127,34 +124,4 @@ async def list_holds(
     return HoldsBody(holds, complete=len(found) <= limit)
 
 
-@post(
-    "/v1/transactions",
-    status_code=200,
-    tags=["Transactions"],
-    responses=TRANSACTION_PROBLEMS,
-    operation_id="make_transaction",
-)
-async def make_transaction(call: AnyCall, data: MakeTransaction) -> TransactionDone:
-    """Do several transfers, between accounts of any shards: all of them are done, or none.
-
-    What each leg takes must be there without what the others bring. The transaction id and the first leg's account that
-    pays name the transaction for ever.
-    """
-    text, identifier = call.name(data.transaction_id)
-    for currency in {leg.currency for leg in data.legs}:
-        await call.ledger.decimals_of(currency)
-    result = await call.wallet.transaction(
-        [
-            TransactionLeg(leg.from_account, leg.to_account, leg.amount, leg.currency, code=leg.code)
-            for leg in data.legs
-        ],
-        mode=data.mode,
-        await_applied=data.answer_when == "applied",
-        id=identifier,
-        timeout_s=call.timeout_s,
-    )
-    check_done(result, text)
-    return TransactionDone(transaction_id=text, repeated=result.repeated, applied=result.applied)
-
-
-HOLD_ROUTES = (make_hold, capture_hold, release_hold, list_holds, make_transaction)
+HOLD_ROUTES = (make_hold, capture_hold, release_hold, list_holds)

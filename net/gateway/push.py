@@ -163,8 +163,10 @@ async def followed(
     """The same; raises the `BezantError` that the subscription fails with."""
     arriving: asyncio.Future[list[Any]] | None = None
     is_single = isinstance(subscription, Subscription)
-    token = str(subscription.position)
     try:
+        # Where it stands is known when it has begun; before that a token of several shards says nothing.
+        await subscription.begin()
+        token = str(subscription.position)
         while True:
             if arriving is None:
                 arriving = asyncio.ensure_future(subscription.next_events())

@@ -28,6 +28,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     (421). ``certificate`` and ``key``: files with which it shows clients who it is, by TLS alone; ``insecure_listen``:
     it may be reached from other machines without TLS, or before nodes that ask for no tokens. ``webhooks``: the folder
     that keeps them, "" for none; ``webhook_allow``: networks that they may reach although not public, and by http;
+    ``webhook_ca``: a file of authorities that vouch for them, beside those that the machine trusts;
     ``webhook_attempts_max``: attempts until a message is given up, with pauses of ``webhook_backoff_s`` seconds,
     doubled each time. ``token_file`` has the gateway's own token, if it is not to be had elsewhere; it is read again
     when that counts no more.
@@ -49,6 +50,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     insecure_listen: bool = False
     webhooks: str = ""
     webhook_allow: tuple[str, ...] = ()
+    webhook_ca: str = ""
     webhook_attempts_max: int = 8
     webhook_backoff_s: float = 1.0
 

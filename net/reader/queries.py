@@ -3,19 +3,22 @@
 from collections.abc import Callable
 from typing import Final, Protocol
 
+import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from bezant.engine.projections.answers import Filter, Page, Range
 from bezant.engine.projections.kernels import find_accounts
-from bezant.engine.projections.layout import ACCOUNT_CURRENCY
+from bezant.engine.projections.layout import ACCOUNT_CURRENCY, ACCOUNT_NAME
 from bezant.engine.projections.projections import View
 from bezant.engine.projections.queries import AsOf, Questions
 from bezant.engine.projections.reading import Moment
 from bezant.engine.projections.searching import find_transfers
+from bezant.net.access.hiding import hide_in_history
 from bezant.net.reader.history import HistoryProjection
 from bezant.net.reader.projecting import Awaits
 from bezant.protocol.errors import RemoteProtocolError, UsageError
-from bezant.protocol.frames import HISTORY_ACCOUNTS_MAX, Operation
+from bezant.protocol.frames import HISTORY_ACCOUNTS_MAX, HISTORY_IDS_MAX, Operation
 from bezant.protocol.history_messages import (
     AccountsAsOf,
     CurrencyTotals,
@@ -31,9 +34,23 @@ from bezant.protocol.history_messages import (
 from bezant.protocol.kinds import CommandKind
 from bezant.protocol.messages import decode_message, encode_message
 from bezant.protocol.names import currency_word
-from bezant.protocol.records import POSITION_NONE, PUSHED_EVENT, Records, Words, id_words, position_of, split_position
+from bezant.protocol.records import (
+    EVENT,
+    NAME_SIZE_MAX,
+    POSITION_NONE,
+    PUSHED_EVENT,
+    Records,
+    Words,
+    id_words,
+    position_of,
+    split_position,
+)
 
 _ID_SIZE: Final = 16
+
+
+class NotForToken(UsageError):  # noqa: N818 - it says what happened
+    """A token that is limited to accounts may not ask this."""
 
 
 class _Question(Protocol):
@@ -73,6 +90,10 @@ class HistoryQueries:
             Operation.TOTALS: self.totals,
         }
 
+    def limited_by_operation(self) -> dict[int, Callable[[tuple[str, ...], bytes, int], bytes]]:
+        """Those that may be asked with a token that is limited to prefixes of account names, which come first."""
+        return {Operation.FIND_TRANSFERS: self.own_transfers}
+
     def accounts(self, body: bytes, published_index: int) -> bytes:
         """Answer QUERY_ACCOUNTS."""
         asked = decode_message(body, QueryAccounts)
@@ -97,7 +118,7 @@ class HistoryQueries:
         asked = decode_message(body, QueryTransfers)
         if asked.id and (asked.account or asked.currency or asked.code is not None or asked.kinds or asked.refused):
             raise UsageError("a question that names an id can have a range besides, and nothing else")
-        identifier = _id_of(asked.id, "id") if asked.id else None
+        identifiers = _ids_of(asked.id)
         wanted = Filter(
             account=_id_of(asked.account, "account") if asked.account else None,
             currency=asked.currency,
@@ -107,9 +128,35 @@ class HistoryQueries:
         )
         questions, view, moment = self._begin(asked, published_index)
         part = self._range(questions, view, asked)
-        if identifier is not None:
-            return self._page(view, questions.transfer(view, identifier, moment, part))
+        if identifiers:
+            return self._page(view, questions.transfer(view, identifiers, moment, part))
         return self._page(view, find_transfers(questions, view, wanted, moment, part))
+
+    def own_transfers(self, prefixes: tuple[str, ...], body: bytes, published_index: int) -> bytes:
+        """Answer FIND_TRANSFERS by ids with the events of accounts whose names begin with a prefix.
+
+        Raises `NotForToken` for another search.
+        """
+        if not decode_message(body, QueryTransfers).id:
+            raise NotForToken("a token that is limited to accounts finds transfers by their ids alone")
+        page = decode_message(self.transfers(body, published_index), HistoryPage)
+        pushed = np.frombuffer(page.events, PUSHED_EVENT).copy()
+        events = np.frombuffer(pushed["event"].tobytes(), EVENT)
+        own = (self._are_own(prefixes, events, side) for side in ("debit", "credit"))
+        return encode_message(msgspec.structs.replace(page, events=hide_in_history(pushed, *own).tobytes()))
+
+    def _are_own(self, prefixes: tuple[str, ...], events: Records, side: str) -> npt.NDArray[np.bool_]:
+        """Whose account on one side has a name that begins with a prefix. What an OPEN has there is a name."""
+        view = self._history.questions.view()
+        ids = np.ascontiguousarray(np.stack([events[f"{side}_head"], events[f"{side}_tail"]], axis=1))
+        numbers = np.empty(len(ids), np.int64)
+        find_accounts(view.tables, ids, numbers)
+        rows = np.ascontiguousarray(view.tables.accounts[np.maximum(numbers, 0), ACCOUNT_NAME : ACCOUNT_NAME + 6])
+        names = rows.view(f"S{NAME_SIZE_MAX}")[:, 0]
+        found = np.zeros(len(ids), np.bool_)
+        for prefix in prefixes:
+            found |= np.char.startswith(names, prefix.encode("ascii"))
+        return found & (numbers >= 0)
 
     def holds(self, body: bytes, published_index: int) -> bytes:
         """Answer OPEN_HOLDS."""
@@ -195,6 +242,14 @@ def _id_of(identifier: bytes, what: str) -> tuple[int, int]:
     if len(identifier) != _ID_SIZE:
         raise RemoteProtocolError(f"an {what} has {_ID_SIZE} bytes, not {len(identifier)}")
     return id_words(identifier)
+
+
+def _ids_of(identifiers: bytes) -> list[tuple[int, int]]:
+    if len(identifiers) % _ID_SIZE:
+        raise RemoteProtocolError(f"{len(identifiers)} bytes are no whole number of ids")
+    if len(identifiers) > HISTORY_IDS_MAX * _ID_SIZE:
+        raise UsageError(f"{len(identifiers) // _ID_SIZE} ids in one question: it has {HISTORY_IDS_MAX} at most")
+    return [_id_of(identifiers[start : start + _ID_SIZE], "id") for start in range(0, len(identifiers), _ID_SIZE)]
 
 
 def _kinds_of(numbers: list[int]) -> tuple[CommandKind, ...]:

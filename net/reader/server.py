@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -23,8 +24,9 @@ from bezant.net.reader.feed import Feed
 from bezant.net.reader.forwarding import Forwarding
 from bezant.net.reader.hub import Hub
 from bezant.net.reader.names import NamedPositions
-from bezant.net.reader.parts import Parts, Query, make_parts
+from bezant.net.reader.parts import LimitedQuery, Parts, Query, make_parts
 from bezant.net.reader.projecting import Awaits, Projector
+from bezant.net.reader.queries import NotForToken
 from bezant.net.reader.setup import Setup
 from bezant.net.reader.starting import find_start
 from bezant.net.reader.statistics import ReaderCounters, report
@@ -33,6 +35,7 @@ from bezant.net.reader.warm import warm_subscriptions
 from bezant.net.reader.watchers import reader_pages
 from bezant.net.server.listening import Listener, listen_on
 from bezant.net.server.open_connections import OpenConnections, files_for_connections
+from bezant.protocol.access import OPERATION_RULES, OPERATIONS, Limited
 from bezant.protocol.errors import (
     ArchiveUnavailable,
     CorruptLog,
@@ -88,6 +91,7 @@ class ReaderServer:
         self._queries_waiting = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._queries: dict[int, Query] = {}
+        self._limited: dict[int, LimitedQuery] = {}
         self._follower: Follower | None = None
         self._feed: Feed | None = None
         self._hub: Hub | None = None
@@ -193,7 +197,7 @@ class ReaderServer:
             level.cancel()
 
     def _start_parts(self, parts: Parts) -> None:
-        self._queries = parts.queries
+        self._queries, self._limited = parts.queries, parts.limited
         if parts.projections:
             follower = open_follower(self._directory, self._setup.shard)
             if follower is None:
@@ -295,7 +299,7 @@ class ReaderServer:
 
     def handle(self, connection: ReaderConnection, header: FrameHeader, body: bytes) -> None:
         """Answer a request, now or later. Raises `RemoteProtocolError`."""
-        query = self._queries.get(header.operation)
+        query = self._query_of(connection, header.operation)
         subscriptions = self._subscriptions
         if subscriptions is not None and header.operation in subscriptions.operations:
             subscriptions.operations[header.operation](connection, header, body)
@@ -315,6 +319,15 @@ class ReaderServer:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    def _query_of(self, connection: ReaderConnection, operation: int) -> Query | None:
+        """What answers an operation to whoever asks; None if nothing does. The guard has let it through."""
+        principal = connection.principal
+        is_known = operation in OPERATIONS
+        if principal.prefixes and is_known and OPERATION_RULES[Operation(operation)].limited is Limited.CHECKED:
+            limited = self._limited.get(operation)
+            return None if limited is None else partial(limited, principal.prefixes)
+        return self._queries.get(operation)
+
     async def _answer(self, connection: ReaderConnection, header: FrameHeader, body: bytes, query: Query) -> None:
         problem, started_ns = self.problem, time.monotonic_ns()
         try:
@@ -324,6 +337,8 @@ class ReaderServer:
             connection.refuse(header.request_id, FrameError.BEHIND, f"{message}. {problem}" if problem else message)
         except RemoteProtocolError as error:
             connection.refuse(header.request_id, FrameError.BODY_MALFORMED, str(error))
+        except NotForToken as error:
+            connection.refuse(header.request_id, FrameError.FORBIDDEN, str(error))
         except UsageError as error:
             connection.refuse(header.request_id, FrameError.REQUEST_REFUSED, str(error))
         except CorruptLog as error:

@@ -6,7 +6,7 @@ from bezant.engine.ids.warm import warm_ids
 from bezant.engine.ledger.ledger import Ledger
 from bezant.engine.ledger.warm import warm_ledger
 from bezant.engine.transactions.building import warm_building
-from bezant.engine.transactions.ids import Leg, derived_ids
+from bezant.engine.transactions.ids import derived_ids
 from bezant.engine.transactions.marking import MARKED_SIZE, mark_transfers_out
 from bezant.net.server.batch import Batch
 from bezant.net.server.chain_kernels import preset_unterminated, preset_unterminated_span
@@ -16,6 +16,7 @@ from bezant.net.server.placing_kernels import preset_wrong_shard
 from bezant.protocol.frames import Operation, encode_frame
 from bezant.protocol.placement import SLOT_COUNT
 from bezant.protocol.records import COMMAND, RESULT
+from bezant.protocol.transactions import Leg
 
 
 def warm_kernels() -> None:

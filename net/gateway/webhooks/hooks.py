@@ -75,12 +75,26 @@ def networks_of(texts: tuple[str, ...]) -> tuple[Any, ...]:
         raise UsageError(f"a network is written as 10.0.0.0/8: {error}") from error
 
 
+def receivers_context(authorities: str) -> ssl.SSLContext:
+    """How receivers are known: by the authorities that the machine trusts, and those in a file ("" for no file).
+
+    Raises `UsageError` for a file that has none.
+    """
+    context = ssl.create_default_context()
+    if authorities:
+        try:
+            context.load_verify_locations(cafile=authorities)
+        except OSError as error:
+            raise UsageError(f"{authorities} has no certificates of authorities: {error.strerror or error}") from error
+    return context
+
+
 class Webhooks:
     """The hooks of a gateway; see the module."""
 
     def __init__(self, own: OwnLedger, settings: GatewaySettings) -> None:
         """The ledger of `own` is followed. Raises `UsageError` if the folder of the settings cannot be had."""
-        self._way = Way(networks_of(settings.webhook_allow), ssl.create_default_context(), Resolver())
+        self._way = Way(networks_of(settings.webhook_allow), receivers_context(settings.webhook_ca), Resolver())
         self._store = Store(Path(settings.webhooks))
         self._own = own
         self._attempts_max = settings.webhook_attempts_max

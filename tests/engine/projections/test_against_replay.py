@@ -21,6 +21,7 @@ from bezant.engine.projections.queries import AsOf
 from bezant.engine.projections.reading import Moment
 from bezant.engine.projections.searching import find_transfers
 from bezant.protocol.codes import ResultCode
+from bezant.protocol.frames import HISTORY_IDS_MAX
 from bezant.protocol.kinds import AccountFlag, CommandKind
 from bezant.protocol.records import EVENT, RULES_VERSION, Records, Words, position_of
 
@@ -153,7 +154,7 @@ def check_searches(fed: Fed, state: State) -> None:
 
 
 def check_ids(fed: Fed, state: State) -> None:
-    """Each id finds its events, and those that name it as their hold."""
+    """Each id, and all together, finds its events, and those that name it as their hold."""
     view, moment = fed.questions.view(), Moment(state.sequence, state.timestamp_ns)
     expected: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
     for sequence, event in enumerate(fed.events[: state.sequence], 1):
@@ -162,10 +163,14 @@ def check_ids(fed: Fed, state: State) -> None:
         named = side(event, "reference")
         if named != own and event["kind"] in ENDING and event["result"] == 0:
             expected[named].append(sequence)
-    for identifier in {side(event, "id") for event in fed.events[: state.sequence]} - {(0, 0)}:
-        page = fed.questions.transfer(view, identifier, moment, Range(limit=4096))
-        assert page.sequences.tolist() == expected[identifier]
-        assert page.events.tobytes() == lines_of(fed.events, expected[identifier]).tobytes()
+    ids = sorted({side(event, "id") for event in fed.events[: state.sequence]} - {(0, 0)})
+    for wanted in [[identifier] for identifier in ids] + [ids[:HISTORY_IDS_MAX], ids[::3][:HISTORY_IDS_MAX]]:
+        if not wanted:
+            continue
+        sequences = sorted({sequence for identifier in wanted for sequence in expected[identifier]})
+        page = fed.questions.transfer(view, wanted, moment, Range(limit=4096))
+        assert page.sequences.tolist() == sequences
+        assert page.events.tobytes() == lines_of(fed.events, sequences).tobytes()
 
 
 def check_everything(fed: Fed, every: int = 1) -> None:

@@ -63,7 +63,7 @@ def answers_of(fed: Fed) -> list[Any]:
             page = questions.statement(view, (row[0], row[1]), moment, Range(limit=4096))
             found.append(page.sequences.tolist())
         event = fed.events[max(sequence - 1, 0)]
-        named = questions.transfer(view, (int(event["id_head"]), int(event["id_tail"])), moment, Range(limit=4096))
+        named = questions.transfer(view, [(int(event["id_head"]), int(event["id_tail"]))], moment, Range(limit=4096))
         found.append(named.sequences.tolist())
     return found
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bezant.engine.ledger.ledger import Execution, Ledger
-from bezant.engine.transactions.ids import Leg, derived_ids
+from bezant.engine.transactions.ids import derived_ids
 from bezant.engine.transactions.legs import (
     build_decisions,
     build_second_legs,
@@ -24,6 +24,7 @@ from bezant.protocol.codes import ResultCode as Code
 from bezant.protocol.errors import UsageError
 from bezant.protocol.kinds import CommandKind
 from bezant.protocol.records import EVENT, RULES_VERSION, Records, Words, id_bytes, id_words, position_of
+from bezant.protocol.transactions import Leg, derived_id
 
 from ..ledger.model_records import encode_commands
 from ..ledger.tables import MAX, close, freeze, open_account, set_limit, transfer
@@ -314,3 +315,16 @@ def test_nor_is_the_half_of_a_transaction(here: Shard, there: Shard) -> None:
     refused = there.ledger.execute(part, moment_ns)
     assert (refused.results["code"].tolist(), len(refused.events)) == ([Code.IMPORTED_TIMESTAMP_IN_FUTURE], 0)
     assert len(there.ledger.execute(part, moment_ns + 1).events) == 1
+
+
+@pytest.mark.parametrize(
+    "identifier",
+    [uuid.UUID(int=7 << 76).bytes, uuid.uuid4().bytes, bytes(range(16)), bytes(5) + b"\x01" + b"\x7a" * 10],
+)
+def test_clients_and_coordinators_derive_the_same_ids(identifier: bytes) -> None:
+    tries = np.zeros(1, EVENT)
+    debit = bytes(range(16, 32))
+    for field, value in (("id", identifier), ("debit", debit)):
+        tries[f"{field}_head"], tries[f"{field}_tail"] = id_words(value)
+    for leg in Leg:
+        assert id_bytes(*derived_ids(tries, leg)[0].tolist()) == derived_id(identifier, debit, leg)

@@ -14,6 +14,14 @@ from bezant.cli.tokens import new_token
 COMMAND_S = 60
 
 
+def create_token(addresses: str, admin: Path, out: Path, *options: str) -> str:
+    """A new token, which is in a file besides, made by whoever's is in another."""
+    command = [sys.executable, "-m", "bezant", "tokens", "create", *options, "--out", str(out)]
+    command += ["--connect", addresses, "--token-file", str(admin)]
+    subprocess.run(command, check=True, timeout=COMMAND_S, capture_output=True)
+    return out.read_text().strip()
+
+
 class GuardedNode:
     """See the module. `shown` are the options with which commands, and gateways, ask it."""
 

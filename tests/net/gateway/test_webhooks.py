@@ -4,7 +4,6 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import http.server
 import ipaddress
 import json
 import os
@@ -16,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import httpx
 import pytest
@@ -35,58 +34,7 @@ from bezant.protocol.errors import UsageError
 
 from .conftest import WORLD, Bank, GatewayProcess, problem
 from .guarded import GuardedNode
-
-LATE_S = 60
-Heard = tuple[dict[str, str], bytes]
-
-
-class Receiver:
-    """Somebody who is told: answers as it is told to, and keeps all that it has heard."""
-
-    def __init__(self) -> None:
-        self.heard: list[Heard] = []
-        self.answer: Callable[[Heard], int] = lambda _: 204
-        receiver = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                told = ({name.lower(): value for name, value in self.headers.items()}, body)
-                receiver.heard.append(told)
-                status = receiver.answer(told)
-                self.send_response(status)
-                if status == 302:
-                    self.send_header("Location", receiver.url + "/elsewhere")
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def await_heard(self, count: int) -> list[Heard]:
-        """What it has heard, once that is so much."""
-        end_s = time.monotonic() + LATE_S
-        while len(self.heard) < count:
-            assert time.monotonic() < end_s, f"{len(self.heard)} of {count} have come"
-            time.sleep(0.01)
-        return list(self.heard)
-
-    def transfers(self) -> list[str]:
-        """The ids of transfers that it was told of, in order."""
-        return [json.loads(body)["data"]["transaction_id"] for _, body in self.heard]
+from .receiver import LATE_S, Heard, Receiver
 
 
 def told_ids(*texts: str) -> list[str]:

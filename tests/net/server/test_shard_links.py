@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bezant.engine.placement.maps import first_map
-from bezant.engine.transactions.ids import Leg, derived_ids, words_of
+from bezant.engine.transactions.ids import derived_ids, words_of
 from bezant.engine.transactions.legs import build_transit_open
 from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.placing import Placing
@@ -20,6 +20,7 @@ from bezant.protocol.kinds import CommandFlag
 from bezant.protocol.names import account_id, slot_of
 from bezant.protocol.placement import owners_of
 from bezant.protocol.records import LIMIT_UNLIMITED
+from bezant.protocol.transactions import Leg
 
 from ...engine.commands import opening, transfer
 from .node import Node, until

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
 
 from bezant.net.server.warm import warm_kernels
 
-from .shards import Shards
+from .shards import Shards, compiled_for
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -18,9 +19,10 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled() -> None:
-    """Has the kernels compiled before any test waits for them."""
+def compiled() -> dict[str, list[Any]]:
+    """Has the kernels compiled before any test waits for them; tells for which types, as `compiled_for` does."""
     warm_kernels()
+    return compiled_for()
 
 
 @pytest.fixture

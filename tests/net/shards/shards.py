@@ -1,9 +1,13 @@
 """Shards of one node each in the test's own process, and what tests do to them."""
 
 from pathlib import Path
+from typing import Any
 
 import bezant
+from bezant.engine.kernel_compiler import KernelCompiler
+from bezant.engine.ledger import lookups
 from bezant.engine.placement.maps import first_map, with_slots_moved
+from bezant.engine.transactions import building, ids, marking
 from bezant.net.client.sharding import ShardedChannel
 from bezant.net.server.placing import Placing
 from bezant.protocol.names import account_id, slot_of
@@ -12,6 +16,17 @@ from bezant.protocol.placement import SlotMap
 from ..server.node import Node
 
 CURRENCY = "EUR"
+KERNELS_OF_TRANSFERS = (building, ids, marking, lookups)
+
+
+def compiled_for() -> dict[str, list[Any]]:
+    """What each kernel that transfers between shards take has been compiled for."""
+    functions = [found for module in KERNELS_OF_TRANSFERS for found in vars(module).items()]
+    return {
+        name: list(function.signatures)
+        for name, function in functions
+        if hasattr(function, "signatures") and function._compiler.pipeline_class is KernelCompiler
+    }
 
 
 class Shards:

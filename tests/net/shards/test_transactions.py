@@ -1,14 +1,17 @@
 """Claim: a client has several transfers done as a whole, whichever shards they are in, and learns what became of it."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 import bezant
+from bezant.engine.compiled import COMPILED
 from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.shard_links import ShardLinks
 
-from .shards import CURRENCY, Shards, names_of
+from .shards import CURRENCY, Shards, compiled_for, names_of
 
 LEGS = 100
 
@@ -38,6 +41,27 @@ async def open_accounts(wallet: bezant.Wallet, payer: str, names: list[str]) -> 
 async def balances(wallet: bezant.Wallet, names: list[str]) -> list[int]:
     accounts = [await wallet.account(name, CURRENCY) for name in names]
     return [account.balance for account in accounts if account is not None]
+
+
+@pytest.mark.skipif(not COMPILED, reason="nothing is compiled")
+async def test_nobody_waits_for_a_compiler(
+    paying: tuple[Shards, bezant.Wallet], compiled: dict[str, list[Any]]
+) -> None:
+    """One transfer, several at once, one that is asked for again, and both ways of a transaction."""
+    _, wallet = paying
+    payer, first = names_of(wallet, 0, 2)
+    second, unknown = names_of(wallet, 1, 2)
+    await open_accounts(wallet, payer, [first, second])
+    paid = await wallet.transfer(payer, second, "1.00", CURRENCY)
+    assert (await wallet.transfer(payer, second, "1.00", CURRENCY, id=paid.id)).repeated
+    several = await asyncio.gather(*(wallet.transfer(payer, second, "1.00", CURRENCY) for _ in range(9)))
+    assert all(result.committed for result in several)
+    legs = [(payer, name, "5.00", CURRENCY) for name in (first, second, unknown)]
+    for mode in ("tcc", "saga"):
+        assert not (await wallet.transaction(legs, mode=mode, await_applied=True)).committed
+        assert (await wallet.transaction(legs[:2], mode=mode, await_applied=True)).committed
+    # Some seconds at the first transfer of all would be longer than a client waits.
+    assert compiled_for() == compiled
 
 
 @pytest.mark.parametrize("mode", ["tcc", "saga"])

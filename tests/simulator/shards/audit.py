@@ -4,10 +4,10 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bezant.engine.transactions.ids import Leg
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.kinds import REASON_MAX, CommandKind, ResultFlag
 from bezant.protocol.records import split_position
+from bezant.protocol.transactions import Leg
 
 from ..audit import WITHOUT_EVENT, Audit, Executed, Key, _is_same
 from ..clients import Operation, Told

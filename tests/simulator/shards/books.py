@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from bezant.engine.log.entry import Entry
-from bezant.engine.transactions.ids import Leg, derived_ids
+from bezant.engine.transactions.ids import derived_ids
 from bezant.engine.transactions.legs import transit_id
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.kinds import COPY_OF, CommandKind, EntryKind
 from bezant.protocol.messages import decode_control_entry
 from bezant.protocol.records import EVENT, LIMIT_UNLIMITED, id_words
+from bezant.protocol.transactions import Leg
 
 from ..clients import CURRENCIES
 from ..schedule import Violation

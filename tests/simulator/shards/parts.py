@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bezant.engine.transactions.ids import Leg, derived_ids
+from bezant.engine.transactions.ids import derived_ids
 from bezant.engine.transactions.parts import Legs
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.kinds import CommandFlag, CommandKind
 from bezant.protocol.records import COMMAND, Records
-from bezant.protocol.transactions import TransactionMode
+from bezant.protocol.transactions import Leg, TransactionMode
 
 from ..schedule import Violation
 

@@ -3,7 +3,7 @@
 import { address, ask, download, listen } from "./api.js";
 import { drawSteps, stepsFrame } from "./charts.js";
 import { announce, badge, field, h, mark, row, say, table } from "./elements.js";
-import { accountLink, after, change, place, resultBadge, story, timeOf } from "./events.js";
+import { accountLink, after, change, place, resultBadge, story, storyLink, timeOf } from "./events.js";
 import { less, moment, money, nanoseconds, timeText, units } from "./words.js";
 
 const PAGE_EVENTS = 50;
@@ -235,7 +235,7 @@ class Account {
       h("span", { class: changed.startsWith("+") ? "in" : "out", text: changed }),
       money(balance),
       money(held),
-      h("a", { href: `#/transaction/${encodeURIComponent(id)}`, class: "id", title: id, "aria-label": `Transaction ${id}`, text: `${id.slice(0, 8)}…` }),
+      h("a", { href: storyLink(event), class: "id", title: id, "aria-label": `Transaction ${id}`, text: `${id.slice(0, 8)}…` }),
       receipt,
     ];
     return row(COLUMNS, cells, { class: `${event.result === "COMMITTED" ? "" : "refused"} ${fresh ? "fresh" : ""}`.trim() || null, "data-position": event.position, "data-time": event.time });

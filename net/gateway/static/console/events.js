@@ -5,6 +5,7 @@ import { money, moment, shardOf, words } from "./words.js";
 
 const MOVES = new Set(["transfer", "transfer_available", "capture", "confirm", "move_in", "move_out"]);
 const ENDS = new Set(["capture", "release", "expire", "confirm", "cancel"]);
+const BEGINS = new Set(["transfer", "transfer_available", "try_debit"]);
 const UNNAMED = /^[0-9a-f]{32}$/;
 
 /** Balance and held of an account after an event. */
@@ -22,6 +23,13 @@ export function change(event, name) {
 /** The id under which the whole of it is found: that of the hold or try that an event ends, or its own. */
 export function story(event) {
   return ENDS.has(event.kind) && event.hold_id ? event.hold_id : event.transaction_id;
+}
+
+/** The address of the page of that; with the account that pays, where the event says who began it. */
+export function storyLink(event) {
+  const id = encodeURIComponent(story(event));
+  const begins = BEGINS.has(event.kind) && event.from_account && event.currency;
+  return `#/transaction/${id}${begins ? `/${encodeURIComponent(event.from_account)}/${encodeURIComponent(event.currency)}` : ""}`;
 }
 
 /** An account as a link; accounts between shards have no page. */

@@ -1,20 +1,17 @@
-// What happened under a transaction id, step by step: for money between shards, each leg in its own shard.
-//
-// The history tells by an id what was done under it and what ended it. The half of a transfer that is in another shard
-// has an id that only the shards can derive, so it is looked for in the statement of the account that receives it: the
-// try of the same amount that came behind the paying shard's.
+// What happened under a transaction id, step by step: of each leg what was done in which shard. Nothing is guessed: the
+// gateway tells what belongs to a transaction. What is none, such as a hold, is told by the events that have the id.
 
 import { address, ask, Refused } from "./api.js";
 import { announce, badge, field, h, mark, row, table } from "./elements.js";
 import { accountLink, place, timeOf } from "./events.js";
-import { duration, money, nanoseconds, shardOf, timeText, words } from "./words.js";
+import { duration, money, nanoseconds, shardOf, words } from "./words.js";
 
 const POLL_MS = 500;
 const POLLS_MAX = 40;
-const AROUND_NS = 10_000_000_000n;
-const EVENTS_MAX = 500;
 const NS_PER_MS = 1_000_000n;
 const COLUMNS = [["Step", false], ["Shard · place", false], ["Time (UTC)", false], ["Since the start", true], ["From", false], ["To", false], ["Amount", true], ["Outcome", false]];
+const LEG_COLUMNS = [["Leg", true], ["From", false], ["To", false], ["Amount", true], ["Shards", false], ["Status", false]];
+const KINDS = { tcc: "TC/C", saga: "Saga", direct: "At once, in one shard" };
 const STEPS = {
   transfer: "Transfer",
   try_debit: "Try: hold at the payer",
@@ -25,9 +22,19 @@ const STEPS = {
 };
 const TRIES = new Set(["try_debit", "try_part", "try_credit"]);
 const ENDS = new Set(["confirm", "cancel"]);
+const PHASES = {
+  trying: ["Under way", "busy"],
+  confirming: ["Decided: confirmed, legs under way", "busy"],
+  confirmed: ["Confirmed", "good"],
+  cancelling: ["Decided: cancelled, legs under way", "busy"],
+  compensating: ["Decided: cancelled, what is done is given back", "busy"],
+  cancelled: ["Cancelled", "bad"],
+  refused: ["Refused", "bad"],
+};
 
 /** Show the page of a transaction id, or the form that asks for one. */
-export function showTransaction(root, [id = ""], signal) {
+export function showTransaction(root, parts, signal) {
+  const [id = ""] = parts;
   const input = h("input", { id: "transaction", value: id, maxlength: 128, autocomplete: "off", spellcheck: "false" });
   const go = (event) => {
     event.preventDefault();
@@ -40,13 +47,14 @@ export function showTransaction(root, [id = ""], signal) {
   };
   const shown = h("div", { id: "story" });
   root.append(h("h1", { class: id ? "hidden" : null, text: id ? `Transaction ${id}` : "Transaction" }), h("form", { class: "search card", role: "search", novalidate: true, onsubmit: go }, field("Transaction id", input), h("button", { class: "primary", text: "Show" })), shown);
-  if (id) follow(shown, id, signal);
+  if (id) follow(shown, parts, signal);
 }
 
-async function follow(root, id, signal) {
+async function follow(root, parts, signal) {
+  const [id] = parts;
   for (let polls = 0; polls < POLLS_MAX && !signal.aborted; polls += 1) {
     try {
-      const told = await gather(id, signal);
+      const told = await gather(parts, signal);
       if (signal.aborted) return;
       render(root, id, told);
       if (told.settled) return;
@@ -59,74 +67,56 @@ async function follow(root, id, signal) {
   }
 }
 
-async function statement(name, currency, from, to, signal) {
-  if (!name || name.startsWith("transit:") || /^[0-9a-f]{32}$/.test(name)) return [];
-  const parameters = { currency, from: timeText(from), to: timeText(to), limit: EVENTS_MAX };
-  return (await ask(address(["accounts", name, "statement"], parameters), signal)).events;
-}
-
-/** All events of an id: {events, mode, settled, alike}. */
-export async function gather(id, signal) {
-  const own = (await ask(address(["transfers", id]), signal)).events;
-  const [first] = own;
-  const events = new Map(own.map((event) => [event.position, event]));
-  const told = { mode: first.kind === "transfer" ? "in one shard" : words(first.kind), settled: true, alike: 0, events: own };
-  if (!TRIES.has(first.kind) || first.kind === "try_credit") return told;
-  told.mode = "TC/C";
-  const start = nanoseconds(first.time);
-  const paid = await statement(first.from_account, first.currency, start, start + AROUND_NS, signal);
-  const tries = [first];
-  // The other legs that the same account pays follow the first one.
-  const place_ = paid.findIndex((event) => event.position === first.position);
-  for (const event of paid.slice(place_ + 1)) {
-    if (event.kind !== "try_part") break;
-    tries.push(event);
+/** What became of an id: {events, legs, kind, outcome, settled}; each event has its `step`. */
+export async function gather(parts, signal) {
+  const [id, from = null, currency = null] = parts;
+  let told;
+  try {
+    told = await ask(address(["transactions", id], { from_account: from, currency }), signal);
+  } catch (error) {
+    if (!(error instanceof Refused) || error.status !== 404) throw error;
+    return others(id, signal);
   }
-  const endOf = (events_, one) => events_.find((event) => ENDS.has(event.kind) && event.hold_id === one.transaction_id);
-  const taken = new Set();
-  for (const one of tries) {
-    events.set(one.position, one);
-    const end = endOf(paid, one);
-    if (end) events.set(end.position, end);
-    if (one.result !== "COMMITTED") continue;
-    const received = await statement(one.to_account, one.currency, start - AROUND_NS / 10n, start + AROUND_NS, signal);
-    const alike = received.filter((event) => event.kind === "try_credit" && event.amount === one.amount && event.time >= first.time && !taken.has(event.position));
-    const credit = alike[0];
-    if (credit) {
-      taken.add(credit.position);
-      events.set(credit.position, credit);
-      told.alike += alike.length - 1;
-    }
-    const creditEnd = credit && endOf(received, credit);
-    if (creditEnd) events.set(creditEnd.position, creditEnd);
-    if (!end || (credit?.result === "COMMITTED" && !creditEnd)) told.settled = false;
+  const events = new Map();
+  for (const { debit, credit } of told.legs) {
+    for (const side of [debit, credit]) (side?.events ?? []).forEach((event, number) => events.set(event.position, { ...event, step: step(event, number) }));
   }
-  told.events = [...events.values()].sort((one, other) => (one.time < other.time ? -1 : 1));
-  return told;
+  const [outcome, tone] = told.kind === "direct" && told.phase === "confirmed" ? ["Done", "good"] : PHASES[told.phase];
+  const why = tone === "bad" ? `${told.phase === "cancelled" ? "Cancelled: " : ""}${words(told.result)}` : outcome;
+  return { events: inOrder([...events.values()]), legs: told.legs, kind: KINDS[told.kind], outcome: [why, tone], settled: told.ended !== null };
 }
 
-function outcome(events, settled) {
-  if (events.some((event) => event.kind === "confirm")) return settled ? ["Confirmed", "good"] : ["Decided: confirmed, legs under way", "busy"];
-  if (events.some((event) => event.kind === "cancel")) return settled ? ["Cancelled", "bad"] : ["Decided: cancelled, legs under way", "busy"];
-  if (events[0].result !== "COMMITTED") return [words(events[0].result), "bad"];
-  if (TRIES.has(events[0].kind)) return ["Under way", "busy"];
-  return [events[0].kind === "hold" && events.length === 1 ? "Held" : "Done", "good"];
+/** The events of an id that is no transaction's. */
+async function others(id, signal) {
+  const found = (await ask(address(["transfers", id]), signal)).events.map((event) => ({ ...event, step: step(event, 0) }));
+  const [first] = found;
+  const good = first.result === "COMMITTED";
+  const open = first.kind === "hold" && found.length === 1;
+  return { events: inOrder(found), legs: [], kind: words(first.kind), outcome: good ? [open ? "Held" : "Done", "good"] : [words(first.result), "bad"], settled: true };
 }
 
-function render(root, id, { events, mode, settled, alike }) {
+function inOrder(events) {
+  return events.sort((one, other) => (one.time < other.time ? -1 : 1));
+}
+
+/** What an event is called; behind the end of a try comes what gives it back. */
+function step(event, number) {
+  const name = STEPS[event.kind] ?? words(event.kind);
+  return number > 1 ? `Give back: ${name.toLowerCase().replace("try: ", "")}` : name;
+}
+
+function render(root, id, { events, legs, kind, outcome: [told, tone], settled }) {
   const [first] = events;
-  const [told, tone] = outcome(events, settled);
   const start = nanoseconds(first.time);
   const { shown, body } = table("Steps in the order of their time", COLUMNS, { hideCaption: true });
   body.id = "steps";
   const shards = [...new Set(events.map((event) => shardOf(event.position)))].sort((one, other) => one - other);
   for (const event of events) {
-    const step = STEPS[event.kind] ?? words(event.kind);
     const since = Number((nanoseconds(event.time) - start) / 1000n) / 1000;
     const good = event.result === "COMMITTED";
     const amount = TRIES.has(event.kind) || !ENDS.has(event.kind) ? event.amount : event.moved;
     const cells = [
-      h("b", { text: step }),
+      h("b", { text: event.step }),
       place(event.position),
       timeOf(event),
       event === first ? "0" : duration(since),
@@ -138,18 +128,33 @@ function render(root, id, { events, mode, settled, alike }) {
     body.append(row(COLUMNS, cells, { "data-kind": event.kind, "data-shard": shardOf(event.position), "data-position": event.position }));
   }
   const last = nanoseconds(events.at(-1).time);
-  const note = alike ? " · other transfers of the same amount came at the same time: the receiver's steps may be theirs" : "";
+  const shardsTold = shards.length === 1 ? `shard ${shards[0]}` : `shards ${shards.join(" and ")}`;
+  const lasted = `${events.length} ${events.length === 1 ? "event" : "events"} in ${duration(Number((last - start) / 1000n) / 1000)}`;
   root.replaceChildren(
     h(
       "section",
       { class: "card", "aria-labelledby": "story-title" },
       h("header", {}, h("h2", { id: "story-title", class: "break", text: id }), badge(told, tone)),
-      h("p", { class: "note", text: `${mode} · ${shards.length === 1 ? `shard ${shards[0]}` : `shards ${shards.join(" and ")}`} · ${events.length} events in ${duration(Number((last - start) / 1000n) / 1000)}${note}` }),
+      h("p", { class: "note" }, h("span", { id: "kind", text: kind }), ` · ${shardsTold} · ${lasted}${settled ? "" : " so far"}`),
       lanes(events, shards, start),
+      legs.length > 1 ? legsTable(legs) : null,
       shown,
     ),
   );
   announce(told);
+}
+
+/** Each leg with its accounts, and how far it is. */
+function legsTable(legs) {
+  const { shown, body } = table("Legs", LEG_COLUMNS);
+  body.id = "legs";
+  for (const leg of legs) {
+    const [told, tone] = PHASES[leg.phase];
+    const shards = [leg.debit?.shard, leg.credit?.shard].map((shard) => shard ?? "–").join(" → ");
+    const cells = [String(leg.number + 1), accountLink(leg.from_account, leg.currency), accountLink(leg.to_account, leg.currency), `${money(leg.amount)} ${leg.currency}`, shards, badge(told, tone)];
+    body.append(row(LEG_COLUMNS, cells, { "data-phase": leg.phase }));
+  }
+  return shown;
 }
 
 /** One lane for each shard, with its steps in their places in time. */
@@ -179,7 +184,7 @@ function laneOf(steps, times, start) {
 
 function laneStep(event, times, start) {
   const good = event.result === "COMMITTED";
-  const made = h("li", { class: `step ${good ? event.kind : "refused"}` }, h("b", { text: (STEPS[event.kind] ?? words(event.kind)).split(":")[0] }), h("span", { class: "note", text: duration(Number(nanoseconds(event.time) - start) / Number(NS_PER_MS)) }));
+  const made = h("li", { class: `step ${good ? event.kind : "refused"}` }, h("b", { text: event.step.split(":")[0] }), h("span", { class: "note", text: duration(Number(nanoseconds(event.time) - start) / Number(NS_PER_MS)) }));
   made.style.gridColumn = String(times.indexOf(event.time) + 1);
   return made;
 }
