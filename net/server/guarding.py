@@ -10,6 +10,7 @@ written down now is not done: for want of room it is refused like all that finds
 """
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -38,6 +39,8 @@ KIND_COUNT: Final = 64
 """Numbers of kinds that a table has a place for; all beyond are nobody's."""
 IDS_TOLD_MAX: Final = 8
 """Commands of a batch that an act names by their ids; it says how many there are."""
+REPEATED_S: Final = 60.0
+"""Seconds for which a request that cannot be done yet, and is asked again and again, is one act."""
 _ID_SIZE: Final = 16
 _NO_CODES: Final = np.zeros(0, np.int64)
 _REVOKED: Final = "the token of this connection does not count any more"
@@ -72,6 +75,10 @@ class Guarding:
         self._schedule = schedule
         self._allowed: dict[frozenset[Scope], Mask] = {}
         self._has_warned = False
+        self._repeated: tuple[str, Operation, bytes, int] | None = None
+        """Who asked last, for what, and in which term, if that could not be done yet."""
+        self._refused_as = ""
+        self._repeated_until_s = 0.0
 
     # ---- commands ----
 
@@ -213,6 +220,8 @@ class Guarding:
         `NotYet` if it cannot be done now: then it is not to be done."""
         if not self._is_audited(principal, operation, body):
             return
+        if self._is_repeated(principal, operation, body, time.monotonic()):
+            return
         try:
             self._write(principal, operation, tell_request(operation, body))
         except NotYet as error:
@@ -225,8 +234,14 @@ class Guarding:
         """Write down that it was not done, if this node can."""
         if isinstance(why, Forbidden) or not self._is_audited(principal, operation, body):
             return
+        outcome = str(why) or type(why).__name__
+        now_s = time.monotonic()
+        if self._is_repeated(principal, operation, body, now_s) and self._refused_as == outcome:
+            return
         try:
-            self._write(principal, operation, tell_request(operation, body), str(why) or type(why).__name__)
+            self._write(principal, operation, tell_request(operation, body), outcome)
+            if isinstance(why, NotYet):
+                self._note_asked_again(principal, operation, body, outcome, now_s)
         except CorruptLog:
             raise
         except (NotYet, StorageError) as error:
@@ -262,6 +277,18 @@ class Guarding:
             self.refused(principal, asked, body, error)
             raise
 
+    def _note_asked_again(
+        self, principal: Principal, operation: Operation, body: bytes, outcome: str, now_s: float
+    ) -> None:
+        """It cannot be done yet, and who asked goes on asking, ten times a second: what does not change is written
+        down once."""
+        self._repeated = (principal.token_id, operation, body, self._member.term)
+        self._refused_as, self._repeated_until_s = outcome, now_s + REPEATED_S
+
+    def _is_repeated(self, principal: Principal, operation: Operation, body: bytes, now_s: float) -> bool:
+        asked = (principal.token_id, operation, body, self._member.term)
+        return asked == self._repeated and now_s < self._repeated_until_s
+
     def _is_audited(self, principal: Principal, operation: Operation, body: bytes) -> bool:
         """Whether it is written down: of metadata what erases some, be it to put other in its place."""
         if not principal.token_id or not OPERATION_RULES[operation].audited:
@@ -278,6 +305,7 @@ class Guarding:
         """Write down an act. Raises `StorageError` if there is no room for it, `NotYet` if it cannot be done now."""
         if not self._member.is_leader:
             return  # It is answered NOT_LEADER, and written down by whoever leads.
+        self._repeated = None
         try:
             write_act(self._member.replica, principal.token_id, operation.name, what, outcome)
         except UsageError as error:

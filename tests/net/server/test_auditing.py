@@ -221,3 +221,36 @@ async def test_who_erases_metadata_is_written_down_and_not_what_it_was(node: Nod
     last_index = node.replica.log.last_index
     assert await put(b"") == Operation.ERROR
     assert node.replica.log.last_index == last_index, "what cannot be written down is not done"
+
+
+def test_what_cannot_be_done_yet_and_is_asked_again_and_again_is_written_down_once(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guarding = Guarding(node.reactor.member, node.clients.guard, node.reactor.schedule)
+    told: list[bytes | Exception] = []
+    promote = encode_message(ChangeMembers("promote", 9))
+
+    def ask(outcome: bytes | Exception, body: bytes = promote, principal: Principal = ADMIN) -> None:
+        guarding.ask(principal, Operation.CHANGE_MEMBERS, body, lambda respond: respond(outcome), told.append)
+
+    for _ in range(5):
+        ask(NotYet("it has not caught up"))
+    assert outcomes(node) == [("CHANGE_MEMBERS", ""), ("CHANGE_MEMBERS", "it has not caught up")]
+    ask(NotYet("nobody votes"))
+    assert outcomes(node)[2:] == [("CHANGE_MEMBERS", "nobody votes")]
+    ask(b"done")
+    assert len(outcomes(node)) == 3, "it is asked for in the log, and what came of it is"
+    assert len(told) == 7
+    ask(NotYet("nobody votes"), principal=ADMIN._replace(token_id="another"))
+    ask(NotYet("nobody votes"), encode_message(ChangeMembers("promote", 8)), ADMIN._replace(token_id="another"))
+    ask(NotYet("nobody votes"), principal=ADMIN._replace(token_id="another"))
+    assert len(outcomes(node)) == 9, "others, and others' requests, are acts of their own"
+    for _ in range(2):
+        ask(UsageError("there is no node 9"))
+    assert len(outcomes(node)) == 13, "what is refused for good is not asked for again by itself"
+    for _ in range(2):
+        ask(NotYet("nobody votes"))
+    assert len(outcomes(node)) == 15
+    monkeypatch.setattr(guarding, "_repeated_until_s", 0.0)
+    ask(NotYet("nobody votes"))
+    assert len(outcomes(node)) == 17
