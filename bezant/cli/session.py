@@ -6,12 +6,14 @@ Both give the same `bezant.Wallet`, so a command is written once.
 import argparse
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from bezant.cli.errors import InputWrong, LedgerInUse
+from bezant.cli.errors import CommandFailed, InputWrong, LedgerInUse
+from bezant.cli.output import write_remark
 from bezant.protocol.errors import DataFolderInUse
 
 if TYPE_CHECKING:
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:7420"
 DEFAULT_TIMEOUT_S: Final = 10.0
+READER_S_MAX: Final = 120.0
+"""Seconds that a reader which is being started is waited for, unless another time is asked for."""
+READER_PAUSE_S: Final = 0.2
+"""Seconds between two looks whether it is there."""
 
 _Value = TypeVar("_Value")
 
@@ -117,7 +123,7 @@ async def open_wallet(arguments: argparse.Namespace) -> "AsyncIterator[bezant.Wa
 
 @asynccontextmanager
 async def open_history(arguments: argparse.Namespace) -> "AsyncIterator[bezant.Wallet]":
-    """The same, for questions about the past: for a folder what answers them is made ready first, in sight."""
+    """The same, for questions about the past: what answers them is made ready first, or waited for, in sight."""
     from bezant.cli.progress import progress
 
     async with open_wallet(arguments) as wallet:
@@ -127,7 +133,31 @@ async def open_history(arguments: argparse.Namespace) -> "AsyncIterator[bezant.W
             if isinstance(wallet.channel, EngineChannel):
                 with progress("reading history", total=1, unit="events") as bar:
                     await wallet.channel.prepare_history(bar.update)
+        else:
+            await _await_readers(wallet, arguments.timeout_s)
         yield wallet
+
+
+async def _await_readers(wallet: "bezant.Wallet", timeout_s: float) -> None:
+    """Return when the readers of the ledger answer, which start with their nodes and are ready somewhat later.
+
+    Raises `CommandFailed` if one does not for READER_S_MAX, or for as long as was asked for.
+    """
+    from bezant.net.client.sharding_readers import find_silent_reader
+
+    within_s = READER_S_MAX if timeout_s == DEFAULT_TIMEOUT_S else timeout_s
+    deadline_s = time.monotonic() + within_s
+    has_told = False
+    while silent := await find_silent_reader(wallet.channel, min(within_s, DEFAULT_TIMEOUT_S)):
+        if time.monotonic() > deadline_s:
+            raise CommandFailed(
+                f"the reader at {silent}, which answers questions about the past, did not come within {within_s:g} s",
+                "see the log of its node; it may need longer for a long history: --timeout SECONDS",
+            )
+        if not has_told:
+            write_remark(f"bezant: waiting for the reader at {silent}, which starts with its node")
+        has_told = True
+        await asyncio.sleep(READER_PAUSE_S)
 
 
 @asynccontextmanager

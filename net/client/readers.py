@@ -87,7 +87,13 @@ class ReaderChannel:
             if self._reader is not None and self._address != address:
                 await self._drop()
             if self._reader is None:
-                self._reader = await TcpChannel.open(address, timeout_s, credentials=self._channel.credentials)
+                try:
+                    self._reader = await TcpChannel.open(address, timeout_s, credentials=self._channel.credentials)
+                except ConnectionFailed as error:
+                    raise ConnectionFailed(
+                        f"the reader of the node at {self._channel.address} does not answer, which after a start may "
+                        f"take a minute: {error}"
+                    ) from error
                 self._address = address
             return self._reader
 

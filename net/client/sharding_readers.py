@@ -7,9 +7,14 @@ those of several shards asks each by itself (`history_over_shards.py`).
 from typing import Protocol
 
 from bezant.net.client.channel import Channel
-from bezant.net.client.readers import ReaderChannel
+from bezant.net.client.connection import TcpChannel
+from bezant.net.client.members import ask_node
+from bezant.net.client.readers import ReaderChannel, reader_address
 from bezant.net.client.sharding import ShardedChannel
-from bezant.protocol.errors import UsageError
+from bezant.protocol.errors import ConnectionFailed, ProtocolError, RequestRefused, UsageError
+from bezant.protocol.frames import FrameError, Operation
+from bezant.protocol.history_messages import QueryTotals
+from bezant.protocol.messages import encode_message
 from bezant.protocol.records import split_position
 
 CONNECT_S_MAX = 5.0
@@ -101,3 +106,28 @@ class ShardReaders:
 def readers_of(channel: Channel) -> Readers:
     """The readers of the ledger that a channel leads to."""
     return ShardReaders(channel) if isinstance(channel, ShardedChannel) else OneReader(channel)
+
+
+async def find_silent_reader(channel: Channel, timeout_s: float) -> str:
+    """Where a reader of the ledger should be that answers no questions, as it is with one that is being started; "" if
+    each does within `timeout_s`, or there is none. Raises `ConnectionFailed` if a shard cannot be reached.
+
+    Readers are shown what this process shows to everybody.
+    """
+    nodes = [channel]
+    if isinstance(channel, ShardedChannel):
+        nodes = [await channel.channel_of(shard, CONNECT_S_MAX) for shard in channel.shards]
+    for node in nodes:
+        address = reader_address(node) if isinstance(node, TcpChannel) else ""
+        if not address:
+            continue
+        try:
+            await ask_node(address, Operation.TOTALS, encode_message(QueryTotals()), timeout_s)
+        except ConnectionFailed:
+            return address
+        except RequestRefused as refusal:
+            if refusal.code == FrameError.OVERLOADED:
+                return address
+        except ProtocolError:
+            continue  # Whoever asks it something is told what is wrong with it.
+    return ""
