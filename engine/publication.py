@@ -15,6 +15,7 @@ somebody waits. Nothing orders the two across processors but the time that they 
 reader that waits also looks by itself every so often.
 """
 
+import logging
 import mmap
 import os
 import stat
@@ -32,6 +33,8 @@ _MAGIC_WORD: Final = int.from_bytes(PUBLISHED_MAGIC, "little", signed=True)
 _MAGIC_AT, _LOG_ID_AT, _INDEX_AT, _WAITING_AT = range(4)
 """Places of the fields, in words of 8 bytes."""
 NO_DESCRIPTOR: Final = -1
+
+_log = logging.getLogger("bezant")
 
 
 class Publisher:
@@ -75,6 +78,15 @@ class Publisher:
         """Publish no more; what was published stands. May be called again."""
         self._words.release()
         self._mapping.close()
+
+
+def make_publisher(folder: Path, log_id: int) -> Publisher | None:
+    """What publishes a log; None if its folder does not let it be made, which is no reason not to serve."""
+    try:
+        return Publisher(folder, log_id)
+    except StorageError as error:
+        _log.warning("bezant: %s. Whoever follows the log of this node is late until that is seen to", error)
+        return None
 
 
 class Publication:

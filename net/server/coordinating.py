@@ -4,8 +4,9 @@
                         legs to the other shards  > both committed -> decisions (events here) -> reply
                                                                       second legs -> settled
 
-The other shard is asked as soon as the try is executed here, while the disk is waited for. If this node is lost before
-the try is committed, what the other shard has reserved belongs to nobody: that shard finds it out (`orphans.py`).
+The other shard is asked as soon as the try is executed here, and a try that is small is written together with its
+decision (`deferring.py`). If this node is lost before the try is committed, what the other shard has reserved belongs
+to nobody: that shard finds it out (`orphans.py`).
 
 A batch travels as a whole, or as one part for each shard and currency. All that is done is commands with ids of their
 own, so every step may be repeated; and all that matters is in the log, so a leader that takes over finds in the ledger

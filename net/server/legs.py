@@ -85,6 +85,11 @@ class LegsLane:
         return not (self._collected or self._executed or self._questions or self._asked)
 
     @property
+    def awaits_commit(self) -> bool:
+        """Whether somebody waits for what has been executed, or answered, to be committed."""
+        return bool(self._executed or self._asked)
+
+    @property
     def next_count(self) -> int:
         """Commands that `execute` would take."""
         return min(self.command_count, BATCH_COMMANDS_MAX)

@@ -5,7 +5,7 @@
 While one group is being synced, frames collect in the next batch, and that is executed in memory when it is large
 enough for the wait to be worth using. When the sync returns, everything executed goes into the next group: group
 commit. A lone small group is written and synced on the loop itself, because handing it to the thread and back costs
-as much as the sync.
+as much as the sync. A few tries of transfers to other shards wait for what is written next (`deferring.py`).
 
 Bounds: a batch has BATCH_COMMANDS_MAX commands; there are BATCHES_MAX batches; connections stop reading when their own
 bytes in flight or those of all together reach their limits. A step of the loop spends STEP_S_MAX on requests.
@@ -24,7 +24,6 @@ An exception in the pipeline is a bug, and leaves requests that nobody would eve
 """
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -35,13 +34,13 @@ import numpy as np
 
 from bezant.engine.log.group import Group
 from bezant.engine.member import Member
-from bezant.engine.publication import Publisher
-from bezant.engine.replica import Replica
+from bezant.engine.publication import make_publisher
 from bezant.engine.transactions.times import check_floor
 from bezant.net.server.batch import Batch, Request
 from bezant.net.server.batch_times import note_begun, note_executed, note_synced, note_told
 from bezant.net.server.checkpointing import Checkpointing
 from bezant.net.server.coordinating import Coordinator
+from bezant.net.server.deferring import Deferral
 from bezant.net.server.dropping import Dropping
 from bezant.net.server.expiry import ExpiryTimer
 from bezant.net.server.failure import end_after_bug, end_after_failed_sync
@@ -56,7 +55,7 @@ from bezant.net.server.syncing import SyncThread, write_or_die
 from bezant.protocol.errors import CorruptLog, LedgerError, RemoteProtocolError, StorageError, UsageError
 from bezant.protocol.frames import FrameError
 from bezant.protocol.raft_messages import RaftMessage
-from bezant.protocol.records import RESULT, Records
+from bezant.protocol.records import EVENT_SIZE, RESULT, Records
 
 CONNECTION_BYTES_IN_FLIGHT_MAX: Final = 8 << 20
 TOTAL_BYTES_IN_FLIGHT_MAX: Final = 64 << 20
@@ -79,8 +78,6 @@ _WHY: Final = {
     FrameError.OUTCOME_UNKNOWN: "this node led its group until now, and does not know whether this will be committed",
 }
 
-_log = logging.getLogger("bezant")
-
 _Parameters = ParamSpec("_Parameters")
 
 
@@ -99,8 +96,8 @@ class Reactor:
         self.member = member
         self.replica = replica = member.replica
         member.settle_group = self._settle_group
-        self.flush_messages: Callable[[], None] = _nothing_to_flush
-        """Lets messages to other members go that wait for the end of a step."""
+        self.flush_messages: Callable[[], None] = lambda: None
+        """Lets messages to other members go that wait for the end of a step; a group of one sends none."""
         self.counters = Counters()
         self.bytes_in_flight = 0
         self._loop = loop
@@ -121,6 +118,7 @@ class Reactor:
         self._pump_scheduled = False
         self._waiters: deque[Waiter] = deque()
         self._inline_sync_s = 0.0
+        self._deferral = Deferral(loop, self.schedule)
         self._sync_started_s = 0.0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -130,7 +128,7 @@ class Reactor:
         """Who may have what executed; None if everybody may everything."""
         self._checkpointing = Checkpointing(replica, loop, self.schedule)
         self._dropping = Dropping(replica, loop)
-        self.publisher = _make_publisher(replica)
+        self.publisher = make_publisher(Path(replica.checkpoints.directory.path).parent, replica.log.log_id)
         self._publish()
         self._expiry = ExpiryTimer(loop, replica.ledger, self.schedule)
         self._expiry.arm()
@@ -207,26 +205,16 @@ class Reactor:
     def _pump(self) -> None:
         started = time.perf_counter()
         self._pump_scheduled = False
-        self._freeze_when_due()
+        if self.replica.checkpoint_is_due:
+            self.replica.freeze()
+            self._checkpointing.on_committed()
         if self.member.is_leader:
             self.legs.answer()
-        if self._has_unwritten and self._group is None:
+        if self._must_write and not (self._deferral.is_on and self._must_execute):
             self._start_group()
-        elif self._should_execute_legs() or self._should_execute():
-            is_large = self._execute_next() >= EXECUTE_EARLY_COMMANDS_MIN
-            if self.coordinator is not None and self.coordinator.take_departure():
-                # It leaves before the disk is waited for: written in the next turn of the loop, and sent at its end.
-                self._pump_scheduled = True
-                self._loop.call_soon(self._loop.call_soon, self._run_pump)
-            elif not is_large and self._group is None:
-                self._start_group()
-        has_more_to_apply = self.member.work()
-        if (
-            (self._has_unwritten and self._group is None)
-            or self._should_execute_legs()
-            or self._should_execute()
-            or has_more_to_apply
-        ):
+        elif self._must_execute:
+            self._execute_and_write()
+        if self.member.work() or (self._must_write and not self._deferral.is_on) or self._must_execute:
             # A large batch is executed in one step of the loop and handed to the disk in the next.
             self.schedule()
         self._reply()
@@ -236,10 +224,36 @@ class Reactor:
             self._idle.set()
         self.counters.note_step(time.perf_counter() - started)
 
-    def _freeze_when_due(self) -> None:
-        if self.replica.checkpoint_is_due:
-            self.replica.freeze()
-            self._checkpointing.on_committed()
+    def _execute_and_write(self) -> None:
+        """Execute what is due, and have it written: at once if it is small, unless something is to leave before."""
+        is_large = self._execute_next() >= EXECUTE_EARLY_COMMANDS_MIN
+        if self.coordinator is None or not self.coordinator.take_departure():
+            if not is_large and self._group is None:
+                self._start_group()
+        elif self._can_defer():
+            self._deferral.begin()
+        else:
+            # It leaves before the disk is waited for: written in the next turn of the loop, and sent at its end.
+            self._deferral.end()
+            self._pump_scheduled = True
+            self._loop.call_soon(self._loop.call_soon, self._run_pump)
+
+    def _can_defer(self) -> bool:
+        """Whether nobody waits for what is unwritten but for another shard, and a sync of it would keep the loop."""
+        if self._group is not None or self.legs.awaits_commit or not all(one.undecided_count for one in self._executed):
+            return False
+        return self._syncs_inline(EVENT_SIZE * sum(batch.command_count for batch in self._executed))
+
+    def _syncs_inline(self, size_bytes: int) -> bool:
+        return size_bytes <= INLINE_SYNC_BYTES_MAX and self._inline_sync_s <= INLINE_SYNC_S_MAX
+
+    @property
+    def _must_write(self) -> bool:
+        return self._has_unwritten and self._group is None
+
+    @property
+    def _must_execute(self) -> bool:
+        return self._should_execute_legs() or self._should_execute()
 
     @property
     def _has_unwritten(self) -> bool:
@@ -362,6 +376,7 @@ class Reactor:
 
     def _start_group(self) -> None:
         """Make everything appended durable: inline if it is small, else on the thread."""
+        self._deferral.end()
         group = self.member.begin_group()
         batches, self._executed = self._executed, []
         self._waiting.extend(batches)
@@ -371,7 +386,7 @@ class Reactor:
         note_begun(self.counters, batches, self._sync_started_s)
         self.flush_messages()  # The others write at the same time.
         self.counters.syncs += 1
-        if group.bytes_count <= INLINE_SYNC_BYTES_MAX and self._inline_sync_s <= INLINE_SYNC_S_MAX:
+        if self._syncs_inline(group.bytes_count):
             self.counters.syncs_inline += 1
             self._prepare_replies(batches)
             self._finish_group(group, write_or_die(group))
@@ -504,7 +519,8 @@ class Reactor:
     def _after_member(self, started: float) -> None:
         """Do what the member has made possible: at once what others wait for."""
         self._publish()
-        if self._group is None and self.replica.log.has_unwritten and not self._pump_scheduled:
+        is_put_off = self._pump_scheduled or self._deferral.is_on
+        if self._group is None and self.replica.log.has_unwritten and not is_put_off:
             self._start_group()
         if self._waiting or self._executed or self.coordinator is not None or not self.legs.is_empty:
             self._reply()
@@ -556,6 +572,7 @@ class Reactor:
         self._expiry.stop()
         if settled:
             await self.wait_idle()
+        self._deferral.end()
         if self.coordinator is not None:
             self.coordinator.stop()
         if self.moving is not None:
@@ -567,19 +584,6 @@ class Reactor:
         if self.publisher is not None:
             self.publisher.close()
         self.member.close()
-
-
-def _make_publisher(replica: Replica) -> Publisher | None:
-    """What publishes the log; None if the folder does not let it be made, which is no reason not to serve."""
-    try:
-        return Publisher(Path(replica.checkpoints.directory.path).parent, replica.log.log_id)
-    except StorageError as error:
-        _log.warning("bezant: %s. Whoever follows the log of this node is late until that is seen to", error)
-        return None
-
-
-def _nothing_to_flush() -> None:
-    """A group of one sends nothing."""
 
 
 def _or_die(step: Callable[_Parameters, None]) -> Callable[_Parameters, None]:

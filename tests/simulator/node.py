@@ -382,21 +382,29 @@ class Node:
         member = self._live
         if self._checkpoints is not None:
             self._checkpoints.freeze_when_due()
-        if self._has_unwritten and self._group is None:
+        if self._has_unwritten and self._group is None and not (self._is_deferred and self._has_executable):
             self._start_group()
         elif self._has_executable:
             is_large = self._execute_next() >= EXECUTE_EARLY_FRAMES_MIN
             if self._departs():
-                self._schedule_pump()
+                self._write_after_departure()
             elif not is_large and self._group is None:
                 self._start_group()
         has_more = member.work()
-        if (self._has_unwritten and self._group is None) or self._has_executable or has_more:
+        if (self._has_unwritten and self._group is None and not self._is_deferred) or self._has_executable or has_more:
             self._schedule_pump()
         self._reply()
 
     def _departs(self) -> bool:
         """Whether something leaves for another shard before the disk is waited for."""
+        return False
+
+    def _write_after_departure(self) -> None:
+        self._schedule_pump()
+
+    @property
+    def _is_deferred(self) -> bool:
+        """Whether nobody waits yet for what is unwritten."""
         return False
 
     @property
@@ -563,7 +571,8 @@ class Node:
 
     def _after_member(self) -> None:
         member = self._live
-        if self._group is None and member.replica.log.has_unwritten and not self._is_pump_scheduled:
+        is_put_off = self._is_pump_scheduled or self._is_deferred
+        if self._group is None and member.replica.log.has_unwritten and not is_put_off:
             self._start_group()
         if self._waiting or self._executed:
             self._reply()

@@ -154,7 +154,7 @@ async def test_more_is_found_at_a_start_than_is_executed_at_a_time(
     commands = join(*(transfer(first.names[0], second.names[0]) for _ in range(10)))
     waiting = [asyncio.create_task(first.execute(commands))]
     await until(lambda: len(first.ledger.open_tries()) == 10 and bool(network.legs))
-    await until(lambda: first.reactor._group is None and not first.reactor._pump_scheduled)
+    await until(lambda: first.is_still)
     monkeypatch.setattr(coordinating, "BATCH_COMMANDS_MAX", 4)
     monkeypatch.setattr(legs_module, "BATCH_COMMANDS_MAX", 4)
     first.crash()
@@ -314,7 +314,7 @@ async def test_whatever_happens_on_the_way(pair: tuple[Shard, Shard], network: N
         for _ in range(chance.randrange(3)):
             await asyncio.sleep(chance.random() * 0.05)
             shard = network.shards[chance.randrange(2)]
-            await until(lambda shard=shard: shard.reactor._group is None and not shard.reactor._pump_scheduled)
+            await until(lambda shard=shard: shard.is_still)
             shard.crash()
 
     waiting = [asyncio.create_task(client(number)) for number in range(6)]
@@ -473,7 +473,7 @@ async def test_an_archive_that_is_away_ends_nobody(
     await until(lambda: len(first.ledger.open_tries()) == 1)
     with pytest.raises(ArchiveUnavailable):
         await Asking(network, 1).ask_tries(0, np.zeros((1, 2), np.int64), 1)
-    await until(lambda: first.reactor._group is None and not first.reactor._pump_scheduled)
+    await until(lambda: first.is_still)
     first.crash()
     put_away(first)
     waiting.cancel()

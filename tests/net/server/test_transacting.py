@@ -180,7 +180,7 @@ async def test_an_id_has_one_meaning_for_ever(pair: tuple[Shard, Shard]) -> None
     command = transfer(a[0], b[0], 3)
     command["id_head"], command["id_tail"] = id_words(key)
     assert (await first.execute(command))["code"].tolist() == [Code.ID_CONFLICT]
-    await until(lambda: first.reactor._group is None and not first.reactor._pump_scheduled)
+    await until(lambda: first.is_still)
     first.crash()
     assert await ask(first, legs, key=key) == Transacted(COMMITTED, repeated=True, applied=True)
     assert first.total() + second.total() == 800
@@ -295,7 +295,7 @@ async def test_a_leader_that_takes_over_carries_on(
     key, legs = new_id(), [(a[0], b[0], 3), (b[2], a[1], 4), (a[1], payee, 5)]
     asking = asyncio.create_task(ask(first, legs, key=key, mode=mode))
     await until(lambda: any((legs["kind"] == int(lost)).any() for legs in network.legs))
-    await until(lambda: first.reactor._group is None and not first.reactor._pump_scheduled)
+    await until(lambda: first.is_still)
     first.crash()
     await asyncio.wait([asking])
     assert isinstance(asking.exception(), AnsweredElsewhere)
@@ -325,7 +325,7 @@ async def test_who_takes_over_takes_back_what_came_after_the_step_that_it_failed
     key, legs = new_id(), [(a[0], a[1], 3), (b[0], a[2], 4), (a[3], b[1], 5)]
     asking = asyncio.create_task(ask(first, legs, key=key, mode=SAGA))
     await until(lambda: any((legs["kind"] == CommandKind.TRY_CREDIT).any() for legs in network.legs))
-    await until(lambda: first.reactor._group is None and not first.reactor._pump_scheduled)
+    await until(lambda: first.is_still)
     assert (first.balances(*a), second.balances(*b)) == ([100, 103, 104, 95], [96, 100, 100, 100])
     first.crash()
     with pytest.raises(AnsweredElsewhere):
@@ -376,7 +376,7 @@ async def test_what_cannot_be_taken_back_is_parked_until_it_can(
     (seen,) = under_way(first).transactions
     assert (seen.mode, seen.phase) == ("saga", "parked")
     assert (first.balances(a[1], a[2]), second.balances(b[0])) == ([100, 100], [103])
-    await until(lambda: first.reactor._group is None and not first.reactor._pump_scheduled)
+    await until(lambda: first.is_still)
     first.crash()
     caplog.clear()
     await until(lambda: "they are parked" in caplog.text)
@@ -419,7 +419,7 @@ async def test_whatever_happens_on_the_way(
         for _ in range(chance.randrange(3)):
             await asyncio.sleep(chance.random() * 0.1)
             shard = network.shards[chance.randrange(2)]
-            await until(lambda shard=shard: shard.reactor._group is None and not shard.reactor._pump_scheduled)
+            await until(lambda shard=shard: shard.is_still)
             shard.crash()
 
     waiting = [asyncio.create_task(client()) for _ in range(4)]

@@ -73,10 +73,17 @@ class Shard:
     def is_settled(self) -> bool:
         return not len(self.ledger.open_tries()) and not len(self.ledger.unsettled())
 
+    @property
+    def is_still(self) -> bool:
+        """Whether all that was executed is durable, and the reactor is about to do nothing."""
+        reactor = self.reactor
+        return reactor._group is None and not reactor._pump_scheduled and not reactor._has_unwritten
+
     def crash(self) -> None:
         """End without answering anybody, and open the folder again. Nothing of the reactor may be under way."""
         self.reactor.coordinator.lose()
         self.reactor._expiry.stop()
+        self.reactor._deferral.end()
         self.reactor._pump_scheduled = True  # It does nothing any more.
         self.reactor._sync_thread.stop()
         self.reactor.publisher.close()

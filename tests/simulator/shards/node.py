@@ -11,6 +11,7 @@ from bezant.engine.node_file import NodeFile
 from bezant.engine.replica import Replica
 from bezant.engine.transactions.times import check_floor
 from bezant.net.server.coordinating import Coordinator
+from bezant.net.server.deferring import Deferral
 from bezant.net.server.frame_kernels import FRAME
 from bezant.net.server.legs import LegsLane
 from bezant.net.server.moved_legs import without_legs_elsewhere
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 BATCHES_MAX = 6
 """As in the reactor: the one that collects, and those that are executed and wait."""
+DEFERS = 0.75
+"""How often tries are small, and disks quick, enough for these not to be written at once."""
 _NO_PRESET = np.zeros(0, np.int64)
 COMMAND_WORDS = COMMAND.itemsize // 8
 
@@ -89,6 +92,7 @@ class ShardNode(Node):
         super()._reset()
         self.end_loop()
         self._loop = NodeLoop(self._group_of.schedule, self._after)
+        self._deferral = Deferral(self._loop, self._schedule_pump)
         self._lane: LegsLane | None = None
         self._coordinator: Coordinator | None = None
         self._placing: Placing | None = None
@@ -265,6 +269,23 @@ class ShardNode(Node):
 
     def _departs(self) -> bool:
         return self.coordinator.take_departure()
+
+    def _write_after_departure(self) -> None:
+        is_awaited = self._legs.awaits_commit or not all(getattr(one, "undecided_count", 0) for one in self._executed)
+        if self._group is None and not is_awaited and self._schedule.chance("defer").random() < DEFERS:
+            self.counts["tries written with what came behind them, or late"] += 1
+            self._deferral.begin()
+        else:
+            self._deferral.end()
+            self._schedule_pump()
+
+    @property
+    def _is_deferred(self) -> bool:
+        return self._deferral.is_on
+
+    def _start_group(self) -> None:
+        self._deferral.end()
+        super()._start_group()
 
     @property
     def _has_executable(self) -> bool:

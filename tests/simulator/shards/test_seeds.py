@@ -69,6 +69,7 @@ WAYS_BACK = (
     "tries that came after their cancel",
     "tries that came before their transfer",
     "tries unknown to their shard",
+    "tries written with what came behind them, or late",
 )
 
 
