@@ -55,8 +55,9 @@ class Audit:
         self._counts = counts
         self._committed_us = [item.at_us for item in history]
         self._executed: dict[Key, Executed] = {}
-        self._asked_to_forbid: Counter[Key] = Counter()
-        """How many operations give up an id: which of them was executed nobody can tell."""
+        self._given_up: dict[Key, list[int]] = {}
+        """Of the operations that give up an id, how many entries were committed when each was first sent: which of them
+        was executed nobody can tell."""
         self._ledger = Ledger(
             shard=shard, accounts_max=settings[0], holds_max=settings[1], ids_capacity_initial=1 << 12
         )
@@ -76,12 +77,10 @@ class Audit:
         if reads:
             raise Violation(f"reads were answered at {sorted(reads)}, and {len(self._history)} entries are committed")
         self._ledger.check_invariants()
-        self._asked_to_forbid.update(
-            _key(command)
-            for operation in operations
-            for command in operation.commands
-            if command["kind"] == CommandKind.FORBID
-        )
+        for operation in operations:
+            for command in operation.commands:
+                if command["kind"] == CommandKind.FORBID and operation.sent:
+                    self._given_up.setdefault(_key(command), []).append(operation.sent[0][1])
         for operation in operations:
             self._check_operation(operation)
         return self._ledger.digest()
@@ -110,7 +109,7 @@ class Audit:
         if len(operation.commands) and operation.refused.issuperset(range(len(operation.sent))):
             for command in operation.commands:
                 executed = self._executed.get(_key(command))
-                is_only = command["kind"] != CommandKind.FORBID or self._asked_to_forbid[_key(command)] == 1
+                is_only = command["kind"] != CommandKind.FORBID or len(self._given_up.get(_key(command), ())) == 1
                 if executed is not None and is_only and self._is_same(executed.event, command):
                     raise Violation(f"client {operation.client}: {_key(command)} was refused everywhere and executed")
         for told in operation.told:
@@ -133,7 +132,7 @@ class Audit:
             if executed is None:
                 raise Violation(f"{what}: it is not in the history")
             self._check_outcome(what, command, result, executed)
-            self._check_time(what, operation, told, executed)
+            self._check_time(what, operation, told, executed, _key(command))
             self._counts["answers explained"] += 1
 
     def _check_conflict(self, what: str, command: Any, executed: Executed | None, told: Told) -> None:
@@ -150,9 +149,11 @@ class Audit:
             if int(result[name]) != int(event[name]):
                 raise Violation(f"{what}: {name} is {result[name]}, and {event[name]} in the history")
 
-    def _check_time(self, what: str, operation: Operation, told: Told, executed: Executed) -> None:
-        """Committed not before it was asked for, and not after it was answered."""
-        if executed.index <= operation.sent[0][1]:
+    def _check_time(self, what: str, operation: Operation, told: Told, executed: Executed, key: Key) -> None:
+        """Committed not before it was asked for, by this client or by one that gave up the same id before, and not
+        after it was answered."""
+        first_asked = self._given_up.get(key, ()) if executed.event["kind"] == CommandKind.FORBID else ()
+        if executed.index <= min((operation.sent[0][1], *first_asked)):
             raise Violation(f"{what}: entry {executed.index} was committed before it was first sent")
         if executed.index > told.commits_known:
             raise Violation(f"{what}: entry {executed.index} was not committed then")

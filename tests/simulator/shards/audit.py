@@ -71,12 +71,12 @@ class ShardAudit(Audit):
             return all(int(event[name]) == int(command[name]) for name in COMPARED)
         return _is_same(event, command)
 
-    def _check_time(self, what: str, operation: Operation, told: Told, executed: Executed) -> None:
+    def _check_time(self, what: str, operation: Operation, told: Told, executed: Executed, key: Key) -> None:
         if _gives_up(operation.commands[0], executed):
             if executed.index > told.commits_known:
                 raise Violation(f"{what}: entry {executed.index} was not committed then")
             return
-        super()._check_time(what, operation, told, executed)
+        super()._check_time(what, operation, told, executed, key)
 
     def _check_outcome(self, what: str, command: Any, result: Any, executed: Executed) -> None:
         if int(executed.event["kind"]) != CommandKind.TRY_DEBIT or int(executed.event["result"]) != COMMITTED:
