@@ -34,8 +34,9 @@ What a coordinator uses, in the order of a transfer's life:
     What a client is to be told of its try: code UNDECIDED where it is not decided; COMMITTED with the balances after
     the CONFIRM; or the CANCEL's reason. ``position`` is that of the decision.
 
-Whatever makes ids takes ``salt``, a secret number (int64) that all shards share. Commands of these kinds come to the
-ledger from coordinators alone (``Reactor.submit_legs``): those of clients are refused unseen.
+Whatever makes ids takes ``salt``, a number (int64) that all shards share, 0 so far: ``ids.py`` says what that means.
+Commands of these kinds come to the ledger from coordinators alone (``Reactor.submit_legs``): those of clients are
+refused unseen.
 
 ``marking.mark_transfers_out`` does what `build_try_debits` does, in place, for those of a batch that need it.
 

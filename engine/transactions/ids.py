@@ -4,9 +4,12 @@
          with the version and variant of a UUID (RFC 9562): version 7, and the first 48 bits of the try's id, if that is
          such a one, and so has its time there; else version 8
 
-With the time in it a leg is known to be new without a search in ids of long ago. The salt is a secret of all shards
-together: whoever does not know it cannot look for two tries whose legs have the same id. (And whoever knows such an id
-cannot use it up: the ledger keeps those of legs apart.)
+With the time in it a leg is known to be new without a search in ids of long ago. Whoever knows such an id cannot use it
+up: the ledger keeps those of legs apart. But the salt is 0, and 74 bits are left beside the time: who may choose ids of
+two transfers finds, with some 2**37 hashes, two whose legs have the same. Then the second transfer is refused, or
+gets other ids for its decision (`legs.OTHER_IDS`), or, where it says all that the first one did, too, is paid for and
+parked: it harms who has paid, and nobody else. Those who may ask for transactions may debit any account, and so gain
+nothing by it either.
 """
 
 # ruff: noqa: PLR0917 - plain arrays and integers as arguments are the point of a kernel

@@ -32,6 +32,15 @@ from bezant.protocol.records import (
 from bezant.protocol.transactions import Leg
 
 COMMAND_ID_SIZE: Final = 16
+OTHER_IDS: Final = 1
+"""What changes the salt of the ids of decisions whose first ones are taken: whoever chooses the ids of two transfers
+may have looked for a pair whose decisions have the same, and must not keep a shard from deciding."""
+DECISIONS: Final[tuple[tuple[CommandKind, Leg, int], ...]] = tuple(
+    (kind, leg, other)
+    for other in (0, OTHER_IDS)
+    for kind, leg in ((CommandKind.CONFIRM, Leg.CONFIRM_DEBIT), (CommandKind.CANCEL, Leg.CANCEL_DEBIT))
+)
+"""(kind, leg, change of the salt) of all that a decision on a try may be found by."""
 _COPIED: Final = ("user_data_head", "user_data_tail", "code")
 """What a leg carries of its transfer, whatever its kind: it is the client's, and belongs into every statement."""
 _REASON: Final = (1 << LEG_SHIFT) - 1
@@ -156,16 +165,30 @@ def find_decisions(ledger: Ledger, tries: Records, *, salt: int = 0) -> Records:
     """RESULT[count]: what clients are to be told of their tries (EVENT records of TRY_DEBITs that stand)."""
     results = np.zeros(len(tries), RESULT)
     results["code"] = int(ResultCode.UNDECIDED)
-    for kind, leg in ((CommandKind.CONFIRM, Leg.CONFIRM_DEBIT), (CommandKind.CANCEL, Leg.CANCEL_DEBIT)):
-        keys = np.zeros(len(tries), COMMAND)
-        _write_ids(keys, "id", derived_ids(tries, leg, salt=salt))
-        _write_ids(keys, "debit", words_of(tries, "debit"))
-        keys["kind"] = int(kind)
-        sequences, events = ledger.find_events(keys)
-        # What was refused decided nothing: the other one had come before it.
-        found = np.flatnonzero((sequences > 0) & (events["result"] == int(ResultCode.COMMITTED)))
-        _answer(results, found, sequences, events, ledger.shard)
+    for kind, leg, other in DECISIONS:
+        rows = np.flatnonzero(results["code"] == int(ResultCode.UNDECIDED))
+        if not len(rows):
+            break
+        left = tries[rows]
+        sequences, events = find_decision_events(ledger, left, kind, derived_ids(left, leg, salt=salt ^ other))
+        told = results[rows]
+        _answer(told, np.flatnonzero(sequences), sequences, events, ledger.shard)
+        results[rows] = told
     return results
+
+
+def find_decision_events(ledger: Ledger, tries: Records, kind: CommandKind, ids: Words) -> tuple[Words, Records]:
+    """(sequences, EVENT records) of the decisions of a kind with these ids on tries; sequence 0 where it is none."""
+    keys = np.zeros(len(tries), COMMAND)
+    _write_ids(keys, "id", ids)
+    _write_ids(keys, "debit", words_of(tries, "debit"))
+    keys["kind"] = int(kind)
+    sequences, events = ledger.find_events(keys)
+    # What was refused decided nothing: the other one had come before it. Nor did what has the id by chance, or intent.
+    is_decision = events["result"] == int(ResultCode.COMMITTED)
+    for word in ("head", "tail"):
+        is_decision &= events[f"reference_{word}"] == tries[f"id_{word}"]
+    return np.where(is_decision, sequences, 0), events
 
 
 def _answer(results: Records, found: Words, sequences: Words, events: Records, shard: int) -> None:

@@ -19,7 +19,14 @@ import numpy as np
 from bezant.engine.ledger.ledger import Ledger
 from bezant.engine.moves.copies import COPY_MARK
 from bezant.engine.transactions.ids import derived_ids, words_of
-from bezant.engine.transactions.legs import build_decisions, build_second_legs, build_try_credits, transit_id
+from bezant.engine.transactions.legs import (
+    DECISIONS,
+    build_decisions,
+    build_second_legs,
+    build_try_credits,
+    find_decision_events,
+    transit_id,
+)
 from bezant.protocol.errors import LedgerError
 from bezant.protocol.kinds import LEG_SHIFT, CommandField, CommandFlag, CommandKind
 from bezant.protocol.names import TRANSIT_NAME_PREFIX, currency_code
@@ -175,14 +182,9 @@ def _peer(ledger: Ledger, begun: Records) -> int:
 
 def find_decision(ledger: Ledger, begun: Records) -> Records | None:
     """The event (EVENT[1]) that decided a transaction, if any has; `begun` as in `read_legs`."""
-    for kind, leg in ((CommandKind.CONFIRM, Leg.CONFIRM_DEBIT), (CommandKind.CANCEL, Leg.CANCEL_DEBIT)):
-        keys = np.zeros(1, COMMAND)
-        _write(keys, "id", derived_ids(begun, leg))
-        _write(keys, "debit", words_of(begun, "debit"))
-        keys["kind"] = int(kind)
-        sequences, events = ledger.find_events(keys)
-        # What was refused decided nothing: the other one had come before it.
-        if sequences[0] and events["result"][0] == 0:
+    for kind, leg, other in DECISIONS:
+        sequences, events = find_decision_events(ledger, begun, kind, derived_ids(begun, leg, salt=other))
+        if sequences[0]:
             return events
     return None
 
@@ -220,12 +222,12 @@ def make_halves(legs: Legs) -> Halves:
     )
 
 
-def build_decision(legs: Legs, code: int, leg: int, *, is_settled: bool) -> Records:
+def build_decision(legs: Legs, code: int, leg: int, *, is_settled: bool, salt: int = 0) -> Records:
     """The end of the first leg's try (COMMAND[1]): a CONFIRM, or a CANCEL with the code and number of a leg.
 
-    `is_settled`: nothing is left to be told to anybody.
+    `is_settled`: nothing is left to be told to anybody. `salt`: OTHER_IDS if its first id is taken.
     """
-    decision = build_decisions(legs.tries[:1], np.array([code]))
+    decision = build_decisions(legs.tries[:1], np.array([code]), salt=salt)
     if code:
         decision["timeout_ms"] = leg << LEG_SHIFT | code
         decision["flags"] = int(CommandFlag.SETTLED) if is_settled else 0

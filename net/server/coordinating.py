@@ -31,6 +31,7 @@ import numpy.typing as npt
 from bezant.engine.member import Member
 from bezant.engine.replica import BATCH_COMMANDS_MAX, SETTLED_MAX
 from bezant.engine.transactions.legs import (
+    OTHER_IDS,
     build_decisions,
     build_second_legs,
     build_try_credits,
@@ -62,9 +63,11 @@ SETTLE_S: Final = 0.05
 """Seconds in which transactions that have ended collect, to be settled by one entry."""
 
 _TRY_DEBIT: Final = int(CommandKind.TRY_DEBIT)
+_CONFIRM: Final = int(CommandKind.CONFIRM)
 _COMMITTED: Final = int(ResultCode.COMMITTED)
 _UNDECIDED: Final = int(ResultCode.UNDECIDED)
 _WRONG_SHARD: Final = int(ResultCode.WRONG_SHARD)
+_ID_CONFLICT: Final = int(ResultCode.ID_CONFLICT)
 _UNANSWERED: Final = int(ResultCode.OVERLOADED)
 _SEQUENCE_MASK: Final = (1 << SEQUENCE_BITS) - 1
 _NO_ROWS: Final = np.zeros(0, np.int64)
@@ -332,8 +335,11 @@ class Coordinator:
                     codes[rows] = results["code"]
                     self._settle(sequences[rows[results["code"] == _COMMITTED]])
             left = left[codes[left] != _COMMITTED]
-            routes.follow(left[codes[left] == _WRONG_SHARD])
-            parked = left[~is_open(codes[left])]
+            moved = left[codes[left] == _WRONG_SHARD]
+            is_confirm = decided.decisions["kind"][moved] == _CONFIRM
+            routes.follow(moved[~is_confirm])
+            is_in_vain = routes.seek(moved[is_confirm])
+            parked = np.concatenate([left[~is_open(codes[left])], moved[is_confirm][is_in_vain]])
             if len(parked):
                 self._tell_parked(transit, codes[parked], sequences[parked])
             if len(left):
@@ -378,7 +384,7 @@ class Coordinator:
         left = np.arange(len(decisions))
         while len(left):
             undone: list[Words] = []
-            tell = partial(self._tell_done, flight, answers, left, undone)
+            tell = partial(self._tell_done, flight, answers, left, undone, decisions=decisions)
             if not await self._execute(picked(decisions, left), tell):
                 return False
             (left,) = undone
@@ -388,14 +394,35 @@ class Coordinator:
         return True
 
     def _tell_done(
-        self, flight: Flight, answers: Answers, numbers: Words, undone: list[Words], decided: Records
+        self,
+        flight: Flight,
+        answers: Answers,
+        numbers: Words,
+        undone: list[Words],
+        decided: Records,
+        *,
+        decisions: Records,
     ) -> None:
         """Tell what became of the tries with these numbers, but for those whose decisions were not executed."""
-        is_undone = is_open(decided["code"])
+        is_taken = decided["code"] == _ID_CONFLICT
+        if is_taken.any():
+            self._take_other_ids(flight, answers, decisions, numbers[is_taken])
+        is_undone = is_open(decided["code"]) | is_taken
         done = numbers[~is_undone]
         answers.times[done] = decided["timestamp_ns"][~is_undone]
         self._tell(flight, done, answers.codes[done], decided[~is_undone])
         undone.append(numbers[is_undone])
+
+    def _take_other_ids(self, flight: Flight, answers: Answers, decisions: Records, numbers: Words) -> None:
+        """Have other ids for decisions whose own are those of others': see `OTHER_IDS`. Raises `LedgerError`."""
+        others = build_decisions(
+            flight.events[numbers], answers.codes[numbers], times=answers.times[numbers], salt=OTHER_IDS
+        )
+        is_open_still = np.isin(flight.sequences[numbers], self._member.replica.ledger.open_tries())
+        if not is_open_still.all() or (others["id_tail"] == decisions["id_tail"][numbers]).any():
+            raise LedgerError(f"the ids of {len(numbers)} decisions are used, and of other decisions on the same tries")
+        _log.warning("bezant: the ids of %d decisions are those of others: they get other ones", len(numbers))
+        decisions[numbers] = others
 
     async def _execute(self, commands: Records, on_committed: Callable[[Records], None]) -> bool:
         """Execute commands here, past those of clients; False if this node leads no more, and nobody knows."""

@@ -22,6 +22,11 @@ class Places(Protocol):
         """The shard of each slot."""
         ...
 
+    @property
+    def shards(self) -> Words:
+        """The numbers of all shards, ascending."""
+        ...
+
 
 def picked(records: npt.NDArray[_Item], numbers: npt.NDArray[np.intp] | slice) -> npt.NDArray[_Item]:
     """Those with these numbers, ascending; all of them are not copied."""
@@ -82,6 +87,7 @@ class Routes:
         self._currency = transit.currency
         self._slots = slots_of_words(tries["credit_head"])
         self._shards = np.full(len(tries), transit.shard, np.int64)
+        self._sought_counts = np.zeros(len(tries), np.int64)
 
     def groups(self, rows: Words) -> Iterator[tuple[Transit, Words]]:
         """Tries, given by their numbers, by the shard that is asked about them."""
@@ -95,3 +101,17 @@ class Routes:
     def follow(self, rows: Words) -> None:
         """Ask about these where the slot map says from now on."""
         self._shards[rows] = self._places.owners[self._slots[rows]]
+
+    def seek(self, rows: Words) -> npt.NDArray[np.bool_]:
+        """The same for what stands in one of the shards: where the slot is now, then one shard after the other.
+
+        A slot that had come to a shard when it was tried there may have left since, even to where the transit account
+        leads. Returns which of them all shards have been asked about in vain.
+        """
+        counts, shards = self._sought_counts[rows], self._places.shards
+        asked_next = shards[(counts - 1) % len(shards)]
+        self._shards[rows] = np.where(counts == 0, self._places.owners[self._slots[rows]], asked_next)
+        counts += 1
+        is_in_vain = counts > len(shards) + 1
+        self._sought_counts[rows] = np.where(is_in_vain, 0, counts)
+        return np.asarray(is_in_vain, np.bool_)

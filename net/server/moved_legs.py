@@ -68,7 +68,10 @@ def _find_elsewhere(placing: "Placing", ledger: Ledger, commands: Records, *, wi
     is_end = np.isin(kinds, _ENDS) if with_ends else np.zeros(len(kinds), np.bool_)
     pays = is_of_debit | (is_end & (commands["flags"] & int(CommandFlag.PART) != 0))
     wallets = np.where(pays, commands["debit_head"], commands["credit_head"])
+    # What is confirmed stands in some shard: where the slot was then, which may not be where it is now.
+    is_confirm = is_end & (kinds == int(CommandKind.CONFIRM))
     elsewhere = (is_try & placing.refuses_new(wallets)) | (is_end & placing.is_elsewhere(wallets))
+    elsewhere |= is_confirm & placing.has_moved(wallets)
     # What an end ends has its id among those of legs, or is the TRY_DEBIT of a client, on which this shard decides.
     for kind in (_TRY_CREDIT, _TRY_DEBIT):
         rows = np.flatnonzero(elsewhere)

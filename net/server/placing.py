@@ -93,6 +93,16 @@ class Placing:
         self._follow()
         return self._owners
 
+    @property
+    def shards(self) -> Words:
+        """The numbers of all shards that the map names, ascending; without a map, this one's."""
+        places = () if self.slot_map is None else self.slot_map.shards
+        return np.array([place.shard for place in places] or [self.shard], np.int64)
+
+    def has_moved(self, heads: Words) -> npt.NDArray[np.bool_]:
+        """Which accounts, given by the first words of their ids, have come or gone with their slot at some time."""
+        return np.asarray(self._moves.owners[slots_of_words(heads)] >= 0, np.bool_)
+
     def refuses_new(self, heads: Words) -> npt.NDArray[np.bool_]:
         """Which accounts, given by the first words of their ids, nothing new between shards can be about now."""
         self._follow()

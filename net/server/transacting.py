@@ -23,7 +23,7 @@ import numpy as np
 
 from bezant.engine.ledger.ledger import Ledger
 from bezant.engine.member import Member
-from bezant.engine.transactions.legs import build_transit_open, is_transit_open
+from bezant.engine.transactions.legs import OTHER_IDS, build_transit_open, is_transit_open
 from bezant.engine.transactions.parts import (
     Legs,
     build_decision,
@@ -56,6 +56,7 @@ APPLIED_S_MAX: Final = 30.0
 _COMMITTED: Final = int(ResultCode.COMMITTED)
 _UNDECIDED: Final = int(ResultCode.UNDECIDED)
 _WRONG_SHARD: Final = int(ResultCode.WRONG_SHARD)
+_ID_CONFLICT: Final = int(ResultCode.ID_CONFLICT)
 _REPEATED: Final = int(ResultFlag.REPEATED)
 _IDS_INVALID: Final = (bytes(TRANSACTION_ID_SIZE), b"\xff" * TRANSACTION_ID_SIZE)
 
@@ -248,8 +249,8 @@ class Transactor:
         if verdict is None:
             verdict = await (steps.step_by_step(is_resumed=is_repeated) if is_saga else steps.try_all())
             is_settled = bool(verdict.code) and not len(verdict.numbers)
-            decision = build_decision(legs, verdict.code, verdict.leg, is_settled=is_settled)
-            told = await self._decide(steps, decision)
+            build = partial(build_decision, legs, verdict.code, verdict.leg, is_settled=is_settled)
+            told = await self._decide(steps, build)
             told["code"] = verdict.code
             self._hooks.tell_repeats(sequence, told)
         else:
@@ -271,12 +272,20 @@ class Transactor:
         self._hooks.settle(np.array([sequence], np.int64))
         running.told = Transacted(verdict.code, leg_of(verdict), repeated=is_repeated, applied=True)
 
-    async def _decide(self, steps: Steps, decision: Records) -> Any:
-        """Have a decision executed; returns its RESULT. While there is no room for it, it stays what was decided."""
-        decided = await self._execute(steps.times.stamp(decision))
-        while is_open(decided["code"]).any():
-            await asyncio.sleep(ASK_AGAIN_S)
-            decided = await self._execute(steps.times.stamp(decision))
+    async def _decide(self, steps: Steps, build: Callable[..., Records]) -> Any:
+        """Have a decision executed; returns its RESULT. While there is no room for it, it stays what was decided.
+
+        `build` makes it, with `salt` as in `build_decision`.
+        """
+        salt = 0
+        while True:
+            decided = await self._execute(steps.times.stamp(build(salt=salt)))
+            if int(decided["code"][0]) == _ID_CONFLICT and salt != OTHER_IDS:
+                salt = OTHER_IDS
+            elif is_open(decided["code"]).any():
+                await asyncio.sleep(ASK_AGAIN_S)
+            else:
+                break
         if int(decided["code"][0]) != _COMMITTED:
             identifier, code = steps.legs.id.hex(), decided["code"][0]
             raise LedgerError(f"transaction {identifier} was decided twice: the ledger answers {code}")

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from bezant.engine.replica import Executed
+from bezant.engine.transactions import legs as legs_of_engine
 from bezant.engine.transactions import times
 from bezant.engine.transactions.legs import build_try_credits, build_try_debits, transit_id
 from bezant.engine.transactions.under_way import transactions_under_way
@@ -18,7 +19,7 @@ from bezant.protocol.errors import ArchiveUnavailable
 from bezant.protocol.kinds import CommandKind, ResultFlag
 from bezant.protocol.names import account_id
 from bezant.protocol.records import LIMIT_UNLIMITED, RESULT, Records, Words, id_words
-from bezant.protocol.transactions import TransactionsUnderWay
+from bezant.protocol.transactions import Leg, TransactionsUnderWay
 
 from ...engine.commands import join, opening, transfer
 from .node import until
@@ -483,3 +484,34 @@ async def test_an_archive_that_is_away_ends_nobody(
     is_away[0] = False
     await settled(first, second)
     assert (first.balances(first.names[0]), second.balances(second.names[0])) == ([50], [150])
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+async def test_ids_of_decisions_that_are_alike_keep_no_shard_from_deciding(
+    pair: tuple[Shard, Shard], monkeypatch: pytest.MonkeyPatch, is_refused: bool
+) -> None:
+    """Whoever chooses the ids of transfers can look for two whose decisions have the same: 2**37 hashes do."""
+    whole = legs_of_engine.derived_ids
+
+    def alike(tries: Records, names: Leg | Words, *, salt: int = 0) -> npt.NDArray[np.int64]:
+        ids = whole(tries, names, salt=salt)
+        decides = np.isin(np.broadcast_to(np.asarray(names), len(tries)), [Leg.CONFIRM_DEBIT, Leg.CANCEL_DEBIT])
+        if salt == 0:
+            ids[decides] = 5, 6
+        return ids
+
+    monkeypatch.setattr(legs_of_engine, "derived_ids", alike)
+    first, second = pair
+    credit = name_in(1, 77) if is_refused else second.names[0]
+    code = int(ResultCode.CREDIT_ACCOUNT_UNKNOWN) if is_refused else COMMITTED
+    commands = [transfer(first.names[0], credit, amount) for amount in (10, 20)]
+    told = [await first.execute(command) for command in commands]
+    assert [int(results["code"][0]) for results in told] == [code, code]
+    await settled(first, second)
+    await until(lambda: first.reactor._group is None and not first.reactor._pump_scheduled)
+    first.crash()
+    again = [await first.execute(command) for command in commands]
+    for (before,), (after,) in zip(told, again, strict=True):
+        assert (after["code"], after["position"]) == (before["code"], before["position"])
+    assert first.balances(first.names[0]) == [100 if is_refused else 70]
+    assert first.account(first.names[0])["held"] == 0

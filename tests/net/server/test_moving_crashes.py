@@ -392,3 +392,30 @@ async def test_slots_leave_when_the_map_says_that_they_are_here(town: Town, monk
     await town.begin(done, MOVING, 0, 1)
     assert await town.ended(0, done)
     await until_settled(town, [100, 100, 100, 100, 100])
+
+
+async def test_what_was_decided_finds_the_shard_where_it_was_tried(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slot had come there when it was tried, and has left again when a new leader asks: whoever has it now has
+    never heard of that, and refuses nothing."""
+    monkeypatch.setattr(coordinating, "TRY_S_MAX", WAIT_S)
+    monkeypatch.setattr(coordinating, "SETTLE_S", 2 * WAIT_S)
+    await until_settled(town, [100, 100, 100, 100, 100])
+    town.is_cut = True
+    paid = asyncio.create_task(town.execute(transfer(FAR, MOVING[0], 7)))
+    await until(lambda: len(town.shards[1].member.replica.ledger.open_tries()) == 1)
+    there, back = os.urandom(16), os.urandom(16)
+    await town.begin(there, MOVING, 0, 1)
+    assert await town.ended(0, there)
+    town.is_cut = False
+    assert (await paid)["code"] == COMMITTED
+    await until_settled(town, [107, 100, 100, 100, 93])
+    await town.begin(back, MOVING, 1, 0)
+    assert await town.ended(1, back)
+    monkeypatch.setattr(coordinating, "SETTLE_S", 0.005)
+    ledger = town.shards[0].member.replica.ledger
+    before = ledger.next_sequence
+    await town.shards[1].crash()
+    assert len(town.shards[1].member.replica.ledger.unsettled()) == 1
+    await until(lambda: not len(town.shards[1].member.replica.ledger.unsettled()))
+    await until_settled(town, [107, 100, 100, 100, 93])
+    assert ledger.next_sequence - before <= 1  # But for a transit account to the other shard.
