@@ -9,11 +9,14 @@ from bezant.cli.options import add_options, read_settings, settings_given, words
 from bezant.cli.output import write_at_once, write_remark
 from bezant.cli.service import say_and_notify
 from bezant.cli.session import placement
-from bezant.cli.settings import MIB, Serve
+from bezant.cli.settings import MIB, Serve, address_behind
 from bezant.net.logs import begin_logs
 from bezant.protocol.errors import UsageError
 
 _OF_ONE_FOLDER: Final = ("data", "listen", "echo", "reader_listen", "metrics", "reader_metrics")
+
+_NUMBERED: Final = ("metrics", "reader_metrics")
+"""Of several folders each has these at a port of its own: that of the first folder, and those behind it."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -78,4 +81,9 @@ def _run_several(settings: Serve, given: dict[str, Any], *, repairs: bool) -> in
 
     ready = say_and_notify(write_remark)
     words = words_of(given, Serve, without=_OF_ONE_FOLDER) + (["--repair-from-group"] if repairs else [])
-    return run_async(serve_shards([Path(folder) for folder in settings.data], words, say_plainly, ready))
+
+    def words_for(number: int) -> list[str]:
+        places = {key: address_behind(getattr(settings, key), number) for key in _NUMBERED if getattr(settings, key)}
+        return words + words_of(places, Serve)
+
+    return run_async(serve_shards([Path(folder) for folder in settings.data], words_for, say_plainly, ready))

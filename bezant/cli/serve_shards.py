@@ -19,11 +19,17 @@ class ServedShards(WatchedNodes):
     """The processes, by the numbers of their shards."""
 
     def __init__(
-        self, folders: Sequence[Path], arguments: Sequence[str], say: Say, *, command: Sequence[str] = NODE_COMMAND
+        self,
+        folders: Sequence[Path],
+        arguments: Callable[[int], Sequence[str]],
+        say: Say,
+        *,
+        command: Sequence[str] = NODE_COMMAND,
     ) -> None:
-        """`arguments` are those of `serve` for each. Raises `InputWrong` for folders that cannot be one node's."""
+        """`arguments` are those of `serve` for the folder of a number, from 0. Raises `InputWrong` for folders that
+        cannot be one node's."""
         nodes: dict[int, NodeProcess] = {}
-        for folder in folders:
+        for number, folder in enumerate(folders):
             file = read_node_file(folder)
             if file is None or not (file.placement or file.shard == METADATA_SHARD):
                 raise InputWrong(
@@ -36,7 +42,7 @@ class ServedShards(WatchedNodes):
                 folder,
                 log_path=log_path,
                 listen=None,
-                arguments=arguments,
+                arguments=arguments(number),
                 command=command,
                 name=f"shard {file.shard}",
             )
@@ -55,9 +61,10 @@ class ServedShards(WatchedNodes):
 
 
 async def serve_shards(
-    folders: Sequence[Path], arguments: Sequence[str], say: Say, ready: Callable[[str], None]
+    folders: Sequence[Path], arguments: Callable[[int], Sequence[str]], say: Say, ready: Callable[[str], None]
 ) -> int:
-    """Serve several folders until told to stop; `ready` is told a line once all of them listen."""
+    """Serve several folders until told to stop; `ready` is told a line once all of them listen. `arguments`: see
+    `ServedShards`."""
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)

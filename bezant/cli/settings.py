@@ -143,14 +143,14 @@ class Serve(Access, frozen=True, kw_only=True):
     metrics: Annotated[
         Address,
         Meta(
-            description=f"where the node tells {_HOW_IT_IS}",
+            description=f"where the node tells {_HOW_IT_IS}; of several folders each has the next port",
             extra={"example": "127.0.0.1:7422"},
         ),
     ] = ""
     reader_metrics: Annotated[
         Address,
         Meta(
-            description=f"where the node's reader tells {_HOW_IT_IS}",
+            description=f"where the node's reader tells {_HOW_IT_IS}; of several folders each has the next port",
             extra={"example": "127.0.0.1:7423"},
         ),
     ] = ""
@@ -219,11 +219,29 @@ class Serve(Access, frozen=True, kw_only=True):
         if len(self.data) > 1:
             found += [
                 f"`{key}` is for one folder: with several each says where it listens"
-                for key in ("listen", "echo", "reader_listen", "metrics", "reader_metrics")
+                for key in ("listen", "echo", "reader_listen")
                 if getattr(self, key)
             ]
+            found += self._crowded()
         for key in ("listen", "echo", "reader_listen"):
             found += self.exposed(key)
+        return found
+
+    def _crowded(self) -> list[str]:
+        """Which places of several folders, at ports one behind the other, are those of others, too, or are none."""
+        taken: dict[str, str] = {}
+        found = []
+        for key in ("metrics", "reader_metrics"):
+            for number in range(len(self.data)) if getattr(self, key) else ():
+                place = address_behind(getattr(self, key), number)
+                port = int(place.rpartition(":")[2])
+                if port > PORT_MAX:
+                    found.append(
+                        f"`{key}` of folder {number + 1} of several would be port {port}: {PORT_MAX} is the last"
+                    )
+                elif port and place in taken:
+                    found.append(f"`{key}` of folder {number + 1} would be {place}, as `{taken[place]}` of another is")
+                taken[place] = key
         return found
 
 
@@ -409,8 +427,16 @@ class Cluster(Table, frozen=True, kw_only=True):
     log_format: LogFormat = "text"
 
 
+PORT_MAX: Final = 65_535
+
 TABLES: Final[dict[str, type[Table]]] = {"serve": Serve, "reader": Reader, "gateway": Gateway, "cluster": Cluster}
 """The tables of a file, by their names: those of the commands."""
+
+
+def address_behind(address: str, number: int) -> str:
+    """The address at so many ports behind; any that is free stays that."""
+    host, _, port = address.rpartition(":")
+    return f"{host}:{int(port) + number if int(port) else 0}"
 
 
 def is_loopback(listen: str) -> bool | None:

@@ -4,7 +4,9 @@ import asyncio
 import itertools
 import os
 import signal
+import socket
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ async def test_what_ends_is_started_again_and_the_others_go_on(tmp_path: Path, m
     init_shards(tmp_path, Plan(2, 1, 0))
     told: list[tuple[str, dict[str, Any]]] = []
     served = ServedShards(
-        folders_of(tmp_path), [], lambda words, fields: told.append((words, fields)), command=FAKE_NODE
+        folders_of(tmp_path), lambda _: [], lambda words, fields: told.append((words, fields)), command=FAKE_NODE
     )
     stopping = asyncio.Event()
     try:
@@ -68,12 +70,38 @@ def test_folders_that_are_not_one_nodes_are_refused(tmp_path: Path, capsys: pyte
         (node_folder(shard_folder(tmp_path, 0), 2), "is of shard 0, as another one is"),
     ):
         with pytest.raises(InputWrong, match=why):
-            ServedShards([Path(first), other], [], lambda words, fields: None)
+            ServedShards([Path(first), other], lambda _: [], lambda words, fields: None)
         assert main(["serve", "--data", first, "--data", str(other)]) == 1
         assert why in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["serve", "--data", first, "--data", first, "--listen", "127.0.0.1:0"])
     assert "each says where it listens" in capsys.readouterr().err
+    for words, why in (
+        (["--metrics", "127.0.0.1:65535"], "65535 is the last"),
+        (["--metrics", "127.0.0.1:9420", "--reader-metrics", "127.0.0.1:9421"], "as `metrics` of another is"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["serve", "--data", first, "--data", first, *words])
+        assert why in capsys.readouterr().err.replace("--metrics", "`metrics`").replace("``", "`")
+
+
+def two_ports() -> int:
+    """The first of two ports, one behind the other, that nobody has."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
+def read(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=WAIT_S) as answer:
+        told: str = answer.read().decode()
+    return told
 
 
 async def test_real_shards_under_one_command(tmp_path: Path) -> None:
@@ -87,7 +115,8 @@ async def test_real_shards_under_one_command(tmp_path: Path) -> None:
         await store.replace(0, first_map(places))
         await store.close()
         data = [word for folder in folders_of(tmp_path) for word in ("--data", str(folder))]
-        command = [sys.executable, "-m", "bezant", "serve", *data, *SMALL]
+        metrics = two_ports()
+        command = [sys.executable, "-m", "bezant", "serve", *data, *SMALL, "--metrics", f"127.0.0.1:{metrics}"]
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         try:
             async with asyncio.timeout(WAIT_S):
@@ -99,6 +128,9 @@ async def test_real_shards_under_one_command(tmp_path: Path) -> None:
                         assert (await wallet.open_account(name, "EUR", limit=bezant.UNLIMITED)).committed
                     for debit, credit in itertools.pairwise(names):
                         assert (await wallet.transfer(debit, credit, "1.00", "EUR")).committed
+                for shard in places:
+                    told = await asyncio.to_thread(read, f"http://127.0.0.1:{metrics + shard}/metrics")
+                    assert f'shard="{shard}"' in told
                 process.send_signal(signal.SIGTERM)
                 assert await process.wait() == 0
         finally:
