@@ -19,7 +19,7 @@ _STALL_MS_MAX: Final = 20.0
 _ROLES: Final = {"leader": "bold green", "follower": "", "candidate": "yellow", "unknown": "yellow"}
 _COLUMNS: Final = (
     *("shard", "node", "address", "role", "term", "transfers/s", "p50 ms", "p99 ms", "p99.9 ms", "commit p99"),
-    *("sync p99", "behind", "queued", "stall ms", "cpu", "memory", "disk free"),
+    *("sync p99", "behind", "reader", "queued", "stall ms", "cpu", "memory", "disk free"),
 )
 _LEFT: Final = frozenset({"shard", "node", "address", "role"})
 _UNKNOWN: Final = "-"
@@ -64,6 +64,13 @@ class View:
             Text(f"node {_or_unknown(node.node)} at {node.address}: {node.problem}", style="red")
             for node in _nodes(self._body.shards)
             if node.problem
+        ]
+        parts += [
+            Text(
+                f"reader of node {_or_unknown(node.node)} at {node.reader.address}: {node.reader.problem}", style="red"
+            )
+            for node in _nodes(self._body.shards)
+            if node.reader is not None and node.reader.problem
         ]
         return Group(*parts)
 
@@ -119,6 +126,17 @@ def size_text(size_bytes: float) -> str:
     return f"{size_bytes:.1f} TiB"
 
 
+def _reader(node: NodeBody) -> Text:
+    """How far a reader is behind: in entries and, of its history, in events."""
+    reader = node.reader
+    if reader is None:
+        return Text(_UNKNOWN)
+    if reader.behind_entries is None or reader.history_behind_events is None:
+        return Text("gone", style="red")
+    behind = max(reader.behind_entries, reader.history_behind_events)
+    return Text(f"{behind:,}" if behind else "level", style="yellow" if behind else "")
+
+
 def _row(shard: ShardBody, node: NodeBody) -> list[Text]:
     first = [_shard_name(shard), _or_unknown(node.node), node.address]
     numbers = node.numbers
@@ -134,6 +152,7 @@ def _row(shard: ShardBody, node: NodeBody) -> list[Text]:
         *(Text(_milliseconds(request, name)) for name in ("p50_ms", "p99_ms", "p999_ms")),
         *(Text(_milliseconds(numbers.latency.get(name), "p99_ms")) for name in ("commit", "sync")),
         Text(f"{numbers.behind_entries:,}", style="yellow" if numbers.behind_entries else ""),
+        _reader(node),
         Text(_queued(numbers)),
         Text(f"{stall_ms:.1f}", style="yellow" if stall_ms > _STALL_MS_MAX else ""),
         Text(_UNKNOWN if numbers.rates is None else f"{100 * numbers.rates.processor:.0f} %"),

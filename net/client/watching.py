@@ -10,11 +10,12 @@ from typing import Final, NamedTuple
 from bezant.net.access.credentials import Credentials
 from bezant.net.client.link import Link, dial
 from bezant.net.client.route import parse_addresses
+from bezant.net.client.subscription import reader_address
 from bezant.protocol.errors import BezantError, ConnectionFailed, RemoteProtocolError, RequestRefused, RequestTimedOut
 from bezant.protocol.frames import FrameHeader, Operation, encode_frame
 from bezant.protocol.messages import ErrorMessage, MembersStatus, Welcome, decode_message
 from bezant.protocol.placement import METADATA_SHARD, SlotMap
-from bezant.protocol.statistics import Statistics
+from bezant.protocol.statistics import ReaderStatistics, Statistics
 
 NODES_WATCHED_MAX: Final = 512
 """Nodes that are looked at, at most; further ones are passed over."""
@@ -35,6 +36,18 @@ class Look(NamedTuple):
     log_id: str = ""
     server: str = ""
     reader: str = ""
+    """Where its reader is, as it tells; "" if it has none."""
+    reader_statistics: ReaderStatistics | None = None
+    reader_problem: str = ""
+
+
+class _Told(NamedTuple):
+    """What a node and its reader told, or why not."""
+
+    statistics: Statistics | None
+    problem: str = ""
+    reader: ReaderStatistics | None = None
+    reader_problem: str = ""
 
 
 class WatchedNode:
@@ -100,6 +113,8 @@ class ClusterWatch:
         self._seeds = tuple(parse_addresses(addresses))
         self._credentials = credentials
         self._nodes: dict[str, WatchedNode] = {}
+        self._readers: dict[str, WatchedNode] = {}
+        """By the address of their node."""
         self._named: dict[int, dict[str, int | None]] = {}
         """By shard, the addresses of its nodes, and their numbers."""
         self._map_version = 0
@@ -115,7 +130,8 @@ class ClusterWatch:
         answers = await asyncio.gather(*(self._look_at(node, timeout_s) for node in nodes))
         now_s = loop.time()
         looks: dict[tuple[object, ...], Look] = {}
-        for node, (statistics, problem) in zip(nodes, answers, strict=True):
+        for node, told in zip(nodes, answers, strict=True):
+            statistics, problem = told.statistics, told.problem
             shard, number = known.get(node.address, (None, None))
             if statistics is None or node.welcome is None:
                 looks.setdefault((node.address,), Look(node.address, shard, number, now_s, None, problem))
@@ -123,22 +139,40 @@ class ClusterWatch:
             welcome, key = node.welcome, (node.welcome.log_id, statistics.node_id)
             look = Look(
                 *(node.address, statistics.shard, statistics.node_id, now_s, statistics, problem),
-                *(welcome.log_id, welcome.server, welcome.reader),
+                *(welcome.log_id, welcome.server, welcome.reader, told.reader, told.reader_problem),
             )
             if key not in looks or node.address in known:  # A node may be named by another address, too.
                 looks[key] = look
         self._forget()
         return sorted(looks.values(), key=_order)
 
-    async def _look_at(self, node: WatchedNode, timeout_s: float) -> tuple[Statistics | None, str]:
-        """What a node tells, or why not; and take notice of the other nodes that it knows."""
+    async def _look_at(self, node: WatchedNode, timeout_s: float) -> _Told:
+        """What a node tells, and its reader, or why not; and take notice of the other nodes that it knows."""
         try:
             statistics = decode_message(await node.ask(Operation.STATISTICS, timeout_s), Statistics)
             members = decode_message(await node.ask(Operation.MEMBERS, timeout_s), MembersStatus)
             await self._learn(node, statistics, members, timeout_s)
         except BezantError as error:
+            return _Told(None, str(error))
+        problem = members.problem or statistics.unready
+        return _Told(statistics, problem, *await self._look_at_reader(node, timeout_s))
+
+    async def _look_at_reader(self, node: WatchedNode, timeout_s: float) -> tuple[ReaderStatistics | None, str]:
+        """What the reader of a node tells, or why not."""
+        told = "" if node.welcome is None else node.welcome.reader
+        if not told:
+            return None, ""
+        address = reader_address(told, node.address)
+        reader = self._readers.get(node.address)
+        if reader is None or reader.address != address:
+            if reader is not None:
+                reader.close()
+            reader = self._readers[node.address] = WatchedNode(address, self._credentials)
+        try:
+            answer = decode_message(await reader.ask(Operation.STATISTICS, timeout_s), ReaderStatistics)
+        except BezantError as error:
             return None, str(error)
-        return statistics, members.problem or statistics.unready
+        return answer, answer.unready
 
     async def _learn(self, node: WatchedNode, statistics: Statistics, members: MembersStatus, timeout_s: float) -> None:
         """Take notice of the members of a node's group, as its leader has them, and of other shards."""
@@ -167,16 +201,20 @@ class ClusterWatch:
         self._credentials = credentials
         self.close()
         self._nodes.clear()
+        self._readers.clear()
 
     def _forget(self) -> None:
         """Leave nodes that nobody names any more."""
         wanted = {address for named in self._named.values() for address in named}.union(self._seeds)
         for address in [address for address in self._nodes if address not in wanted]:
             self._nodes.pop(address).close()
+            reader = self._readers.pop(address, None)
+            if reader is not None:
+                reader.close()
 
     def close(self) -> None:
         """Leave all nodes."""
-        for node in self._nodes.values():
+        for node in (*self._nodes.values(), *self._readers.values()):
             node.close()
 
 

@@ -86,14 +86,32 @@ class NumbersBody(msgspec.Struct, frozen=True):
     loop_stall_max_ms: float
 
 
+class ReaderBody(msgspec.Struct, frozen=True):
+    """The reader of a node, which answers what was and tells subscribers; all else is null while it cannot be reached.
+
+    `behind_entries`: of what its node has committed, before subscribers are told; `history_behind_events`: of what they
+    are told, before the history has it.
+    """
+
+    address: Address
+    problem: Annotated[str, Meta(examples=[""])]
+    behind_entries: Annotated[int, Meta(ge=0, examples=[0])] | None
+    history_behind_events: Annotated[int, Meta(ge=0, examples=[0])] | None
+    subscriptions: Annotated[int, Meta(ge=0, examples=[12])] | None
+    queries_total: Annotated[int, Meta(ge=0, examples=[1_200_345])] | None
+    memory_bytes: int | None
+
+
 class NodeBody(msgspec.Struct, frozen=True):
-    """A node; `numbers` is null while it cannot be reached, and `problem` says why, or what else is wrong with it."""
+    """A node; `numbers` is null while it cannot be reached, and `problem` says why, or what else is wrong with it.
+    `reader` is null if it has none, or cannot be reached."""
 
     node: Annotated[int, Meta(examples=[1])] | None
     address: Address
     reachable: bool
     problem: Annotated[str, Meta(examples=[""])]
     numbers: NumbersBody | None
+    reader: ReaderBody | None = None
 
 
 class ShardBody(msgspec.Struct, frozen=True):
@@ -143,8 +161,26 @@ def _shard_body(shard: int | None, looks: Sequence[Look], before: Mapping[str, L
         if statistics is not None:
             earlier = before.get(look.address)
             numbers = _numbers(look, statistics, earlier, statistics if leader is None else leader)
-        nodes.append(NodeBody(look.node_id, look.address, statistics is not None, look.problem, numbers))
+        reader = _reader_body(look)
+        nodes.append(NodeBody(look.node_id, look.address, statistics is not None, look.problem, numbers, reader))
     return ShardBody(shard, None if leader is None else leader.node_id, max(terms, default=0), nodes)
+
+
+def _reader_body(look: Look) -> ReaderBody | None:
+    told = look.reader_statistics
+    if not look.reader or look.statistics is None:
+        return None
+    if told is None:
+        return ReaderBody(look.reader, look.reader_problem or "it cannot be reached", None, None, None, None, None)
+    return ReaderBody(
+        address=look.reader,
+        problem=look.reader_problem,
+        behind_entries=max(told.published_index - told.followed_index, 0),
+        history_behind_events=max(told.told_sequence - told.projected_sequence, 0),
+        subscriptions=told.subscriptions,
+        queries_total=sum(told.queries.values()),
+        memory_bytes=told.memory_bytes,
+    )
 
 
 def _numbers(look: Look, now: Statistics, earlier: Look | None, leader: Statistics) -> NumbersBody:

@@ -14,9 +14,9 @@ from bezant.net.gateway.problems import PATH, PROBLEMS, GatewayProblem, refusal
 from bezant.net.gateway.responses import QUESTION_PROBLEMS
 
 _FILES: Final = {
-    "docs.html": "text/html; charset=utf-8",
-    "docs.css": "text/css; charset=utf-8",
-    "docs.js": "text/javascript; charset=utf-8",
+    "docs.html": "text/html",
+    "docs.css": "text/css",
+    "docs.js": "text/javascript",
 }
 _TITLE: Final = "Bezant"
 

@@ -24,7 +24,7 @@ from bezant.cli.top_view import View, size_text, sparkline
 from bezant.net.client.watching import Look
 from bezant.net.gateway.cluster_bodies import cluster_body
 from bezant.protocol.placement import METADATA_SHARD
-from bezant.protocol.statistics import Histogram, Queue, Statistics
+from bezant.protocol.statistics import Histogram, Queue, ReaderStatistics, Statistics
 
 WAIT_S = 60
 ZEROS = dict.fromkeys((field.name for field in msgspec.structs.fields(Statistics) if field.required), 0)
@@ -67,6 +67,28 @@ def test_a_node_and_what_it_did_between_two_looks() -> None:
     assert "batches 50 %" in row
     assert row.split()[-7:] == ["25.5", "50", "%", "300", "MiB", "0", "B"]
     assert stages == "shard map  busy execute 50 %  waiting sync 0.50 batches"
+
+
+def test_readers_are_shown_beside_their_nodes() -> None:
+    zeros = dict.fromkeys((field.name for field in msgspec.structs.fields(ReaderStatistics) if field.required), 0)
+    level, late = (
+        msgspec.convert(zeros | {"told_sequence": 7, "projected_sequence": known}, ReaderStatistics) for known in (7, 4)
+    )
+    one = Look("a:1", 0, 1, 1.0, statistics(), reader="a:2", reader_statistics=level)
+    looks = [
+        one,
+        one._replace(address="b:1", node_id=2, reader_statistics=late),
+        one._replace(address="c:1", node_id=3, reader_statistics=None, reader_problem="it cannot be reached"),
+        one._replace(address="d:1", node_id=4, reader="", reader_statistics=None),
+    ]
+    lines = rendered(looks).splitlines()
+    shown = [line.split() for line in lines[2:6]]
+    assert "reader" in lines[1].split()
+    assert "level" in shown[0]
+    assert "3" in shown[1]
+    assert "gone" in shown[2]
+    assert "gone" not in shown[3]
+    assert any("reader of node 3 at a:2: it cannot be reached" in line for line in lines)
 
 
 def test_a_node_that_is_gone_is_shown_as_such() -> None:

@@ -91,7 +91,7 @@ def names_in_shards(bank: Bank, suffix: str) -> tuple[str, ...]:
     number = 0
     while len(found) < SHARDS:
         number += 1
-        name = bank.name(f"{number}:{suffix}")
+        name = bank.name(f"{number}:{suffix}").replace(" ", "-")
         opened = bank.post("/v1/accounts", name=name, currency="EUR")
         assert opened.status_code == 200, opened.text
         found.setdefault(int(opened.json()["position"]) >> 52, name)

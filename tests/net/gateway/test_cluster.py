@@ -13,11 +13,18 @@ from bezant.net.gateway import cluster
 from bezant.net.gateway.cluster import FRESH_S, Cluster
 from bezant.net.gateway.cluster_bodies import cluster_body
 from bezant.net.gateway.problems import ProblemRaised
-from bezant.protocol.statistics import LATENCY_BOUNDS_NS, Histogram, Statistics
+from bezant.protocol.statistics import LATENCY_BOUNDS_NS, Histogram, ReaderStatistics, Statistics
 
 from .conftest import WORLD, Bank
 
 ZEROS = dict.fromkeys((field.name for field in msgspec.structs.fields(Statistics) if field.required), 0)
+
+
+READER_ZEROS = dict.fromkeys((field.name for field in msgspec.structs.fields(ReaderStatistics) if field.required), 0)
+
+
+def reader_statistics(**changes: Any) -> ReaderStatistics:
+    return msgspec.convert(READER_ZEROS | changes, ReaderStatistics)
 
 
 def statistics(**changes: Any) -> Statistics:
@@ -58,6 +65,25 @@ def test_rates_and_quantiles_are_of_the_time_between_two_looks() -> None:
 def test_a_node_that_was_started_again_has_no_rates_yet() -> None:
     body = cluster_body("now", [look(statistics(uptime_s=1.0), at_s=12.0)], {"a:1": look(statistics(uptime_s=9.0))})
     assert body.rates is None
+
+
+def test_readers_are_told_of_beside_their_nodes() -> None:
+    behind = reader_statistics(published_index=9, followed_index=7, told_sequence=5, projected_sequence=1)
+    looks = [
+        look(statistics(node_id=1))._replace(reader="a:2", reader_statistics=behind, reader_problem="it has no room"),
+        look(statistics(node_id=2), address="b:1", node_id=2)._replace(reader="b:2", reader_problem="refused"),
+        look(statistics(node_id=3), address="c:1", node_id=3),
+        look(None, address="d:1", node_id=4)._replace(reader="d:2"),
+    ]
+    (shard,) = cluster_body("now", looks, {}).shards
+    first, gone, none, unreachable = (node.reader for node in shard.nodes)
+    assert first is not None and gone is not None
+    assert (first.address, first.behind_entries, first.history_behind_events, first.problem) == (
+        *("a:2", 2, 4),
+        "it has no room",
+    )
+    assert (gone.address, gone.behind_entries, gone.problem) == ("b:2", None, "refused")
+    assert none is unreachable is None
 
 
 def test_a_node_that_is_gone_is_told_of_beside_its_leader() -> None:
@@ -116,6 +142,15 @@ def test_the_node_behind_the_gateway_is_told_of(bank: Bank) -> None:
     assert numbers["latency"]["loop"]["recent"] > 0
     assert 0 < numbers["commit_index"] <= numbers["last_index"]
     assert numbers["memory_bytes"] > 1 << 20
+    reader = node["reader"]
+    assert (reader["problem"], reader["behind_entries"]) == ("", 0)
+    assert reader["address"] != node["address"]
+    assert reader["memory_bytes"] > 1 << 20
+    asked = bank.client.get("/v1/totals")
+    assert asked.status_code == 200
+    time.sleep(FRESH_S)
+    later = bank.client.get("/v1/cluster").json()["shards"][0]["nodes"][0]["reader"]
+    assert later["queries_total"] > reader["queries_total"]
     assert after["latency_bounds_s"] == [bound / 1e9 for bound in LATENCY_BOUNDS_NS]
 
 

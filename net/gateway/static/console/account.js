@@ -120,7 +120,7 @@ class Account {
   buildMoments() {
     this.slider = h("input", { type: "range", id: "moment", min: "0", max: String(STEPS), step: "1", value: String(STEPS), "aria-describedby": "moment-when" });
     this.momentBalance = h("output", { class: "value", id: "moment-balance", for: "moment", text: "–" });
-    this.when = h("span", { id: "moment-when", class: "note", text: "Move the slider." });
+    this.when = h("span", { id: "moment-when", class: "note", text: "" });
     this.frame = stepsFrame(90);
     this.slider.addEventListener("input", () => this.onSlide());
     return h(
@@ -141,7 +141,9 @@ class Account {
     say(this.held, money(account.held));
     const flags = [account.frozen ? "frozen" : "", account.closed ? "closed" : ""].filter(Boolean);
     this.badges.replaceChildren(...(flags.length ? flags.map((flag) => badge(flag, "bad")) : [badge("open", "good")]));
-    const limit = account.limit === "unlimited" ? "no limit below zero" : `may go ${money(account.limit)} below zero`;
+    this.showNow(account.balance);
+    const below = /^[0.]*$/.test(account.limit) ? "may not go below zero" : `may go ${money(account.limit)} below zero`;
+    const limit = account.limit === "unlimited" ? "no limit below zero" : below;
     say(this.facts, `${account.event_count} events · ${limit} · last event at ${place(account.last_position)} (shard · place)`);
   }
 
@@ -200,6 +202,7 @@ class Account {
     const [balance, held] = after(event, this.name);
     if (event.result === "COMMITTED") {
       say(this.balance, money(balance));
+      this.showNow(balance);
       say(this.held, money(held));
       say(this.available, money(less(balance, held)));
     }
@@ -300,7 +303,15 @@ class Account {
     return this.body.firstElementChild?.dataset.time ?? this.opened.time;
   }
 
+  /** What the slider stands for as long as nobody has moved it. */
+  showNow(balance) {
+    if (this.slid) return;
+    say(this.momentBalance, money(balance));
+    say(this.when, "Now. Move the slider for what it was.");
+  }
+
   onSlide() {
+    this.slid = true;
     clearTimeout(this.timers.slide);
     this.timers.slide = setTimeout(() => this.showMoment(), DEBOUNCE_MS);
   }

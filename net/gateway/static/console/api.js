@@ -111,11 +111,12 @@ export async function listen(path, { after = null, signal, onEvent, onState }) {
 async function* events(body) {
   let rest = "";
   let event = { id: null, event: "message", data: null };
-  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  const decoder = new TextDecoder(); // by hand: a stream of its own would cost each chunk some turns of the event loop
+  const reader = body.getReader();
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
-    const lines = (rest + value).split(/\r\n|\n|\r/);
+    const lines = (rest + decoder.decode(value, { stream: true })).split(/\r\n|\n|\r/);
     rest = lines.pop();
     if (rest.length > LINE_SIZE_MAX) throw new Refused({ title: "A line of the stream is too long" }, 0);
     for (const line of lines) {

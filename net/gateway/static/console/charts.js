@@ -12,13 +12,12 @@ export function roundedUp(number) {
   return power * [1, 2, 5, 10].find((step) => number <= step * power);
 }
 
-/** A line of the last `span_ms`, with gaps where nothing is known. */
+/** A line of the last `spanMs`, with gaps where nothing is known; `points` are those to begin with. */
 export class LineChart {
-  constructor(spanMs, height, format) {
+  constructor(spanMs, height, points = []) {
     this.spanMs = spanMs;
     this.height = height;
-    this.format = format;
-    this.points = [];
+    this.points = points;
     this.line = s("path", { class: "line", "vector-effect": "non-scaling-stroke" });
     this.area = s("path", { class: "area" });
     this.grid = s("g", { class: "grid" });

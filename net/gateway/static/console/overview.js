@@ -7,11 +7,12 @@ import { count, duration, moment, rate, size } from "./words.js";
 
 const SPAN_MS = 5 * 60_000;
 const STALE_MS = 4_000;
-const TOLD_EVERY_MS = 60_000;
+const kept = []; // the points of the chart, for who comes back to this page
 const COLUMNS = [
   ["Node", false],
   ["Role", false],
   ["Behind", true],
+  ["Reader", true],
   ["On disk", true],
   ["Committed", true],
   ["Transfers/s", true],
@@ -36,6 +37,7 @@ export function troubles(told) {
     for (const node of nodes) {
       if (!node.reachable) found.push(`${name}, node ${node.node ?? node.address} cannot be reached`);
       else if (node.problem) found.push(`${name}, node ${node.node}: ${node.problem}`);
+      else if (node.reader?.problem) found.push(`${name}, reader of node ${node.node}: ${node.reader.problem}`);
     }
   }
   return found;
@@ -48,16 +50,25 @@ function worst(told, name, quantile) {
   return known.length ? Math.max(...known) : null;
 }
 
+/** How far a reader is behind: in entries, or its history in events. */
+function readerState(reader) {
+  if (!reader) return "–";
+  if (reader.behind_entries === null) return badge("gone", "bad");
+  const behind = Math.max(reader.behind_entries, reader.history_behind_events);
+  return behind ? count(behind) : "level";
+}
+
 function nodeRow(node) {
   const { numbers } = node;
   const name = h("span", {}, h("b", { text: node.node === null ? "?" : String(node.node) }), " ", h("span", { class: "note", text: node.address }));
-  if (!numbers) return row(COLUMNS, [name, badge("unreachable", "bad"), ...Array(9).fill("–")], { class: "down" });
+  if (!numbers) return row(COLUMNS, [name, badge("unreachable", "bad"), ...Array(COLUMNS.length - 2).fill("–")], { class: "down" });
   const waiting = ["commands", "batches"].map((queue) => numbers.queues[queue]?.depth ?? 0).reduce((sum, depth) => sum + depth, 0);
   const behind = numbers.role === "leader" ? "–" : `${count(numbers.behind_entries)}`;
   return row(COLUMNS, [
     name,
     badge(numbers.role, numbers.role === "leader" ? "good" : ""),
     behind,
+    readerState(node.reader),
     count(numbers.durable_index),
     count(numbers.commit_index),
     rate(numbers.rates?.transfers_per_s),
@@ -97,7 +108,7 @@ export function showOverview(root, _parts, signal) {
   const high = figure("p99", "", "latency-p99");
   const highest = figure("p99.9", "", "latency-p999");
   const total = figure("Transfers since the start", "", "transfers-total");
-  const chart = new LineChart(SPAN_MS, 220, rate);
+  const chart = new LineChart(SPAN_MS, 220, kept);
   const scale = h("span", { class: "scale" });
   const told = h("figcaption", { class: "note", text: "Transfers a second, the last five minutes." });
   const shards = h("div", { id: "shards" });
@@ -113,7 +124,6 @@ export function showOverview(root, _parts, signal) {
   root.append(page);
 
   let seenMs = null;
-  let toldMs = 0;
   let wrong = null;
   let problem = null;
 
@@ -149,15 +159,13 @@ export function showOverview(root, _parts, signal) {
     health.classList.toggle("bad", found.length > 0);
     if (wrong !== null && wrong !== text) announce(text);
     wrong = text;
-    if (seenMs - toldMs > TOLD_EVERY_MS) {
-      toldMs = seenMs;
-      const known = chart.points.map(([, number]) => number).filter((number) => number !== null);
-      if (known.length) say(told, `Transfers a second, the last five minutes: now ${rate(known.at(-1))}, highest ${rate(Math.max(...known))}, lowest ${rate(Math.min(...known))}.`);
-    }
+    const known = chart.points.map(([, number]) => number).filter((number) => number !== null);
+    if (known.length) say(told, `Transfers a second, the last five minutes: lowest ${rate(Math.min(...known))}, highest ${rate(Math.max(...known))}.`);
     // Whoever reads or scrolls in a table is not disturbed by a new one.
     if (!shards.contains(document.activeElement)) shards.replaceChildren(...now.shards.map(shardCard));
   }
 
+  chartGap(); // while nobody looked
   const timer = setInterval(freshen, 1000);
   signal.addEventListener("abort", () => clearInterval(timer));
   listen("/v1/cluster/stream", {

@@ -10,7 +10,8 @@ const POLL_MS = 500;
 const POLLS_MAX = 40;
 const NS_PER_MS = 1_000_000n;
 const COLUMNS = [["Step", false], ["Shard · place", false], ["Time (UTC)", false], ["Since the start", true], ["From", false], ["To", false], ["Amount", true], ["Outcome", false]];
-const LEG_COLUMNS = [["Leg", true], ["From", false], ["To", false], ["Amount", true], ["Shards", false], ["Status", false]];
+const COLUMN_NS = 100_000n; // steps that come so close to each other stand in one column
+const LEG_COLUMNS = [["Leg", false], ["From", false], ["To", false], ["Amount", true], ["Shards", false], ["Status", false]];
 const KINDS = { tcc: "TC/C", saga: "Saga", direct: "At once, in one shard" };
 const STEPS = {
   transfer: "Transfer",
@@ -108,7 +109,7 @@ function step(event, number) {
 function render(root, id, { events, legs, kind, outcome: [told, tone], settled }) {
   const [first] = events;
   const start = nanoseconds(first.time);
-  const { shown, body } = table("Steps in the order of their time", COLUMNS, { hideCaption: true });
+  const { shown, body } = table("Steps, in the order of their time", COLUMNS);
   body.id = "steps";
   const shards = [...new Set(events.map((event) => shardOf(event.position)))].sort((one, other) => one - other);
   for (const event of events) {
@@ -159,7 +160,11 @@ function legsTable(legs) {
 
 /** One lane for each shard, with its steps in their places in time. */
 function lanes(events, shards, start) {
-  const times = [...new Set(events.map((event) => event.time))].sort();
+  const times = [];
+  for (const event of events) {
+    const ns = nanoseconds(event.time);
+    if (!times.length || ns - times.at(-1) > COLUMN_NS) times.push(ns);
+  }
   const list = h(
     "ol",
     { class: "lanes" },
@@ -185,6 +190,6 @@ function laneOf(steps, times, start) {
 function laneStep(event, times, start) {
   const good = event.result === "COMMITTED";
   const made = h("li", { class: `step ${good ? event.kind : "refused"}` }, h("b", { text: event.step.split(":")[0] }), h("span", { class: "note", text: duration(Number(nanoseconds(event.time) - start) / Number(NS_PER_MS)) }));
-  made.style.gridColumn = String(times.indexOf(event.time) + 1);
+  made.style.gridColumn = String(times.findLastIndex((ns) => ns <= nanoseconds(event.time)) + 1);
   return made;
 }

@@ -1,7 +1,8 @@
 """Fixtures of the console's tests: a real Chromium, and pages of it that nothing was wrong with.
 
-Chromium is that of Debian's packages, fetched once into the cache folder; where it cannot be had the tests are skipped,
-unless BEZANT_BROWSER=required says that this is a failure. Playwright brings no browser of its own.
+Chromium is that of Debian's packages, fetched once into the cache folder, without being root; where it cannot be had
+the tests are skipped, and the last lines of the output say so, unless BEZANT_BROWSER=required, as in CI, says that this
+is a failure. Playwright brings no browser of its own.
 """
 
 import os
@@ -22,6 +23,17 @@ LOAD_FAILED = "Failed to load resource"
 """What a browser says of every answer that is a problem; nothing is wrong with the page."""
 
 
+_missing: list[str] = []
+"""Why there was no browser."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at the end, whatever else is quiet, that the console was not tested."""
+    for reason in _missing:
+        terminalreporter.section("THE CONSOLE WAS NOT TESTED", sep="!", red=True, bold=True)
+        terminalreporter.line(f"There is no Chromium: {reason}. BEZANT_BROWSER=required makes this a failure.")
+
+
 @pytest.fixture(scope="session")
 def chromium() -> Programs:
     """The browser's programs."""
@@ -30,6 +42,7 @@ def chromium() -> Programs:
     except PeerUnavailable as error:
         if os.environ.get("BEZANT_BROWSER") == REQUIRED:
             raise
+        _missing.append(str(error))
         pytest.skip(f"there is no Chromium: {error}")
 
 

@@ -27,8 +27,11 @@ def test_events_are_seen_within_50_ms_of_their_commit(gateway: GatewayProcess, p
     page.goto(f"{gateway.url}/console#/account/{ann}/EUR")
     expect(page.locator("#live")).to_have_text("live")
     expect(page.locator("#statement tr")).to_have_count(1)
+    answered: dict[str, float] = {}
     for _ in range(EVENTS):
-        assert bank.transfer(WORLD, ann, "1.00").status_code == 200
+        answer = bank.transfer(WORLD, ann, "1.00")
+        assert answer.status_code == 200
+        answered[answer.json()["time"]] = time.time() * 1e3
         time.sleep(0.01)
     expect(page.locator("#statement tr")).to_have_count(EVENTS + 1)
     expect(page.locator("#balance")).to_have_text(f"{EVENTS}.00")
@@ -37,11 +40,17 @@ def test_events_are_seen_within_50_ms_of_their_commit(gateway: GatewayProcess, p
         "rows => rows.map(row => [row.dataset.time, Number(row.dataset.seenMs)])"
     )
     assert len(seen) >= EVENTS - 1
-    # An event's time is that of its batch, before it is on the disk: what is measured is longer than what is promised.
-    took = sorted(seen_ms - milliseconds(text) for text, seen_ms in seen)
-    p50, p99 = took[len(took) // 2], took[len(took) * 99 // 100]
-    print(f"event to page: p50 {p50:.1f} ms, p99 {p99:.1f} ms, {len(took)} events")
-    assert 0 < p50 < SEEN_MS_P50_MAX
+    # An event's time is that of its batch, before it is on the disk: what is measured is longer than what is promised,
+    # by as much as whoever paid waits for, too.
+    waited = [answered[text] - milliseconds(text) for text, _ in seen]
+    took = [seen_ms - milliseconds(text) for text, seen_ms in seen]
+    behind = [seen_ms - answered[text] for text, seen_ms in seen]
+    for what, found in (("answer", waited), ("page", took), ("page, from the answer on", behind)):
+        found.sort()
+        p50, p99 = found[len(found) // 2], found[len(found) * 99 // 100]
+        print(f"from the event to the {what}: p50 {p50:.1f} ms, p99 {p99:.1f} ms, {len(found)} events")
+    assert 0 < took[len(took) // 2] < SEEN_MS_P50_MAX
+    assert behind[len(behind) // 2] < SEEN_MS_P50_MAX
 
 
 def test_the_slider_tells_what_the_api_tells(gateway: GatewayProcess, page: Page, bank: Bank) -> None:
