@@ -329,14 +329,16 @@ class Steps:
 
     def _park(self, shard: int, count: int, code: int) -> None:
         self._on_parked()
+        where = f"their slots have left it: move them back there (`bezant shards move --to {shard}`)"
         _log.error(
             "bezant: of transaction %s shard %d answers %d to %d steps that must be done: they are parked (`bezant "
-            "transactions`) and tried again every %g s; see what has become of their accounts",
+            "transactions`) and tried again every %g s; %s",
             self.legs.id.hex(),
             shard,
             code,
             count,
             PARKED_S,
+            where if code == _MOVED else "see what has become of their accounts",
         )
 
 

@@ -419,3 +419,37 @@ async def test_what_was_decided_finds_the_shard_where_it_was_tried(town: Town, m
     await until(lambda: not len(town.shards[1].member.replica.ledger.unsettled()))
     await until_settled(town, [107, 100, 100, 100, 93])
     assert ledger.next_sequence - before <= 1  # But for a transit account to the other shard.
+
+
+async def test_what_a_saga_gives_back_waits_until_its_slot_is_back(
+    town: Town, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is parked meanwhile, and the log says where the slot has to go."""
+    monkeypatch.setattr(transacting_steps, "TRY_S_MAX", WAIT_S)
+    monkeypatch.setattr(transacting_steps, "ASK_AGAIN_S", 0.01)
+    monkeypatch.setattr(transacting_steps, "PARKED_S", 0.05)
+    await until_settled(town, [100, 100, 100, 100, 100])
+    told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    legs = join(transfer(STAYING, FAR, 1), transfer(MOVING[0], name_in(1, 77), 2))
+    legs["id_head"] = legs["id_tail"] = 0
+    legs["currency"] = currency_word("EUR")
+    asked = Transact(os.urandom(16), int(TransactionMode.SAGA), legs.tobytes(), await_applied=True)
+    town.is_cut = True
+    shard = town.shards[0]
+    coordinator = shard.reactor.coordinator
+    assert coordinator is not None
+    coordinator.transactor.ask(encode_message(asked), 1, told.set_result)  # type: ignore[arg-type]
+    await until(lambda: town.account(MOVING[0])["balance"] == 98)
+    there, back = os.urandom(16), os.urandom(16)
+    await town.begin(there, MOVING, 0, 1)
+    assert await town.ended(0, there)
+    town.is_cut = False
+    await until(lambda: bool(shard.member.replica.parked))
+    assert "move them back there (`bezant shards move --to 0`)" in caplog.text
+    assert town.balances() == [98, 100, 100, 100, 100]
+    await town.begin(back, MOVING, 1, 0)
+    assert await town.ended(1, back)
+    async with asyncio.timeout(WAIT_S):
+        assert decode_message(await told, Transacted).code == ResultCode.CREDIT_ACCOUNT_UNKNOWN
+    await until_settled(town, [100, 100, 100, 100, 100])
+    assert not shard.member.replica.parked
