@@ -3,8 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Those that take longest, in this order, so that both cores are busy to the end; all other tests together begin first.
-ROOMS := simulator engine cli net/server perf net/cluster net/shards
+# Those that take longest, in this order, so that all cores are busy to the end; all other tests together begin first.
+ROOMS := simulator net/server engine perf net/cluster cli net/shards
 TESTS := test-others $(addprefix test-,$(ROOMS))
 
 # Every test of a node starts processes; none is to compile all modules again.
@@ -24,16 +24,18 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 demo: all
 	$(BIN)/bezant demo
 
-# Style, types and every test, on two cores: the kernels are compiled first, once for all tests, and then each core takes
-# the tests of one room after the other; all of them, whatever fails.
-test: all
-	$(MAKE) --no-print-directory --jobs 2 --output-sync=target check kernels
-	$(MAKE) --no-print-directory --jobs 2 --keep-going --output-sync=target $(TESTS)
+# Rooms at a time, for two cores: tests of real nodes wait for elections, disks and clocks for a fifth of their time.
+JOBS ?= 3
 
-$(addprefix test-,$(ROOMS)): test-%: all
+# Style, types and every test: the kernels are compiled first, once for all tests, while style and types are looked at;
+# then the tests of one room after the other; all of them, whatever fails.
+test: all
+	$(MAKE) --no-print-directory --jobs $(JOBS) --keep-going --output-sync=target check $(TESTS)
+
+$(addprefix test-,$(ROOMS)): test-%: kernels
 	$(BIN)/python -m pytest tests/$*
 
-test-others: all
+test-others: kernels
 	$(BIN)/python -m pytest $(addprefix --ignore tests/,$(ROOMS))
 
 # All that `make test` compiles, so that no two tests do it at once, and none again because its node ended before.

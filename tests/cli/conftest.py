@@ -23,8 +23,8 @@ HEADER = (
 
 READY = "listening on "
 STOP_TIMEOUT_S = 60
-SMALL = ("--segment-size-mib", "8")
-"""Two segments are written in full before a node takes the first command."""
+SMALL = ("--segment-size-mib", "8", "--ids-memory-mib", "64")
+"""Two segments are written in full, and the memory for ids is touched, before a node takes the first command."""
 
 
 class Node:

@@ -33,7 +33,7 @@ from bezant.protocol.errors import CorruptLog
 from bezant.protocol.names import account_id, slot_of
 from bezant.protocol.placement import METADATA_SHARD, SLOT_COUNT, SlotMap
 
-SMALL = ("--segment-size-mib", "8")
+SMALL = ("--segment-size-mib", "8", "--ids-memory-mib", "64")
 WAIT_S = 120.0
 CURRENCY = "EUR"
 

@@ -43,7 +43,7 @@ def test_a_node_tells_that_it_listens(tmp_path: Path) -> None:
         manager.bind(str(place))
         manager.settimeout(120)
         command = [sys.executable, "-m", "bezant", "serve", "--data", str(tmp_path / "data")]
-        command += ["--listen", "127.0.0.1:0", "--no-reader", "--segment-size-mib", "8"]
+        command += ["--listen", "127.0.0.1:0", "--no-reader", "--segment-size-mib", "8", "--ids-memory-mib", "64"]
         with subprocess.Popen(
             command, env=os.environ | {VARIABLE: str(place)}, stdout=subprocess.PIPE, text=True
         ) as process:

@@ -3,7 +3,8 @@
 All `sh` blocks of a page are one script of bash, which ends at the first command that fails. A `text` block is what the
 block before it prints: its lines are in the output of that, in their order, among others. `console` blocks need
 services or rights of a real machine, and are the only ones that are not run. Ports are replaced by free ones, and nodes
-have small files of the log and no readers, which would take half of the time.
+have small files of the log, little memory and no readers, which would take half of the time; who asks again and again
+does so sooner.
 """
 
 import os
@@ -20,7 +21,8 @@ ROOT: Final = Path(__file__).parents[2]
 GUIDES: Final = ROOT / "guides"
 _BLOCK: Final = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _ADDRESS: Final = re.compile(r"\b127\.0\.0\.1:(\d{4,5})\b")
-_SMALL: Final = ("[serve]\n", "[serve]\nsegment_size_mib = 8\nreader = false\n")
+_SMALL: Final = ("[serve]\n", "[serve]\nsegment_size_mib = 8\nids_memory_mib = 64\nreader = false\n")
+_SOON: Final = ("; do sleep 1; done", "; do sleep 0.1; done")
 _MARK: Final = "@@ block"
 TIMEOUT_S: Final = 600
 
@@ -58,7 +60,8 @@ def with_free_ports(blocks: list[Block]) -> list[Block]:
     replaced = dict(zip(named, free_ports(len(named)), strict=True))
     return [
         Block(
-            block.language, _ADDRESS.sub(lambda match: f"127.0.0.1:{replaced[match[1]]}", block.text).replace(*_SMALL)
+            block.language,
+            _ADDRESS.sub(lambda match: f"127.0.0.1:{replaced[match[1]]}", block.text).replace(*_SMALL).replace(*_SOON),
         )
         for block in blocks
     ]

@@ -27,7 +27,9 @@ def test_the_client_from_the_specification_works_and_uses_nothing_of_ours(node: 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[NodeProcess]:
     """A node without a reader."""
-    with NodeProcess(tmp_path / "data", arguments=("--no-reader", "--segment-size-mib", "8")) as running:
+    with NodeProcess(
+        tmp_path / "data", arguments=("--no-reader", "--segment-size-mib", "8", "--ids-memory-mib", "64")
+    ) as running:
         yield running
 
 

@@ -33,7 +33,7 @@ from .conftest import Folder
 
 WAIT_S = 60.0
 NAMES = ("world", "ann", "bob")
-SMALL = ("--segment-size-mib", "1", "--free-space-floor-mib", "1")
+SMALL = ("--segment-size-mib", "1", "--free-space-floor-mib", "1", "--ids-memory-mib", "64")
 
 
 @pytest.fixture

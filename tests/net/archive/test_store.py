@@ -83,9 +83,10 @@ async def test_a_folder_that_cannot_be_written_to_is_said_to_be_so(tmp_path: Pat
 # ---- S3, as a process of its own speaks it ----
 
 
-def run(words: list[str], address: str) -> subprocess.CompletedProcess[str]:
+def run(words: list[str], address: str, **more: str) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
+        **more,
         "AWS_ENDPOINT_URL": address,
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
@@ -143,7 +144,8 @@ def test_a_target_that_cannot_be_reached_is_one_line(folder: Folder) -> None:
     with socket.socket() as nobody:  # bound, and not listening: every connection is refused
         nobody.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-        completed = run(["snapshot", "create", "s3://bucket/books", "--data", str(folder.path)], address)
+        words = ["snapshot", "create", "s3://bucket/books", "--data", str(folder.path)]
+        completed = run(words, address, AWS_MAX_ATTEMPTS="2")  # not five, with pauses that grow
     assert completed.returncode == 1
     assert completed.stderr.count("\n") == 1, completed.stderr
     assert "the target does not do it" in completed.stderr

@@ -73,7 +73,7 @@ class Nodes:
                 log_path=self.folder / f"node-{number}.log",
                 listen=None,
                 name=f"node {number}",
-                arguments=("--segment-size-mib", "8", *arguments),
+                arguments=("--segment-size-mib", "8", "--ids-memory-mib", "64", *arguments),
                 command=command,
             )
             self._closing.callback(node.end)

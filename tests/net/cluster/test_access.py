@@ -179,7 +179,7 @@ async def test_a_node_alone_and_its_reader(tmp_path: Path, authority: Authority,
         tmp_path / "data",
         log_path=tmp_path / "node.log",
         listen="127.0.0.1:0",
-        arguments=("--segment-size-mib", "8", *options(authority, shown, cluster_file)),
+        arguments=("--segment-size-mib", "8", "--ids-memory-mib", "64", *options(authority, shown, cluster_file)),
         command=(sys.executable, "-m", "bezant", "serve"),
     )
     node.start()

@@ -27,7 +27,7 @@ async def test_those_who_wait_keep_nobody_out(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(server_module, "make_parts", lambda *_: Parts([Batches()], {Operation.TOTALS: answer}))
     monkeypatch.setattr(server_module, "QUERIES_MAX", WAITING_MAX + 1)
     monkeypatch.setattr(server_module, "WAITING_MAX", WAITING_MAX)
-    monkeypatch.setattr(server_module, "WAIT_S_MAX", 2.0)
+    monkeypatch.setattr(server_module, "WAIT_S_MAX", 1.0)
     rig.history.write_filler()
     rig.history.publish()
     await rig.start()

@@ -15,8 +15,8 @@ START_S = 120.0
 """Compiling, if nothing is compiled, counts."""
 STOP_S = 30.0
 READY = b"listening on "
-SMALL = ("--segment-size-mib", "8")
-"""Two segments are written in full before a node takes the first command."""
+SMALL = ("--segment-size-mib", "8", "--ids-memory-mib", "64")
+"""Two segments are written in full, and the memory for ids is touched, before a node takes the first command."""
 
 
 class NodeProcess:

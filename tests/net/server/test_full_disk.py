@@ -26,7 +26,7 @@ from .process import START_S, NodeProcess, running
 from .small_disk import SmallDisk, small_disk
 
 SEGMENT_SIZE = 1 << 20
-OPTIONS = ("--segment-size-mib", "1", "--free-space-floor-mib", "1")
+OPTIONS = ("--segment-size-mib", "1", "--free-space-floor-mib", "1", "--ids-memory-mib", "64")
 FULL = ResultCode.STORAGE_FULL
 FRAME_SIZES = (1000, 100, 10, 1)
 """Commands of a frame; at first many, then so few that what is left of the last segment is used up."""

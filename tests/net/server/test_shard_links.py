@@ -10,6 +10,7 @@ import pytest
 from bezant.engine.placement.maps import first_map
 from bezant.engine.transactions.ids import derived_ids, words_of
 from bezant.engine.transactions.legs import build_transit_open
+from bezant.net.server import coordinating
 from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.placing import Placing
 from bezant.net.server.shard_links import ShardLinks
@@ -62,8 +63,9 @@ async def test_legs_are_executed(links: ShardLinks) -> None:
         await links.ask(2, opened, 10)
 
 
-async def test_only_what_is_under_way_is_known(node: Node, links: ShardLinks) -> None:
+async def test_only_what_is_under_way_is_known(node: Node, links: ShardLinks, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while a client waits for the other shard's answer: that waits for this one, perhaps."""
+    monkeypatch.setattr(coordinating, "TRY_S_MAX", 1.0)  # The node ends when it is over.
     client = await node.connect()
     await client.execute(opening(name_in(1), LIMIT_UNLIMITED))
     command = transfer(name_in(1), name_in(0), 30)

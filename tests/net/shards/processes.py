@@ -11,8 +11,8 @@ from bezant.cli.local_shards import LocalShards, Plan, init_shards, shard_folder
 from bezant.engine.verifying.over_shards import ShardsReport, verify_over_shards
 
 WAIT_S = 120.0
-SMALL = ("--segment-size-mib", "8")
-"""Two segments are written in full before a node takes the first command."""
+SMALL = ("--segment-size-mib", "8", "--ids-memory-mib", "64")
+"""Two segments are written in full, and the memory for ids is touched, before a node takes the first command."""
 
 
 def say_nothing(_words: str, _fields: dict[str, Any]) -> None:
