@@ -1,16 +1,17 @@
 """Fixtures of the reader's tests."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 import uvloop
 
 import bezant
+from bezant.cli import node_process
 from bezant.net.client.wallet import Wallet
 
-from ..server.process import NodeProcess, running
+from ..server.process import SMALL, NodeProcess, running
 
 WAIT_S = 120.0
 
@@ -30,4 +31,18 @@ async def node(tmp_path: Path) -> AsyncIterator[NodeProcess]:
 @pytest.fixture
 async def wallet(node: NodeProcess) -> AsyncIterator[Wallet]:
     async with bezant.connect("{}:{}".format(*node.address), timeout_s=WAIT_S) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[node_process.NodeProcess]:
+    """A node with a reader beside it, for those tests of a file that do not disturb each other: to start both takes
+    longer than most of them."""
+    with node_process.NodeProcess(tmp_path_factory.mktemp("shared") / "data", arguments=SMALL) as process:
+        yield process
+
+
+@pytest.fixture
+async def shared_wallet(shared_node: node_process.NodeProcess) -> AsyncIterator[Wallet]:
+    async with bezant.connect(shared_node.address, timeout_s=WAIT_S) as opened:
         yield opened

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import bezant
+from bezant.cli.node_process import NodeProcess
 from bezant.engine.projections.warm import warm_projections
 from bezant.net.client.history import AsOf
 from bezant.net.client.members import ask_node
@@ -22,8 +23,6 @@ from bezant.protocol.messages import encode_message
 from bezant.protocol.names import account_id
 from bezant.protocol.records import position_of
 
-from ..server.process import NodeProcess
-
 WAIT_S = 120.0
 
 
@@ -34,21 +33,28 @@ def compiled() -> None:
     warm_projections()
 
 
-async def positions_of(wallet: Wallet) -> dict[str, bezant.Result]:
-    """A small history, by name of what was done."""
+@pytest.fixture(scope="module")
+def done(shared_node: NodeProcess) -> dict[str, bezant.Result]:
+    """A small history, by name of what was done; all tests here only ask for it."""
     done = {}
-    done["world"] = await wallet.open_account("world", "EUR", limit=bezant.UNLIMITED)
-    done["ann"] = await wallet.open_account("ann", "EUR")
-    done["paid"] = await wallet.transfer("world", "ann", "10.00", "EUR", code=7)
-    done["held"] = await wallet.hold("ann", "world", "4.00", "EUR")
-    done["part"] = await wallet.capture(done["held"].id, "ann", "world", "EUR", amount="1.50", keep_open=True)
-    done["frozen"] = await wallet.freeze("ann", "EUR")
-    done["refused"] = await wallet.transfer("ann", "world", "99.00", "EUR")
-    done["released"] = await wallet.release(done["held"].id, "ann", "EUR")
+    with bezant.connect_blocking(shared_node.address, timeout_s=WAIT_S) as wallet:
+        done["world"] = wallet.open_account("world", "EUR", limit=bezant.UNLIMITED)
+        done["ann"] = wallet.open_account("ann", "EUR")
+        done["paid"] = wallet.transfer("world", "ann", "10.00", "EUR", code=7)
+        done["held"] = wallet.hold("ann", "world", "4.00", "EUR")
+        done["part"] = wallet.capture(done["held"].id, "ann", "world", "EUR", amount="1.50", keep_open=True)
+        done["frozen"] = wallet.freeze("ann", "EUR")
+        done["refused"] = wallet.transfer("ann", "world", "99.00", "EUR")
+        done["released"] = wallet.release(done["held"].id, "ann", "EUR")
     for name, result in done.items():
         assert result.committed == (name != "refused")
         assert result.position is not None
     return done
+
+
+@pytest.fixture
+def wallet(shared_wallet: Wallet) -> Wallet:
+    return shared_wallet
 
 
 async def refusal(asking: object) -> RequestRefused:
@@ -57,8 +63,7 @@ async def refusal(asking: object) -> RequestRefused:
     return caught.value
 
 
-async def test_everything_as_it_was(wallet: Wallet) -> None:
-    done = await positions_of(wallet)
+async def test_everything_as_it_was(wallet: Wallet, done: dict[str, bezant.Result]) -> None:
     history = wallet.history
     last = done["released"].position or 0
 
@@ -106,12 +111,11 @@ async def test_everything_as_it_was(wallet: Wallet) -> None:
     assert (sums.moved, sums.positive, sums.held) == (1150, 850, 250)
 
 
-async def test_the_same_without_await(wallet: Wallet, node: NodeProcess) -> None:
-    done = await positions_of(wallet)
+async def test_the_same_without_await(shared_node: NodeProcess, done: dict[str, bezant.Result]) -> None:
     last = done["released"].position or 0
 
     def ask() -> None:
-        with bezant.connect_blocking("{}:{}".format(*node.address), timeout_s=WAIT_S) as blocking:
+        with bezant.connect_blocking(shared_node.address, timeout_s=WAIT_S) as blocking:
             history = blocking.history
             as_of, account = history.account("ann", "EUR", wait_for=last)
             assert (as_of.position, account and account.balance_text) == (last, "8.50")
@@ -126,8 +130,7 @@ async def test_the_same_without_await(wallet: Wallet, node: NodeProcess) -> None
     await asyncio.get_running_loop().run_in_executor(None, ask)
 
 
-async def test_what_cannot_be_known_is_refused_in_words(wallet: Wallet, node: NodeProcess) -> None:
-    done = await positions_of(wallet)
+async def test_what_cannot_be_known_is_refused_in_words(wallet: Wallet, done: dict[str, bezant.Result]) -> None:
     last = done["released"].position or 0
     history = wallet.history
     await history.account("ann", "EUR", wait_for=last)
@@ -175,10 +178,12 @@ async def test_numbers_of_more_than_64_bits_are_refused_in_words(wallet: Wallet)
             await wallet.receipts.receipt(number)
 
 
-async def test_a_reader_that_is_killed_answers_the_same_again(wallet: Wallet, node: NodeProcess) -> None:
-    done = await positions_of(wallet)
+async def test_a_reader_that_is_killed_answers_the_same_again(
+    wallet: Wallet, shared_node: NodeProcess, done: dict[str, bezant.Result]
+) -> None:
     before = await wallet.history.accounts([account_id("ann", "EUR")], wait_for=done["released"].position or 0)
-    children = Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children").read_text().split()
+    own = shared_node.process_id
+    children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
     for number in children:
         if b"bezant.net.reader.process" in Path(f"/proc/{number}/cmdline").read_bytes():
             os.kill(int(number), signal.SIGKILL)

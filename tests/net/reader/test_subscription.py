@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import bezant
+from bezant.cli.node_process import NodeProcess as SharedNode
 from bezant.net.client import subscription as subscription_module
 from bezant.net.client.subscription import Subscription, reader_address
 from bezant.net.client.wallet import Wallet
@@ -16,8 +17,7 @@ from bezant.protocol.errors import ConnectionFailed, InvalidAmountOrName, Reques
 from bezant.protocol.frames import FILTER_ACCOUNTS_MAX, FrameError
 from bezant.protocol.kinds import CommandKind
 
-from ..server.process import NodeProcess, running
-from ..server.test_reading import children
+from ..server.process import running
 from .conftest import WAIT_S
 
 
@@ -42,11 +42,28 @@ async def positions(subscription: Subscription, count: int) -> list[int]:
         return [(await anext(subscription)).position for _ in range(count)]
 
 
-async def kill_reader(node: NodeProcess) -> None:
+@pytest.fixture(scope="module")
+def opened(shared_node: SharedNode) -> SharedNode:
+    """The node that many of these tests share, with the same accounts. What others did before is behind them: they ask
+    for what comes from now on, and each by a name of its own."""
+    with bezant.connect_blocking(shared_node.address, timeout_s=WAIT_S) as wallet:
+        assert wallet.open_account("world", "EUR", limit=bezant.UNLIMITED).committed
+        for name in ("ann", "bob"):
+            assert wallet.open_account(name, "EUR").committed
+    return shared_node
+
+
+@pytest.fixture
+def shared_books(opened: SharedNode, shared_wallet: Wallet) -> Wallet:
+    return shared_wallet
+
+
+async def kill_reader(node: SharedNode) -> None:
+    own = node.process_id
     async with asyncio.timeout(WAIT_S):
-        while not (found := children(node)):
+        while not (found := Path(f"/proc/{own}/task/{own}/children").read_text().split()):
             await asyncio.sleep(0.02)
-    os.kill(found[0], signal.SIGKILL)
+    os.kill(int(found[0]), signal.SIGKILL)
 
 
 async def test_everything_that_an_event_says(books: Wallet) -> None:
@@ -95,48 +112,48 @@ async def test_filters(books: Wallet) -> None:
     assert len(await told()) == 5
 
 
-async def test_now_begins_when_it_is_entered(books: Wallet) -> None:
-    await pay(books)
-    async with books.subscribe(accounts=["ann"], currency="EUR") as subscription:
-        paid = await pay(books, 5)
+async def test_now_begins_when_it_is_entered(shared_books: Wallet) -> None:
+    await pay(shared_books)
+    async with shared_books.subscribe(accounts=["ann"], currency="EUR") as subscription:
+        paid = await pay(shared_books, 5)
         assert await positions(subscription, 5) == paid
     with pytest.raises(StopAsyncIteration):
         await anext(subscription)
 
 
-async def test_what_cannot_be_asked(books: Wallet, tmp_path: Path) -> None:
+async def test_what_cannot_be_asked(shared_books: Wallet, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no kind 'gift'"):
-        books.subscribe(kinds=["gift"])
+        shared_books.subscribe(kinds=["gift"])
     with pytest.raises(UsageError, match="no spaces"):
-        books.subscribe(name="two words")
+        shared_books.subscribe(name="two words")
     with pytest.raises(UsageError, match="at most"):
-        await anext(books.subscribe(accounts=[bytes([1]) * 16] * (FILTER_ACCOUNTS_MAX + 1)))
+        await anext(shared_books.subscribe(accounts=[bytes([1]) * 16] * (FILTER_ACCOUNTS_MAX + 1)))
     with pytest.raises(InvalidAmountOrName, match="not registered"):
-        await anext(books.subscribe(currency="XYZ"))
+        await anext(shared_books.subscribe(currency="XYZ"))
     with pytest.raises(RequestRefused, match="another shard") as refused:
-        await books.subscribe(after=2**60).begin()
+        await shared_books.subscribe(after=2**60).begin()
     assert refused.value.code == FrameError.REQUEST_REFUSED
     with pytest.raises(UsageError, match="has a name"):
-        await books.subscribe().acknowledge()
+        await shared_books.subscribe().acknowledge()
     async with bezant.open(tmp_path / "embedded") as embedded:
         with pytest.raises(UsageError, match="run a node"):
             embedded.subscribe()
 
 
-async def test_a_position_ahead_of_all_is_refused_in_the_end(books: Wallet) -> None:
-    await books.subscribe().begin()
+async def test_a_position_ahead_of_all_is_refused_in_the_end(shared_books: Wallet) -> None:
+    await shared_books.subscribe().begin()
     with pytest.raises(RequestRefused, match="events ahead") as refused:
-        await books.subscribe(after=1_000_000, lost_s_max=0.1).begin()
+        await shared_books.subscribe(after=1_000_000, lost_s_max=0.1).begin()
     assert refused.value.code == FrameError.BEHIND
 
 
-async def test_a_reader_that_is_killed_under_load_costs_nothing(books: Wallet, node: NodeProcess) -> None:
-    async with books.subscribe(accounts=["ann"], currency="EUR") as subscription:
+async def test_a_reader_that_is_killed_under_load_costs_nothing(shared_books: Wallet, opened: SharedNode) -> None:
+    async with shared_books.subscribe(accounts=["ann"], currency="EUR") as subscription:
         paid: list[int] = []
         for round_number in range(6):
-            paid += await pay(books, 200)
+            paid += await pay(shared_books, 200)
             if round_number in (1, 3):
-                await kill_reader(node)
+                await kill_reader(opened)
         assert await positions(subscription, len(paid)) == paid
         assert subscription.statistics().connections >= 2
 
@@ -158,23 +175,23 @@ async def test_a_node_that_is_killed_and_started_again_costs_nothing(tmp_path: P
                 assert await positions(subscription, len(paid)) == paid
 
 
-async def test_a_caller_that_does_not_take_is_told_all_when_it_does(books: Wallet, monkeypatch) -> None:
+async def test_a_caller_that_does_not_take_is_told_all_when_it_does(shared_books: Wallet, monkeypatch) -> None:
     monkeypatch.setattr(subscription_module, "QUEUE_BYTES_MAX", 64 << 10)
-    async with books.subscribe(accounts=["ann"], currency="EUR") as subscription:
+    async with shared_books.subscribe(accounts=["ann"], currency="EUR") as subscription:
         paid: list[int] = []
         for _ in range(40):
-            paid += await pay(books, 500)
+            paid += await pay(shared_books, 500)
         assert subscription.statistics().waiting < 20_000
         assert await positions(subscription, len(paid)) == paid
 
 
-async def test_a_name_goes_on_where_it_was_acknowledged(books: Wallet) -> None:
-    async with books.subscribe(accounts=["ann"], currency="EUR", name="mail") as subscription:
-        paid = await pay(books, 10)
+async def test_a_name_goes_on_where_it_was_acknowledged(shared_books: Wallet) -> None:
+    async with shared_books.subscribe(accounts=["ann"], currency="EUR", name="mail") as subscription:
+        paid = await pay(shared_books, 10)
         assert await positions(subscription, 4) == paid[:4]
         await subscription.acknowledge()
         assert await positions(subscription, 2) == paid[4:6]
-    async with books.subscribe(accounts=["ann"], currency="EUR", name="mail") as subscription:
+    async with shared_books.subscribe(accounts=["ann"], currency="EUR", name="mail") as subscription:
         assert await positions(subscription, 6) == paid[4:]
 
 
@@ -188,17 +205,15 @@ async def test_without_a_reader_it_says_so(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-async def blocking(node: NodeProcess) -> AsyncIterator[bezant.BlockingWallet]:
-    made = await asyncio.to_thread(bezant.connect_blocking, "{}:{}".format(*node.address), timeout_s=WAIT_S)
+async def blocking(opened: SharedNode) -> AsyncIterator[bezant.BlockingWallet]:
+    made = await asyncio.to_thread(bezant.connect_blocking, opened.address, timeout_s=WAIT_S)
     yield made
     await asyncio.to_thread(made.close)
 
 
 async def test_without_await(blocking: bezant.BlockingWallet) -> None:
     def work() -> None:
-        blocking.open_account("world", "EUR", limit=bezant.UNLIMITED)
-        blocking.open_account("ann", "EUR")
-        with blocking.subscribe(accounts=["ann"], currency="EUR", name="mail") as subscription:
+        with blocking.subscribe(accounts=["ann"], currency="EUR", name="letters") as subscription:
             paid = [blocking.transfer("world", "ann", "1.00", "EUR").position for _ in range(5)]
             assert [next(subscription).position for _ in paid] == paid
             assert subscription.position == paid[-1]
