@@ -110,7 +110,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the demo; 0 if every promise held."""
     if arguments.wallets < WALLETS_MIN:
         raise UsageError(f"a transfer needs {WALLETS_MIN} wallets at least")
+    from bezant.cli.import_file import ImportFile
+
     file = arguments.file or _default_file()
+    ImportFile(file, {}).check_header()  # rather before a node is started
     findings = Findings()
     with _leaving_on_sigterm(), TemporaryDirectory(prefix="bezant-demo-") as folder:
         data = Path(folder) / "data"

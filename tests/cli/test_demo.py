@@ -56,6 +56,11 @@ def test_a_finding_that_fails_decides_the_status(capsys) -> None:
     assert capsys.readouterr().out.splitlines()[-1] == "  NO  that does not"
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path, capsys) -> None:
+def test_a_file_that_is_not_there_is_told_before_anything_is_started(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bezant.cli.node_process.NODE_COMMAND", ("/no/such/program",))
     assert main(["demo", "--file", str(tmp_path / "none.csv")]) == 1
-    assert "none.csv: cannot be read" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "none.csv: cannot be read" in captured.err
+    assert captured.out == ""

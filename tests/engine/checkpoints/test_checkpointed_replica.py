@@ -273,12 +273,12 @@ def test_a_full_memory_refuses_and_goes_on_after_the_checkpoint(
     tmp_path: Path, small: ReplicaSettings, clock: Clock
 ) -> None:
     """Nobody makes checkpoints: what would not fit is refused unseen, and nothing is lost."""
-    node = Node(tmp_path / "data", msgspec.structs.replace(small, checkpoint_ids=1), clock)
+    node = Node(tmp_path / "data", msgspec.structs.replace(small, segment_size=8 << 20, checkpoint_ids=1), clock)
     node.execute(opening_world("ann", "bob"))
     digest, refused = "", None
     while refused is None:
         digest = node.replica.ledger.digest()
-        results = node.execute(transfers("world", "ann", 200, 5))
+        results = node.execute(transfers("world", "ann", 5_000, 5))
         if results["code"][0] == int(ResultCode.STORAGE_FULL):
             refused = results
     assert np.all(refused["code"] == int(ResultCode.STORAGE_FULL))

@@ -34,6 +34,18 @@ async def wallet(node: NodeProcess) -> AsyncIterator[Wallet]:
         yield opened
 
 
+def readers_of(node: node_process.NodeProcess) -> list[int]:
+    """Process ids of the readers that a node has now."""
+    found = []
+    for number in Path(f"/proc/{node.process_id}/task/{node.process_id}/children").read_text().split():
+        try:
+            if b"bezant.net.reader.process" in Path(f"/proc/{number}/cmdline").read_bytes():
+                found.append(int(number))
+        except OSError:
+            continue
+    return found
+
+
 @pytest.fixture(scope="module")
 def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[node_process.NodeProcess]:
     """A node with a reader beside it, for those tests of a file that do not disturb each other: to start both takes

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -22,6 +21,8 @@ from bezant.protocol.kinds import CommandKind
 from bezant.protocol.messages import encode_message
 from bezant.protocol.names import account_id
 from bezant.protocol.records import position_of
+
+from .conftest import readers_of
 
 WAIT_S = 120.0
 
@@ -182,10 +183,7 @@ async def test_a_reader_that_is_killed_answers_the_same_again(
     wallet: Wallet, shared_node: NodeProcess, done: dict[str, bezant.Result]
 ) -> None:
     before = await wallet.history.accounts([account_id("ann", "EUR")], wait_for=done["released"].position or 0)
-    own = shared_node.process_id
-    children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
-    for number in children:
-        if b"bezant.net.reader.process" in Path(f"/proc/{number}/cmdline").read_bytes():
-            os.kill(int(number), signal.SIGKILL)
+    for number in readers_of(shared_node):
+        os.kill(number, signal.SIGKILL)
     after = await wallet.history.accounts([account_id("ann", "EUR")])
     assert after == before

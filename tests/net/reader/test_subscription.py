@@ -17,7 +17,8 @@ from bezant.protocol.errors import ConnectionFailed, InvalidAmountOrName, Reques
 from bezant.protocol.frames import FILTER_ACCOUNTS_MAX, FrameError
 from bezant.protocol.kinds import CommandKind
 
-from ..server.process import running
+from ..server.process import NodeProcess, running
+from ..server.test_reading import children
 from .conftest import WAIT_S
 
 
@@ -58,12 +59,11 @@ def shared_books(opened: SharedNode, shared_wallet: Wallet) -> Wallet:
     return shared_wallet
 
 
-async def kill_reader(node: SharedNode) -> None:
-    own = node.process_id
+async def kill_reader(node: NodeProcess) -> None:
     async with asyncio.timeout(WAIT_S):
-        while not (found := Path(f"/proc/{own}/task/{own}/children").read_text().split()):
+        while not (found := children(node)):
             await asyncio.sleep(0.02)
-    os.kill(int(found[0]), signal.SIGKILL)
+    os.kill(found[0], signal.SIGKILL)
 
 
 async def test_everything_that_an_event_says(books: Wallet) -> None:
@@ -147,13 +147,13 @@ async def test_a_position_ahead_of_all_is_refused_in_the_end(shared_books: Walle
     assert refused.value.code == FrameError.BEHIND
 
 
-async def test_a_reader_that_is_killed_under_load_costs_nothing(shared_books: Wallet, opened: SharedNode) -> None:
-    async with shared_books.subscribe(accounts=["ann"], currency="EUR") as subscription:
+async def test_a_reader_that_is_killed_under_load_costs_nothing(books: Wallet, node: NodeProcess) -> None:
+    async with books.subscribe(accounts=["ann"], currency="EUR") as subscription:
         paid: list[int] = []
         for round_number in range(6):
-            paid += await pay(shared_books, 200)
+            paid += await pay(books, 200)
             if round_number in (1, 3):
-                await kill_reader(opened)
+                await kill_reader(node)
         assert await positions(subscription, len(paid)) == paid
         assert subscription.statistics().connections >= 2
 
