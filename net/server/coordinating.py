@@ -322,6 +322,12 @@ class Coordinator:
 
         What it refuses to do, though it was tried there, is parked: told at each question, and never dropped.
         """
+        try:
+            await self._end_parking(transit, decided, self._member.replica.parked)
+        finally:
+            self._member.replica.parked.difference_update(decided.sequences.tolist())
+
+    async def _end_parking(self, transit: Transit, decided: Decided, all_parked: set[int]) -> None:
         tries, sequences = decided.tries, decided.sequences
         routes = Routes(self._transits, self._places, transit, tries)
         left = np.arange(len(tries))
@@ -340,6 +346,7 @@ class Coordinator:
             routes.follow(moved[~is_confirm])
             is_in_vain = routes.seek(moved[is_confirm])
             parked = np.concatenate([left[~is_open(codes[left])], moved[is_confirm][is_in_vain]])
+            all_parked.update(sequences[parked].tolist())
             if len(parked):
                 self._tell_parked(transit, codes[parked], sequences[parked])
             if len(left):

@@ -142,8 +142,12 @@ async def test_what_the_other_shard_will_not_do_is_parked_and_told(
     assert result["code"] == COMMITTED
     await until(lambda: caplog.text.count("its books and ours do not agree") > 1)
     assert len(first.ledger.unsettled()) == 1
+    replica = first.member.replica
+    (seen,) = transactions_under_way(first.ledger, replica.log.read_events, 0, replica.parked).transfers
+    assert seen.phase == "parked"
     refusing[0] = False
     await settled(first, second)
+    assert not replica.parked
     assert second.balances(second.names[0]) == [130]
 
 
