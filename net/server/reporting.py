@@ -119,6 +119,7 @@ def _queues(reactor: Reactor, connections: OpenConnections | None) -> dict[str, 
         "request_bytes": Queue(reactor.bytes_in_flight, TOTAL_BYTES_IN_FLIGHT_MAX),
         "waiters": Queue(reactor.waiter_count, CONNECTIONS_MAX),
         "legs": Queue(reactor.legs.command_count, 0),
+        "parked": Queue(len(reactor.replica.parked), 0),
     }
     if connections is not None:
         queues["connections"] = Queue(connections.count, connections.connections_max)

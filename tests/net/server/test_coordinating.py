@@ -12,7 +12,7 @@ from bezant.engine.transactions import legs as legs_of_engine
 from bezant.engine.transactions import times
 from bezant.engine.transactions.legs import build_try_credits, build_try_debits, transit_id
 from bezant.engine.transactions.under_way import transactions_under_way
-from bezant.net.server import coordinating
+from bezant.net.server import coordinating, reporting
 from bezant.net.server import legs as legs_module
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import ArchiveUnavailable
@@ -145,9 +145,10 @@ async def test_what_the_other_shard_will_not_do_is_parked_and_told(
     replica = first.member.replica
     (seen,) = transactions_under_way(first.ledger, replica.log.read_events, 0, replica.parked).transfers
     assert seen.phase == "parked"
+    assert reporting._queues(first.reactor, None)["parked"].depth == 1
     refusing[0] = False
     await settled(first, second)
-    assert not replica.parked
+    assert reporting._queues(first.reactor, None)["parked"].depth == 0
     assert second.balances(second.names[0]) == [130]
 
 
