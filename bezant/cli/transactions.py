@@ -5,9 +5,10 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from bezant.cli.output import write_json, write_line, write_table
+from bezant.cli.output import write_json, write_line, write_remark, write_table
 from bezant.cli.session import DEFAULT_ADDRESS, add_json_argument, addresses, positive_seconds, run_async
 from bezant.cli.shards import DEFAULT_TIMEOUT_S, ask_map
+from bezant.protocol.errors import BezantError
 from bezant.protocol.frames import Operation
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List them; the exit status is 0 whether there are any or not."""
+    """List them; the exit status is 0 whether there are any or not, and 1 if a shard did not answer."""
     return run_async(_list(arguments))
 
 
@@ -65,7 +66,18 @@ async def _list(arguments: argparse.Namespace) -> int:
         finally:
             await channel.close()
 
-    answers = await asyncio.gather(*(ask(place) for place in slot_map.shards))
+    unanswered: list[int] = []
+
+    async def ask_or_tell(place: "ShardPlace") -> TransactionsUnderWay:
+        """What a shard tells; nothing, and a remark, if it does not: whoever looks for what hangs needs the others."""
+        try:
+            return await ask(place)
+        except BezantError as error:
+            unanswered.append(place.shard)
+            write_remark(f"what shard {place.shard} has under way is missing here: {error}")
+            return TransactionsUnderWay([], 0)
+
+    answers = await asyncio.gather(*(ask_or_tell(place) for place in slot_map.shards))
     in_flight: Counter[str] = Counter()
     rows: list[dict[str, Any]] = []
     transactions: list[dict[str, Any]] = []
@@ -101,15 +113,16 @@ async def _list(arguments: argparse.Namespace) -> int:
     totals = {currency: format_amount(units, decimals[currency]) for currency, units in sorted(in_flight.items())}
     count = sum(answer.count for answer in answers)
     if arguments.json:
-        write_json({"count": count, "in_flight": totals, "transfers": rows, "transactions": transactions})
-        return 0
+        told_all = {"count": count, "in_flight": totals, "transfers": rows, "transactions": transactions}
+        write_json(told_all | {"unanswered": sorted(unanswered)})
+        return 1 if unanswered else 0
     cells.sort(key=lambda row: -row[0])
     table = [(*row, f"{age_ms / 1000:.1f} s") for age_ms, row in cells]
     write_table(_HEADINGS, table, right=frozenset({"legs", "amount", "age"}))
     sums = ", ".join(f"{amount} {currency}" for currency, amount in totals.items()) or "nothing"
     shown = len(rows) + len(transactions)
     write_line(f"{count} under way; in flight: {sums}" + (f" in the {shown} shown" if shown < count else ""))
-    return 0
+    return 1 if unanswered else 0
 
 
 async def _decimals(channel: Any) -> dict[str, int]:
