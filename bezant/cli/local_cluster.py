@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Final
 
@@ -34,12 +34,18 @@ _NO_STREAMS: Final = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
 
 
 def init_cluster(
-    folder: Path, node_count: int, base_port: int, *, shard: int = 0, placement: Sequence[str] = ()
+    folder: Path,
+    node_count: int,
+    base_port: int,
+    *,
+    shard: int = 0,
+    placement: Sequence[str] = (),
+    taken: Set[int] = frozenset(),
 ) -> None:
     """Initialise the folders of a new group, or finish what was begun; base port 0 takes any ports that are free.
 
-    `shard` and `placement` are as in the node file. Node N gets the ports base + 2N - 2, for clients, and base +
-    2N - 1, for the others. Raises `InputWrong`.
+    `shard` and `placement` are as in the node file; `taken` are ports of nodes that may not run now. Node N gets the
+    ports base + 2N - 2, for clients, and base + 2N - 1, for the others. Raises `InputWrong`.
     """
     if not 1 <= node_count <= MEMBERS_MAX:
         raise InputWrong(f"a group has 1 to {MEMBERS_MAX} nodes, not {node_count}")
@@ -50,7 +56,7 @@ def init_cluster(
     Directory(folder).create()
     begun = next(iter(node_files(folder).values()), None)
     if begun is None:
-        ports = free_ports(2 * node_count) if not base_port else range(base_port, base_port + 2 * node_count)
+        ports = free_ports(2 * node_count, taken) if not base_port else range(base_port, base_port + 2 * node_count)
         members = {
             number: (f"{HOST}:{ports[2 * number - 1]}", f"{HOST}:{ports[2 * number - 2]}")
             for number in range(1, node_count + 1)

@@ -65,12 +65,16 @@ def init_shards(folder: Path, plan: Plan) -> None:
         if node_files(folder):
             raise InputWrong(f"{folder} has a group that is not one of several: take another folder for shards")
         directory.write_file(PLAN_NAME, [msgspec.json.encode(plan)])
+    # Of what was begun earlier, by another process: nobody listens there yet.
+    taken = {port for group in group_folders(folder, plan) for port in _ports_of(group)}
     places = plan.placement
     if not places:
-        init_cluster(_metadata(folder), metadata_nodes(plan.nodes), _port(plan, plan.shards), shard=METADATA_SHARD)
+        count, port = metadata_nodes(plan.nodes), _port(plan, plan.shards)
+        init_cluster(_metadata(folder), count, port, shard=METADATA_SHARD, taken=taken)
         places = [node.client_address for node in node_files(_metadata(folder)).values()]
     for shard in range(plan.shards):
-        init_cluster(shard_folder(folder, shard), plan.nodes, _port(plan, shard), shard=shard, placement=places)
+        place, port = shard_folder(folder, shard), _port(plan, shard)
+        init_cluster(place, plan.nodes, port, shard=shard, placement=places, taken=taken)
 
 
 def metadata_nodes(nodes: int) -> int:
@@ -80,6 +84,11 @@ def metadata_nodes(nodes: int) -> int:
 
 def _port(plan: Plan, shard: int) -> int:
     return plan.base_port + 2 * plan.nodes * shard if plan.base_port else 0
+
+
+def _ports_of(group: Path) -> list[int]:
+    members = [member for node in node_files(group).values() for member in node.members]
+    return [int(at.rpartition(":")[2]) for member in members for at in (member.client_address, member.peer_address)]
 
 
 def _metadata(folder: Path) -> Path:

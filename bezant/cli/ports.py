@@ -7,6 +7,7 @@ every connection that anybody makes might take one of them for its own end.
 import itertools
 import random
 import socket
+from collections.abc import Set
 from contextlib import suppress
 from typing import Final
 
@@ -21,11 +22,13 @@ _offsets: Final = itertools.count(random.SystemRandom().randrange(PORTS_COUNT))
 """Each process begins somewhere else and draws no port twice, so that two of them at a time do not meet."""
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody has just now, each another one. Raises `CommandFailed`."""
+def free_ports(count: int, taken: Set[int] = frozenset()) -> list[int]:
+    """Ports that nobody has just now, each another one, and none of those that are `taken`. Raises `CommandFailed`."""
     found: list[int] = []
     for offset in itertools.islice(_offsets, PORTS_COUNT):
         port = PORT_MIN + offset % PORTS_COUNT
+        if port in taken:
+            continue
         with socket.socket() as probe, suppress(OSError):
             probe.bind((HOST, port))
             found.append(port)

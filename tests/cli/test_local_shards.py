@@ -1,6 +1,7 @@
 """`bezant cluster --shards` initialises shards and their metadata group once, and they work without that group, too."""
 
 import asyncio
+import itertools
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 import bezant
+from bezant.cli import ports
 from bezant.cli.errors import InputWrong
 from bezant.cli.local_cluster import LocalCluster, init_cluster, node_files, node_folder
 from bezant.cli.local_shards import (
@@ -79,6 +81,19 @@ def test_an_initialisation_that_was_interrupted_is_finished(tmp_path: Path) -> N
     assert node_files(shard_folder(tmp_path, 0)) == before
     places = {tuple(node_files(shard_folder(tmp_path, shard))[1].placement) for shard in range(3)}
     assert places == {(node_files(tmp_path / METADATA_FOLDER)[1].client_address,)}
+
+
+def test_who_finishes_an_initialisation_draws_no_port_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if it is another process that happens to begin where the first one did: nobody listens there yet."""
+    plan = Plan(3, 1, 0)
+    monkeypatch.setattr(ports, "_offsets", itertools.count(100))
+    init_shards(tmp_path, plan)
+    (node_folder(shard_folder(tmp_path, 2), 1) / "node").unlink()
+    monkeypatch.setattr(ports, "_offsets", itertools.count(100))
+    init_shards(tmp_path, plan)
+    nodes = [node for folder in group_folders(tmp_path, plan) for node in node_files(folder).values()]
+    addresses = [at for node in nodes for at in (node.client_address, node.members[0].peer_address)]
+    assert len(set(addresses)) == len(addresses) == 8
 
 
 def test_with_the_map_elsewhere_there_is_no_metadata_group(tmp_path: Path) -> None:
