@@ -145,7 +145,8 @@ async def send(url: str, headers: Sequence[tuple[str, str]], body: bytes, way: W
     except OSError as error:
         raise SendFailed(f"cannot be reached: {error.strerror or 'refused'}") from error
     except h11.RemoteProtocolError as error:
-        raise SendFailed(f"the answer is no HTTP: {error}") from error
+        # What is wrong with it would repeat what whoever is there has sent, to administrators and in the log.
+        raise SendFailed("the answer is no HTTP") from error
 
 
 async def _ask(

@@ -385,7 +385,16 @@ async def test_a_name_that_also_leads_inside_is_not_followed(monkeypatch: pytest
         await sending.resolve(target_of("https://a.example"), (), Resolver())
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 ", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 ",
+        b"HTTP/1.1 evil \x1b[2K\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000,
+    ],
+)
 async def test_an_answer_that_is_none_is_a_failure(answer: bytes) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -394,7 +403,9 @@ async def test_an_answer_that_is_none_is_a_failure(answer: bytes) -> None:
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    with pytest.raises(SendFailed):
+    with pytest.raises(SendFailed) as failed:
         await sending.send(f"http://127.0.0.1:{port}/", [], b"{}", Way(networks_of(("127.0.0.0/8",)), None, Resolver()))
     server.close()
     await server.wait_closed()
+    assert len(str(failed.value)) < 100
+    assert "evil" not in str(failed.value)
