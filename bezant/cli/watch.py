@@ -14,7 +14,7 @@ from bezant.cli.session import (
     positive_seconds,
     run_async,
 )
-from bezant.protocol.records import split_position
+from bezant.protocol.records import LIMIT_UNLIMITED, split_position
 
 if TYPE_CHECKING:
     import bezant
@@ -104,7 +104,7 @@ async def _run(arguments: argparse.Namespace) -> int:
                 events = (await subscription.next_events())[:left]
                 for event in events:
                     fields = await _fields_of(event, names)
-                    write_at_once(_json(fields) if arguments.json else _text(fields))
+                    write_at_once(_json(fields) if arguments.json else _text(event, fields))
                 left = None if left is None else left - len(events)
                 if arguments.remember:
                     last = {split_position(event.position)[0]: event.position for event in events}
@@ -164,8 +164,10 @@ def _json(fields: dict[str, Any]) -> str:
     return json.dumps(fields, ensure_ascii=False)
 
 
-def _text(fields: dict[str, Any]) -> str:
+def _text(event: "bezant.Event", fields: dict[str, Any]) -> str:
     """An event as a line."""
+    sets_limit = event.kind.name in ("OPEN", "SET_LIMIT")
+    amount = "unlimited" if sets_limit and event.amount == LIMIT_UNLIMITED else fields["amount"]
     to = f" to {fields['credit']}" if fields["credit"] else ""
     balances = f"{fields['debit']} {fields['debit_balance']}"
     if fields["credit"]:
@@ -173,6 +175,6 @@ def _text(fields: dict[str, Any]) -> str:
     if fields["result"] != "COMMITTED":
         balances = fields["result"]
     return (
-        f"{fields['time']}  {fields['kind']} {fields['amount']} {fields['currency']}  {fields['debit']}{to}  "
+        f"{fields['time']}  {fields['kind']} {amount} {fields['currency']}  {fields['debit']}{to}  "
         f"[{balances}]  {fields['position']}"
     )

@@ -114,7 +114,10 @@ def find_account(tables: TableArrays, head: int, tail: int) -> Any:
         slot = find_slot(table, hash_value, hash_value)
         while slot >= 0:
             number = table[slot, 1] - 1
-            if tables.accounts[number, ACCOUNT_HEAD] == head and tables.accounts[number, ACCOUNT_TAIL] == tail:
+            # Who asks by an older view has the index that accounts were added to since, and not the rows of those.
+            if number < len(tables.accounts) and (
+                tables.accounts[number, ACCOUNT_HEAD] == head and tables.accounts[number, ACCOUNT_TAIL] == tail
+            ):
                 return number
             slot = find_slot(table, hash_value, slot + 1)
     return -1

@@ -20,7 +20,7 @@ from bezant.engine.proofs.hashing import salt_of
 from bezant.engine.proofs.keys import SigningKey
 from bezant.engine.proofs.leaves import leaf_hashes, secret_of
 from bezant.engine.proofs.store import StoredTree, load_tree, save_tree
-from bezant.engine.proofs.tree import MerkleTree
+from bezant.engine.proofs.tree import BLOCK_LEAVES, MerkleTree
 from bezant.protocol.errors import CorruptLog, StorageError, UsageError
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.receipts import Receipt, TreeHead, encode_receipt
@@ -135,12 +135,15 @@ class Issuer:
         sequence = self.sequence_of(position)
         if not 0 <= extends_size <= self.size:
             raise UsageError(f"a history of {extends_size} events is not the beginning of one of {self.size}")
+        # Before nobody else can go on: what is in an archive may take long to come.
+        event = self._read_events(np.array([sequence], np.int64)).tobytes()
+        self._fetch_blocks(sequence, extends_size)
         with self._lock:
             head = self._current_head()
             receipt = Receipt(
                 head=head,
                 position=position,
-                event=self._read_events(np.array([sequence], np.int64)).tobytes(),
+                event=event,
                 salt=salt_of(self._secret, sequence),
                 path=tuple(self._tree.inclusion_path(sequence - SEQUENCE_FIRST, head.size)),
             )
@@ -166,8 +169,19 @@ class Issuer:
         """The proof that the history over `size` events extends that over `old_size`. Raises `UsageError`."""
         if not 0 < old_size <= size <= self.size:
             raise UsageError(f"a proof from {old_size} to {size} events of a history of {self.size}")
+        self._fetch_blocks(old_size, size)
         with self._lock:
             return self._tree.consistency_path(old_size, size)
+
+    def _fetch_blocks(self, *sequences: int) -> None:
+        """Have at hand what the hashes within the blocks of these events (0: of none) are made of again.
+
+        Those behind the last complete block are in memory.
+        """
+        for sequence in sequences:
+            first = (sequence - SEQUENCE_FIRST) // BLOCK_LEAVES * BLOCK_LEAVES + SEQUENCE_FIRST
+            if sequence and first + BLOCK_LEAVES - 1 <= self.size:
+                self._read_events(np.arange(first, first + BLOCK_LEAVES, dtype=np.int64))
 
     def _read_leaves(self, start: int, end: int) -> Bytes:
         first = start + SEQUENCE_FIRST

@@ -6,7 +6,7 @@ from typing import Final
 
 from bezant.net.client.channel import Channel
 from bezant.net.client.connection import TcpChannel
-from bezant.protocol.errors import ConnectionFailed, RequestRefused, UsageError
+from bezant.protocol.errors import ConnectionFailed, RequestRefused, RequestTimedOut, UsageError
 from bezant.protocol.frames import FrameError, Operation
 
 _ANY_HOSTS: Final = frozenset({"0.0.0.0", "[::]", "::", ""})
@@ -53,15 +53,20 @@ class ReaderChannel:
         """
         loop = asyncio.get_running_loop()
         deadline_s, backoff_s = loop.time() + timeout_s, BACKOFF_S_MIN
+        refusal: RequestRefused | None = None
         while True:
             left_s = deadline_s - loop.time()
             try:
                 return await self._ask(operation, body, max(left_s, BACKOFF_S_MIN))
-            except (ConnectionFailed, RequestRefused) as error:
-                if isinstance(error, ConnectionFailed):
-                    await self._drop()
-                is_final = isinstance(error, RequestRefused) and error.code not in _NOT_YET
-                if is_final or left_s < 2 * backoff_s:
+            except ConnectionFailed as error:
+                await self._drop()
+                if left_s < 2 * backoff_s:
+                    if refusal is not None and isinstance(error, RequestTimedOut):
+                        raise refusal from error  # It says more than that the time is up.
+                    raise
+            except RequestRefused as error:
+                refusal = error
+                if error.code not in _NOT_YET or left_s < 2 * backoff_s:
                     raise
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, BACKOFF_S_MAX)

@@ -5,9 +5,9 @@
 
 While nobody is to be told it does not have itself woken up, and looks every POLL_S: that costs the node nothing.
 
-After a batch the loop rests for as long as REST_RATIO times what the batch took, if that is worth it: when little
-happens everything is told at once, and when much does it is told in larger batches, which cost less an event, so that
-the processor is left to the node.
+After a batch the loop rests for as long as REST_RATIO times what the batch took, if that is worth it, or what batches
+took that came without a pause: when little happens everything is told at once, and when much does it is told in larger
+batches, which cost less an event, so that the processor is left to the node.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ REFRESH_S: Final = 1.0
 REST_RATIO: Final = 2.0
 """Rest, in units of the time that the batch before took: so a third of one processor is spent at most."""
 REST_FROM_S: Final = 0.0005
-"""Seconds that a batch must have taken for a rest after it."""
+"""Seconds that a batch, or several without a pause, must have taken for a rest after it."""
 REST_S_MAX: Final = 0.05
 CATCH_UP_STEPS_MAX: Final = 4
 """Batches that are taken at a time for somebody who asks for what happens from now on."""
@@ -60,6 +60,7 @@ class Feed:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.Handle | None = None
         self._is_resting = False
+        self._unrested_s = 0.0
         self._refresh_s = 0.0
         self._failed = False
         self.is_level = asyncio.Event()
@@ -126,13 +127,20 @@ class Feed:
         return self._follower.published_index > self._follower.applied_index
 
     def _rest(self, took_s: float) -> None:
+        self._unrested_s += took_s
+        is_little = self._unrested_s < REST_FROM_S
+        if is_little and self.is_level.is_set() and not self._is_awaited():
+            self._wait()  # What came while the batch was taken is no reason to go on at once.
+            return
         self._is_resting = True
-        if took_s < REST_FROM_S or not self.is_level.is_set():
+        if is_little or not self.is_level.is_set():
             self._timer = self._loop.call_soon(self._step)
         else:
-            self._timer = self._loop.call_later(min(REST_RATIO * took_s, REST_S_MAX), self._step)
+            self._timer = self._loop.call_later(min(REST_RATIO * self._unrested_s, REST_S_MAX), self._step)
+            self._unrested_s = 0.0
 
     def _wait(self) -> None:
+        self._unrested_s = 0.0
         now_s = self._loop.time()
         if now_s >= self._refresh_s:
             self._refresh_s = now_s + REFRESH_S

@@ -15,7 +15,7 @@ told to all that stand within it, so that a thousand that come back at once cost
 """
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -79,7 +79,8 @@ class _Lane:
 
     def __init__(self, name: str, *, archived: bool) -> None:
         self.archived = archived
-        self.waiting: deque[int] = deque()
+        self.waiting: OrderedDict[int, None] = OrderedDict()
+        """Each once, however often it stopped and went on being told meanwhile."""
         self.task: asyncio.Task[None] | None = None
         self.thread = ThreadPoolExecutor(1, thread_name_prefix=name)
 
@@ -198,7 +199,7 @@ class Hub:
     def _queue(self, number: int) -> None:
         """Have the next chunk of one that is catching read."""
         lane = self._lanes[self._follower.is_archived(int(self._tables.subs[number, SUB_AFTER]) + 1)]
-        lane.waiting.append(number)
+        lane.waiting[number] = None
         if lane.task is None:
             lane.task = self._loop.create_task(self._catch_up(lane))
 
@@ -277,15 +278,18 @@ class Hub:
         self._send(view, pieces)
 
     def _send(self, view: memoryview, pieces: Words) -> None:
-        for number, start, end in pieces[: int(pieces[-1, 0])].tolist():
+        runs = pieces[: int(pieces[-1, 0])].tolist()
+        for number, start, end in runs:
             connection = self._connections.get(number)
             if connection is not None:
-                connection.push(view[start:end])
+                # Copied if there are others: what one client leaves unread would keep the frames of all in memory.
+                connection.push(view if len(runs) == 1 else bytes(view[start:end]))
 
     def _ordered(self) -> Words:
         """(subscription, one subscription of the same connection) of all, those of one connection side by side."""
         if not self._is_ordered:
-            rows = [(number, min(own)) for own in self._of_connection.values() for number in sorted(own)]
+            groups = (sorted(own) for own in self._of_connection.values())
+            rows = [(number, own[0]) for own in groups for number in own]
             self._order = np.array(rows, np.int64).reshape(-1, 2)
             self._is_ordered = True
         return self._order
@@ -301,7 +305,7 @@ class Hub:
         """Tell those that are catching, a chunk at a time, until nobody is."""
         try:
             while lane.waiting:
-                number = lane.waiting.popleft()
+                number, _ = lane.waiting.popitem(last=False)
                 row = self._tables.subs[number]
                 if row[SUB_MODE] != MODE_CATCHING:
                     continue

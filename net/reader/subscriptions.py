@@ -265,7 +265,8 @@ class Subscriptions:
             return
         for request_id in list(client.waiting):
             self._forget_waiting(connection, request_id)
-        for number in client.numbers.values():
+        # The newest first: it is the first in the chains of its accounts, and found at once.
+        for number in reversed(client.numbers.values()):
             self._remove(number)
         self._account_count -= sum(asked.account_count for asked in client.asked.values())
         del self._clients[connection]

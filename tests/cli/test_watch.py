@@ -45,6 +45,11 @@ def test_from_the_beginning_as_text(address: str) -> None:
     assert paid.split("Z  ")[1] == "transfer 12.50 EUR  bank to ann  [bank -12.50  ann 12.50]  3"
 
 
+def test_an_account_without_a_limit_is_said_to_have_none(address: str) -> None:
+    (opened,) = run("watch", "bank", "--after", "0", "--count", "1", "--connect", address)
+    assert opened.split("Z  ")[1] == "open unlimited EUR  bank  [bank 0.00]  1"
+
+
 def test_filters_and_json(address: str) -> None:
     (line,) = run(
         *("watch", "--kind", "transfer", "--currency", "EUR", "--after", "0", "--count", "1", "--json"),

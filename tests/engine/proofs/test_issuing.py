@@ -17,7 +17,7 @@ from bezant.engine.replica import Replica, ReplicaSettings, open_replica, shard_
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import CorruptLog, StorageError, UsageError
 from bezant.protocol.receipts import check_extends, check_head, check_receipt, hash_leaf
-from bezant.protocol.records import EVENT, position_of
+from bezant.protocol.records import EVENT, Records, Words, position_of
 
 from ..commands import join, opening_world, transfer, transfers
 from ..conftest import Clock
@@ -91,6 +91,34 @@ def test_a_receipt_over_many_blocks_extends_an_earlier_one(replica: Replica, tmp
     check_extends(old_head.size, old_head.root, head.size, head.root, path)
     follower.close()
     late.close()
+
+
+def test_nobody_waits_for_what_a_proof_has_fetched(replica: Replica, tmp_path: Path, clock: Clock) -> None:
+    """What is in an archive may take minutes to come: the tree grows meanwhile, and heads are given."""
+    for _ in range(4):
+        replica.execute(transfers("world", "ann", 150))
+        replica.write_group()
+    follower = follow(replica, tmp_path)
+    here: set[int] = set()
+    asked_in_vain: list[int] = []
+
+    def read_events(sequences: Words) -> Records:
+        if issuer._lock.locked():
+            asked_in_vain.extend(set(sequences.tolist()) - here)
+        here.update(sequences.tolist())
+        return follower.log.read_events(sequences)
+
+    issuer = Issuer(read_events, lambda: open_key(tmp_path), shard=0, log_id=follower.log_id, clock_ns=clock)
+    take_all(issuer, follower)
+    for sequence, extends_size in ((3, 0), (300, 100), (issuer.size, issuer.size)):
+        here.clear()
+        check_receipt(issuer.receipt(position_of(0, sequence), extends_size))
+        assert here
+    here.clear()
+    issuer.consistency(100, 400)
+    assert here
+    assert asked_in_vain == []
+    follower.close()
 
 
 def test_receipts_tell_nothing_of_other_events(replica: Replica, tmp_path: Path, clock: Clock) -> None:

@@ -294,6 +294,52 @@ def test_a_filter_of_very_many_accounts_and_its_going() -> None:
     assert len(tables.filters.slots) >= SLOTS_MIN
 
 
+def test_what_one_client_does_not_read_keeps_nothing_of_others_in_memory() -> None:
+    async def scenario(world: World) -> None:
+        world.history.write(*OPENINGS)
+        world.feed()
+        kept: list[memoryview] = []
+        for account in (1, 2, 3):
+            listener = world.listen()
+            world.subscribe(listener, Wanted((account,)), world.hub.position)
+            listener.push = lambda view: kept.append(memoryview(view))  # type: ignore[method-assign]
+        world.history.write(*[Row(TRANSFER, 1, 2)] * 30, Row(TRANSFER, 3, 1))
+        world.feed()
+        assert len(kept) == 3
+        assert [memoryview(view.obj).nbytes for view in kept] == [view.nbytes for view in kept]
+
+    run(scenario)
+
+
+def test_who_stops_and_goes_on_waits_once_for_the_log() -> None:
+    async def scenario(world: World) -> None:
+        world.history.write(*OPENINGS)
+        for _ in range(10):
+            world.history.write(*[Row(TRANSFER, 1, 2)] * 20)
+        world.feed()
+        answered, read = threading.Event(), world.hub._read
+
+        def read_later(after: int, last: int) -> Any:
+            assert answered.wait(WAIT_S)
+            return read(after, last)
+
+        world.hub._read = read_later  # type: ignore[method-assign]
+        first, other = world.listen(), world.listen()
+        world.subscribe(first, Wanted((1,)), 0, 1)
+        await asyncio.sleep(0.01)
+        world.subscribe(other, Wanted((1,)), 5, 2)
+        for _ in range(20):
+            world.hub.on_congested(other)  # type: ignore[arg-type]
+            world.resume(other)
+        assert sum(len(lane.waiting) for lane in world.hub._lanes) == 1
+        answered.set()
+        await world.settle()
+        assert first.events[1] == world.history.told(Wanted((1,)), 0)
+        assert other.events[2] == world.history.told(Wanted((1,)), 5)
+
+    run(scenario)
+
+
 def test_an_account_that_a_filter_has_twice_is_told_once() -> None:
     async def scenario(world: World) -> None:
         world.history.write(*OPENINGS)
