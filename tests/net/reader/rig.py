@@ -69,7 +69,7 @@ class Rig(ReaderRig):
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__(folder)
-        monkeypatch.setattr(server_module, "make_parts", lambda *_: Parts([], {}))
+        monkeypatch.setattr(server_module, "make_parts", lambda *_: Parts([], {}, {}))
         self.history = History(folder / "shard-0000", segment_size=1 << 20)
 
     async def stop(self) -> None:

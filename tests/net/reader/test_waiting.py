@@ -24,7 +24,7 @@ def answer(body: bytes, _published_index: int) -> bytes:
 
 async def test_those_who_wait_keep_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rig = Rig(tmp_path / "data", monkeypatch)
-    monkeypatch.setattr(server_module, "make_parts", lambda *_: Parts([Batches()], {Operation.TOTALS: answer}))
+    monkeypatch.setattr(server_module, "make_parts", lambda *_: Parts([Batches()], {Operation.TOTALS: answer}, {}))
     monkeypatch.setattr(server_module, "QUERIES_MAX", WAITING_MAX + 1)
     monkeypatch.setattr(server_module, "WAITING_MAX", WAITING_MAX)
     monkeypatch.setattr(server_module, "WAIT_S_MAX", 1.0)
