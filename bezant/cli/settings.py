@@ -298,7 +298,9 @@ class Gateway(Table, frozen=True, kw_only=True):
     client_burst: Annotated[Count, Meta(description="requests that a client may send at once after a pause")] = 10_000
     streams_max: Annotated[Count, Meta(description="streams of events that are open at a time, at most")] = 2000
     client_streams_max: Annotated[Count, Meta(description="of those, of one client")] = 200
-    connections_max: Annotated[Count, Meta(description="connections of clients, at most")] = 20_000
+    connections_max: Annotated[
+        Count, Meta(description="connections of clients, at most; half of them of one address")
+    ] = 20_000
     webhooks: Annotated[
         FolderPath,
         Meta(

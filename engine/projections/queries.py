@@ -5,7 +5,7 @@ a statement the same, and a read for each line. `find_transfers` without an acco
 its filter does not rule out, a bounded number a page. Holds as of a moment take all changes of holds since.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -254,9 +254,20 @@ class Questions:
 
     # ---- by id ----
 
-    def transfer(self, view: View, identifiers: Sequence[tuple[int, int]], moment: Moment, wanted: Range) -> Page:
+    def transfer(
+        self,
+        view: View,
+        identifiers: Sequence[tuple[int, int]],
+        moment: Moment,
+        wanted: Range,
+        is_told: Callable[[Records], npt.NDArray[np.bool_]] | None = None,
+    ) -> Page:
         """The events that have one of these ids, one for each slot of debit accounts in which it was used; and those
-        that name it as the hold or try that they end."""
+        that name it as the hold or try that they end.
+
+        `is_told` says of which events whoever asks is told. The others leave no trace, not even in where the next page
+        begins. None: of all.
+        """
         hashes_wanted = np.array([mix_words(*one, 1, *view.salts) for one in identifiers], np.int64)
         try:
             _, values = view.runs.find(hashes_wanted, np.zeros(len(hashes_wanted), np.int64), len(hashes_wanted))
@@ -269,7 +280,10 @@ class Questions:
         events = self.reader.read(view, sequences)
         own, refers = _has_any(events, "id", identifiers), _has_any(events, "reference", identifiers)
         refers &= np.isin(events["kind"], _REFERRING) & (events["result"] == ResultCode.COMMITTED)
-        sequences = sequences[own | refers]
+        told = own | refers
+        if is_told is not None:
+            told &= is_told(events)
+        sequences = sequences[told]
         if wanted.reverse:
             sequences = sequences[::-1]
         return self.page(view, moment, sequences, page_limit(wanted.limit), wanted.reverse)

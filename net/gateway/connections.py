@@ -1,16 +1,19 @@
 """The sockets of clients: uvicorn's, with bounds for what it has none for.
 
-A connection is closed without an answer when there are too many, when the head of a request has too many bytes, and
-when that is not complete in time, also the first after connecting: whoever writes a byte a minute is not waited for. So
-is one that does not read what it is sent, and one that goes on with a body after the answer (``front.py`` keeps the
-time of bodies).
+A connection is closed without an answer when there are too many, or too many of one address, when the head of a request
+has too many bytes, and when that is not complete in time, also the first after connecting: whoever writes a byte a
+minute is not waited for. So is one that does not read what it is sent, and one that goes on with a body after the
+answer (``front.py`` keeps the time of bodies).
 """
 
 import asyncio
+from collections import Counter
 from functools import partial
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from bezant.net.access.addresses import SHARE, place_of_peer
 
 ABORT: Final = "bezant.abort"
 """Where the scope of a request has what cuts its connection, for a client that does not take what it is sent."""
@@ -18,8 +21,6 @@ HEAD_BYTES_MAX: Final = 32 << 10
 """Of the request line and the headers of one request."""
 HEAD_S_MAX: Final = 10.0
 """Seconds from the connecting, or from the first byte of a later request, to the end of its headers."""
-
-
 WRITE_S_MAX: Final = 30.0
 """Seconds that a client may take to read until there is room for more, and for the last that it is sent."""
 LINGER_S_MAX: Final = 2.0
@@ -30,9 +31,12 @@ be told of a broken connection instead of the answer."""
 class ClientConnection(HttpToolsProtocol):
     """A connection of a client. Give `with_limit` to uvicorn."""
 
-    def __init__(self, *arguments: Any, connections_max: int, **settings: Any) -> None:
+    def __init__(self, *arguments: Any, connections_max: int, count_of: Counter[str], **settings: Any) -> None:
+        """`count_of`: how many there are of each address; all connections share it."""
         super().__init__(*arguments, **settings)
         self._connections_max = connections_max
+        self._count_of = count_of
+        self._place = ""
         self._head_bytes = 0
         self._fields_bytes = 0
         self._is_head_due = True
@@ -44,7 +48,11 @@ class ClientConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
         super().connection_made(transport)
-        if len(self.connections) > self._connections_max:
+        self._place = place_of_peer(self.client)
+        self._count_of[self._place] += 1
+        # Nobody needs a token to connect, so nobody may keep all others out.
+        place_max = max(self._connections_max // SHARE, 1)
+        if len(self.connections) > self._connections_max or self._count_of[self._place] > place_max:
             transport.close()
             return
         self._await_head()
@@ -52,6 +60,7 @@ class ClientConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""
         self._stop_timers()
+        self._leave_place()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -118,6 +127,8 @@ class ClientConnection(HttpToolsProtocol):
         """A request asks for a WebSocket."""
         if not self.transport.is_closing():
             self._stop_timers()
+            # It is another's from here on, and one of the streams, of which a client has so many at most.
+            self._leave_place()
             super().handle_websocket_upgrade()
 
     def on_response_complete(self) -> None:
@@ -146,6 +157,11 @@ class ClientConnection(HttpToolsProtocol):
             self._write_timer = None
         super().resume_writing()
 
+    def _leave_place(self) -> None:
+        self._count_of[self._place] -= 1
+        if not self._count_of[self._place]:
+            del self._count_of[self._place]
+
     def _await_head(self) -> None:
         self._is_head_due = True
         self._head_bytes = 0
@@ -168,5 +184,5 @@ class ClientConnection(HttpToolsProtocol):
 
 
 def with_limit(connections_max: int) -> Any:
-    """What makes the connections of a server that has so many at most."""
-    return partial(ClientConnection, connections_max=connections_max)
+    """What makes the connections of a server that has so many at most, and one in SHARE of them of one address."""
+    return partial(ClientConnection, connections_max=connections_max, count_of=Counter())

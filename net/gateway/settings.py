@@ -23,15 +23,15 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     ``connect``: the nodes, "host:port,...". ``timeout_s``: the deadline of requests that name none. ``requests_max``:
     requests that are worked on at a time (503). ``client_requests_max``: of those, of one client (429).
     ``client_rate``: requests of one client a second, on average (429); ``client_burst`` may come at once.
-    ``connections_max``: sockets of clients; more are closed at once. ``streams_max``: streams of events (503), and
-    ``client_streams_max`` of one client (429). ``hosts``: names besides those of loopback by which it may be asked
-    (421). ``certificate`` and ``key``: files with which it shows clients who it is, by TLS alone; ``insecure_listen``:
-    it may be reached from other machines without TLS, or before nodes that ask for no tokens. ``webhooks``: the folder
-    that keeps them, "" for none; ``webhook_allow``: networks that they may reach although not public, and by http;
-    ``webhook_ca``: a file of authorities that vouch for them, beside those that the machine trusts;
-    ``webhook_attempts_max``: attempts until a message is given up, with pauses of ``webhook_backoff_s`` seconds,
-    doubled each time. ``token_file`` has the gateway's own token, if it is not to be had elsewhere; it is read again
-    when that counts no more.
+    ``connections_max``: sockets of clients, at most half of them of one address; more are closed at once.
+    ``streams_max``: streams of events (503), and ``client_streams_max`` of one client (429). ``hosts``: names besides
+    those of loopback by which it may be asked (421). ``certificate`` and ``key``: files with which it shows clients who
+    it is, by TLS alone; ``insecure_listen``: it may be reached from other machines without TLS, or before nodes that
+    ask for no tokens. ``webhooks``: the folder that keeps them, "" for none; ``webhook_allow``: networks that they may
+    reach although not public, and by http; ``webhook_ca``: a file of authorities that vouch for them, beside those that
+    the machine trusts; ``webhook_attempts_max``: attempts until a message is given up, with pauses of
+    ``webhook_backoff_s`` seconds, doubled each time. ``token_file`` has the gateway's own token, if it is not to be had
+    elsewhere; it is read again when that counts no more.
     """
 
     connect: str

@@ -48,6 +48,8 @@ from bezant.protocol.records import (
 
 _ID_SIZE: Final = 16
 
+Mask = npt.NDArray[np.bool_]
+
 
 class NotForToken(UsageError):  # noqa: N818 - it says what happened
     """A token that is limited to accounts may not ask this."""
@@ -115,7 +117,12 @@ class HistoryQueries:
 
     def transfers(self, body: bytes, published_index: int) -> bytes:
         """Answer FIND_TRANSFERS."""
-        asked = decode_message(body, QueryTransfers)
+        return self._transfers(decode_message(body, QueryTransfers), published_index)
+
+    def _transfers(
+        self, asked: QueryTransfers, published_index: int, is_told: Callable[[Records], Mask] | None = None
+    ) -> bytes:
+        """The same; by ids with those events alone of which `is_told` says so."""
         if asked.id and (asked.account or asked.currency or asked.code is not None or asked.kinds or asked.refused):
             raise UsageError("a question that names an id can have a range besides, and nothing else")
         identifiers = _ids_of(asked.id)
@@ -129,7 +136,7 @@ class HistoryQueries:
         questions, view, moment = self._begin(asked, published_index)
         part = self._range(questions, view, asked)
         if identifiers:
-            return self._page(view, questions.transfer(view, identifiers, moment, part))
+            return self._page(view, questions.transfer(view, identifiers, moment, part, is_told))
         return self._page(view, find_transfers(questions, view, wanted, moment, part))
 
     def own_transfers(self, prefixes: tuple[str, ...], body: bytes, published_index: int) -> bytes:
@@ -137,15 +144,21 @@ class HistoryQueries:
 
         Raises `NotForToken` for another search.
         """
-        if not decode_message(body, QueryTransfers).id:
+        asked = decode_message(body, QueryTransfers)
+        if not asked.id:
             raise NotForToken("a token that is limited to accounts finds transfers by their ids alone")
-        page = decode_message(self.transfers(body, published_index), HistoryPage)
+
+        def own(events: Records) -> tuple[Mask, Mask]:
+            return self._are_own(prefixes, events, "debit"), self._are_own(prefixes, events, "credit")
+
+        page = decode_message(
+            self._transfers(asked, published_index, lambda events: np.logical_or(*own(events))), HistoryPage
+        )
         pushed = np.frombuffer(page.events, PUSHED_EVENT).copy()
         events = np.frombuffer(pushed["event"].tobytes(), EVENT)
-        own = (self._are_own(prefixes, events, side) for side in ("debit", "credit"))
-        return encode_message(msgspec.structs.replace(page, events=hide_in_history(pushed, *own).tobytes()))
+        return encode_message(msgspec.structs.replace(page, events=hide_in_history(pushed, *own(events)).tobytes()))
 
-    def _are_own(self, prefixes: tuple[str, ...], events: Records, side: str) -> npt.NDArray[np.bool_]:
+    def _are_own(self, prefixes: tuple[str, ...], events: Records, side: str) -> Mask:
         """Whose account on one side has a name that begins with a prefix. What an OPEN has there is a name."""
         view = self._history.questions.view()
         ids = np.ascontiguousarray(np.stack([events[f"{side}_head"], events[f"{side}_tail"]], axis=1))

@@ -11,6 +11,7 @@ import uvicorn
 from bezant.net.gateway import connections
 from bezant.net.gateway.connections import HEAD_BYTES_MAX, with_limit
 
+CONNECTIONS_MAX = 10
 SOON_S = 0.3
 LATE_S = 20
 TRICKLE_S = 0.05
@@ -35,7 +36,7 @@ async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
         monkeypatch.setattr(connections, name, SOON_S)
     bound = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        application, http=with_limit(10), lifespan="off", log_config=None, timeout_graceful_shutdown=1
+        application, http=with_limit(CONNECTIONS_MAX), lifespan="off", log_config=None, timeout_graceful_shutdown=1
     )
     config.load()
     server = uvicorn.Server(config)
@@ -119,3 +120,28 @@ async def test_a_connection_goes_on_after_an_answer_before_the_end_of_a_body(por
         writer.write(b"POST /body HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nab")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 415")
     writer.transport.abort()
+
+
+async def status_from(port: int, address: str) -> tuple[bytes, asyncio.StreamWriter]:
+    """What is answered to somebody at an address, who stays connected; "" if that is nothing."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+    try:
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        return await reader.readuntil(b"\r\n"), writer
+    except (ConnectionError, asyncio.IncompleteReadError):
+        return b"", writer
+
+
+async def test_one_address_keeps_no_other_out(port: int) -> None:
+    async with asyncio.timeout(LATE_S):
+        crowd = [await status_from(port, "127.0.0.1") for _ in range(CONNECTIONS_MAX)]
+        assert [bool(status) for status, _ in crowd] == [True] * 5 + [False] * 5
+        status, other = await status_from(port, "127.0.0.2")
+        assert status.startswith(b"HTTP/1.1 415")
+        for _, writer in [*crowd, (status, other)]:
+            writer.transport.abort()
+        status = b""
+        while not status:
+            await asyncio.sleep(TRICKLE_S)
+            status, other = await status_from(port, "127.0.0.1")
+            other.transport.abort()

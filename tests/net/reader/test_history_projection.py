@@ -17,11 +17,14 @@ from bezant.engine.replica import Replica, ReplicaSettings, open_replica, shard_
 from bezant.net.reader import history as history_module
 from bezant.net.reader.history import HistoryProjection
 from bezant.net.reader.projecting import Awaits
+from bezant.net.reader.queries import HistoryQueries
 from bezant.protocol.errors import StorageError
+from bezant.protocol.history_messages import HistoryPage, QueryTransfers
+from bezant.protocol.messages import decode_message, encode_message
 from bezant.protocol.names import account_id
-from bezant.protocol.records import id_words
+from bezant.protocol.records import PUSHED_EVENT, Records, id_words
 
-from ...engine.commands import opening_world, transfers
+from ...engine.commands import join, opening_world, transfers
 
 TINY = ProjectionSettings(block_events=8, blocks_per_seal=2, fan_in=2)
 BATCH_BYTES = 10_000
@@ -172,4 +175,30 @@ def test_a_disk_that_is_nearly_full_is_said_before_anything_fails(
     monkeypatch.undo()
     shutil.rmtree(data / "shard-0000" / "reader")
     assert kept.projection.find_obstacle() == ""
+    kept.close()
+
+
+def test_a_token_that_is_limited_learns_nothing_of_others_events_not_even_that_there_are_any(
+    data: Path, replica: Replica
+) -> None:
+    others, own = transfers("world", "bob", 3), transfers("world", "ann", 2)
+    replica.execute(join(others, own, transfers("world", "bob", 1)))
+    replica.write_group()
+    replica.log.commit_index = replica.log.last_index
+    replica.close()
+    kept = Kept(data)
+    kept.take_in()
+    queries = HistoryQueries(kept.projection)
+
+    def found(commands: Records, limit: int) -> tuple[int, int]:
+        """How many events a token for ann is told of, and whether there are more."""
+        ids = np.stack([commands["id_head"], commands["id_tail"]], axis=1).tobytes()
+        body = encode_message(QueryTransfers(id=ids, limit=limit))
+        page = decode_message(queries.own_transfers(("ann",), body, 0), HistoryPage)
+        return len(page.events) // PUSHED_EVENT.itemsize, page.next_after
+
+    assert found(others, 1) == (0, 0)
+    assert found(join(others, own[:1]), 1) == found(join(own[:1], others), 1) == (1, 0)
+    first, following = found(join(others, own), 1)
+    assert (first, following) == (1, 3 + len(others) + 1), "it goes on behind what is told"
     kept.close()
