@@ -233,10 +233,10 @@ class Ledgers:
 
 
 def _problem_of(error: BezantError, token: str) -> Problem:
-    """What is told to who came with a token, or with none, of why there is no ledger for them."""
+    """What is told to who came with a token, or with none, of why there is no ledger for them: they may be anybody."""
     if isinstance(error, AccessDenied):
         return refusal(GatewayProblem.UNAUTHENTICATED, _NOT_LET_IN if token else _ASK_FOR_TOKEN).problem
-    return raised_by(error, is_command=False).problem
+    return raised_by(error, is_command=False, is_known=False).problem
 
 
 def token_of(scope: Scope) -> str | None:

@@ -10,9 +10,9 @@ from bezant.net.gateway.asking import AnyCall, AnyQuestion
 from bezant.net.gateway.bodies import CurrenciesBody, CurrencyBody, RegisterCurrency, TotalsBody
 from bezant.net.gateway.conversions import as_of_body, sums_body
 from bezant.net.gateway.moments import AnyMoment
-from bezant.net.gateway.problems import GatewayProblem, refusal
+from bezant.net.gateway.problems import GatewayProblem, raised_by, refusal
 from bezant.net.gateway.responses import COMMAND_PROBLEMS, QUESTION_PROBLEMS
-from bezant.protocol.errors import AccessDenied
+from bezant.protocol.errors import AccessDenied, BezantError
 
 _TAGS = ["Ledger"]
 
@@ -63,6 +63,8 @@ async def get_readiness(question: AnyQuestion) -> Health:
         await question.wallet.ping(timeout_s=question.timeout_s)
     except AccessDenied as error:
         raise refusal(GatewayProblem.NODE_REFUSED, "the nodes want a token that this gateway does not have") from error
+    except BezantError as error:
+        raise raised_by(error, is_command=False, is_known=False) from error
     return Health()
 
 

@@ -176,8 +176,11 @@ def problem_of_result(result: Result | TransactionResult, transaction_id: str) -
     )
 
 
-def raised_by(error: BezantError, *, is_command: bool) -> ProblemRaised:
-    """The problem that an exception of the SDK is; of a command, or of a question, where nothing is at stake."""
+def raised_by(error: BezantError, *, is_command: bool, is_known: bool = True) -> ProblemRaised:
+    """The problem that an exception of the SDK is; of a command, or of a question, where nothing is at stake.
+
+    Who asks and is not known (`is_known`) is not told why: that names nodes, and what they say.
+    """
     kind: GatewayProblem | ResultCode = GatewayProblem.INTERNAL_ERROR
     if isinstance(error, UsageError):
         kind = GatewayProblem.REQUEST_INVALID
@@ -193,7 +196,7 @@ def raised_by(error: BezantError, *, is_command: bool) -> ProblemRaised:
         timed_out = isinstance(error, RequestTimedOut)
         unanswered = GatewayProblem.NO_ANSWER if timed_out else GatewayProblem.NODE_UNREACHABLE
         kind = GatewayProblem.OUTCOME_UNKNOWN if is_command else unanswered
-    return refusal(kind, " ".join(str(error).split()))
+    return refusal(kind, " ".join(str(error).split()) if is_known else "")
 
 
 def rendered(problem: Problem) -> tuple[int, HeaderList, bytes]:

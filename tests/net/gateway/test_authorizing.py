@@ -6,8 +6,9 @@ from typing import Any, cast
 import pytest
 
 from bezant.net.gateway import authorizing
-from bezant.net.gateway.asking import Ledger
+from bezant.net.gateway.asking import Ledger, Question
 from bezant.net.gateway.authorizing import Ledgers, Principal, is_public, token_of
+from bezant.net.gateway.ledger import get_readiness
 from bezant.net.gateway.problems import ProblemRaised
 from bezant.protocol.access import token_id_of
 from bezant.protocol.errors import AccessDenied, ConnectionFailed
@@ -139,7 +140,7 @@ async def test_nodes_are_not_asked_again_at_once_about_whom_they_do_not_know(mon
     for _ in range(2):
         with pytest.raises(ProblemRaised) as raised:
             await wallets.use(token(3, "away"))
-        assert raised.value.problem.status == 503
+        assert (raised.value.problem.status, raised.value.problem.detail) == (503, ""), "who asks may be anybody"
     assert wallets.asked[2:] == [token(3, "away")]
     await asyncio.sleep(authorizing.AWAY_S + 0.01)
     with pytest.raises(ProblemRaised):
@@ -149,6 +150,18 @@ async def test_nodes_are_not_asked_again_at_once_about_whom_they_do_not_know(mon
     with pytest.raises(ProblemRaised):
         await wallets.use(token(4, "bad"))
     assert len(wallets.ledgers._failed) == 2
+
+
+async def test_who_asks_whether_anybody_is_there_may_be_anybody_and_is_not_told_who_is_not() -> None:
+    class Away:
+        async def ping(self, timeout_s: float) -> None:
+            raise ConnectionFailed("the node at secret:1 cannot be reached")
+
+    assert is_public("/ready")
+    question = Question(Ledger(cast(Any, Away()), 1.0), 1.0)
+    with pytest.raises(ProblemRaised) as raised:
+        await get_readiness.fn(question)
+    assert (raised.value.problem.code, raised.value.problem.detail) == ("NODE_UNREACHABLE", "")
 
 
 async def test_new_tokens_are_asked_about_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
