@@ -105,11 +105,6 @@ class Ledgers:
         self._retired: set[Served] = set()
         self._loop = asyncio.get_running_loop()
 
-    @property
-    def count(self) -> int:
-        """Tokens that have connections; none at all counts for one."""
-        return len(self._served)
-
     def name_of(self, scope: Scope, token: str | None) -> str:
         """What limits are kept by: the id of a token that nodes have let in, or the address."""
         if token is not None and digest_of(token) in self._served:

@@ -6,6 +6,7 @@ would tell.
 
 import asyncio
 import time
+from collections import Counter
 from contextlib import suppress
 from typing import Any, Final, cast
 
@@ -17,9 +18,11 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import SkipValidation
 from litestar.types import ASGIApp
 
+from bezant.net.access.addresses import SHARE
 from bezant.net.client.watching import ClusterWatch, Look
 from bezant.net.gateway.asgi import Receive, Scope, Send
 from bezant.net.gateway.asking import AnyLedger, Ledger
+from bezant.net.gateway.authorizing import PRINCIPAL
 from bezant.net.gateway.cluster_bodies import ClusterBody, cluster_body
 from bezant.net.gateway.connections import ABORT
 from bezant.net.gateway.conversions import time_text
@@ -28,7 +31,8 @@ from bezant.net.gateway.push import SLOW_S_MAX, STREAM, STREAM_HEADERS, disconne
 from bezant.net.gateway.responses import QUESTION_PROBLEMS
 
 LISTENERS_MAX: Final = 64
-"""Streams of it that are open at a time; more are refused (503)."""
+"""Streams of it that are open at a time; more are refused (503), and so are more than one in SHARE of so many to one
+client (429)."""
 PERIOD_S: Final = 1.0
 """Seconds between two events of a stream."""
 FRESH_S: Final = 0.9
@@ -48,18 +52,14 @@ class Cluster:
         self._looked_s = float("-inf")
         self._before: dict[str, Look] = {}
         self._body: ClusterBody | None = None
-        self._listeners = 0
+        self._listeners: Counter[str] = Counter()
+        """How many streams each client has."""
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def closed(self) -> "asyncio.Future[None]":
         """Done when the gateway stops."""
         return self._closed
-
-    @property
-    def listener_count(self) -> int:
-        """Streams that are open."""
-        return self._listeners
 
     async def latest(self) -> ClusterBody:
         """How all nodes are, no more than FRESH_S ago."""
@@ -72,15 +72,20 @@ class Cluster:
                 self._looked_s = loop.time()
             return self._body
 
-    def enter(self) -> None:
-        """Take on a listener. Raises `ProblemRaised` if there are too many."""
-        if self._listeners >= LISTENERS_MAX:
+    def enter(self, client: str) -> None:
+        """Take on a listener, by the name that limits are kept by. Raises `ProblemRaised` if there are too many."""
+        if self._listeners.total() >= LISTENERS_MAX:
             raise refusal(GatewayProblem.GATEWAY_OVERLOADED, f"{LISTENERS_MAX} streams of it are open already")
-        self._listeners += 1
+        client_max = LISTENERS_MAX // SHARE
+        if self._listeners[client] >= client_max:
+            raise refusal(GatewayProblem.TOO_MANY_REQUESTS, f"{client_max} streams of it are open already")
+        self._listeners[client] += 1
 
-    def leave(self) -> None:
+    def leave(self, client: str) -> None:
         """A listener has gone."""
-        self._listeners -= 1
+        self._listeners[client] -= 1
+        if not self._listeners[client]:
+            del self._listeners[client]
 
     async def close(self) -> None:
         """End all streams, and leave the nodes."""
@@ -95,9 +100,11 @@ AnyCluster = NamedDependency[SkipValidation[Cluster]]
 class ClusterStream:
     """An ASGI application that tells a cluster as server-sent events (the HTML standard, section 9.2)."""
 
-    def __init__(self, cluster: Cluster, ledger: Ledger) -> None:
+    def __init__(self, cluster: Cluster, ledger: Ledger, client: str) -> None:
+        """`client` has entered."""
         self._cluster = cluster
         self._ledger = ledger
+        self._client = client
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Tell until the client has gone, or does not read, or may not be told any more, or the gateway stops."""
@@ -117,7 +124,7 @@ class ClusterStream:
             scope[ABORT]()
         finally:
             gone.cancel()
-            self._cluster.leave()
+            self._cluster.leave(self._client)
 
 
 def _event(body: bytes) -> bytes:
@@ -151,8 +158,9 @@ async def get_cluster(cluster: AnyCluster, ledger: AnyLedger) -> ClusterBody:
 async def stream_cluster(request: Request[Any, Any, Any], cluster: AnyCluster, ledger: AnyLedger) -> ASGIApp:
     """Be told the same as by `/v1/cluster` every second, as server-sent events named `cluster`."""
     await ledger.check_may_watch()
-    cluster.enter()
-    return cast(ASGIApp, ClusterStream(cluster, ledger))
+    client = request.scope[PRINCIPAL].name  # type: ignore[typeddict-item]
+    cluster.enter(client)
+    return cast(ASGIApp, ClusterStream(cluster, ledger, client))
 
 
 CLUSTER_ROUTES = (get_cluster, stream_cluster)

@@ -71,11 +71,6 @@ class Pushes:
         self._client_count_max = client_count_max
         self._open: dict[AnySubscription, str] = {}
 
-    @property
-    def count(self) -> int:
-        """Streams that are open."""
-        return len(self._open)
-
     def add(self, subscription: AnySubscription, client: str) -> None:
         """Take on a stream of a client. Raises `ProblemRaised` if there is no room."""
         if len(self._open) >= self._count_max:

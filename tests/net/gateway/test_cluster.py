@@ -169,14 +169,23 @@ def test_a_stream_tells_it_every_second(bank: Bank) -> None:
 
 
 async def test_streams_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "LISTENERS_MAX", 1)
+    monkeypatch.setattr(cluster, "LISTENERS_MAX", 4)
     nodes = Cluster(ClusterWatch("127.0.0.1:1"))
-    nodes.enter()
-    with pytest.raises(ProblemRaised) as refused:
-        nodes.enter()
-    assert refused.value.problem.status == 503
-    nodes.leave()
-    nodes.enter()
+
+    def status(client: str) -> int:
+        """Of the refusal."""
+        with pytest.raises(ProblemRaised) as refused:
+            nodes.enter(client)
+        return refused.value.problem.status
+
+    for _ in range(2):
+        nodes.enter("ann")
+    assert status("ann") == 429, "nobody keeps all others out"
+    for client in ("bob", "eve"):
+        nodes.enter(client)
+    assert status("bob") == status("ann") == status("somebody else") == 503
+    nodes.leave("ann")
+    nodes.enter("ann")
     await nodes.close()
 
 
