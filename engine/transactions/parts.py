@@ -243,6 +243,18 @@ def build_ends(legs: Legs, code: int) -> Records:
     return joined([ends[1:], credit_ends])
 
 
+def build_forbids(tries: Records, cancels: Records) -> Records:
+    """CANCELs (COMMAND records) of tries that have not come to a shard which their slots have left, and may come yet.
+
+    SETTLED has the shard execute them wherever the slots are. They have ids of their own: the `cancels` that they stand
+    in for may be executed, too, when the slots are back.
+    """
+    forbids = cancels.copy()
+    _write(forbids, "id", derived_ids(tries, Leg.CANCEL_ORPHAN))
+    forbids["flags"] |= int(CommandFlag.SETTLED)
+    return forbids
+
+
 def build_given_back(halves: Halves, ids: Words) -> tuple[Records, Records]:
     """(tries, CONFIRMs) by which halves that were confirmed are taken back: the same the other way.
 

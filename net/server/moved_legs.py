@@ -2,7 +2,8 @@
 WRONG_SHARD, so that their coordinators follow. A source that is sealed sends them here before all has come: an account
 that is not here yet must not be told to be unknown, which would use up the id, nor one be credited that is coming.
 
-Not those of a try that was begun here, whatever they ask: that is ended where it was begun, or has ended there.
+Not those of a try that was begun here, whatever they ask: that is ended where it was begun, or has ended there. Nor a
+CANCEL with SETTLED, of a try that is for this shard and no other: it forbids what may come late, when the slot is back.
 
 That is looked at twice: when legs come from other shards, and as they are executed, which is when a slot may have been
 sealed that was here when they came. The second time halves that this shard asks of itself are among them.
@@ -66,6 +67,7 @@ def _find_elsewhere(placing: "Placing", ledger: Ledger, commands: Records, *, wi
     is_of_debit = np.isin(kinds, _OF_DEBIT)
     is_try = is_of_debit | (kinds == _TRY_CREDIT)
     is_end = np.isin(kinds, _ENDS) if with_ends else np.zeros(len(kinds), np.bool_)
+    is_end &= (kinds != int(CommandKind.CANCEL)) | (commands["flags"] & int(CommandFlag.SETTLED) == 0)
     pays = is_of_debit | (is_end & (commands["flags"] & int(CommandFlag.PART) != 0))
     wallets = np.where(pays, commands["debit_head"], commands["credit_head"])
     # What is confirmed stands in some shard: where the slot was then, which may not be where it is now.

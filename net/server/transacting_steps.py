@@ -26,6 +26,7 @@ from bezant.engine.transactions.parts import (
     Halves,
     Legs,
     build_ends,
+    build_forbids,
     build_given_back,
     joined,
     make_halves,
@@ -240,14 +241,28 @@ class Steps:
     async def _end_in(self, numbers: Words, ends: Records) -> None:
         """The same for one shard. What it refuses to do, though it was tried there, is parked."""
         while True:
-            results = unanswered(len(numbers))
-            await self._asker.until_answered(self.halves.pick(numbers), ends, self.times, results)
+            results = await self._ask_ends(numbers, ends)
             left = np.flatnonzero(~_is_ended(ends, results["code"]))
             if not len(left):
                 return
             self._park(int(self.halves.shards[numbers[0]]), len(left), int(results["code"][left[0]]))
             numbers, ends = numbers[left], ends[left]
             await asyncio.sleep(PARKED_S)
+
+    async def _ask_ends(self, numbers: Words, ends: Records) -> Records:
+        """What a shard answers to CONFIRMs or CANCELs of these halves.
+
+        Where the slot has left before a try came, it may be back when that does: the try is forbidden there all the
+        same.
+        """
+        halves, results = self.halves.pick(numbers), unanswered(len(numbers))
+        await self._asker.until_answered(halves, ends, self.times, results)
+        moved = np.flatnonzero((results["code"] == _MOVED) & (ends["kind"] == int(CommandKind.CANCEL)))
+        if len(moved):
+            forbids, forbidden = build_forbids(halves.tries[moved], ends[moved]), unanswered(len(moved))
+            await self._asker.until_answered(halves.pick(moved), forbids, self.times, forbidden)
+            results[moved] = forbidden
+        return results
 
     # ---- Saga ----
 
@@ -278,8 +293,7 @@ class Steps:
         cancels = build_ends(self.legs, verdict.code)
         parked: list[tuple[Words, Words]] = []
         for numbers in self._runs(verdict.numbers[::-1]):
-            results = unanswered(len(numbers))
-            await self._asker.until_answered(self.halves.pick(numbers), cancels[numbers], self.times, results)
+            results = await self._ask_ends(numbers, cancels[numbers])
             confirmed = numbers[results["code"] == _CAPTURED]
             wrong = np.flatnonzero(~_is_ended(cancels[numbers], results["code"]) & (results["code"] != _CAPTURED))
             if len(wrong):
@@ -361,7 +375,7 @@ def _is_refused(codes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
 def _is_ended(ends: Records, codes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Which CONFIRMs and CANCELs have done their work.
 
-    Nothing can be left of a try whose id is something else's, or that has not come before its slot has left.
+    Nothing can come of a try whose id is something else's.
     """
-    never_tried = (ends["kind"] == int(CommandKind.CANCEL)) & np.isin(codes, (_UNKNOWN, _MOVED))
+    never_tried = (ends["kind"] == int(CommandKind.CANCEL)) & (codes == _UNKNOWN)
     return np.asarray((codes == _COMMITTED) | never_tried, np.bool_)

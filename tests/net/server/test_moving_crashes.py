@@ -36,6 +36,7 @@ from ...engine.commands import join, opening, transfer
 from .node import LARGE_SETTINGS, WAIT_S, until
 
 COMMITTED = int(ResultCode.COMMITTED)
+TRIES = [int(CommandKind.TRY_CREDIT), int(CommandKind.TRY_PART)]
 FIRST_MAP = first_map({0: ["a:1"], 1: ["b:1"]})
 SLOTS = owners_of(FIRST_MAP)
 
@@ -378,6 +379,51 @@ async def test_a_transaction_asks_nothing_of_a_slot_that_has_left_its_own_shard(
     async with asyncio.timeout(WAIT_S):
         assert decode_message(await told, Transacted).code == ResultCode.SHARD_UNREACHABLE
     await until_settled(town, [100, 100, 100, 100, 100])
+
+
+@pytest.mark.parametrize("mode", list(TransactionMode))
+async def test_a_part_that_comes_when_its_slot_is_back_finds_its_transaction_cancelled(
+    town: Town, monkeypatch: pytest.MonkeyPatch, mode: TransactionMode
+) -> None:
+    """The slot was away when it was cancelled, and nobody would ever look for what the late try reserves."""
+    monkeypatch.setattr(transacting_steps, "TRY_S_MAX", 0.5)
+    monkeypatch.setattr(transacting_steps, "ASK_AGAIN_S", 0.01)
+    await until_settled(town, [100, 100, 100, 100, 100])
+    late: list[Records] = []
+    whole = Links.ask
+
+    async def ask(self: Links, shard: int, commands: Records, timeout_s: float) -> Records:
+        if shard == 0 and np.isin(commands["kind"], TRIES).any():
+            late.append(commands.copy())
+        return await whole(self, shard, commands, timeout_s)
+
+    monkeypatch.setattr(Links, "ask", ask)
+    told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    legs = join(transfer(FAR, STAYING, 1), transfer(MOVING[1], FAR, 2), transfer(FAR, MOVING[0], 3))
+    legs["id_head"] = legs["id_tail"] = 0
+    legs["currency"] = currency_word("EUR")
+    asked = Transact(os.urandom(16), int(mode), legs.tobytes(), await_applied=True)
+    coordinator = town.shards[1].reactor.coordinator
+    assert coordinator is not None
+    town.is_cut = True
+    coordinator.transactor.ask(encode_message(asked), 1, told.set_result)  # type: ignore[arg-type]
+    there, back = os.urandom(16), os.urandom(16)
+    await town.begin(there, MOVING, 0, 1)
+    assert await town.ended(0, there)
+    assert late
+    town.is_cut = False
+    async with asyncio.timeout(WAIT_S):
+        answer = decode_message(await told, Transacted)
+    assert (answer.code, answer.applied) == (ResultCode.SHARD_UNREACHABLE, True)
+    await town.begin(back, MOVING, 1, 0)
+    assert await town.ended(1, back)
+    answered: asyncio.Future[Records] = asyncio.get_running_loop().create_future()
+    town.shards[0].reactor.submit_legs(late[0], answered.set_result)  # type: ignore[arg-type]
+    async with asyncio.timeout(WAIT_S):
+        codes = (await answered)["code"][np.isin(late[0]["kind"], TRIES)]
+    assert set(codes.tolist()) == {int(ResultCode.ID_FORBIDDEN)}
+    await until_settled(town, [100, 100, 100, 100, 100])
+    assert not any(town.account(name)[field] for name in NAMES for field in ("held", "incoming"))
 
 
 async def test_slots_leave_when_the_map_says_that_they_are_here(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:

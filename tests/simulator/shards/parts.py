@@ -178,7 +178,10 @@ class AllParts:
                 raise Violation(f"not what was decided: {what}")
         elif int(event["timestamp_ns"]) <= int(decision.event["timestamp_ns"]):
             raise Violation(f"dated before the decision: {what}")
-        if code == COMMITTED:
+        is_forbidden = half.end is kind is CommandKind.CANCEL and int(event["effective_amount"]) == 0
+        if code == COMMITTED and is_forbidden and half is not parts.halves[0]:
+            self._counts["halves: CANCEL of what was forbidden"] += 1
+        elif code == COMMITTED:
             if half.end is not None or (kind is CommandKind.CONFIRM and half.code != COMMITTED):
                 raise Violation(f"ended otherwise, or never tried: {what}")
             half.end, half.time_ns = kind, max(half.time_ns, int(event["timestamp_ns"]))
