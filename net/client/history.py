@@ -13,7 +13,7 @@ import numpy as np
 from bezant.net.client.commands import cached_account_id, check_id
 from bezant.net.client.results import Account, Event, accounts_of, event_of
 from bezant.net.client.sharding_readers import Readers
-from bezant.net.client.tracing import Trace, trace_transactions
+from bezant.net.client.tracing import EVENTS_MAX, Trace, trace_transactions
 from bezant.protocol.errors import RemoteProtocolError, UsageError
 from bezant.protocol.frames import HISTORY_ACCOUNTS_MAX, HISTORY_IDS_MAX, HISTORY_LINES_MAX, Operation
 from bezant.protocol.history_messages import (
@@ -250,15 +250,18 @@ class History:
         self,
         id: bytes,  # noqa: A002
         *,
+        payer: bytes | None = None,
         at: Time | None = None,
         position: int | None = None,
         wait_for: int = 0,
     ) -> tuple[AsOf | None, list[Trace]]:
-        """What became of the transaction or transfer with an id, leg by leg: one of each account that began one."""
+        """What became of the transaction or transfer with an id, leg by leg: one of each account that began one, or of
+        the account with the id `payer` alone. Raises `UsageError` for an id that too many have used."""
         as_of: AsOf | None = None
+        count = 0
 
         async def find(ids: Sequence[bytes]) -> list[Event]:
-            nonlocal as_of
+            nonlocal as_of, count
             events: list[Event] = []
             for start in range(0, len(ids), HISTORY_IDS_MAX):
                 part = ids[start : start + HISTORY_IDS_MAX]
@@ -268,11 +271,15 @@ class History:
                     found = self.by_id(*part, position=as_of.position)
                 else:
                     found = self.by_id(*part, at=as_of.timestamp_ns)
-                events += [event async for event in found]
+                async for event in found:
+                    events.append(event)
+                    count += 1
+                    if count > EVENTS_MAX:
+                        raise UsageError(f"more than {EVENTS_MAX} events have to do with this id, or with who used it")
                 as_of = found.as_of
             return events
 
-        traces = await trace_transactions(find, check_id(id))
+        traces = await trace_transactions(find, check_id(id), payer)
         return as_of, traces
 
     async def holds(

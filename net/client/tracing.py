@@ -19,12 +19,18 @@ import msgspec
 
 from bezant.net.client.results import Event
 from bezant.protocol.codes import ResultCode
+from bezant.protocol.errors import UsageError
 from bezant.protocol.kinds import LEG_SHIFT, TRANSACTION_LEGS_MAX, CommandKind
 from bezant.protocol.records import split_position
 from bezant.protocol.transactions import Leg, TransactionMode, derived_id, leg_ids
 
 Find = Callable[[Sequence[bytes]], Awaitable[Sequence[Event]]]
 """The events that have one of some ids, and the committed CONFIRMs and CANCELs that refer to one, as of one moment."""
+
+TRACES_MAX: Final = 16
+"""Transactions that are traced of one id: any number of accounts may have used it, and each trace takes questions."""
+EVENTS_MAX: Final = 1 << 14
+"""Events that are looked at for one question: several of each side of a transaction of as many legs as there can be."""
 
 _LOW: Final = (1 << LEG_SHIFT) - 1
 _MOVES: Final = (CommandKind.TRANSFER, CommandKind.TRANSFER_AVAILABLE)
@@ -162,12 +168,21 @@ class _Events:
         )
 
 
-async def trace_transactions(find: Find, identifier: bytes) -> list[Trace]:
-    """What became of each transaction, and each transfer, that has this id; there is one of each account that pays."""
+async def trace_transactions(find: Find, identifier: bytes, payer: bytes | None = None) -> list[Trace]:
+    """What became of each transaction, and each transfer, that has this id; there is one of each account that pays.
+
+    `payer`: of that one alone. Raises `UsageError` for an id that too many accounts have used.
+    """
     events = _Events(find)
     await events.ask([identifier])
-    traces = [await _trace_try(events, first) for first in events.of(identifier, CommandKind.TRY_DEBIT)]
-    return traces + [await _trace_chain(events, first) for first in events.of(identifier, *_MOVES)]
+    tries, moves = (
+        [first for first in events.of(identifier, *kinds) if payer in (None, first.debit)]
+        for kinds in ((CommandKind.TRY_DEBIT,), _MOVES)
+    )
+    if len(tries) + len(moves) > TRACES_MAX:
+        raise UsageError(f"{len(tries) + len(moves)} accounts have used this id: name the one that pays")
+    traces = [await _trace_try(events, first) for first in tries]
+    return traces + [await _trace_chain(events, first) for first in moves]
 
 
 async def _trace_chain(events: _Events, first: Event) -> Trace:

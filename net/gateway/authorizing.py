@@ -16,7 +16,7 @@ import msgspec
 from bezant.net.access.addresses import place_of
 from bezant.net.gateway.asgi import Scope
 from bezant.net.gateway.asking import Ledger
-from bezant.net.gateway.hosts import STATIC_PATHS
+from bezant.net.gateway.hosts import is_static
 from bezant.net.gateway.problems import GatewayProblem, Problem, ProblemRaised, raised_by, refusal
 from bezant.protocol.access import digest_of, token_id_of
 from bezant.protocol.errors import AccessDenied, BezantError, UsageError
@@ -254,11 +254,7 @@ def token_of(scope: Scope) -> str | None:
 
 def is_public(path: str) -> bool:
     """Whether it says the same to everybody, and nothing of the ledger but whether it answers."""
-    return (
-        path in _PUBLIC_PATHS
-        or path.startswith("/problems/")
-        or any(path == one or (one.endswith("/") and path.startswith(one)) for one in STATIC_PATHS)
-    )
+    return path in _PUBLIC_PATHS or path.startswith("/problems/") or is_static(path)
 
 
 def _address_of(scope: Scope) -> str:

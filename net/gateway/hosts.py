@@ -41,13 +41,14 @@ class Hosts:
         name = _name_of(host or b"")
         if not (_is_loopback(name) or name in self._names):
             raise refusal(GatewayProblem.HOST_UNKNOWN, "give its name to the gateway with --host")
-        if origin is None or _is_static(scope["path"]):
+        if origin is None or is_static(scope["path"]):
             return
         if origin not in (b"http://%s" % host, b"https://%s" % host):
             raise refusal(GatewayProblem.ORIGIN_FOREIGN)
 
 
-def _is_static(path: str) -> bool:
+def is_static(path: str) -> bool:
+    """Whether it is one of STATIC_PATHS, or below one."""
     return any(path == one or (one.endswith("/") and path.startswith(one)) for one in STATIC_PATHS)
 
 

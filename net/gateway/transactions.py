@@ -90,10 +90,8 @@ async def get_transaction(
         raise refusal(GatewayProblem.REQUEST_INVALID, "an account goes with its currency")
     async with asyncio.timeout(question.timeout_s):
         identifier = id_of_text(account_of_path(transaction_id))
-        as_of, traces = await question.wallet.history.trace(identifier, **moment.arguments())
-        if from_account is not None and currency is not None:
-            payer = cached_account_id(from_account, currency)
-            traces = [trace for trace in traces if trace.debit == payer]
+        payer = None if from_account is None or currency is None else cached_account_id(from_account, currency)
+        as_of, traces = await question.wallet.history.trace(identifier, payer=payer, **moment.arguments())
         if not traces:
             raise refusal(GatewayProblem.NOT_FOUND, "there is no transaction with this id, as far as has been taken in")
         if len(traces) > 1:

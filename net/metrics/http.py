@@ -88,7 +88,7 @@ class Watchers:
             connection.abort()
 
 
-def is_of_this_machine(host: str) -> bool:
+def is_own_name(host: str) -> bool:
     """Whether a Host header names this machine, and not what a stranger's page may have been made to lead here.
 
     Such a page (DNS rebinding) is at a public name. So an address will do, a name without a dot, and the machine's own.
@@ -152,7 +152,7 @@ class _Connection(asyncio.Protocol):
             return Answer(HTTPStatus.NOT_FOUND, JSON, b"{}")
         fields = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines[1:])]
         hosts = [value for name, value in fields if name == "host"]
-        if words[1].partition("?")[0] not in PROBES and not all(is_of_this_machine(host) for host in hosts):
+        if words[1].partition("?")[0] not in PROBES and not all(is_own_name(host) for host in hosts):
             return Answer(HTTPStatus.MISDIRECTED_REQUEST, JSON, b"{}")
         accept = ",".join(value for name, value in fields if name == "accept")
         try:
