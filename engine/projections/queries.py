@@ -59,6 +59,9 @@ from bezant.protocol.records import ACCOUNT, EVENT, Records, Words, position_of,
 
 ACCOUNTS_MAX: Final = 6553
 """Accounts in one question."""
+EVENTS_AT_ONCE: Final = 256
+"""Events that are read at a time, at least, when one looks for ids."""
+
 _NS_PER_S: Final = 10**9
 _MOVES: Final = (
     int(CommandKind.TRANSFER),
@@ -277,16 +280,24 @@ class Questions:
         low, high = self.bounds(view, moment, wanted)
         sequences = np.unique(np.concatenate(found))
         sequences = sequences[(sequences >= low) & (sequences <= high)]
-        events = self.reader.read(view, sequences)
-        own, refers = _has_any(events, "id", identifiers), _has_any(events, "reference", identifiers)
-        refers &= np.isin(events["kind"], _REFERRING) & (events["result"] == ResultCode.COMMITTED)
-        told = own | refers
-        if is_told is not None:
-            told &= is_told(events)
-        sequences = sequences[told]
-        if wanted.reverse:
-            sequences = sequences[::-1]
-        return self.page(view, moment, sequences, page_limit(wanted.limit), wanted.reverse)
+        limit = page_limit(wanted.limit)
+        order = sequences[::-1] if wanted.reverse else sequences
+        found, count, step = [], 0, max(limit + 1, EVENTS_AT_ONCE)
+        # An id may have been used by any number of accounts, of which a page needs as many as it has lines, and one.
+        for start in range(0, len(order), step):
+            part = np.sort(order[start : start + step])
+            events = self.reader.read(view, part)
+            own, refers = _has_any(events, "id", identifiers), _has_any(events, "reference", identifiers)
+            refers &= np.isin(events["kind"], _REFERRING) & (events["result"] == ResultCode.COMMITTED)
+            told = own | refers
+            if is_told is not None:
+                told &= is_told(events)
+            found.append(part[told][::-1] if wanted.reverse else part[told])
+            count += len(found[-1])
+            if count > limit:
+                break
+        sequences = np.concatenate(found) if found else sequences
+        return self.page(view, moment, sequences, limit, wanted.reverse)
 
     # ---- holds ----
 

@@ -9,8 +9,10 @@ import pytest
 
 from bezant.engine.following import Follower, open_follower
 from bezant.engine.log.storage import Directory
+from bezant.engine.projections import queries as queries_module
+from bezant.engine.projections.answers import Range
 from bezant.engine.projections.files import FREE_SPACE_FLOOR
-from bezant.engine.projections.projections import ProjectionSettings
+from bezant.engine.projections.projections import ProjectionSettings, View
 from bezant.engine.projections.queries import AsOf
 from bezant.engine.projections.reading import NotKnownYet
 from bezant.engine.replica import Replica, ReplicaSettings, open_replica, shard_directory
@@ -22,7 +24,7 @@ from bezant.protocol.errors import StorageError
 from bezant.protocol.history_messages import HistoryPage, QueryTransfers
 from bezant.protocol.messages import decode_message, encode_message
 from bezant.protocol.names import account_id
-from bezant.protocol.records import PUSHED_EVENT, Records, id_words
+from bezant.protocol.records import PUSHED_EVENT, Records, Words, id_words
 
 from ...engine.commands import join, opening_world, transfers
 
@@ -201,4 +203,36 @@ def test_a_token_that_is_limited_learns_nothing_of_others_events_not_even_that_t
     assert found(join(others, own[:1]), 1) == found(join(own[:1], others), 1) == (1, 0)
     first, following = found(join(others, own), 1)
     assert (first, following) == (1, 3 + len(others) + 1), "it goes on behind what is told"
+    kept.close()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_page_of_events_by_ids_takes_no_more_reads_than_it_has_lines(
+    data: Path, replica: Replica, monkeypatch: pytest.MonkeyPatch, reverse: bool
+) -> None:
+    monkeypatch.setattr(queries_module, "EVENTS_AT_ONCE", 1)
+    paid = transfers("world", "ann", 60)
+    replica.execute(paid)
+    replica.write_group()
+    replica.log.commit_index = replica.log.last_index
+    replica.close()
+    kept = Kept(data)
+    kept.take_in()
+    questions = kept.projection.questions
+    read, counts = questions.reader.read, []
+
+    def counted(view: View, sequences: Words) -> Records:
+        counts.append(len(sequences))
+        return read(view, sequences)
+
+    monkeypatch.setattr(questions.reader, "read", counted)
+    view = questions.view()
+    moment = questions.moment(view, AsOf())
+    ids = [(int(row["id_head"]), int(row["id_tail"])) for row in paid]
+    page = questions.transfer(view, ids, moment, Range(limit=2, reverse=reverse))
+    assert page.sequences.tolist() == ([63, 62] if reverse else [4, 5])
+    assert page.next_after == page.sequences[-1]
+    assert sum(counts) == 3 + 2, "as many as there are lines, one more, and the lines"
+    last = questions.transfer(view, ids, moment, Range(after=page.next_after, limit=60, reverse=reverse))
+    assert (len(last.sequences), last.next_after) == (58, 0)
     kept.close()
