@@ -114,6 +114,20 @@ def direct(function: _Function) -> _Function:
     return cast(_Function, overloads[0].entry_point) if len(overloads) == 1 else function
 
 
+def quick(function: _Function) -> _Function:
+    """The same, remembered: for functions that call a kernel, and have no place to keep its machine code in."""
+    code = _machine_codes.get(function)
+    if code is None:
+        code = direct(function)
+        if code is not function:
+            _machine_codes[function] = code
+    return cast(_Function, code)
+
+
+_machine_codes: Final[dict[Any, Any]] = {}
+"""Of kernels that have been compiled."""
+
+
 def _with_plain_types(compiled: Any) -> Any:
     """Have a compiled function called from others with plain types: each constant argument, and each integer that a
     record keeps in fewer bits, would otherwise get a compilation of its own, a fifth of all the time that compiling

@@ -13,7 +13,7 @@ import numpy as np
 from bezant.engine.compiled import inlined, kernel
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.kinds import CommandFlag, CommandKind
-from bezant.protocol.records import COMMAND, COMMAND_SIZE, EVENT, Records, Words
+from bezant.protocol.records import COMMAND, COMMAND_SIZE, EVENT, Words
 
 _WORDS: Final = COMMAND_SIZE // 8
 _ID: Final = 0
@@ -34,6 +34,7 @@ _CONFIRM: Final = int(CommandKind.CONFIRM)
 _CANCEL: Final = int(CommandKind.CANCEL)
 _SETTLED: Final = int(CommandFlag.SETTLED)
 _COMMITTED: Final = int(ResultCode.COMMITTED)
+_UNDECIDED: Final = int(ResultCode.UNDECIDED)
 _NOT_EXECUTED_FIRST: Final = 100
 _NOT_EXECUTED_END: Final = 200
 
@@ -73,12 +74,12 @@ def write_pair(leg: Any, place: int, head: int, tail: int) -> None:
 
 @kernel
 def write_try_credits(tries: Words, ids: Words, far: Words, times: Words, legs: Words) -> None:
-    """Write the TRY_CREDIT of each TRY_DEBIT; `ids`: its own, and `far`: the transit account of the far shard, both of
-    shape (count, 2)."""
+    """Write the TRY_CREDIT of each TRY_DEBIT; `ids`: its own, and `far`: the transit account of the far shard, of shape
+    (count, 2), or (1, 2) for the same in all."""
     for number in range(len(tries)):
-        a_try, leg = tries[number], legs[number]
+        a_try, leg, there = tries[number], legs[number], min(number, len(far) - 1)
         write_pair(leg, _ID, ids[number, 0], ids[number, 1])
-        write_pair(leg, _DEBIT, far[number, 0], far[number, 1])
+        write_pair(leg, _DEBIT, far[there, 0], far[there, 1])
         write_pair(leg, _CREDIT, a_try[_CREDIT], a_try[_CREDIT + 1])
         write_pair(leg, _REFERENCE, a_try[_DEBIT], a_try[_DEBIT + 1])
         leg[_AMOUNT] = a_try[_AMOUNT]
@@ -87,11 +88,17 @@ def write_try_credits(tries: Words, ids: Words, far: Words, times: Words, legs: 
 
 
 @kernel
-def write_decisions(tries: Words, ids: Words, codes: Words, times: Words, legs: Words) -> None:
-    """Write the CONFIRM of each TRY_DEBIT whose code is COMMITTED, and the CANCEL of the others, with these ids."""
+def write_decisions(tries: Words, ids: Words, codes: Words, times: Words, legs: Words) -> int:
+    """Write the CONFIRM of each TRY_DEBIT whose code is COMMITTED, and the CANCEL of the others, with these ids.
+
+    Returns of how many the code is UNDECIDED, which decides nothing.
+    """
+    undecided = 0
     for number in range(len(tries)):
         a_try, leg, code = tries[number], legs[number], codes[number]
         kind, flags = _CONFIRM, 0
+        if code == _UNDECIDED:
+            undecided += 1
         if code != _COMMITTED:
             kind = _CANCEL
             if not _NOT_EXECUTED_FIRST <= code < _NOT_EXECUTED_END:
@@ -103,6 +110,7 @@ def write_decisions(tries: Words, ids: Words, codes: Words, times: Words, legs: 
         leg[_CLIENT_TIMESTAMP] = times[number]
         leg[_TIMEOUT] = code
         write_common(leg, a_try, kind, flags)
+    return undecided
 
 
 @kernel
@@ -110,22 +118,17 @@ def write_second_legs(
     tries: Words, ids: Words, try_credits: Words, decisions: Words, far: Words, times: Words, legs: Words
 ) -> None:
     """Write what follows in the far shard from the decision on each TRY_DEBIT, a CONFIRM or a CANCEL, with these ids;
-    `try_credits` are those of the TRY_CREDITs that it is about."""
+    `try_credits` are those of the TRY_CREDITs that it is about, and `far` as in `write_try_credits`."""
     for number in range(len(tries)):
-        a_try, leg = tries[number], legs[number]
+        a_try, leg, there = tries[number], legs[number], min(number, len(far) - 1)
         kind = decisions[number, _KIND_FLAGS_CODE] >> _KIND_SHIFT
         write_pair(leg, _ID, ids[number, 0], ids[number, 1])
         write_pair(leg, _REFERENCE, try_credits[number, 0], try_credits[number, 1])
-        write_pair(leg, _DEBIT, far[number, 0], far[number, 1])
+        write_pair(leg, _DEBIT, far[there, 0], far[there, 1])
         write_pair(leg, _CREDIT, a_try[_CREDIT], a_try[_CREDIT + 1])
         leg[_CLIENT_TIMESTAMP] = times[number]
         leg[_TIMEOUT] = decisions[number, _TIMEOUT]
         write_common(leg, a_try, kind, 0)
-
-
-def words_of_records(records: Records) -> Words:
-    """COMMAND or EVENT records as int64 of shape (count, 16 or 24): the same memory, if it is contiguous."""
-    return np.ascontiguousarray(records).view(np.int64).reshape(len(records), records.dtype.itemsize // 8)
 
 
 def warm_building() -> None:

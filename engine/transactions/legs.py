@@ -6,15 +6,11 @@ import blake3
 import numpy as np
 import numpy.typing as npt
 
+from bezant.engine.compiled import quick
 from bezant.engine.ledger.ledger import Ledger
 from bezant.engine.moves.copies import positions_of
-from bezant.engine.transactions.building import (
-    words_of_records,
-    write_decisions,
-    write_second_legs,
-    write_try_credits,
-)
-from bezant.engine.transactions.ids import derived_ids, words_of
+from bezant.engine.transactions.building import write_decisions, write_second_legs, write_try_credits
+from bezant.engine.transactions.ids import derived_ids, derived_ids_of, words_of, words_of_records
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import UsageError
 from bezant.protocol.kinds import LEG_SHIFT, CommandFlag, CommandKind
@@ -93,10 +89,10 @@ def build_try_debits(transfers: Records, transits: Words) -> Records:
 
 def build_try_credits(tries: Records, far_transits: Words, *, times: Words | None = None, salt: int = 0) -> Records:
     """TRY_CREDITs for the far shard."""
-    legs = np.zeros(len(tries), COMMAND)
+    legs, words = np.zeros(len(tries), COMMAND), words_of_records(tries)
     far, when = _each(far_transits, tries), _when(tries["timestamp_ns"] if times is None else times, tries)
-    ids = derived_ids(tries, Leg.TRY_CREDIT, salt=salt)
-    write_try_credits(words_of_records(tries), ids, far, when, words_of_records(legs))
+    ids = derived_ids_of(words, Leg.TRY_CREDIT, salt)
+    quick(write_try_credits)(words, ids, far, when, words_of_records(legs))
     return legs
 
 
@@ -107,13 +103,12 @@ def build_decisions(
 
     `times` are those of the answers, 0 where there was none.
     """
-    if np.any(codes == int(ResultCode.UNDECIDED)):
-        raise UsageError("UNDECIDED is no answer to a TRY_CREDIT")
     when = np.zeros(len(tries), np.int64) if times is None else _when(times, tries)
-    legs = np.zeros(len(tries), COMMAND)
+    legs, words = np.zeros(len(tries), COMMAND), words_of_records(tries)
     names = np.where(codes == int(ResultCode.COMMITTED), int(Leg.CONFIRM_DEBIT), int(Leg.CANCEL_DEBIT))
-    ids = derived_ids(tries, names, salt=salt)
-    write_decisions(words_of_records(tries), ids, _when(codes, tries), when, words_of_records(legs))
+    ids = derived_ids_of(words, names, salt)
+    if quick(write_decisions)(words, ids, _when(codes, tries), when, words_of_records(legs)):
+        raise UsageError("UNDECIDED is no answer to a TRY_CREDIT")
     return legs
 
 
@@ -133,12 +128,12 @@ def build_second_legs(
         raise UsageError("a decision is a CONFIRM or a CANCEL")
     if len(decisions) != len(tries):
         raise UsageError(f"{len(decisions)} decisions on {len(tries)} tries")
-    legs = np.zeros(len(tries), COMMAND)
+    legs, words = np.zeros(len(tries), COMMAND), words_of_records(tries)
     names = np.where(kinds == int(CommandKind.CONFIRM), int(Leg.CONFIRM_CREDIT), int(Leg.CANCEL_CREDIT))
-    write_second_legs(
-        words_of_records(tries),
-        derived_ids(tries, names, salt=salt),
-        derived_ids(tries, Leg.TRY_CREDIT, salt=salt),
+    quick(write_second_legs)(
+        words,
+        derived_ids_of(words, names, salt),
+        derived_ids_of(words, Leg.TRY_CREDIT, salt),
         words_of_records(decisions),
         _each(far_transits, tries),
         _when(times, tries),
@@ -203,9 +198,10 @@ def _answer(results: Records, found: Words, sequences: Words, events: Records, s
 
 
 def _each(far_transits: Words, tries: Records) -> Words:
-    """An id for each try: int64 of shape (count, 2), from that, or from (2,) for the same in all."""
-    # A copy: what is broadcast is read-only, or not if it is not one row, and kernels know one type.
-    return np.array(np.broadcast_to(far_transits, (len(tries), 2)), np.int64, order="C")
+    """An id for each try, int64 of shape (count, 2), or of (1, 2), from (2,), for the same in all."""
+    if far_transits.shape not in ((2,), (1, 2), (len(tries), 2)):
+        raise UsageError(f"transit accounts of shape {far_transits.shape} for {len(tries)} tries")
+    return np.ascontiguousarray(far_transits.reshape(-1, 2), np.int64)
 
 
 def _when(words: Words, tries: Records) -> Words:

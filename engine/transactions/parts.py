@@ -11,14 +11,13 @@ TRY_DEBIT that begins it all, and the end of that is the decision. Ids of what f
 legs as those of a transfer between shards are from its own.
 """
 
-from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from bezant.engine.ledger.ledger import Ledger
 from bezant.engine.moves.copies import COPY_MARK
-from bezant.engine.transactions.ids import derived_ids, words_of
+from bezant.engine.transactions.ids import derived_ids, joined, words_of
 from bezant.engine.transactions.legs import (
     DECISIONS,
     build_decisions,
@@ -307,13 +306,6 @@ def _transits(own: Words, peers: Words, currencies: Words) -> Words:
 def _leg_words(identifier: bytes, debit: bytes, count: int) -> Words:
     """The ids of the legs, int64 of shape (count, 2)."""
     return np.array([id_words(one) for one in leg_ids(identifier, debit, count)], np.int64)
-
-
-def joined(parts: Sequence[Records]) -> Records:
-    """COMMAND records, one after the other."""
-    records = np.empty(sum(len(part) for part in parts), COMMAND)
-    np.concatenate(parts, out=records)
-    return records
 
 
 def _write(records: Records, field: str, ids: Words) -> None:

@@ -30,6 +30,7 @@ import numpy.typing as npt
 
 from bezant.engine.member import Member
 from bezant.engine.replica import BATCH_COMMANDS_MAX, SETTLED_MAX
+from bezant.engine.transactions.ids import joined
 from bezant.engine.transactions.legs import (
     OTHER_IDS,
     build_decisions,
@@ -313,7 +314,8 @@ class Coordinator:
         waiting = self._ending.pop(transit)
         decided = waiting[0]
         if len(waiting) > 1:
-            decided = Decided(*(np.concatenate(parts) for parts in zip(*waiting, strict=True)))
+            tries, decisions, sequences, times = zip(*waiting, strict=True)
+            decided = Decided(joined(tries), joined(decisions), np.concatenate(sequences), np.concatenate(times))
         for first in range(0, len(decided.sequences), BATCH_COMMANDS_MAX):
             self._start(self._end(transit, decided.part(slice(first, first + BATCH_COMMANDS_MAX))))
 
@@ -453,15 +455,18 @@ class Coordinator:
 
         The decisions are committed.
         """
-        wrong = np.flatnonzero(decided["code"] != _COMMITTED)
-        if len(wrong):
+        is_wrong = decided["code"] != _COMMITTED
+        if is_wrong.any():
+            wrong = np.flatnonzero(is_wrong)
             raise LedgerError(
                 f"the transfer with sequence {flight.sequences[numbers[wrong[0]]]} was decided twice: the ledger "
                 f"answers {decided['code'][wrong[0]]} to the second decision"
             )
         told = decided.copy()
-        told["code"], told["flags"] = _told_codes(codes), 0
-        told["effective_amount"][codes != _COMMITTED] = 0
+        told["flags"] = 0
+        if codes.any():
+            told["code"] = _told_codes(codes)
+            told["effective_amount"][codes != _COMMITTED] = 0
         told["credit_balance"] = told["credit_held"] = 0
         if flight.batch is not None:
             flight.batch.results[flight.rows[numbers]] = told

@@ -85,7 +85,7 @@ class Routes:
         self._transits = transits
         self._places = places
         self._currency = transit.currency
-        self._slots = slots_of_words(tries["credit_head"])
+        self._tries = tries
         self._shards = np.full(len(tries), transit.shard, np.int64)
         self._sought_counts = np.zeros(len(tries), np.int64)
 
@@ -100,7 +100,8 @@ class Routes:
 
     def follow(self, rows: Words) -> None:
         """Ask about these where the slot map says from now on."""
-        self._shards[rows] = self._places.owners[self._slots[rows]]
+        if len(rows):
+            self._shards[rows] = self._owners_of(rows)
 
     def seek(self, rows: Words) -> npt.NDArray[np.bool_]:
         """The same for what stands in one of the shards: where the slot is now, then one shard after the other.
@@ -110,8 +111,11 @@ class Routes:
         """
         counts, shards = self._sought_counts[rows], self._places.shards
         asked_next = shards[(counts - 1) % len(shards)]
-        self._shards[rows] = np.where(counts == 0, self._places.owners[self._slots[rows]], asked_next)
+        self._shards[rows] = np.where(counts == 0, self._owners_of(rows), asked_next)
         counts += 1
         is_in_vain = counts > len(shards) + 1
         self._sought_counts[rows] = np.where(is_in_vain, 0, counts)
         return np.asarray(is_in_vain, np.bool_)
+
+    def _owners_of(self, rows: Words) -> Words:
+        return self._places.owners[slots_of_words(self._tries["credit_head"][rows])]

@@ -12,21 +12,20 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from bezant.engine.member import Member
 from bezant.engine.replica import BATCH_COMMANDS_MAX
+from bezant.engine.transactions.ids import joined
 from bezant.engine.transactions.times import floor_of
 from bezant.net.server.moved_legs import preset_of_moved
 from bezant.protocol.errors import CorruptLog, StorageError, UsageError
-from bezant.protocol.kinds import CommandFlag, CommandKind, ResultFlag
-from bezant.protocol.records import COMMAND, Records, Words
+from bezant.protocol.kinds import ResultFlag
+from bezant.protocol.records import Records, Words
 
 if TYPE_CHECKING:
     from bezant.net.server.placing import Placing
 
 _NO_PRESET: Final = np.zeros(0, np.int64)
-_LEG_KINDS: Final = range(int(CommandKind.TRY_DEBIT), int(CommandKind.TRY_PART) + 1)
 
 Respond = Callable[[Records | Exception], None]
 
@@ -101,10 +100,7 @@ class LegsLane:
             parts.append(self._collected.popleft())
             count += len(parts[-1].commands)
         self.command_count -= count
-        commands = parts[0].commands
-        if len(parts) > 1:
-            commands = np.empty(count, COMMAND)
-            np.concatenate([part.commands for part in parts], out=commands)
+        commands = parts[0].commands if len(parts) == 1 else joined([part.commands for part in parts])
         executed = self._member.execute(commands, self._preset(commands), floor_of(commands))
         # Repeats may rest on what is in the log and not committed yet, so `last_index` counts, whatever was appended.
         # And nothing that is committed later shows that this node still led when it repeated what became of a try: its
@@ -173,12 +169,3 @@ class LegsLane:
                 part.respond(unknown)
         for part in collected:
             part.respond(not_executed)
-
-
-def is_leg(commands: Records) -> npt.NDArray[np.bool_]:
-    """Which commands a coordinator may ask for: the legs of transactions, and that transit accounts are opened."""
-    kinds = commands["kind"]
-    opens_transit = (kinds == int(CommandKind.OPEN)) & (commands["flags"] == int(CommandFlag.TRANSIT))
-    is_kind = (kinds >= _LEG_KINDS[0]) & (kinds <= _LEG_KINDS[-1]) | opens_transit
-    # An open chain would swallow what is executed behind it, decisions of this node among it.
-    return np.asarray(is_kind & (commands["flags"] & int(CommandFlag.LINKED) == 0), np.bool_)

@@ -10,9 +10,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from bezant.engine.compiled import direct
+from bezant.engine.compiled import direct, quick
 from bezant.engine.moves.state import SlotMoves
 from bezant.engine.replica import BATCH_COMMANDS_MAX
+from bezant.engine.transactions.ids import words_of_records
+from bezant.net.server.leg_kernels import any_for_slots
 from bezant.net.server.placing_kernels import preset_wrong_shard
 from bezant.net.server.requests import WrongShard
 from bezant.protocol.codes import ResultCode
@@ -52,6 +54,7 @@ class Placing:
         self._moves = SlotMoves(shard)
         self._moves_version = 0
         self._draining = _NO_SLOTS
+        self._refused = np.ones(SLOT_COUNT, np.uint8)
         self._codes = np.zeros(BATCH_COMMANDS_MAX, np.int64)
         self._preset = direct(preset_wrong_shard)
         if slot_map is not None:
@@ -86,6 +89,7 @@ class Placing:
     def drain(self, slots: npt.NDArray[np.bool_] | None) -> None:
         """Refuse what would tie these slots (None: no more) to other shards, or to slots that stay."""
         self._draining = _NO_SLOTS if slots is None else slots
+        self._note_refused()
 
     @property
     def owners(self) -> Words:
@@ -110,6 +114,11 @@ class Placing:
         refused = self._own[slots] == 0
         return np.asarray(refused | self._draining[slots] if len(self._draining) else refused, np.bool_)
 
+    def refuses_any(self, legs: Records) -> bool:
+        """Whether any of some legs (COMMAND records) is about a wallet that is another shard's, or drains."""
+        self._follow()
+        return bool(quick(any_for_slots)(words_of_records(legs), self._refused))
+
     def is_elsewhere(self, heads: Words) -> npt.NDArray[np.bool_]:
         """Which accounts, given likewise, are another shard's."""
         self._follow()
@@ -130,6 +139,11 @@ class Placing:
         owners[gone] = decided[gone]
         self._owners = owners
         self._own = (owners == self.shard).astype(np.uint8)
+        self._note_refused()
+
+    def _note_refused(self) -> None:
+        refused = self._own == 0
+        self._refused = (refused | self._draining if len(self._draining) else refused).astype(np.uint8)
 
     # ---- what is refused ----
 

@@ -261,7 +261,7 @@ class Reactor:
 
     def _should_execute(self) -> bool:
         member = self.member
-        if not self._spare or member.is_handing_over:
+        if not self._spare or member.is_handing_over or (self._collecting.is_empty and not self._expiry.is_due):
             return False
         if member.is_leader and self._must_wait_for_checkpoint(self._collecting.command_count):
             return False

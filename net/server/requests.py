@@ -11,14 +11,16 @@ from typing import Final
 
 import numpy as np
 
+from bezant.engine.compiled import quick
 from bezant.engine.keeping_positions import keep_positions
 from bezant.engine.metadata.setting import set_metadata
 from bezant.engine.placement.replacing import replace_map
 from bezant.engine.raft.interface import NotYet
 from bezant.engine.replica import Replica
 from bezant.engine.tokens.changing import change_tokens, list_tokens
+from bezant.engine.transactions.ids import words_of_records
 from bezant.engine.transactions.under_way import known_tries, transactions_under_way
-from bezant.net.server.legs import is_leg
+from bezant.net.server.leg_kernels import are_all_legs
 from bezant.protocol.access import ChangeTokens, TokenChange
 from bezant.protocol.errors import BezantError, RemoteProtocolError, UsageError
 from bezant.protocol.frames import (
@@ -172,8 +174,8 @@ def legs_of(body: bytes) -> Records:
     """The commands of LEGS, COMMAND records. Raises `RemoteProtocolError` for what is no coordinator's."""
     if not body or len(body) % COMMAND_SIZE:
         raise RemoteProtocolError("LEGS has a body of 1 to 8191 whole commands")
-    commands = np.frombuffer(body, COMMAND)
-    if not is_leg(commands).all():
+    commands = np.frombuffer(bytearray(body), COMMAND)  # The ledger would copy what it might not write to.
+    if not quick(are_all_legs)(words_of_records(commands)):
         raise RemoteProtocolError("LEGS has commands of coordinators only")
     return commands
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from bezant.engine.ledger.ledger import Ledger
 from bezant.engine.member import Member
+from bezant.engine.transactions.ids import joined
 from bezant.engine.transactions.legs import OTHER_IDS, build_transit_open, is_transit_open
 from bezant.engine.transactions.parts import (
     Legs,
@@ -30,7 +31,6 @@ from bezant.engine.transactions.parts import (
     build_plans,
     find_decision,
     first_other_leg,
-    joined,
     make_legs,
     read_legs,
     reason_of,

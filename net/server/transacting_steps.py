@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bezant.engine.member import Member
-from bezant.engine.transactions.ids import words_of
+from bezant.engine.transactions.ids import joined, words_of
 from bezant.engine.transactions.legs import build_transit_open
 from bezant.engine.transactions.parts import (
     Halves,
@@ -28,7 +28,6 @@ from bezant.engine.transactions.parts import (
     build_ends,
     build_forbids,
     build_given_back,
-    joined,
     make_halves,
     next_ids,
 )

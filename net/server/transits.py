@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from bezant.engine.compiled import quick
 from bezant.engine.ledger.state import CURRENCIES_MAX
 from bezant.engine.member import Member
 from bezant.engine.replica import BATCH_COMMANDS_MAX
@@ -80,7 +81,7 @@ class Transits:
         marked, refused = self._marked, self._refused[: len(commands)]
         marked[:] = 0
         while True:
-            mark_transfers_out(self._ledger.arrays, commands, slots, self._shard, self._ids, refused, marked)
+            quick(mark_transfers_out)(self._ledger.arrays, commands, slots, self._shard, self._ids, refused, marked)
             if marked[MARKED_PEER] < 0:
                 break
             self._open(int(marked[MARKED_PEER]), int(marked[MARKED_CURRENCY]))
@@ -115,6 +116,9 @@ class Transits:
         while len(left):
             head, tail = int(heads[left[0]]), int(tails[left[0]])
             is_same = (heads[left] == head) & (tails[left] == tail)
+            if is_same.all():
+                yield self._transit_of(head, tail), left
+                return
             yield self._transit_of(head, tail), left[is_same]
             left = left[~is_same]
 

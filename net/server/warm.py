@@ -11,7 +11,7 @@ from bezant.engine.transactions.marking import MARKED_SIZE, mark_transfers_out
 from bezant.net.server.batch import Batch
 from bezant.net.server.chain_kernels import preset_unterminated, preset_unterminated_span
 from bezant.net.server.frame_kernels import encode_replies, preset_expired, scan_frames
-from bezant.net.server.leg_kernels import has_suspects, preset_legs, preset_legs_span
+from bezant.net.server.leg_kernels import any_for_slots, are_all_legs, has_suspects, preset_legs, preset_legs_span
 from bezant.net.server.placing_kernels import preset_wrong_shard
 from bezant.protocol.frames import Operation, encode_frame
 from bezant.protocol.placement import SLOT_COUNT
@@ -35,6 +35,8 @@ def warm_kernels() -> None:
     has_suspects(batch.command_words, 0, 1)
     preset_legs(batch.frames, 1, batch.command_words, preset)
     preset_legs_span(batch.command_words, 0, 1, preset)
+    are_all_legs(batch.command_words)
+    any_for_slots(batch.command_words, np.ones(SLOT_COUNT, np.uint8))
     arrays = Ledger(accounts_max=1, holds_max=1, ids_capacity_initial=16).arrays
     slots, transits = np.zeros(SLOT_COUNT, np.int64), np.zeros((1, 1, 2), np.int64)
     mark_transfers_out(arrays, batch.commands[:1], slots, 0, transits, preset, np.zeros(MARKED_SIZE, np.int64))
