@@ -61,7 +61,7 @@ class Asking:
 
         def ask() -> None:
             moment = self._questions.moment(view, AsOf())
-            if not len(self._questions.transfer(view, next(ids), moment, Range()).sequences):
+            if not len(self._questions.transfer(view, [next(ids)], moment, Range()).sequences):
                 raise LedgerError("an id that was used is not found")
 
         return _time(ask, len(chosen))
