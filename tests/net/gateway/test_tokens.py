@@ -1,12 +1,14 @@
 """Claim: before nodes that ask for tokens a client may do what its own token may, and nothing by the gateway's."""
 
 import asyncio
+import json
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -262,3 +264,89 @@ def test_no_token_is_ever_written_down(guarded: Guarded) -> None:
         assert client.get("/v1/currencies").status_code == 200
     command = Path(f"/proc/{guarded.gateway.process.pid}/cmdline").read_bytes()
     assert b"bezant_" not in command + guarded.gateway.log().encode()
+
+
+EVERYBODY = "RTAPrt"
+BODY_OF_TRANSFER = {"amount": "0.01", "currency": "EUR"}
+PAYS = BODY_OF_TRANSFER | {"from_account": "a:ann", "to_account": "b:bob"}
+IS_PAID = BODY_OF_TRANSFER | {"from_account": "b:bob", "to_account": "a:ann"}
+OPENS = {"currency": "EUR", "name": "a:new"}
+HOOK = "/v1/webhooks/wh_x"
+MATRIX: list[tuple[str, str, str, dict[str, Any] | None]] = [
+    ("R", "GET", "/v1/accounts", None),
+    ("Rr", "GET", "/v1/accounts/a:ann?currency=EUR", None),
+    ("R", "GET", "/v1/accounts/b:bob?currency=EUR", None),
+    ("R", "GET", "/v1/accounts/a:ann/statement?currency=EUR", None),
+    ("R", "GET", "/v1/accounts/a:ann/holds?currency=EUR", None),
+    ("R", "GET", "/v1/accounts/a:ann/events?currency=EUR", None),
+    ("R", "GET", "/v1/transfers?account=a:ann&currency=EUR", None),
+    ("Rr", "GET", "/v1/transfers/nobody", None),
+    ("R", "GET", "/v1/totals", None),
+    (EVERYBODY, "GET", "/v1/currencies", None),
+    ("RAP", "GET", "/v1/cluster", None),
+    ("RAP", "GET", "/v1/cluster/stream", None),
+    ("RAP", "GET", "/metrics", None),
+    ("Tt", "POST", TRANSFERS, PAYS),
+    ("T", "POST", TRANSFERS, IS_PAID),
+    ("TAt", "POST", "/v1/accounts", OPENS),
+    ("TA", "POST", "/v1/accounts", OPENS | {"name": "c:new"}),
+    ("A", "POST", "/v1/accounts", OPENS | {"name": "a:rich", "limit": "5.00"}),
+    ("A", "POST", "/v1/accounts/a:none/freeze?currency=EUR", {"currency": "EUR"}),
+    ("A", "POST", "/v1/currencies", {"code": "XTS", "decimals": 2}),
+    ("A", "GET", "/v1/webhooks", None),
+    ("A", "POST", "/v1/webhooks", {"url": "https://a.example"}),
+    ("A", "GET", HOOK, None),
+    ("A", "DELETE", HOOK, None),
+    ("A", "POST", f"{HOOK}/test", None),
+    ("A", "POST", f"{HOOK}/secret", None),
+    ("A", "POST", f"{HOOK}/enable", None),
+    ("A", "GET", f"{HOOK}/dead-letters", None),
+    ("A", "POST", f"{HOOK}/dead-letters/m/replay", None),
+    ("A", "DELETE", f"{HOOK}/dead-letters/m", None),
+]
+"""Who may ask what: those with the scope read, transfer, admin or peer and, small, those limited to a prefix."""
+
+
+def test_every_route_is_for_the_scopes_that_it_takes(guarded: Guarded) -> None:
+    options = {
+        "R": ["--scopes", "read"],
+        "T": ["--scopes", "transfer"],
+        "A": ["--scopes", "admin"],
+        "P": ["--scopes", "peer"],
+        "r": ["--scopes", "read", "--prefix", "a:"],
+        "t": ["--scopes", "transfer", "--prefix", "a:"],
+    }
+    told: dict[tuple[str, str, str], bool] = {}
+    wanted: dict[tuple[str, str, str], bool] = {}
+    for who, words in options.items():
+        with guarded.client(guarded.node.create(f"matrix {who}{who.islower()}", *words)) as client:
+            client.headers["Request-Timeout"] = "30"
+            for number, (may, method, path, body) in enumerate(MATRIX):
+                asked: dict[str, Any] = {}
+                if body is not None:
+                    has_id = not {"url", "decimals"} & body.keys()
+                    asked["json"] = body | ({"transaction_id": f"{who} {number}"} if has_id else {})
+                with client.stream(method, path, **asked) as answer:
+                    key = (who, method, f"{path} {body or ''}")
+                    wanted[key] = who in may
+                    told[key] = answer.status_code != 403
+                    if answer.status_code != 200:
+                        code = json.loads(answer.read())["code"]
+                        assert (code == "FORBIDDEN") == (answer.status_code == 403), key
+                        unclear = {
+                            "UNAUTHENTICATED",
+                            "TOO_MANY_REQUESTS",
+                            "INTERNAL_ERROR",
+                            "NO_ANSWER",
+                            "OUTCOME_UNKNOWN",
+                        }
+                        assert code not in unclear, (key, code)
+    assert told == wanted
+
+
+def test_nobody_who_administers_is_limited_to_prefixes(guarded: Guarded) -> None:
+    """So whoever sees webhooks and tokens at all may see all."""
+    for scope in ("admin", "peer", "read,admin"):
+        with pytest.raises(subprocess.CalledProcessError) as refused:
+            guarded.node.create(f"limited {scope}", "--scopes", scope, "--prefix", "a:")
+        assert "not limited to accounts" in refused.value.stderr
