@@ -1,7 +1,7 @@
 """Fixtures of the console's tests: a real Chromium, and pages of it that nothing was wrong with.
 
 Chromium is that of Debian's packages, fetched once into the cache folder, without being root; where it cannot be had
-the tests are skipped, and the last lines of the output say so, unless BEZANT_BROWSER=required, as in CI, says that this
+the tests are skipped, and the last lines of the output say so, unless BEZANT_BROWSER=required says that this
 is a failure. Playwright brings no browser of its own.
 """
 
