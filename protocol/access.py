@@ -31,6 +31,10 @@ PREFIXES_MAX: Final = 16
 """Prefixes of account names that a token may be limited to, at most."""
 NOTE_SIZE_MAX: Final = 100
 """Characters of what a token is for."""
+NOTED_NAME_SIZE_MAX: Final = 32
+"""Bytes of the name of what is administered beside the log."""
+NOTED_WHAT_SIZE_MAX: Final = 400
+"""Bytes of what is said of it: the longest name of a host, of 253, fits, and an id or two."""
 TOKEN_SECRET_SIZE: Final = 32
 """Random bytes of a token."""
 DIGEST_SIZE: Final = 32
@@ -43,6 +47,7 @@ CLUSTER_ID: Final = "cluster"
 
 _DIGEST_CONTEXT: Final = "bezant: the digest of a token"
 _TOKEN: Final = re.compile(r"bezant_([0-9a-z]{12})_([0-9A-Za-z_-]{43})")
+_NOTED_NAME: Final = re.compile(rf"[A-Z][A-Z_]{{0,{NOTED_NAME_SIZE_MAX - 1}}}")
 
 
 @unique
@@ -113,6 +118,7 @@ OPERATION_RULES: Final[dict[Operation, Rule]] = {
     _O.MOVES: Rule(_READ | _ADMIN | _PEER),
     _O.TOKENS: Rule(_ADMIN),
     _O.CHANGE_TOKENS: Rule(_ADMIN, audited=True),
+    _O.NOTE_ACT: Rule(_ADMIN, audited=True),
     _O.QUERY_ACCOUNTS: Rule(_READ),
     _O.STATEMENT: Rule(_READ),
     # By ids alone, and only what is about accounts that the token is limited to.
@@ -293,6 +299,16 @@ class StrictAct(Act, frozen=True, forbid_unknown_fields=True):
     """An act, and nothing else."""
 
 
+class NoteAct(msgspec.Struct, frozen=True):
+    """Has the log say what is about to be administered beside it, and by whom; see `check_note`.
+
+    The reply is empty, and comes when that is committed. Whoever is not answered so leaves it undone.
+    """
+
+    operation: str
+    what: str
+
+
 class TokenChange(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a control entry says of tokens: one that is there from now on, or the id of one that is revoked.
 
@@ -348,3 +364,11 @@ def check_token(token: Token) -> None:
             raise UsageError(f"no account name begins with {prefix!r}")
     if token.prefixes and {Scope.ADMIN, Scope.PEER} & set(token.scopes):
         raise UsageError("a token with the scope admin or peer is not limited to accounts: its power is over the whole")
+
+
+def check_note(note: NoteAct) -> None:
+    """Raise `UsageError` for a note that no act can be made of."""
+    if not _NOTED_NAME.fullmatch(note.operation):
+        raise UsageError(f"what is noted has a name of up to {NOTED_NAME_SIZE_MAX} characters A to Z and _")
+    if not note.what.isprintable() or len(note.what.encode()) > NOTED_WHAT_SIZE_MAX:
+        raise UsageError(f"what is noted is said in up to {NOTED_WHAT_SIZE_MAX} bytes of printable characters")

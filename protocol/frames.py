@@ -92,6 +92,7 @@ class Operation(IntEnum):
     MOVES = 26
     TOKENS = 27
     CHANGE_TOKENS = 28
+    NOTE_ACT = 29
     QUERY_ACCOUNTS = 32
     STATEMENT = 33
     FIND_TRANSFERS = 34

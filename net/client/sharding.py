@@ -45,6 +45,8 @@ _LOOKUPS: Final = {
     Operation.LOOKUP_EVENTS: (EVENT_QUERY.itemsize, _ID_SIZE // 8, EVENT_ANSWER_SIZE),
 }
 """Bytes of one question, which word of it begins the account that it goes by, bytes of one answer."""
+_OF_EACH_SHARD: Final = frozenset({Operation.REGISTER_CURRENCY, Operation.NOTE_ACT})
+"""What is about no account, and is done in every shard: so the log of any tells of it."""
 
 Shards = npt.NDArray[np.uint16]
 
@@ -234,7 +236,7 @@ class ShardedChannel:
             raise UsageError("accounts are listed a shard at a time")
         if operation in _LOOKUPS:
             return await self._look_up(operation, body, seconds)
-        if operation is Operation.REGISTER_CURRENCY:
+        if operation in _OF_EACH_SHARD:
             replies = [await self.request_of(shard, operation, body, seconds) for shard in self.shards]
             return replies[-1]
         return await self.request_of(self._home, operation, body, seconds)

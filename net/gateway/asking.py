@@ -20,8 +20,10 @@ from bezant.net.gateway.conversions import event_body
 from bezant.net.gateway.identity import TEXT_SIZE_MAX, id_of_text, text_of_request
 from bezant.net.gateway.problems import GatewayProblem, ProblemRaised, problem_of_result, refusal
 from bezant.net.gateway.settings import DEADLINES_S
+from bezant.protocol.access import NoteAct, check_note
 from bezant.protocol.errors import AccessDenied, RequestRefused
 from bezant.protocol.frames import FrameError, Operation
+from bezant.protocol.messages import encode_message
 
 NAMES_REMEMBERED_MAX: Final = 4096
 """Accounts whose names are not asked for again, of each token: some 600 kB."""
@@ -101,6 +103,15 @@ class Ledger:
         if not self._may_administer:
             await self.wallet.channel.request(Operation.TOKENS, b"", self.timeout_s)
             self._may_administer = True
+
+    async def note(self, operation: str, what: str) -> None:
+        """Have the log say what whoever it is opened for is about to administer at the gateway.
+
+        Nothing of it is to be done if this raises `BezantError`, or is cancelled.
+        """
+        note = NoteAct(operation, what)
+        check_note(note)
+        await self.wallet.channel.request(Operation.NOTE_ACT, encode_message(note), self.timeout_s)
 
     def learn(self, currencies: dict[str, int]) -> None:
         """Note the decimals of all currencies."""

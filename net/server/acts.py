@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from bezant.engine.tokens.audit import token_summary
-from bezant.protocol.access import OPERATION_RULES, ChangeTokens, Token, check_token
+from bezant.protocol.access import OPERATION_RULES, ChangeTokens, NoteAct, Token, check_note, check_token
 from bezant.protocol.errors import RemoteProtocolError, UsageError
 from bezant.protocol.frames import Operation
 from bezant.protocol.messages import ChangeMembers, Currency, decode_message
@@ -37,6 +37,16 @@ def _tell_token(token: Token) -> str:
     except UsageError as error:
         return f"create a token that cannot be: {error}"
     return f"create {token_summary(token)}"
+
+
+def _tell_note(body: bytes) -> str:
+    """What whoever administers it says, behind its name: none of these acts is taken for one of the log's own."""
+    asked = decode_message(body, NoteAct)
+    try:
+        check_note(asked)
+    except UsageError as error:
+        return f"a note that cannot be: {error}"
+    return f"{asked.operation} {asked.what}"
 
 
 def _tell_members(body: bytes) -> str:
@@ -73,6 +83,7 @@ def _tell_metadata(body: bytes) -> str:
 
 _TELLERS: Final[dict[Operation, Callable[[bytes], str]]] = {
     Operation.CHANGE_TOKENS: _tell_tokens,
+    Operation.NOTE_ACT: _tell_note,
     Operation.CHANGE_MEMBERS: _tell_members,
     Operation.REGISTER_CURRENCY: _tell_currency,
     Operation.REPLACE_MAP: _tell_map,

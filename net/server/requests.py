@@ -21,7 +21,7 @@ from bezant.engine.tokens.changing import change_tokens, list_tokens
 from bezant.engine.transactions.ids import words_of_records
 from bezant.engine.transactions.under_way import known_tries, transactions_under_way
 from bezant.net.server.leg_kernels import are_all_legs
-from bezant.protocol.access import ChangeTokens, TokenChange
+from bezant.protocol.access import ChangeTokens, NoteAct, TokenChange, check_note
 from bezant.protocol.errors import BezantError, RemoteProtocolError, UsageError
 from bezant.protocol.frames import (
     ACCOUNT_COUNT_MAX,
@@ -51,6 +51,7 @@ AMONG_COMMANDS: Final = frozenset(
         Operation.KEEP_POSITIONS,
         Operation.TOKENS,
         Operation.CHANGE_TOKENS,
+        Operation.NOTE_ACT,
     }
 )
 """Operations that are answered in their place among the commands."""
@@ -117,7 +118,7 @@ def answer_request(replica: Replica, operation: Operation, body: bytes) -> bytes
         return replica.ledger.list_accounts(cursor, min(asked.count, ACCOUNT_COUNT_MAX)).tobytes()
     if operation in (Operation.MAP, Operation.REPLACE_MAP):
         return _slot_map(replica, operation, body)
-    if operation in (Operation.SET_METADATA, Operation.KEEP_POSITIONS):
+    if operation in (Operation.SET_METADATA, Operation.KEEP_POSITIONS, Operation.NOTE_ACT):
         return _keep(replica, operation, body)
     return _tell(replica, operation, body)
 
@@ -157,7 +158,11 @@ def _slot_map(replica: Replica, operation: Operation, body: bytes) -> bytes:
 
 
 def _keep(replica: Replica, operation: Operation, body: bytes) -> bytes:
-    """Keep what is beside the money: metadata, and named positions."""
+    """Keep what is beside the money: metadata, named positions, and what is administered elsewhere."""
+    if operation is Operation.NOTE_ACT:
+        # It has been written down before it came here, as all that is audited is; nothing else is to be done.
+        check_note(decode_message(body, NoteAct))
+        return b""
     if operation is Operation.SET_METADATA:
         version = set_metadata(replica, decode_message(body, SetMetadata), secrets.token_bytes(SALT_SIZE))
         return encode_message(MetadataSet(version))

@@ -12,11 +12,15 @@ from bezant.protocol.access import (
     ANYBODY,
     COMMAND_SCOPES,
     NOBODY,
+    NOTED_NAME_SIZE_MAX,
+    NOTED_WHAT_SIZE_MAX,
     OPERATION_RULES,
     Limited,
+    NoteAct,
     Principal,
     Scope,
     Token,
+    check_note,
     check_token,
     command_refusal,
     digest_of,
@@ -140,3 +144,34 @@ def test_a_token_that_cannot_be_is_refused(change: dict[str, object], why: str) 
     check_token(TOKEN)
     with pytest.raises(UsageError, match=re.escape(why)):
         check_token(msgspec.structs.replace(TOKEN, **change))
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        NoteAct("A", ""),
+        NoteAct("A" * NOTED_NAME_SIZE_MAX, "x" * NOTED_WHAT_SIZE_MAX),
+        NoteAct("A_B", "é" * (NOTED_WHAT_SIZE_MAX // 2)),
+    ],
+)
+def test_what_may_be_noted(note: NoteAct) -> None:
+    check_note(note)
+
+
+@pytest.mark.parametrize("name", ["", "a", "A1", "_A", "A B", "A\n", "É", "A" * (NOTED_NAME_SIZE_MAX + 1)])
+def test_a_note_has_a_plain_name(name: str) -> None:
+    with pytest.raises(UsageError, match="A to Z"):
+        check_note(NoteAct(name, "what"))
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "x" * (NOTED_WHAT_SIZE_MAX + 1),
+        "é" * (NOTED_WHAT_SIZE_MAX // 2 + 1),
+        *("a\nb", "\x00", "\x1b[2J", "\x7f", "\x9b", "\u202e", "\u2028", "\ud800"),
+    ],
+)
+def test_what_is_noted_is_short_and_printable(what: str) -> None:
+    with pytest.raises(UsageError, match="printable"):
+        check_note(NoteAct("NAME", what))

@@ -11,6 +11,7 @@ from bezant.protocol import access, messages, moves, placement
 from bezant.protocol.access import (
     Act,
     ChangeTokens,
+    NoteAct,
     Scope,
     StrictAct,
     StrictToken,
@@ -180,6 +181,7 @@ MESSAGES: list[tuple[msgspec.Struct, str]] = [
     ),
     (TOKEN, TOKEN_JSON),
     (ChangeTokens(TOKEN, "b"), f'{{"create":{TOKEN_JSON},"revoke":"b"}}'),
+    (NoteAct("CREATE_WEBHOOK", "a"), '{"operation":"CREATE_WEBHOOK","what":"a"}'),
     (Tokens([TOKEN]), f'{{"tokens":[{TOKEN_JSON}]}}'),
     (TokenChange(TOKEN, "b"), f'{{"created":{TOKEN_JSON},"revoked":"b"}}'),
     (ACT, ACT_JSON),

@@ -181,6 +181,13 @@ class Webhooks:
         self.find(hook)
         return await self._stored(lambda: self._store.dead(hook))
 
+    async def find_dead(self, hook: str, message: str) -> DeadLetter:
+        """One message that was given up. Raises `ProblemRaised` if there is none."""
+        found = next((letter for letter in await self.dead(hook) if letter.message == message), None)
+        if found is None:
+            raise refusal(GatewayProblem.NOT_FOUND, "there is no such dead letter")
+        return found
+
     async def forget_dead(self, hook: str, message: str) -> None:
         """Forget what was given up. Raises `ProblemRaised` if there is none."""
         self.find(hook)
@@ -189,9 +196,7 @@ class Webhooks:
 
     async def replay(self, hook: str, message: str) -> Attempt:
         """Tell a hook once more what was given up; it is forgotten if that is taken."""
-        found = next((letter for letter in await self.dead(hook) if letter.message == message), None)
-        if found is None:
-            raise refusal(GatewayProblem.NOT_FOUND, "there is no such dead letter")
+        found = await self.find_dead(hook, message)
         attempt = await self._tell_now(self.find(hook), message, found.body)
         if not attempt.failure:
             await self._stored(lambda: self._store.forget_dead(hook, message))

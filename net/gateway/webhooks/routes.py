@@ -1,4 +1,8 @@
-"""The API of webhooks. Whoever may make tokens may use it: a hook is told of events for as long as it is there."""
+"""The API of webhooks. Whoever may make tokens may use it: a hook is told of events for as long as it is there.
+
+Whatever changes one is noted in the log first, over the connection of whoever asks: by the id of the hook, and the host
+and port of its address, no more of which is told. What cannot be noted is not done.
+"""
 
 import asyncio
 import secrets
@@ -16,7 +20,7 @@ from bezant.net.gateway.conversions import time_text
 from bezant.net.gateway.problems import GatewayProblem, refusal
 from bezant.net.gateway.responses import COMMAND_PROBLEMS, QUESTION_PROBLEMS
 from bezant.net.gateway.webhooks.hooks import Attempt, Webhooks, new_secret
-from bezant.net.gateway.webhooks.sending import URL_SIZE_MAX, secret_text, target_of
+from bezant.net.gateway.webhooks.sending import URL_SIZE_MAX, place_of, secret_text, target_of
 from bezant.net.gateway.webhooks.store import Hook
 
 ACCOUNTS_MAX: Final = 100
@@ -106,6 +110,19 @@ async def _checked(ledger: Ledger, webhooks: Webhooks | None) -> Webhooks:
     return webhooks
 
 
+async def _noted(ledger: Ledger, webhooks: Webhooks | None, operation: str, hook: str, message: str = "") -> Webhooks:
+    """The webhooks, when the log says what is about to be done to one, or to a message that it did not take.
+
+    Raises `ProblemRaised`, also if there is no such one, which leaves no act, and `BezantError`.
+    """
+    kept = await _checked(ledger, webhooks)
+    place = place_of(kept.find(hook).url)
+    if message:
+        message = f" {(await kept.find_dead(hook, message)).message}"
+    await ledger.note(operation, f"{hook}{message} to {place}")
+    return kept
+
+
 @post("/v1/webhooks", status_code=200, tags=_TAGS, responses=COMMAND_PROBLEMS, operation_id="create_webhook")
 async def create_webhook(question: AnyQuestion, webhooks: AnyWebhooks, data: MakeWebhook) -> WebhookWithSecret:
     """Have an address told of what happens from now on, by signed POSTs as in Standard Webhooks, in order.
@@ -136,6 +153,7 @@ async def create_webhook(question: AnyQuestion, webhooks: AnyWebhooks, data: Mak
         secret=new_secret(),
         position=position,
     )
+    await question.ledger.note("CREATE_WEBHOOK", f"{hook.id} to {place_of(hook.url)}")
     return _with_secret(await kept.create(hook))
 
 
@@ -157,7 +175,7 @@ async def get_webhook(ledger: AnyLedger, webhooks: AnyWebhooks, hook: HookPath) 
 )
 async def delete_webhook(ledger: AnyLedger, webhooks: AnyWebhooks, hook: HookPath) -> Done:
     """Tell a webhook nothing more, and forget it."""
-    await (await _checked(ledger, webhooks)).delete(hook)
+    await (await _noted(ledger, webhooks, "DELETE_WEBHOOK", hook)).delete(hook)
     return Done()
 
 
@@ -182,7 +200,7 @@ async def test_webhook(ledger: AnyLedger, webhooks: AnyWebhooks, hook: HookPath)
 )
 async def rotate_secret(ledger: AnyLedger, webhooks: AnyWebhooks, hook: HookPath) -> WebhookWithSecret:
     """Give a webhook a new secret. The old one signs beside it for 24 hours."""
-    return _with_secret(await (await _checked(ledger, webhooks)).rotate(hook))
+    return _with_secret(await (await _noted(ledger, webhooks, "ROTATE_WEBHOOK_SECRET", hook)).rotate(hook))
 
 
 @post(
@@ -194,7 +212,7 @@ async def rotate_secret(ledger: AnyLedger, webhooks: AnyWebhooks, hook: HookPath
 )
 async def enable_webhook(ledger: AnyLedger, webhooks: AnyWebhooks, hook: HookPath) -> WebhookBody:
     """Go on, where it stood, with a webhook that was disabled."""
-    return _body(await (await _checked(ledger, webhooks)).enable(hook))
+    return _body(await (await _noted(ledger, webhooks, "ENABLE_WEBHOOK", hook)).enable(hook))
 
 
 @get("/v1/webhooks/{hook:str}/dead-letters", tags=_TAGS, responses=QUESTION_PROBLEMS, operation_id="list_dead_letters")
@@ -217,7 +235,8 @@ async def replay_dead_letter(
     ledger: AnyLedger, webhooks: AnyWebhooks, hook: HookPath, message: MessagePath
 ) -> AttemptBody:
     """Send a message that was given up once more; if it is taken it is no dead letter any longer."""
-    return _attempt(await (await _checked(ledger, webhooks)).replay(hook, message))
+    kept = await _noted(ledger, webhooks, "REPLAY_DEAD_LETTER", hook, message)
+    return _attempt(await kept.replay(hook, message))
 
 
 @delete(
@@ -229,7 +248,8 @@ async def replay_dead_letter(
 )
 async def delete_dead_letter(ledger: AnyLedger, webhooks: AnyWebhooks, hook: HookPath, message: MessagePath) -> Done:
     """Forget a message that was given up."""
-    await (await _checked(ledger, webhooks)).forget_dead(hook, message)
+    kept = await _noted(ledger, webhooks, "DELETE_DEAD_LETTER", hook, message)
+    await kept.forget_dead(hook, message)
     return Done()
 
 

@@ -21,6 +21,8 @@ from bezant.net.gateway.webhooks.resolving import LOOKUP_S_MAX, Address, Resolve
 from bezant.protocol.errors import UsageError
 
 URL_SIZE_MAX: Final = 2000
+HOST_SIZE_MAX: Final = 253
+"""Bytes of the name of a host (RFC 1035, section 2.3.4, as text)."""
 ATTEMPT_S_MAX: Final = 10.0
 """Seconds that an attempt may take, from resolving the name to the end of the answer's head."""
 ANSWER_BYTES_MAX: Final = 16 << 10
@@ -60,6 +62,16 @@ def target_of(url: str) -> Target:
         raise UsageError("the address of a webhook has no user, no password and no fragment")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Target(parts.scheme, parts.hostname, port or _PORTS[parts.scheme], path)
+
+
+def place_of(url: str) -> str:
+    """Host and port of an address, as the audit has them: the path and what is behind it may be secrets.
+
+    What is longer than the name of any host is cut to its end, where it says whose it is.
+    """
+    target = target_of(url)
+    host = target.host[-HOST_SIZE_MAX:]
+    return f"[{host}]:{target.port}" if ":" in host else f"{host}:{target.port}"
 
 
 def is_public(address: Address) -> bool:

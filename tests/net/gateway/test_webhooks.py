@@ -24,13 +24,14 @@ from bezant.cli.node_process import NodeProcess
 from bezant.cli.tokens import new_token
 from bezant.net.gateway.identity import id_of_text, text_of_id
 from bezant.net.gateway.settings import GatewaySettings
-from bezant.net.gateway.webhooks import sending
+from bezant.net.gateway.webhooks import routes, sending
 from bezant.net.gateway.webhooks.hooks import networks_of
 from bezant.net.gateway.webhooks.resolving import Resolver
-from bezant.net.gateway.webhooks.sending import SendFailed, Way, check_address, is_public, target_of
-from bezant.net.gateway.webhooks.store import FILE, Hook, Store
+from bezant.net.gateway.webhooks.sending import SendFailed, Way, check_address, is_public, place_of, target_of
+from bezant.net.gateway.webhooks.store import FILE, DeadLetter, Hook, Store
 from bezant.protocol.access import token_id_of
-from bezant.protocol.errors import UsageError
+from bezant.protocol.errors import RequestRefused, UsageError
+from bezant.protocol.frames import FrameError
 
 from .conftest import WORLD, Bank, GatewayProcess, problem
 from .guarded import GuardedNode
@@ -256,13 +257,116 @@ def test_those_who_may_make_tokens_may_have_others_told(tmp_path: Path, receiver
                 client.headers["Authorization"] = f"Bearer {reads}"
                 problem(client.get("/v1/webhooks"), "FORBIDDEN")
                 problem(client.post("/v1/webhooks", json={"url": receiver.url}), "FORBIDDEN")
+                assert noted(guarded) == []
                 client.headers["Authorization"] = f"Bearer {guarded.admin}"
+                problem(client.delete("/v1/webhooks/wh_none"), "NOT_FOUND")
+                assert noted(guarded) == []
+                administer_and_look_into_the_log(guarded, client, receiver)
                 path, _ = made(client, url=receiver.url)
                 bank = Bank(client, "guarded")
                 assert bank.post("/v1/accounts", name=WORLD, currency="EUR").status_code == 200
                 receiver.await_heard(1)
                 assert client.get(path).status_code == 200
                 revoke_and_mend_the_gateways_own(guarded, gateway, client, path, receiver)
+
+
+def noted(guarded: GuardedNode) -> list[str]:
+    """What was administered beside the log, by whom: as the command says that lists acts."""
+    line = [sys.executable, "-m", "bezant", "audit", "--data", str(guarded.folder / "data"), "--json"]
+    told = subprocess.run(line, check=True, capture_output=True, text=True, timeout=LATE_S)
+    acts = [json.loads(act) for act in told.stdout.splitlines()]
+    return [f"{act['token_id']}: {act['what']}" for act in acts if act["operation"] == "NOTE_ACT"]
+
+
+def administer_and_look_into_the_log(guarded: GuardedNode, client: httpx.Client, receiver: Receiver) -> None:
+    """Whatever is done to a webhook is in the log, with whose token, and nothing of its address that may be secret."""
+    token = guarded.create("hooks", "--scopes", "admin,read,transfer")
+    own = {"Authorization": f"Bearer {token}"}
+    host = receiver.url.removeprefix("http://").partition("/")[0]
+    receiver.answer = lambda _: 500
+    answer = client.post("/v1/webhooks", json={"url": f"{receiver.url}/h1dden/here?key=h1dden"}, headers=own).json()
+    hook, secret = answer["webhook"]["id"], answer["secret"]
+    path = f"/v1/webhooks/{hook}"
+    opened = client.post("/v1/accounts", json={"name": "noted", "currency": "EUR", "transaction_id": "n"}, headers=own)
+    assert opened.status_code == 200
+    letters = awaited(client, f"{path}/dead-letters", lambda told: bool(told["dead_letters"]))["dead_letters"]
+    message = letters[0]["webhook_id"]
+    asked = [("POST", "/secret"), ("POST", "/enable"), ("POST", f"/dead-letters/{message}/replay")]
+    for method, what in [*asked, ("DELETE", f"/dead-letters/{message}"), ("POST", "/test"), ("DELETE", "")]:
+        assert client.request(method, path + what, headers=own).status_code == 200, what
+        if what == "/secret":
+            problem(client.delete(f"{path}/dead-letters/{'x' * 40}", headers=own), "NOT_FOUND")
+    told = noted(guarded)
+    who = token_id_of(token)
+    assert told == [
+        f"{who}: CREATE_WEBHOOK {hook} to {host}",
+        f"{who}: ROTATE_WEBHOOK_SECRET {hook} to {host}",
+        f"{who}: ENABLE_WEBHOOK {hook} to {host}",
+        f"{who}: REPLAY_DEAD_LETTER {hook} {message} to {host}",
+        f"{who}: DELETE_DEAD_LETTER {hook} {message} to {host}",
+        f"{who}: DELETE_WEBHOOK {hook} to {host}",
+    ]
+    assert "h1dden" not in str(told)
+    assert secret not in str(told)
+    receiver.answer = lambda _: 204
+    receiver.heard.clear()
+
+
+def test_what_cannot_be_noted_is_not_done() -> None:
+    """Whatever keeps it from being noted: nothing of a hook is changed then."""
+    done: list[str] = []
+    hook = Hook(id="wh_1", url="https://a.example/x", made_ns=1, secret=b"s", position="7")
+
+    class Kept:
+        def find(self, _hook: str) -> Hook:
+            return hook
+
+        async def find_dead(self, _hook: str, message: str) -> DeadLetter:
+            return DeadLetter(message, 1, "why", b"{}")
+
+        def __getattr__(self, name: str) -> Any:
+            async def do(*_arguments: object) -> None:
+                done.append(name)
+
+            return do
+
+    class Refused:
+        async def check_may_administer(self) -> None:
+            return
+
+        async def note(self, operation: str, what: str) -> None:
+            done.append(f"{operation} {what}")
+            raise RequestRefused(FrameError.OVERLOADED, "no room")
+
+    async def ask() -> None:
+        for route in (routes.delete_webhook, routes.rotate_secret, routes.enable_webhook):
+            with pytest.raises(RequestRefused):
+                await route.fn(ledger=Refused(), webhooks=Kept(), hook="wh_1")
+        for route in (routes.replay_dead_letter, routes.delete_dead_letter):
+            with pytest.raises(RequestRefused):
+                await route.fn(ledger=Refused(), webhooks=Kept(), hook="wh_1", message="m")
+
+    asyncio.run(ask())
+    assert done == [
+        "DELETE_WEBHOOK wh_1 to a.example:443",
+        "ROTATE_WEBHOOK_SECRET wh_1 to a.example:443",
+        "ENABLE_WEBHOOK wh_1 to a.example:443",
+        "REPLAY_DEAD_LETTER wh_1 m to a.example:443",
+        "DELETE_DEAD_LETTER wh_1 m to a.example:443",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("https://shop.example/hooks/secret?key=secret", "shop.example:443"),
+        ("http://SHOP.example:8080", "shop.example:8080"),
+        ("https://[2001:db8::1]:1/x", "[2001:db8::1]:1"),
+        (f"https://trusted.example.{'a.' * 200}evil.example/", f"{'a.' * 200}evil.example"[-253:] + ":443"),
+    ],
+)
+def test_the_audit_has_of_an_address_where_it_is(url: str, place: str) -> None:
+    assert place_of(url) == place
 
 
 def revoke_and_mend_the_gateways_own(

@@ -17,6 +17,7 @@ from bezant.protocol.access import (
     COMMAND_SCOPES,
     OPERATION_RULES,
     ChangeTokens,
+    NoteAct,
     Principal,
     Scope,
     Token,
@@ -56,6 +57,7 @@ BODIES = {
         ReplaceMap(0, SlotMap(1, np.ones(SLOT_COUNT, np.uint16).tobytes(), [ShardPlace(1, ["127.0.0.1:1"])]))
     ),
     Operation.CHANGE_TOKENS: encode_message(ChangeTokens(Token("o" * 12, digest_of(OTHER), [Scope.ADMIN]))),
+    Operation.NOTE_ACT: encode_message(NoteAct("CREATE_WEBHOOK", "wh_1 to a.example:443")),
     Operation.MOVE_SLOTS: encode_message(MoveSlots(bytes(15) + b"m", encode_slots(np.ones(SLOT_COUNT, np.bool_)), 2)),
 }
 

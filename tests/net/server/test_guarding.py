@@ -19,6 +19,7 @@ from bezant.protocol.access import (
     COMMAND_SCOPES,
     OPERATION_RULES,
     ChangeTokens,
+    NoteAct,
     Principal,
     Scope,
     Token,
@@ -338,8 +339,38 @@ async def test_what_is_administered_stands_in_the_log_with_who_asked(node: Node,
     assert len(own) == 6
 
 
+async def test_what_is_administered_beside_the_log_is_written_down_before_it_is_answered(
+    node: Node, admin: Client
+) -> None:
+    client = await with_token(node, admin, Scope.ADMIN)
+    who = node.replica.ledger.tokens.records[-1].token_id
+    last_index = node.replica.log.last_index
+    reply = await client.ask(Operation.NOTE_ACT, encode_message(NoteAct("CREATE_WEBHOOK", "wh_1 to a.example:443")))
+    assert (reply.operation, reply.body) == (Operation.NOTE_ACT, b"")
+    assert node.replica.log.last_index == last_index + 1
+    assert acts(node)[-1] == (who, "NOTE_ACT", "CREATE_WEBHOOK wh_1 to a.example:443", "")
+
+
+@pytest.mark.parametrize(
+    "note", [NoteAct("CREATE_WEBHOOK", "a\nb"), NoteAct("create", "somewhere"), NoteAct("A", "x" * 401)]
+)
+async def test_what_cannot_be_noted_is_refused_and_not_repeated(node: Node, admin: Client, note: NoteAct) -> None:
+    reply = await admin.ask(Operation.NOTE_ACT, encode_message(note))
+    assert reply.error.code == FrameError.REQUEST_REFUSED
+    (_, operation, what, outcome), (_, _, again, why) = acts(node)[-2:]
+    assert (operation, what, outcome) == ("NOTE_ACT", again, "")
+    assert what.startswith("a note that cannot be: ")
+    assert why
+    assert note.what not in f"{what}{why}"
+    assert (await admin.ask(Operation.NOTE_ACT, b"no message")).error.code == FrameError.BODY_MALFORMED
+    assert acts(node)[-2][1:] == ("NOTE_ACT", "a request that cannot be read", "")
+
+
 async def test_who_has_no_token_leaves_no_act(node: Node, client: Client) -> None:
     await client.ask(Operation.REGISTER_CURRENCY, encode_message(Currency("XTS", 3)))
+    noted = await client.ask(Operation.NOTE_ACT, encode_message(NoteAct("CREATE_WEBHOOK", "wh_1")))
+    assert (noted.operation, noted.body) == (Operation.NOTE_ACT, b"")
+    assert (await client.ask(Operation.NOTE_ACT)).error.code == FrameError.BODY_MALFORMED
     assert acts(node) == []
 
 
@@ -370,7 +401,8 @@ async def test_no_token_is_in_what_the_node_writes_or_says(
 def test_what_is_answered_among_the_commands_is_looked_at_there() -> None:
     """Tokens that are limited are looked at where the accounts are, so all that names accounts goes that way."""
     checked = {operation for operation, rule in OPERATION_RULES.items() if rule.limited.value == "checked"}
-    assert checked - {Operation.COMMANDS} <= AMONG_COMMANDS
+    of_readers = {Operation.FIND_TRANSFERS}  # which look at them themselves
+    assert checked - {Operation.COMMANDS} - of_readers <= AMONG_COMMANDS
 
 
 async def test_the_act_of_making_a_token_names_what_it_may(node: Node, admin: Client) -> None:

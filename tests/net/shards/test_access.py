@@ -1,5 +1,5 @@
 """Claim: shards whose nodes ask for tokens move money between them as others do: their coordinators show the token of
-the cluster to each other, and to the metadata group."""
+the cluster to each other, and to the metadata group; what is administered beside the log is in that of each."""
 
 import itertools
 import secrets
@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 
 import bezant
-from bezant.cli.local_shards import LocalShards, Plan, init_shards
+from bezant.cli.local_cluster import node_folder
+from bezant.cli.local_shards import LocalShards, Plan, init_shards, shard_folder
+from bezant.engine.tokens.audit import read_acts
 from bezant.net.access.credentials import NO_CREDENTIALS, make_credentials, use_credentials
-from bezant.protocol.access import token_text
+from bezant.protocol.access import NoteAct, token_text
 from bezant.protocol.errors import AccessDenied
+from bezant.protocol.frames import Operation
+from bezant.protocol.messages import encode_message
 
 from .processes import WAIT_S, verified
 
@@ -40,6 +44,8 @@ async def test_shards_that_ask_for_tokens(tmp_path: Path) -> None:
                     assert opened.committed
                 for payer, payee in itertools.pairwise(names):
                     assert (await wallet.transfer(payer, payee, "1.00", "EUR")).committed
+                note = encode_message(NoteAct("CREATE_WEBHOOK", "wh_1 to a.example:443"))
+                assert await wallet.channel.request(Operation.NOTE_ACT, note, WAIT_S) == b""
             use_credentials(NO_CREDENTIALS)
             with pytest.raises(AccessDenied):
                 await bezant.connect(addresses, timeout_s=5.0)
@@ -47,3 +53,6 @@ async def test_shards_that_ask_for_tokens(tmp_path: Path) -> None:
     finally:
         use_credentials(NO_CREDENTIALS)
     assert verified(folder)
+    for shard in range(2):
+        acts = [line for line in read_acts(node_folder(shard_folder(folder, shard), 1)) if line.operation == "NOTE_ACT"]
+        assert [(act.token_id, act.what) for act in acts] == [("cluster", "CREATE_WEBHOOK wh_1 to a.example:443")]
