@@ -1,8 +1,9 @@
 """Cables between processes on one machine that can be cut: a proxy in front of every node, for peers and for clients.
 
 A cut cable takes no byte and gives no sign, in either direction; what was on its way arrives when it is whole again, as
-TCP would send it again. Who dialled is read off the first frame: a peer's greeting names it. What this does not show is
-a system that gives a connection up because nothing is acknowledged: the proxy's system goes on acknowledging.
+TCP would send it again. Who dialled is read off the first frame: a peer's greeting names it, and clients can be told
+apart by theirs. What this does not show is a system that gives a connection up because nothing is acknowledged: the
+proxy's system goes on acknowledging.
 """
 
 import asyncio
@@ -22,6 +23,8 @@ GREETING_SIZE_MAX: Final = 64 << 10
 
 Cable = frozenset[int]
 """The two ends of a cable: node ids, or CLIENTS."""
+NamesDialler = Callable[[bytes], int]
+"""Who has dialled, by the body of a greeting. Raises `RemoteProtocolError` for what is none."""
 
 
 class Network:
@@ -34,12 +37,24 @@ class Network:
         self._open_count = 0
         self._all_closed = asyncio.Event()
 
-    async def add(self, node: int, listen: socket.socket, backend: tuple[str, int], *, for_peers: bool) -> None:
-        """Forward what comes to a bound socket to where a node listens, for its peers or for clients."""
+    async def add(
+        self,
+        node: int,
+        listen: socket.socket,
+        backend: tuple[str, int],
+        *,
+        for_peers: bool,
+        client_of: NamesDialler | None = None,
+    ) -> None:
+        """Forward what comes to a bound socket to where a node listens, for its peers or for clients.
+
+        `client_of` tells clients apart, by the body of their greeting; else all are CLIENTS.
+        """
         loop = asyncio.get_running_loop()
+        dialler_of = _peer_of if for_peers else client_of
 
         def accept() -> asyncio.Protocol:
-            pipe = _Pipe(self, node, backend, None if for_peers else CLIENTS)
+            pipe = _Pipe(self, node, backend, dialler_of)
             if len(self._pipes) < PIPES_MAX:
                 self._pipes.add(pipe)
             return pipe.front
@@ -84,14 +99,19 @@ class Network:
             await self._all_closed.wait()
 
 
+def _peer_of(greeting: bytes) -> int:
+    return decode_message(greeting, PeerHello).node_id
+
+
 class _Pipe:
     """One connection: what the dialler sends goes to the node, and the other way round, unless the cable is cut."""
 
-    def __init__(self, network: Network, node: int, backend: tuple[str, int], dialler: int | None) -> None:
+    def __init__(self, network: Network, node: int, backend: tuple[str, int], dialler_of: NamesDialler | None) -> None:
         self._network = network
         self._node = node
         self._backend = backend
-        self._dialler = dialler
+        self._dialler_of = dialler_of
+        self._dialler: int | None = CLIENTS if dialler_of is None else None
         self._greeting = bytearray()
         self._task: asyncio.Task[None] | None = None
         self.front = _End(network, self._on_front, self._on_front_made, self.end)
@@ -116,8 +136,8 @@ class _Pipe:
         self.front.write(data, self.back)
 
     def _read_dialler(self) -> int | None:
-        """The node that greets; None until its greeting is whole. What greets otherwise is none of ours."""
-        if len(self._greeting) < FRAME_HEADER_SIZE:
+        """Who greets; None until the greeting is whole. What greets otherwise is none of ours."""
+        if self._dialler_of is None or len(self._greeting) < FRAME_HEADER_SIZE:
             return None
         try:
             length = decode_header(bytes(self._greeting[:FRAME_HEADER_SIZE])).length
@@ -125,7 +145,7 @@ class _Pipe:
                 raise RemoteProtocolError(f"a greeting of {length} bytes")
             if len(self._greeting) < length:
                 return None
-            return decode_message(bytes(self._greeting[FRAME_HEADER_SIZE:length]), PeerHello).node_id
+            return self._dialler_of(bytes(self._greeting[FRAME_HEADER_SIZE:length]))
         except RemoteProtocolError:
             self.end()
             return None

@@ -166,7 +166,8 @@ class Movements:
     def _check_served(self, shard: int, kind: int, event: Any, debit: Id, credit: Id) -> None:
         does = int(event["result"]) == _COMMITTED and int(event["effective_amount"]) != 0
         if kind == CommandKind.CANCEL and int(event["flags"]) & CommandFlag.SETTLED and not does:
-            return  # It forbids what may come when the slot is back.
+            self._counts["tries forbidden where their slot is or was"] += 1
+            return  # It may be away, and the try come when it is back.
         accounts = [debit, credit] if kind in _BOTH_HERE and does else [debit]
         for slot in (slot_of_word(head) for head, _ in accounts):
             if kind == CommandKind.EXPIRE and self.owners.get(slot, shard) is None:
