@@ -1,11 +1,13 @@
 """What clients and nodes say to each other."""
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 
+from bezant.engine import replica
 from bezant.protocol.records import COMMAND, Records, Words
 
 
@@ -44,6 +46,11 @@ class Answer(NamedTuple):
 def joined(parts: Iterable[Records]) -> Records:
     """Commands in one array; NumPy's own way would compare all fields of the records first."""
     return np.frombuffer(bytearray(b"".join(part.tobytes() for part in parts)), COMMAND)
+
+
+def count_for_batch(frames: Sequence[Frame]) -> int:
+    """Of frames that have collected, how many a batch has room for, as a node takes them: the first of them."""
+    return sum(commands <= replica.BATCH_COMMANDS_MAX for commands in accumulate(len(one.commands) for one in frames))
 
 
 NO_COMMANDS: Records = np.zeros(0, COMMAND)

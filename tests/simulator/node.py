@@ -30,7 +30,7 @@ from bezant.protocol.transfer_messages import PeerMessage, TransferMessage
 from ..engine.log.memory_disk import PowerCut
 from .checkpoints import InlineCheckpoints
 from .disk import STEPS_UNBOUNDED, Disk
-from .frames import Answer, Frame, Outcome, joined
+from .frames import Answer, Frame, Outcome, count_for_batch, joined
 from .metadata import maybe_set_metadata
 from .schedule import Violation
 
@@ -412,7 +412,7 @@ class Node:
         return self._should_execute()
 
     def _execute_next(self) -> int:
-        """Execute what has collected; returns how many frames."""
+        """Execute what has collected, as far as a batch has room; returns how many frames."""
         count = len(self._collecting)
         self._execute()
         return count
@@ -435,7 +435,8 @@ class Node:
 
     def _execute(self) -> None:
         member = self._live
-        batch, self._collecting = self._begin_batch(self._collecting), []
+        frames, count = self._collecting, count_for_batch(self._collecting)
+        batch, self._collecting = self._begin_batch(frames[:count]), frames[count:]
         if not member.is_leader:
             self._refuse(batch, Outcome.NOT_LEADER)
             return
@@ -443,8 +444,7 @@ class Node:
         commands = [frame.commands for frame in batch.frames if frame.is_write]
         if commands or self._is_expiry_due:
             self._execute_commands(batch, joined(commands))
-        reads = [frame for frame in batch.frames if not frame.is_write]
-        batch.answers += [(frame, self._look_up(frame)) for frame in reads]
+        batch.answers += [(frame, self._look_up(frame)) for frame in batch.frames if not frame.is_write]
         self._maybe_set_metadata(member.replica)
         member.note_appended()
         batch.index = member.replica.log.last_index
