@@ -233,18 +233,21 @@ class History:
         *ids: bytes,
         at: Time | None = None,
         position: int | None = None,
+        start: Time | None = None,
+        limit: int | None = None,
         wait_for: int = 0,
     ) -> Statement:
-        """The same of up to HISTORY_IDS_MAX ids, as they are iterated over."""
+        """The same of up to HISTORY_IDS_MAX ids, as they are iterated over: from `start` on, `limit` at most."""
         if not 1 <= len(ids) <= HISTORY_IDS_MAX:
             raise UsageError(f"{len(ids)} ids in one question: it has 1 to {HISTORY_IDS_MAX}")
         asked = QueryTransfers(
             b"".join(check_id(one) for one in ids),
             as_of_position=position,
             as_of_time_ns=time_ns(at),
+            from_ns=time_ns(start) or 0,
             wait_for=wait_for,
         )
-        return Statement(self._lines(Operation.FIND_TRANSFERS, asked, None, b""))
+        return Statement(self._lines(Operation.FIND_TRANSFERS, asked, limit, b""))
 
     async def trace(
         self,

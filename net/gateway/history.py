@@ -16,6 +16,7 @@ from bezant.net.gateway.bodies import CurrencyCode, EventsPage, ResolveCommand, 
 from bezant.net.gateway.conversions import as_of_body, position_text
 from bezant.net.gateway.identity import TEXT_SIZE_MAX, id_of_text
 from bezant.net.gateway.moments import (
+    AnyCursor,
     AnyMoment,
     AnyRange,
     Cursor,
@@ -31,7 +32,7 @@ from bezant.protocol.codes import ResultCode
 from bezant.protocol.kinds import CommandKind
 
 EVENTS_OF_ID_MAX: Final = 1000
-"""Events that are told of one transaction id: its own, and those of its hold."""
+"""Events on a page of those of one transaction id: its own, and those of its hold."""
 _TAGS: Final = ["History"]
 _BYTES: Final = "application/octet-stream"
 IdPath = Annotated[str, PathParameter(description="A `transaction_id`.", max_length=TEXT_SIZE_MAX)]
@@ -117,20 +118,22 @@ async def find_transfers(
 
 
 @get("/v1/transfers/{transaction_id:str}", tags=_TAGS, responses=QUESTION_PROBLEMS, operation_id="get_transfer")
-async def get_transfer(question: AnyQuestion, moment: AnyMoment, transaction_id: IdPath) -> EventsPage:
-    """Tell the events of a transaction id, whoever paid, and those that captured, released or expired its hold."""
+async def get_transfer(
+    question: AnyQuestion, moment: AnyMoment, transaction_id: IdPath, cursor: AnyCursor = None
+) -> EventsPage:
+    """Tell the events of a transaction id, whoever paid, and those that captured, released or expired its hold.
+
+    There are up to 1000 on a page, all pages as of the same moment; give `cursor` and the same path.
+    """
     identifier = id_of_text(account_of_path(transaction_id))
-    events = []
-    async with asyncio.timeout(question.timeout_s):
-        statement = question.wallet.history.by_id(identifier, **moment.arguments())
-        async for event in statement:
-            events.append(event)
-            if len(events) == EVENTS_OF_ID_MAX:
-                break
-        bodies = await question.ledger.event_bodies(events)
-    if not bodies:
+
+    def lines(then: Moment, within: Range) -> Statement:
+        return question.wallet.history.by_id(identifier, start=within.start, limit=within.limit + 1, **then.arguments())
+
+    page = await page_of(question, lines, moment, Range(None, None, False, EVENTS_OF_ID_MAX, cursor))
+    if not page.events:
         raise refusal(GatewayProblem.NOT_FOUND, "there is no event with this id, as far as has been taken in")
-    return EventsPage(as_of_body(statement.as_of), bodies, None)
+    return page
 
 
 @post(

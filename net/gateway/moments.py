@@ -149,15 +149,18 @@ def make_moment(
     )
 
 
+AnyCursor = Annotated[
+    str | None,
+    QueryParameter(max_length=_CURSOR_SIZE_MAX, required=False, description="`next` of the page before."),
+]
+
+
 def make_range(
     start: Annotated[TimeText | None, QueryParameter(name="from", required=False)] = None,
     end: Annotated[TimeText | None, QueryParameter(name="to", required=False)] = None,
     reverse: Annotated[bool, QueryParameter(required=False, description="Newest first.")] = False,
     limit: Annotated[int, QueryParameter(ge=1, le=1000, required=False, description="Events on one page.")] = 100,
-    cursor: Annotated[
-        str | None,
-        QueryParameter(max_length=_CURSOR_SIZE_MAX, required=False, description="`next` of the page before."),
-    ] = None,
+    cursor: AnyCursor = None,
 ) -> Range:
     """What routes get as ``pages``."""
     return Range(

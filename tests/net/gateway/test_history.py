@@ -1,10 +1,16 @@
 """Claim: what happened can be read a page at a time, as of one moment, and proven."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
 import bezant
+from bezant.cli.node_process import NodeProcess
+from bezant.net.gateway.history import EVENTS_OF_ID_MAX
+from bezant.net.gateway.identity import id_of_text
+from bezant.protocol.codes import ResultCode
+from bezant.protocol.names import account_id, slot_of
 
 from .conftest import WORLD, Bank, problem
 
@@ -81,6 +87,34 @@ def test_a_transfer_by_its_id_and_its_receipt(bank: Bank) -> None:
     assert bezant.check_receipt(receipt.content).position == int(made["position"])
     problem(bank.client.get("/v1/transfers/nobody-used-this"), "NOT_FOUND")
     problem(bank.client.get("/v1/events/x/receipt"), "REQUEST_INVALID")
+
+
+def test_the_events_of_an_id_have_pages_until_there_are_none(bank: Bank, node: NodeProcess) -> None:
+    """Whoever pays may have used it: here more of them than a page has."""
+    count = EVENTS_OF_ID_MAX + 50
+    ids = [id_of_text(text) for text in ("of many", "of one")]
+    # An id is used once in each slot, so they all pay from another one.
+    names = (f"many:{number}" for number in range(2 * count))
+    payers = list({slot_of(account_id(name, "EUR")): name for name in names}.values())[:count]
+    assert len(payers) == count
+
+    async def pay() -> int:
+        async with bezant.connect(node.address) as wallet:
+            await asyncio.gather(*(wallet.open_account(name, "EUR", limit=bezant.UNLIMITED) for name in payers))
+            done = await asyncio.gather(*(wallet.transfer(name, WORLD, "1.00", "EUR", id=ids[0]) for name in payers))
+            assert {result.code for result in done} == {ResultCode.COMMITTED}
+            await wallet.transfer(payers[0], WORLD, "1.00", "EUR", id=ids[1])
+            return max(result.position or 0 for result in done)
+
+    wait_for = asyncio.run(pay())
+    found = pages(bank, "/v1/transfers/of many", wait_for=wait_for)
+    assert [len(page["events"]) for page in found] == [EVENTS_OF_ID_MAX, 50]
+    told = [line["from_account"] for page in found for line in page["events"]]
+    assert sorted(told) == sorted(payers)
+    assert len({str(page["as_of"]) for page in found}) == 1
+    (alone,) = pages(bank, "/v1/transfers/of one", wait_for=wait_for)
+    assert [line["from_account"] for line in alone["events"]] == payers[:1]
+    problem(bank.client.get("/v1/transfers/of one", params={"cursor": "AAAA"}), "REQUEST_INVALID")
 
 
 def test_totals_add_up(bank: Bank) -> None:
