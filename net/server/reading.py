@@ -6,6 +6,7 @@ address however often it is started; the wake-up tells it at once when more of t
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -125,5 +126,8 @@ class Reading:
             async with asyncio.timeout(STOP_S_MAX):
                 await process.wait()
         except TimeoutError:
-            process.kill()
+            # It may have ended just now. An error here would be taken for a child that cannot be started, by who is
+            # being cancelled.
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
             await process.wait()

@@ -4,11 +4,15 @@ import asyncio
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pytest
 
 from bezant.net.client.link import welcome_at
 from bezant.net.client.members import ask_node
+from bezant.net.server import reading
 from bezant.protocol.errors import ConnectionFailed, RequestRefused
 from bezant.protocol.frames import FrameError, Operation
 from bezant.protocol.messages import Welcome
@@ -99,3 +103,41 @@ async def test_a_reader_listens_where_it_is_told(tmp_path: Path) -> None:
     async with running(tmp_path / "data", reader=True, options=["--reader-listen", "[::1]:0"]) as node:
         reader = await reader_of(node)
         assert reader.reader.startswith("[::1]:")
+
+
+class EndsWhenItIsKilled:
+    """A child that has its time to end, and does so just before it is killed."""
+
+    stdin = None
+    returncode: int | None = None
+
+    async def wait(self) -> int:
+        while self.returncode is None:
+            await asyncio.sleep(WAIT_S)
+        return self.returncode
+
+    def kill(self) -> None:
+        self.returncode = 0
+        raise ProcessLookupError
+
+
+async def test_a_node_stops_whose_reader_ends_as_it_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was stopped took that for a reader that cannot be started, and started another one, for ever."""
+    started: list[EndsWhenItIsKilled] = []
+
+    async def start(*_: Any, **__: Any) -> EndsWhenItIsKilled:
+        started.append(EndsWhenItIsKilled())
+        return started[-1]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+    monkeypatch.setattr(reading, "STOP_S_MAX", 0.01)
+    checkpoints = SimpleNamespace(directory=SimpleNamespace(path="/data/shard/checkpoints"))
+    replica = SimpleNamespace(log=SimpleNamespace(is_complete=True), checkpoints=checkpoints, shard=0)
+    reactor: Any = SimpleNamespace(publisher=None, replica=replica)
+    reader = reading.Reading(reactor, [], "127.0.0.1:1", "127.0.0.1:2")
+    reader.start()
+    async with asyncio.timeout(5):
+        while not started:
+            await asyncio.sleep(0.001)
+        await reader.stop()
+    assert len(started) == 1
