@@ -441,10 +441,10 @@ class Node:
             self._refuse(batch, Outcome.NOT_LEADER)
             return
         index = member.replica.log.last_index
-        commands = [frame.commands for frame in batch.frames if frame.is_write]
-        if commands or self._is_expiry_due:
-            self._execute_commands(batch, joined(commands))
-        batch.answers += [(frame, self._look_up(frame)) for frame in batch.frames if not frame.is_write]
+        if any(frame.is_write for frame in batch.frames) or self._is_expiry_due:
+            self._execute_commands(batch, joined(frame.commands for frame in batch.frames))
+        reads = [frame for frame in batch.frames if not frame.is_write]
+        batch.answers += [(frame, self._look_up(frame)) for frame in reads]
         self._maybe_set_metadata(member.replica)
         member.note_appended()
         batch.index = member.replica.log.last_index
