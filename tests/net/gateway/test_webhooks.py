@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -338,7 +339,21 @@ def test_what_cannot_be_noted_is_not_done() -> None:
             done.append(f"{operation} {what}")
             raise RequestRefused(FrameError.OVERLOADED, "no room")
 
+    class Subscription:
+        position = 7
+
+        async def begin(self) -> None:
+            return
+
+        async def close(self) -> None:
+            return
+
     async def ask() -> None:
+        wallet = SimpleNamespace(subscribe=lambda **_: Subscription())
+        question = SimpleNamespace(ledger=Refused(), wallet=wallet, timeout_s=5.0)
+        with pytest.raises(RequestRefused):
+            made = routes.MakeWebhook(url="https://b.example/x")
+            await routes.create_webhook.fn(question=question, webhooks=Kept(), data=made)
         for route in (routes.delete_webhook, routes.rotate_secret, routes.enable_webhook):
             with pytest.raises(RequestRefused):
                 await route.fn(ledger=Refused(), webhooks=Kept(), hook="wh_1")
@@ -347,6 +362,9 @@ def test_what_cannot_be_noted_is_not_done() -> None:
                 await route.fn(ledger=Refused(), webhooks=Kept(), hook="wh_1", message="m")
 
     asyncio.run(ask())
+    created, _, place = done.pop(0).rpartition(" to ")
+    assert created.startswith("CREATE_WEBHOOK wh_")
+    assert place == "b.example:443"
     assert done == [
         "DELETE_WEBHOOK wh_1 to a.example:443",
         "ROTATE_WEBHOOK_SECRET wh_1 to a.example:443",
