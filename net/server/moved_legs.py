@@ -44,7 +44,7 @@ def without_legs_elsewhere(
     placing: "Placing", ledger: Ledger, commands: Records, respond: "Respond"
 ) -> "tuple[Records, Respond]":
     """The legs that this shard executes, and who gets their results: together with those of the others."""
-    if not placing.refuses_any(commands):
+    if not placing.may_refuse_any(commands):
         return commands, respond
     elsewhere = _find_elsewhere(placing, ledger, commands, with_ends=True)
     if not elsewhere.any():

@@ -54,7 +54,7 @@ class Placing:
         self._moves = SlotMoves(shard)
         self._moves_version = 0
         self._draining = _NO_SLOTS
-        self._refused = np.ones(SLOT_COUNT, np.uint8)
+        self._looked_at = np.ones(SLOT_COUNT, np.uint8)
         self._codes = np.zeros(BATCH_COMMANDS_MAX, np.int64)
         self._preset = direct(preset_wrong_shard)
         if slot_map is not None:
@@ -89,7 +89,7 @@ class Placing:
     def drain(self, slots: npt.NDArray[np.bool_] | None) -> None:
         """Refuse what would tie these slots (None: no more) to other shards, or to slots that stay."""
         self._draining = _NO_SLOTS if slots is None else slots
-        self._note_refused()
+        self._note_looked_at()
 
     @property
     def owners(self) -> Words:
@@ -114,10 +114,11 @@ class Placing:
         refused = self._own[slots] == 0
         return np.asarray(refused | self._draining[slots] if len(self._draining) else refused, np.bool_)
 
-    def refuses_any(self, legs: Records) -> bool:
-        """Whether any of some legs (COMMAND records) is about a wallet that is another shard's, or drains."""
+    def may_refuse_any(self, legs: Records) -> bool:
+        """Whether any of some legs (COMMAND records) is about a wallet that is another shard's, or drains, or has come
+        or gone at some time: of all others `refuses_new`, `is_elsewhere` and `has_moved` say no."""
         self._follow()
-        return bool(quick(any_for_slots)(words_of_records(legs), self._refused))
+        return bool(quick(any_for_slots)(words_of_records(legs), self._looked_at))
 
     def is_elsewhere(self, heads: Words) -> npt.NDArray[np.bool_]:
         """Which accounts, given likewise, are another shard's."""
@@ -139,11 +140,12 @@ class Placing:
         owners[gone] = decided[gone]
         self._owners = owners
         self._own = (owners == self.shard).astype(np.uint8)
-        self._note_refused()
+        self._note_looked_at()
 
-    def _note_refused(self) -> None:
-        refused = self._own == 0
-        self._refused = (refused | self._draining if len(self._draining) else refused).astype(np.uint8)
+    def _note_looked_at(self) -> None:
+        """Of which slots legs may not be for this shard; without a map, of all."""
+        looked_at = (self._own == 0) | (self._moves.owners >= 0)
+        self._looked_at = (looked_at | self._draining if len(self._draining) else looked_at).astype(np.uint8)
 
     # ---- what is refused ----
 
