@@ -145,6 +145,14 @@ class Bank:
         return self.post("/v1/wallet/balance_transfer", **(body | more))
 
 
+def await_balance(bank: Bank, name: str, euros: str, deadline_s: float = 10.0) -> None:
+    """Return when an account has so much."""
+    end_s = time.monotonic() + deadline_s
+    while (found := bank.client.get(f"/v1/accounts/{name}", params={"currency": "EUR"}).json()["balance"]) != euros:
+        assert time.monotonic() < end_s, f"{name} has {found}"
+        time.sleep(0.01)
+
+
 @pytest.fixture
 def bank(client: httpx.Client, request: pytest.FixtureRequest) -> Bank:
     return Bank(client, f"t{abs(hash(request.node.nodeid)) % 10**9}")

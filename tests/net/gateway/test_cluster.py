@@ -142,7 +142,10 @@ def test_the_node_behind_the_gateway_is_told_of(bank: Bank) -> None:
     assert numbers["latency"]["loop"]["recent"] > 0
     assert 0 < numbers["commit_index"] <= numbers["last_index"]
     assert numbers["memory_bytes"] > 1 << 20
-    reader = node["reader"]
+    reader, end_s = node["reader"], time.monotonic() + 10
+    while reader["behind_entries"] != 0 and time.monotonic() < end_s:  # It follows without being woken.
+        time.sleep(FRESH_S)
+        reader = bank.client.get("/v1/cluster").json()["shards"][0]["nodes"][0]["reader"]
     assert (reader["problem"], reader["behind_entries"]) == ("", 0)
     assert reader["address"] != node["address"]
     assert reader["memory_bytes"] > 1 << 20

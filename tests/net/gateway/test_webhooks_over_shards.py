@@ -4,6 +4,7 @@ told, whenever the gateway is killed; and by TLS it tells nobody but whom an aut
 import itertools
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,19 @@ def told(heard: list[Heard]) -> tuple[list[int], dict[int, str]]:
     return positions, messages
 
 
+def positions_of(client: httpx.Client, name: str, deadline_s: float = 10.0) -> set[int]:
+    """Where the history has what was paid to an account, once it has all of it: readers follow, and money comes behind
+    the answer."""
+    end_s = time.monotonic() + deadline_s
+    while True:
+        asked = client.get(f"/v1/accounts/{name}/statement", params={"currency": "EUR", "limit": 1000})
+        events = [event for event in asked.json()["events"] if event["kind"] != "open"]
+        if sum(event["kind"] in {"transfer", "confirm"} for event in events) == EVENTS_OF_EACH:
+            return {int(event["position"]) for event in events}
+        assert time.monotonic() < end_s, events
+        time.sleep(0.01)
+
+
 def test_nothing_is_lost_of_two_shards_when_the_gateway_is_killed(sharded: Sharded, tmp_path: Path) -> None:
     authority = Authority(tmp_path / "authority")
     gate = threading.Event()
@@ -75,14 +89,7 @@ def test_nothing_is_lost_of_two_shards_when_the_gateway_is_killed(sharded: Shard
             for _ in range(EVENTS_OF_EACH // 2):
                 for name in names:
                     assert bank.transfer(WORLD, name, "1.00").status_code == 200
-            expected = {
-                int(event["position"])
-                for name in names
-                for event in client.get(
-                    f"/v1/accounts/{name}/statement", params={"currency": "EUR", "limit": 1000}
-                ).json()["events"]
-                if event["kind"] != "open"
-            }
+            expected = {position for name in names for position in positions_of(client, name)}
             gate.set()
             assert {split_position(position)[0] for position in expected} == {0, 1}
             while set(told(receiver.heard)[0]) < expected:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
-from ..conftest import WORLD, Bank, GatewayProcess
+from ..conftest import WORLD, Bank, GatewayProcess, await_balance
 from ..sharded import names_in_shards
 
 ANSWER_LOST = "connectionreset"
@@ -174,6 +174,7 @@ def test_a_saga_is_called_one_and_shows_what_it_gave_back(shards: tuple[GatewayP
     process, bank = shards
     ann, bob = names_in_shards(bank, "saga")
     assert bank.transfer(WORLD, ann, "10.00").status_code == 200
+    await_balance(bank, ann, "10.00")  # It is told when it is decided, and may be on its way.
     text = bank.text()
     legs = [
         {"from_account": ann, "to_account": payee, "amount": "1.00", "currency": "EUR"} for payee in (bob, "nobody")
