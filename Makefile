@@ -24,8 +24,8 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 demo: all
 	$(BIN)/bezant demo
 
-# Rooms at a time, for two cores: tests of real nodes wait for elections, disks and clocks for a fifth of their time.
-JOBS ?= 3
+# Rooms at a time, one a core. Three on two cores take a fifth less time, and tests of timing more patience.
+JOBS ?= 2
 
 # Style, types and every test: the kernels are compiled first, once for all tests, while style and types are looked at;
 # then the tests of one room after the other; all of them, whatever fails.

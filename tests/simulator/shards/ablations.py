@@ -270,9 +270,9 @@ ROWS = (
     Row(transactions_are_settled_when_they_are_decided, "shards", 10, 1),
     Row(slots_are_whose_the_map_says, "shards", 40, 6),
     Row(ids_stay_behind, "shards", 20),
-    Row(what_comes_again_is_taken_again, "shards", 40, 6),
+    Row(what_comes_again_is_taken_again, "shards", 80, 54),
     Row(legs_are_taken_before_the_slots, "shards", 40, 6),
-    Row(what_became_of_holds_stays_behind, "shards", 10),
+    Row(what_became_of_holds_stays_behind, "shards", 160, 111),
 )
 RARE = (
     Row(sagas_taken_over_take_back_what_this_leader_did, "shards", 300),
