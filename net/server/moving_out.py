@@ -101,6 +101,8 @@ class MoveOut:
         self._commits: list[tuple[int, asyncio.Future[None]]] = []
         self._phase = "sealed" if step.phase == "sealed" else "copying"
         self._copied = 0
+        self._prepared: set[str] = set()
+        """Currencies that the target has been asked about, and for which there are transit accounts."""
         self._problem = ""
         self._sealed_s = 0.0
         self._gap_s = 0.0
@@ -161,9 +163,15 @@ class MoveOut:
         told = outline(self._replica.ledger, self._slots)
         for currency in told.currencies:
             self._open_transit(currency.code)
+        self._prepared = {currency.code for currency in told.currencies}
         part = self._part("prepare")
         part = msgspec.structs.replace(part, accounts=told.accounts, holds=told.holds, currencies=told.currencies)
         await self._send(part, _NOTHING)
+
+    def _is_prepared(self) -> bool:
+        """Whether both shards have transit accounts for all that would move now."""
+        told = outline(self._replica.ledger, self._slots)
+        return self._prepared.issuperset(currency.code for currency in told.currencies)
 
     def _open_transit(self, currency: str) -> None:
         shard, peer = self._replica.shard, self.step.peer
@@ -222,6 +230,9 @@ class MoveOut:
         while loop.time() < deadline_s:
             await self._copy_on()
             self._problem = find_hindrance(self._replica, self._slots)
+            if not self._problem and not self._is_prepared():
+                self._problem = "an account in one more currency has been opened meanwhile"
+                return False
             # From here to the seal nothing is waited for, so nothing comes between.
             if not self._problem and self._reader.next_index + CAUGHT_UP_ENTRIES > self._replica.log.last_index:
                 outline(self._replica.ledger, self._slots)

@@ -467,6 +467,31 @@ async def test_what_was_decided_finds_the_shard_where_it_was_tried(town: Town, m
     assert ledger.next_sequence - before <= 1  # But for a transit account to the other shard.
 
 
+async def test_an_account_in_one_more_currency_may_be_opened_while_its_slot_drains(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both shards need a transit account for it before the seal: behind it the source ended itself for want of one."""
+    prepare, opened = moving_out.MoveOut._prepare, dict[str, int]()
+    currencies = iter(["USD", "CHF", "JPY"])
+
+    async def prepare_then_open(self: moving_out.MoveOut) -> None:
+        await prepare(self)
+        currency = next(currencies, "")
+        if currency:
+            told = await town.execute(opening(MOVING[0], LIMIT_UNLIMITED, currency=currency))
+            opened[currency] = int(told["code"])
+
+    monkeypatch.setattr(moving_out.MoveOut, "_prepare", prepare_then_open)
+    await until_settled(town, [100, 100, 100, 100, 100])
+    move = os.urandom(16)
+    await town.begin(move, MOVING, 0, 1)
+    assert await town.ended(0, move)
+    assert set(opened.values()) == {COMMITTED}
+    there = town.shards[1].member.replica.ledger
+    ids = np.array([id_words(account_id(MOVING[0], currency)) for currency in opened], np.int64)
+    assert there.lookup_accounts(ids)["found"].all()
+
+
 async def test_what_a_saga_gives_back_waits_until_its_slot_is_back(
     town: Town, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
