@@ -168,11 +168,6 @@ class MoveOut:
         part = msgspec.structs.replace(part, accounts=told.accounts, holds=told.holds, currencies=told.currencies)
         await self._send(part, _NOTHING)
 
-    def _is_prepared(self) -> bool:
-        """Whether both shards have transit accounts for all that would move now."""
-        told = outline(self._replica.ledger, self._slots)
-        return self._prepared.issuperset(currency.code for currency in told.currencies)
-
     def _open_transit(self, currency: str) -> None:
         shard, peer = self._replica.shard, self.step.peer
         ledger = self._replica.ledger
@@ -230,12 +225,12 @@ class MoveOut:
         while loop.time() < deadline_s:
             await self._copy_on()
             self._problem = find_hindrance(self._replica, self._slots)
-            if not self._problem and not self._is_prepared():
-                self._problem = "an account in one more currency has been opened meanwhile"
-                return False
             # From here to the seal nothing is waited for, so nothing comes between.
             if not self._problem and self._reader.next_index + CAUGHT_UP_ENTRIES > self._replica.log.last_index:
-                outline(self._replica.ledger, self._slots)
+                told = outline(self._replica.ledger, self._slots)
+                if not self._prepared.issuperset(currency.code for currency in told.currencies):
+                    self._problem = "an account in one more currency has been opened meanwhile"
+                    return False
                 self._sealed_s = loop.time()
                 self._append_step("sealed")
                 self._phase = "sealed"
