@@ -34,8 +34,6 @@ from bezant.protocol.transfer_messages import (
     checksum_of,
 )
 
-CONSIDER_TICKS: Final = 5
-"""Ticks between two looks at who lacks so much that the state is sent instead."""
 TELL_TICKS: Final = 100
 """Ticks after which a leader is told again that its state is being worked on."""
 SMALL_STATE_BYTES: Final = 1 << 20
@@ -45,7 +43,7 @@ SMALL_STATE_BYTES: Final = 1 << 20
 class StateTransfer:
     """See the module. `counts` says how often what happened."""
 
-    def __init__(self, member: Member, warn: Callable[[str], None], *, consider_ticks: int = CONSIDER_TICKS) -> None:
+    def __init__(self, member: Member, warn: Callable[[str], None]) -> None:
         replica = member.replica
         self.counts: Counter[str] = Counter()
         self._member = member
@@ -78,7 +76,6 @@ class StateTransfer:
                 on_filled=replica.erasing.retry,
             )
         self._now_ticks = 0
-        self._consider_ticks = consider_ticks
 
     # ---- time ----
 
@@ -110,13 +107,15 @@ class StateTransfer:
         for node_id in self._member.snapshot_needed:
             self._sender.begin(node_id)
         self._member.snapshot_needed.clear()
-        if self._now_ticks % self._consider_ticks == 0:
-            self._consider()
-            self._maybe_hand_over()
+        self._consider()
+        self._maybe_hand_over()
         self._sender.on_tick()
 
     def _consider(self) -> None:
-        """Begin with members that lack so much of the log that the state is cheaper."""
+        """Begin with members that lack so much of the log that the state is cheaper.
+
+        At each tick: who is let in is sent the log at once, some hundred megabytes of it a second.
+        """
         replica = self._member.replica
         index = replica.checkpoint_index
         for status in self._member.core.status().members:

@@ -159,9 +159,7 @@ class Node:
         self.member = member
         self.synced_index = member.replica.log.durable_index
         self._checkpoints = InlineCheckpoints(self.disk, member.replica, self.counts)
-        self._transfer = StateTransfer(
-            member, lambda problem: self._schedule.note("warns", self.node_id, problem), consider_ticks=1
-        )
+        self._transfer = StateTransfer(member, lambda problem: self._schedule.note("warns", self.node_id, problem))
         self._transfer.counts = self.counts
         self.counts["starts without the history"] += not member.replica.log.is_complete
         self.counts["starts that wait for history"] += bool(member.replica.stalled_index)
