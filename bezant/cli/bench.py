@@ -74,6 +74,13 @@ def _add_transfers(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     _add_number(parser, "--shards", 1, "shards to start, of --replicas nodes each, which all get the same load")
     parser.add_argument(
+        "--loaded-shards",
+        metavar="N",
+        type=int,
+        help="with --shards: how many of them get the load (default: all); with 1, and one frame in flight, a latency "
+        "is that of a transfer that nothing else is under way beside",
+    )
+    parser.add_argument(
         "--cross",
         metavar="SHARE",
         type=float,

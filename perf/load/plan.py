@@ -19,9 +19,9 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     ("" if it has none), ``node_process_id`` and ``data`` its process and data folder if they are ours to look at (else
     0 and ""), ``replica_process_ids`` those of all nodes of a group that is ours, and ``stall_timeout_s`` how long no
     reply at all may come before the load gives up. Of several ``shards`` there is an address each in
-    ``shard_addresses``, and the folder of that node's data in ``shard_data`` if it is ours; ``cross`` is the share of
-    transfers, 0 to 1, between accounts of two of them. ``token`` is shown to the node ("": none), without TLS, and to
-    another machine if ``insecure``.
+    ``shard_addresses``, and the folder of that node's data in ``shard_data`` if it is ours; the first ``loaded_shards``
+    get the transfers; ``cross`` is the share of these, 0 to 1, that pay into accounts of other shards. ``token`` is
+    shown to the node ("": none), without TLS, and to another machine if ``insecure``.
     """
 
     address: str
@@ -41,6 +41,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     replica_process_ids: list[int] = []
     data: str = ""
     shards: int = 1
+    loaded_shards: int = 1
     cross: float = 0.0
     token: str = ""
     insecure: bool = False

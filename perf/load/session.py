@@ -49,6 +49,7 @@ _SETTINGS: Final[dict[LoadKind, tuple[str, ...]]] = {
         "ids",
         "ids_before",
         "shards",
+        "loaded_shards",
         "cross",
         "seed",
     ),
@@ -66,7 +67,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What `bezant bench` was asked for.
 
     ``zipf`` is the exponent by which accounts are chosen (None: what is usual for the ``load``), ``replicas`` how
-    many nodes to start, for each of so many ``shards``, and ``cross`` the share of transfers between two of these.
+    many nodes to start, for each of so many ``shards``, ``loaded_shards`` how many of these get the load (None: all),
+    and ``cross`` the share of transfers between two of them.
     ``connect`` is the address of a node that runs already (None: start one), ``echo`` that of its echo listener, and
     ``directory`` the folder for the data of our own node, or one on the file system of the other node's data.
     """
@@ -84,6 +86,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ids_before: int = 0
     replicas: int = 1
     shards: int = 1
+    loaded_shards: int | None = None
     cross: float = 0.0
     seed: int | None = None
     connect: str | None = None
@@ -105,6 +108,7 @@ def check_settings(settings: Settings) -> None:
         "zipf": (0, ZIPF_EXPONENT_MAX),
         "replicas": (1, MEMBERS_MAX),
         "shards": (1, _SHARDS_MAX),
+        "loaded_shards": (1, settings.shards),
         "cross": (0, 1),
     }
     for name, (least, most) in limits.items():
@@ -218,6 +222,7 @@ def _measure_shards(settings: Settings, folder: Path, on_progress: Callable[[int
             _make_plan(settings, shards.addresses[0], shards.leaders[0].echo, _SEED_FIXED),
             replica_process_ids=shards.process_ids,
             shards=settings.shards,
+            loaded_shards=settings.loaded_shards or settings.shards,
             cross=settings.cross,
             shard_addresses=shards.addresses,
             shard_data=[str(data) for data in shards.data],

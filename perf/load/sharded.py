@@ -1,7 +1,7 @@
 """The load process of `bezant bench transfers --shards`: frames for every shard at a time, from one event loop.
 
-Each shard gets an equal share of the transfers, between its own accounts but for those that are to cross. Accounts lie
-where the slot map puts their names. Otherwise it is done as in generator.py.
+Each loaded shard gets an equal share of the transfers, between its own accounts but for those that are to cross.
+Accounts lie where the slot map puts their names. Otherwise it is done as in generator.py.
 """
 
 import asyncio
@@ -62,14 +62,15 @@ async def run_sharded(plan: LoadPlan, on_progress: ProgressListener) -> LoadOutc
     """Carry out a plan over several shards, from opening the accounts to reading the books. Raises `BezantError`."""
     async with AsyncExitStack() as closing:
         shards = await _open_shards(plan, closing)
-        rings = [_make_ring(shards, number) for number in range(len(shards))]
+        rings = [_make_ring(shards, number) for number in range(plan.loaded_shards)]
         _warm_kernels(shards)
         books_before = await _read(shards)
         echo_us = await measure_echo(plan.echo, rings[0].frame_size) if plan.echo else []
-        loads = [Load(shard.plan, ring) for shard, ring in zip(shards, rings, strict=True)]
+        loaded = shards[: plan.loaded_shards]
+        loads = [Load(shard.plan, ring) for shard, ring in zip(loaded, rings, strict=True)]
         try:
             warnings: list[str] = []
-            for load, shard, ring in zip(loads, shards, rings, strict=True):
+            for load, shard, ring in zip(loads, loaded, rings, strict=True):
                 welcome = await load.connect()
                 warnings += check_limits(shard.plan, ring, welcome)
             before = await _statistics(shards)
@@ -136,7 +137,7 @@ async def _open_shards(plan: LoadPlan, closing: AsyncExitStack) -> list[_Shard]:
             [everything.identifiers[row] for row in rows.tolist()],
         )
         await accounts.open_all(control)
-        part = plan.transfers // len(controls) + (number < plan.transfers % len(controls))
+        part = plan.transfers // plan.loaded_shards + (number < plan.transfers % plan.loaded_shards)
         own = msgspec.structs.replace(
             plan,
             address=plan.shard_addresses[number],

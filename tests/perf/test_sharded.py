@@ -75,12 +75,22 @@ def test_transfers_on_two_shards_of_its_own(tmp_path: Path, capsys: pytest.Captu
     assert list(tmp_path.iterdir()) == []
 
 
+def test_transfers_out_of_one_shard_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--accounts", "200", "--transfers", "31", "--batch", "1", "--shards", "2", "--loaded-shards", "1"]
+    assert main(["bench", "transfers", *words, "--cross", "1", "--directory", str(tmp_path), "--json"]) == 0
+    fields = json.loads(capsys.readouterr().out)
+    assert fields["accepted"] + fields["rejected"] == 31
+    assert (fields["loaded_shards"], fields["books_fault"]) == (1, None)
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
         ({"cross": 0.5}, "--cross goes with --shards"),
         ({"shards": 0}, "--shards is 1 to"),
         ({"shards": 2, "cross": 1.5}, "--cross is 0 to 1"),
+        ({"shards": 2, "loaded_shards": 3}, "--loaded-shards is 1 to 2"),
+        ({"shards": 2, "loaded_shards": 0}, "--loaded-shards is 1 to 2"),
         ({"shards": 2, "connect": "127.0.0.1:1"}, "--shards is for nodes that are started"),
         ({"shards": 2, "load": "mixed"}, "are for one shard"),
         ({"shards": 2, "ids_before": 1}, "are for one shard"),
