@@ -117,12 +117,13 @@ class BlockingHistory:
         account: tuple[str, str] | None = None,
         at: Time | None = None,
         position: int | None = None,
+        after: int = 0,
         limit: int | None = None,
         wait_for: int = 0,
     ) -> Iterator[OpenHold]:
         """The holds that were open."""
         return self._iterate(
-            self._history.holds(account=account, at=at, position=position, limit=limit, wait_for=wait_for)
+            self._history.holds(account=account, at=at, position=position, after=after, limit=limit, wait_for=wait_for)
         )
 
     def totals(self, *, at: Time | None = None, position: int | None = None, wait_for: int = 0) -> SumsThen:

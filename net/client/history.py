@@ -35,6 +35,7 @@ from bezant.protocol.records import ACCOUNT, ACCOUNT_SIZE, EVENT_ANSWER, PUSHED_
 
 Time = int | datetime
 _Page = TypeVar("_Page", HistoryPage, HoldsPage)
+_Line = TypeVar("_Line")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PAGE_LINES: Final = 1000
 """Lines that are fetched at a time."""
@@ -100,22 +101,25 @@ class SumsThen(msgspec.Struct, frozen=True):
     currencies: list[CurrencySums]
 
 
-class Statement(AsyncIterator[Event]):
+class Lines(AsyncIterator[_Line]):
     """Lines as they are iterated over; ``as_of`` is what all of them are as of, known with the first page."""
 
-    def __init__(self, lines: AsyncIterator[tuple[AsOf, Event | None]]) -> None:
+    def __init__(self, lines: AsyncIterator[tuple[AsOf, _Line | None]]) -> None:
         self._lines = lines
         self.as_of: AsOf | None = None
 
-    def __aiter__(self) -> "Statement":
+    def __aiter__(self) -> "Lines[_Line]":
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> _Line:
         """The next line."""
         while True:
-            self.as_of, event = await anext(self._lines)
-            if event is not None:
-                return event
+            self.as_of, line = await anext(self._lines)
+            if line is not None:
+                return line
+
+
+Statement = Lines[Event]
 
 
 class History:
@@ -285,23 +289,33 @@ class History:
         traces = await trace_transactions(find, check_id(id), payer)
         return as_of, traces
 
-    async def holds(
+    def holds(
         self,
         *,
         account: tuple[str, str] | None = None,
         at: Time | None = None,
         position: int | None = None,
+        after: int = 0,
         limit: int | None = None,
         wait_for: int = 0,
-    ) -> AsyncIterator[OpenHold]:
-        """The holds that were open, of one account that pays or of all, in the order in which they were made."""
+    ) -> Lines[OpenHold]:
+        """The holds that were open, of one account that pays or of all, in the order in which they were made; those
+        `after` the position of one, `limit` of them at most."""
         about = cached_account_id(*account) if account is not None else b""
-        asked = QueryHolds(about, position, time_ns(at), wait_for=wait_for)
+        asked = QueryHolds(about, position, time_ns(at), after, wait_for=wait_for)
+        return Lines(self._holds(asked, limit, about))
+
+    async def _holds(
+        self, asked: QueryHolds, limit: int | None, about: bytes
+    ) -> AsyncIterator[tuple[AsOf, OpenHold | None]]:
+        """Holds; of a page without any, what it is as of."""
         async for page, left in self._pages(Operation.OPEN_HOLDS, asked, HoldsPage, limit, about):
+            as_of = AsOf(page.position, page.timestamp_ns)
+            yield as_of, None
             events = await self._events(page.events)
             remaining = np.frombuffer(page.remaining, np.int64).tolist()
             for event, rest in list(zip(events, remaining, strict=True))[:left]:
-                yield OpenHold(event, rest)
+                yield as_of, OpenHold(event, rest)
 
     async def totals(self, *, at: Time | None = None, position: int | None = None, wait_for: int = 0) -> SumsThen:
         """The sums of every currency in use."""

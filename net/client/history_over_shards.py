@@ -29,7 +29,7 @@ from bezant.net.client.sharding import ShardedChannel
 from bezant.net.client.sharding_readers import Readers, ShardReaders
 from bezant.protocol.errors import RequestRefused, UsageError
 from bezant.protocol.frames import HISTORY_ACCOUNTS_MAX, FrameError, Operation
-from bezant.protocol.history_messages import CloseTime, TimeClosed
+from bezant.protocol.history_messages import CloseTime, QueryHolds, TimeClosed
 from bezant.protocol.messages import decode_message, encode_message
 from bezant.protocol.names import TRANSIT_NAME_PREFIX, account_id
 from bezant.protocol.records import split_position
@@ -178,31 +178,31 @@ class ShardedHistory(History):
             found += [account for account in answer.accounts if account is not None]
         return found
 
-    async def holds(
-        self,
-        *,
-        account: tuple[str, str] | None = None,
-        at: Time | None = None,
-        position: int | None = None,
-        limit: int | None = None,
-        wait_for: int = 0,
-    ) -> AsyncIterator[OpenHold]:
-        """See `History.holds`."""
+    async def _holds(
+        self, asked: QueryHolds, limit: int | None, about: bytes
+    ) -> AsyncIterator[tuple[AsOf, OpenHold | None]]:
         shards = self._channel.shards
-        if account is not None or len(shards) == 1:
-            async for hold in super().holds(account=account, at=at, position=position, limit=limit, wait_for=wait_for):
-                yield hold
+        if about or len(shards) == 1:
+            async for line in super()._holds(asked, limit, about):
+                yield line
             return
-        moment_ns = await self._moment(shards, at, position)
+        if asked.after:
+            raise UsageError(
+                f"this is about {len(shards)} shards, and the position of a hold is of one: name an account"
+            )
+        moment_ns = await self._moment(shards, asked.as_of_time_ns, asked.as_of_position)
+        as_of = AsOf(0, moment_ns)
+        yield as_of, None
         parts = [
-            self._of(shard).holds(at=moment_ns, limit=limit, wait_for=_wait_in(shard, wait_for)) for shard in shards
+            self._of(shard).holds(at=moment_ns, limit=limit, wait_for=_wait_in(shard, asked.wait_for))
+            for shard in shards
         ]
         left = limit
         async for hold in _merge(parts, lambda hold: hold.event.timestamp_ns):
             if left == 0:
                 return
             left = None if left is None else left - 1
-            yield hold
+            yield as_of, hold
 
     async def _ask(self, operation: Operation, asked: msgspec.Struct, about: bytes) -> bytes:
         """A question to one shard."""

@@ -341,9 +341,12 @@ class HoldBody(msgspec.Struct, frozen=True):
 
 
 class HoldsBody(msgspec.Struct, frozen=True):
-    """Holds in the order in which they were made; `complete` says whether these are all."""
+    """Holds in the order in which they were made, all as of the same moment; `next` is the cursor of the page that
+    follows, and `complete` says whether there is none."""
 
+    as_of: AsOfBody
     holds: list[HoldBody]
+    next: str | None
     complete: bool
 
 

@@ -18,9 +18,9 @@ from bezant.net.gateway.bodies import (
     ReleaseHold,
     Transferred,
 )
-from bezant.net.gateway.conversions import transferred
+from bezant.net.gateway.conversions import as_of_body, transferred
 from bezant.net.gateway.identity import TEXT_SIZE_MAX, id_of_text
-from bezant.net.gateway.moments import AnyMoment
+from bezant.net.gateway.moments import AnyCursor, AnyMoment, HoldsCursor, Moment, read_cursor, write_cursor
 from bezant.net.gateway.responses import COMMAND_PROBLEMS, QUESTION_PROBLEMS
 from bezant.protocol.money import format_amount
 
@@ -104,24 +104,37 @@ async def release_hold(call: AnyCall, hold_id: HoldPath, data: ReleaseHold) -> T
 
 @get("/v1/accounts/{name:str}/holds", tags=_TAGS, responses=QUESTION_PROBLEMS, operation_id="list_holds")
 async def list_holds(
+    *,
     question: AnyQuestion,
     moment: AnyMoment,
     name: AccountPath,
     currency: CurrencyCode,
-    limit: Annotated[int, QueryParameter(ge=1, le=1000, required=False)] = 100,
+    limit: Annotated[int, QueryParameter(ge=1, le=1000, required=False, description="Holds on one page.")] = 100,
+    cursor: AnyCursor = None,
 ) -> HoldsBody:
-    """List the holds on an account that are open, or were, in the order in which they were made."""
+    """List the holds on an account that are open, or were, in the order in which they were made, a page at a time.
+
+    All pages are as of the same moment, whatever happens meanwhile; give `cursor` and the same path and currency.
+    """
+    after = 0
+    if cursor is not None:
+        place = read_cursor(cursor, HoldsCursor)
+        moment, after = Moment(None, place.position, moment.wait_for), place.after
     account = (account_of_path(name), currency)
     async with asyncio.timeout(question.timeout_s):
-        found = [
-            hold async for hold in question.wallet.history.holds(account=account, limit=limit + 1, **moment.arguments())
-        ]
-        bodies = await question.ledger.event_bodies([hold.event for hold in found[:limit]])
+        asked = question.wallet.history.holds(account=account, after=after, limit=limit + 1, **moment.arguments())
+        # One more than is told, to know whether there are more.
+        found = [hold async for hold in asked]
+        told = found[:limit]
+        bodies = await question.ledger.event_bodies([hold.event for hold in told])
     holds = [
         HoldBody(body.transaction_id, format_amount(hold.remaining, hold.event.decimals), body)
-        for hold, body in zip(found, bodies, strict=False)
+        for hold, body in zip(told, bodies, strict=True)
     ]
-    return HoldsBody(holds, complete=len(found) <= limit)
+    following = None
+    if len(found) > limit and asked.as_of is not None:
+        following = write_cursor(HoldsCursor(asked.as_of.position, told[-1].event.position))
+    return HoldsBody(as_of_body(asked.as_of), holds, following, complete=following is None)
 
 
 HOLD_ROUTES = (make_hold, capture_hold, release_hold, list_holds)

@@ -23,7 +23,7 @@ _TIME: Final = re.compile(
 _POSITION: Final = re.compile(r"-?[0-9]{1,20}")
 _CURSOR_SIZE_MAX: Final = 200
 _NS_DIGITS: Final = 9
-_Kind = TypeVar("_Kind", "Cursor", "ListCursor")
+_Kind = TypeVar("_Kind", "Cursor", "HoldsCursor", "ListCursor")
 _INT64: Final = range(-(1 << 63), 1 << 63)
 
 TimeText = Annotated[
@@ -73,6 +73,13 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     reverse: bool
 
 
+class HoldsCursor(msgspec.Struct, frozen=True, array_like=True, tag="holds", forbid_unknown_fields=True):
+    """Where the next page of holds begins: as of this position, behind the hold made at the other."""
+
+    position: int
+    after: int
+
+
 class ListCursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Where the next page of a list of all shards begins: in which of them, and behind how many."""
 
@@ -103,7 +110,7 @@ def read_position(text: str) -> int:
     return int(text)
 
 
-def write_cursor(cursor: Cursor | ListCursor) -> str:
+def write_cursor(cursor: Cursor | HoldsCursor | ListCursor) -> str:
     """A cursor as it is told."""
     return base64.urlsafe_b64encode(msgspec.msgpack.encode(cursor)).rstrip(b"=").decode()
 

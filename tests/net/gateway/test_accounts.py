@@ -121,6 +121,34 @@ def test_a_hold_is_captured_in_parts_and_released(bank: Bank) -> None:
     assert held(bank, ann) == ("90.00", "0.00")
 
 
+def test_more_holds_than_a_page_has(bank: Bank) -> None:
+    ann, shop = bank.account("ann", "100.00"), bank.account("shop")
+    pair = {"from_account": ann, "to_account": shop, "currency": "EUR"}
+    texts = [bank.text() for _ in range(5)]
+    made = [bank.post("/v1/holds", **pair, amount="1.00", transaction_id=text).json() for text in texts]
+    path = f"/v1/accounts/{ann}/holds"
+    query = {"currency": "EUR", "limit": 2, "wait_for": made[-1]["position"]}
+    page = bank.client.get(path, params=query).json()
+    # What happens between pages is on none of them.
+    assert bank.post(f"/v1/holds/{texts[-1]}/release", from_account=ann, currency="EUR").status_code == 200
+    later = bank.post("/v1/holds", **pair, amount="9.00").json()
+    told, sizes = [hold["made_by"]["position"] for hold in page["holds"]], [len(page["holds"])]
+    while page["next"]:
+        assert not page["complete"]
+        as_of = page["as_of"]
+        query |= {"cursor": page["next"], "wait_for": later["position"]}
+        page = bank.client.get(path, params=query).json()
+        assert page["as_of"] == as_of
+        told += [hold["made_by"]["position"] for hold in page["holds"]]
+        sizes.append(len(page["holds"]))
+    assert (told, sizes, page["complete"]) == ([hold["position"] for hold in made], [2, 2, 1], True)
+    query = {"currency": "EUR", "wait_for": later["position"]}
+    now = bank.client.get(path, params=query).json()
+    assert ([hold["remaining"] for hold in now["holds"]], now["next"]) == ([*["1.00"] * 4, "9.00"], None)
+    for cursor in ("nonsense", bank.client.get("/v1/accounts").json()["next"]):
+        problem(bank.client.get(path, params={"currency": "EUR", "cursor": cursor}), "REQUEST_INVALID")
+
+
 def test_a_hold_expires(bank: Bank) -> None:
     ann, shop = bank.account("ann", "100.00"), bank.account("shop")
     pair = {"from_account": ann, "to_account": shop, "currency": "EUR"}

@@ -113,6 +113,10 @@ async def check_lines(wallet: bezant.Wallet, names: list[str]) -> None:
     await wallet.hold(names[-1], names[-2], "0.08", CURRENCY)
     holds = [hold.remaining async for hold in wallet.history.holds() if hold.event.kind == CommandKind.HOLD]
     assert holds == [7, 8]
+    first, second = [hold.event.position async for hold in wallet.history.holds()]
+    assert [hold async for hold in wallet.history.holds(account=(names[-1], CURRENCY), after=second)] == []
+    with pytest.raises(UsageError, match="name an account"):
+        await anext(wallet.history.holds(after=first))
 
 
 async def check_refusals(wallet: bezant.Wallet, names: list[str], before_ns: int) -> None:
