@@ -49,7 +49,9 @@ class QueryTransfers(msgspec.Struct, frozen=True):
 
     With an ``id`` (16 bytes; or several, back to back) only those that have it, or refer to it as their hold; nothing
     but a range goes with it.
-    ``kinds``: none means all. ``refused``: also events of commands that were refused.
+    ``kinds``: none means all. ``refused``: also events of commands that were refused. ``own_name`` and
+    ``own_currency``: an account of a token's own, if that is limited to accounts; where it is not open a node knows by
+    this alone what is about it.
     """
 
     id: bytes = b""
@@ -67,6 +69,8 @@ class QueryTransfers(msgspec.Struct, frozen=True):
     reverse: bool = False
     wait_for: int = 0
     log_id: str = ""
+    own_name: str = ""
+    own_currency: str = ""
 
 
 class HistoryPage(msgspec.Struct, frozen=True):

@@ -240,8 +240,13 @@ class History:
         start: Time | None = None,
         limit: int | None = None,
         wait_for: int = 0,
+        own: tuple[str, str] = ("", ""),
     ) -> Statement:
-        """The same of up to HISTORY_IDS_MAX ids, as they are iterated over: from `start` on, `limit` at most."""
+        """The same of up to HISTORY_IDS_MAX ids, as they are iterated over: from `start` on, `limit` at most.
+
+        `own`: name and currency of an account that a limited token is for; by them shards where it is not open tell
+        what is about it.
+        """
         if not 1 <= len(ids) <= HISTORY_IDS_MAX:
             raise UsageError(f"{len(ids)} ids in one question: it has 1 to {HISTORY_IDS_MAX}")
         asked = QueryTransfers(
@@ -250,6 +255,8 @@ class History:
             as_of_time_ns=time_ns(at),
             from_ns=time_ns(start) or 0,
             wait_for=wait_for,
+            own_name=own[0],
+            own_currency=own[1],
         )
         return Statement(self._lines(Operation.FIND_TRANSFERS, asked, limit, b""))
 
@@ -258,12 +265,14 @@ class History:
         id: bytes,  # noqa: A002
         *,
         payer: bytes | None = None,
+        own: tuple[str, str] = ("", ""),
         at: Time | None = None,
         position: int | None = None,
         wait_for: int = 0,
     ) -> tuple[AsOf | None, list[Trace]]:
         """What became of the transaction or transfer with an id, leg by leg: one of each account that began one, or of
-        the account with the id `payer` alone. Raises `UsageError` for an id that too many have used."""
+        the account with the id `payer` alone; `own` as in `by_id`. Raises `UsageError` for an id that too many have
+        used."""
         as_of: AsOf | None = None
         count = 0
 
@@ -273,11 +282,11 @@ class History:
             for start in range(0, len(ids), HISTORY_IDS_MAX):
                 part = ids[start : start + HISTORY_IDS_MAX]
                 if as_of is None:
-                    found = self.by_id(*part, at=at, position=position, wait_for=wait_for)
+                    found = self.by_id(*part, at=at, position=position, wait_for=wait_for, own=own)
                 elif as_of.position:
-                    found = self.by_id(*part, position=as_of.position)
+                    found = self.by_id(*part, position=as_of.position, own=own)
                 else:
-                    found = self.by_id(*part, at=as_of.timestamp_ns)
+                    found = self.by_id(*part, at=as_of.timestamp_ns, own=own)
                 async for event in found:
                     events.append(event)
                     count += 1

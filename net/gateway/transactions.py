@@ -68,6 +68,7 @@ async def make_transaction(call: AnyCall, data: MakeTransaction) -> TransactionD
 
 @get("/v1/transactions/{transaction_id:str}", tags=_TAGS, responses=QUESTION_PROBLEMS, operation_id="get_transaction")
 async def get_transaction(
+    *,
     question: AnyQuestion,
     moment: AnyMoment,
     transaction_id: IdPath,
@@ -79,19 +80,29 @@ async def get_transaction(
             description="The first leg's account that pays, if several accounts have used the id.",
         ),
     ] = None,
+    to_account: Annotated[
+        str | None,
+        QueryParameter(
+            max_length=48,
+            required=False,
+            description="The first leg's account that receives, for a token that is limited to it.",
+        ),
+    ] = None,
     currency: CurrencyCode | None = None,
 ) -> TransactionBody:
     """Tell what became of a transaction, or of a single transfer: of each leg, what was done in which shard, and when.
 
     It is as of one moment in all shards. A token that is limited to accounts is told of those sides of legs that are
-    its own, if the first leg is paid by one of these, or received by one in the same shard.
+    its own, if the first leg is paid or received by one of these. One that receives from another shard is to be named
+    as `to_account`: where it is not open nobody knows its name.
     """
-    if from_account is not None and currency is None:
+    if currency is None and (from_account is not None or to_account is not None):
         raise refusal(GatewayProblem.REQUEST_INVALID, "an account goes with its currency")
     async with asyncio.timeout(question.timeout_s):
         identifier = id_of_text(account_of_path(transaction_id))
         payer = None if from_account is None or currency is None else cached_account_id(from_account, currency)
-        as_of, traces = await question.wallet.history.trace(identifier, payer=payer, **moment.arguments())
+        own = ("", "") if to_account is None or currency is None else (to_account, currency)
+        as_of, traces = await question.wallet.history.trace(identifier, payer=payer, own=own, **moment.arguments())
         if not traces:
             raise refusal(GatewayProblem.NOT_FOUND, "there is no transaction with this id, as far as has been taken in")
         if len(traces) > 1:

@@ -33,7 +33,7 @@ from bezant.protocol.history_messages import (
 )
 from bezant.protocol.kinds import CommandKind
 from bezant.protocol.messages import decode_message, encode_message
-from bezant.protocol.names import currency_word
+from bezant.protocol.names import account_id, currency_word
 from bezant.protocol.records import (
     EVENT,
     NAME_SIZE_MAX,
@@ -142,14 +142,20 @@ class HistoryQueries:
     def own_transfers(self, prefixes: tuple[str, ...], body: bytes, published_index: int) -> bytes:
         """Answer FIND_TRANSFERS by ids with the events of accounts whose names begin with a prefix.
 
-        Raises `NotForToken` for another search.
+        Raises `NotForToken` for another search, and for an account that is said to be its own and is not.
         """
         asked = decode_message(body, QueryTransfers)
         if not asked.id:
             raise NotForToken("a token that is limited to accounts finds transfers by their ids alone")
+        named = None
+        if asked.own_name:
+            if not asked.own_name.startswith(prefixes):
+                raise NotForToken("the account is none that this token is limited to")
+            # This may be no shard of it, where nobody knows its name: whoever does proves it, for the id is a hash.
+            named = np.frombuffer(account_id(asked.own_name, asked.own_currency), np.int64)
 
         def own(events: Records) -> tuple[Mask, Mask]:
-            return self._are_own(prefixes, events, "debit"), self._are_own(prefixes, events, "credit")
+            return self._are_own(prefixes, named, events, "debit"), self._are_own(prefixes, named, events, "credit")
 
         page = decode_message(
             self._transfers(asked, published_index, lambda events: np.logical_or(*own(events))), HistoryPage
@@ -158,8 +164,9 @@ class HistoryQueries:
         events = np.frombuffer(pushed["event"].tobytes(), EVENT)
         return encode_message(msgspec.structs.replace(page, events=hide_in_history(pushed, *own(events)).tobytes()))
 
-    def _are_own(self, prefixes: tuple[str, ...], events: Records, side: str) -> Mask:
-        """Whose account on one side has a name that begins with a prefix. What an OPEN has there is a name."""
+    def _are_own(self, prefixes: tuple[str, ...], named: Words | None, events: Records, side: str) -> Mask:
+        """Whose account on one side has a name that begins with a prefix, or the id that is `named`. What an OPEN has
+        there is a name."""
         view = self._history.questions.view()
         ids = np.ascontiguousarray(np.stack([events[f"{side}_head"], events[f"{side}_tail"]], axis=1))
         numbers = np.empty(len(ids), np.int64)
@@ -169,7 +176,8 @@ class HistoryQueries:
         found = np.zeros(len(ids), np.bool_)
         for prefix in prefixes:
             found |= np.char.startswith(names, prefix.encode("ascii"))
-        return found & (numbers >= 0)
+        found &= numbers >= 0
+        return found if named is None else found | (ids == named).all(axis=1)
 
     def holds(self, body: bytes, published_index: int) -> bytes:
         """Answer OPEN_HOLDS."""

@@ -207,10 +207,18 @@ def test_a_token_that_is_limited_sees_what_is_its_own(ledger: Ledger) -> None:
             problem(client.get("/v1/transfers"), "FORBIDDEN")
             problem(client.get(f"/v1/accounts/{name}/statement", params={"currency": "EUR"}), "FORBIDDEN")
             problem(client.get(f"/v1/transactions/{bank.text()}"), "NOT_FOUND")
-    # Nobody in the shard of who pays knows bob, and eve has nothing to do with the others.
-    for answer in (*seen[bob], *seen[eve][:2]):
+            if name == bob:
+                named = [asked(client, text, to_account=bob, currency="EUR") for text in (several, single, near)]
+                # To name others' account tells nothing of it.
+                problem(asked(client, near, to_account=eve, currency="EUR"), "FORBIDDEN")
+                problem(client.get(f"/v1/transactions/{single}", params={"to_account": bob}), "REQUEST_INVALID")
+    # Nobody in the shard of who pays knows bob if he is not named, and eve has nothing to do with the others.
+    for answer in (*seen[bob], *seen[eve][:2], named[2]):
         problem(answer, "NOT_FOUND")
-    for name, answer in [(ann, answer) for answer in seen[ann]] + [(eve, seen[eve][2])]:
+    for name, answer in [(ann, answer) for answer in seen[ann]] + [
+        (eve, seen[eve][2]),
+        *((bob, one) for one in named[:2]),
+    ]:
         assert answer.status_code == 200, answer.text
         body = answer.json()
         assert (body["phase"], body["result"]) == ("confirmed", "COMMITTED")
@@ -221,6 +229,8 @@ def test_a_token_that_is_limited_sees_what_is_its_own(ledger: Ledger) -> None:
                 ours, hidden = ("from", "to") if event["from_account"] == name else ("to", "from")
                 assert event[f"{ours}_balance"] is not None
                 assert event[f"{hidden}_account"] is event[f"{hidden}_balance"] is event[f"{hidden}_held"] is None
+    assert [one["number"] for one in named[0].json()["legs"]] == [0, 1]
+    assert [kinds(one["credit"]) for one in named[0].json()["legs"]] == [["try_credit", "confirm"]] * 2
     assert [one["number"] for one in seen[ann][0].json()["legs"]] == [0, 2]
     assert [one["credit"] is None for one in seen[ann][0].json()["legs"]] == [True, False]
 

@@ -19,7 +19,7 @@ from bezant.engine.replica import Replica, ReplicaSettings, open_replica, shard_
 from bezant.net.reader import history as history_module
 from bezant.net.reader.history import HistoryProjection
 from bezant.net.reader.projecting import Awaits
-from bezant.net.reader.queries import HistoryQueries
+from bezant.net.reader.queries import HistoryQueries, NotForToken
 from bezant.protocol.errors import StorageError
 from bezant.protocol.history_messages import HistoryPage, QueryTransfers
 from bezant.protocol.messages import decode_message, encode_message
@@ -184,7 +184,8 @@ def test_a_token_that_is_limited_learns_nothing_of_others_events_not_even_that_t
     data: Path, replica: Replica
 ) -> None:
     others, own = transfers("world", "bob", 3), transfers("world", "ann", 2)
-    replica.execute(join(others, own, transfers("world", "bob", 1)))
+    elsewhere = transfers("world", "anna", 1)  # who is not open here, so that nobody knows the name
+    replica.execute(join(others, own, transfers("world", "bob", 1), elsewhere))
     replica.write_group()
     replica.log.commit_index = replica.log.last_index
     replica.close()
@@ -192,10 +193,10 @@ def test_a_token_that_is_limited_learns_nothing_of_others_events_not_even_that_t
     kept.take_in()
     queries = HistoryQueries(kept.projection)
 
-    def found(commands: Records, limit: int) -> tuple[int, int]:
+    def found(commands: Records, limit: int, own_name: str = "") -> tuple[int, int]:
         """How many events a token for ann is told of, and whether there are more."""
         ids = np.stack([commands["id_head"], commands["id_tail"]], axis=1).tobytes()
-        body = encode_message(QueryTransfers(id=ids, limit=limit))
+        body = encode_message(QueryTransfers(id=ids, limit=limit, own_name=own_name, own_currency="EUR"))
         page = decode_message(queries.own_transfers(("ann",), body, 0), HistoryPage)
         return len(page.events) // PUSHED_EVENT.itemsize, page.next_after
 
@@ -203,6 +204,10 @@ def test_a_token_that_is_limited_learns_nothing_of_others_events_not_even_that_t
     assert found(join(others, own[:1]), 1) == found(join(own[:1], others), 1) == (1, 0)
     first, following = found(join(others, own), 1)
     assert (first, following) == (1, 3 + len(others) + 1), "it goes on behind what is told"
+    assert found(elsewhere, 1) == (0, 0)
+    assert found(join(others, elsewhere), 1, own_name="anna") == (1, 0), "who says the name knows whose id it is"
+    with pytest.raises(NotForToken):
+        found(others, 1, own_name="bob")
     kept.close()
 
 
