@@ -1,12 +1,16 @@
 """The API of webhooks. Whoever may make tokens may use it: a hook is told of events for as long as it is there.
 
 Whatever changes one is noted in the log first, over the connection of whoever asks: by the id of the hook, and the host
-and port of its address, no more of which is told. What cannot be noted is not done.
+and port of its address, no more of which is told. What cannot be noted is not done; and what then fails is noted once
+more, with the reason.
 """
 
 import asyncio
+import logging
 import secrets
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -22,11 +26,14 @@ from bezant.net.gateway.responses import COMMAND_PROBLEMS, QUESTION_PROBLEMS
 from bezant.net.gateway.webhooks.hooks import Attempt, Webhooks, new_secret
 from bezant.net.gateway.webhooks.sending import URL_SIZE_MAX, place_of, secret_text, target_of
 from bezant.net.gateway.webhooks.store import Hook
+from bezant.protocol.access import NOTED_WHAT_SIZE_MAX
+from bezant.protocol.errors import BezantError
 
 ACCOUNTS_MAX: Final = 100
 """Accounts that a hook may be limited to."""
 KINDS_MAX: Final = 32
 _TAGS: Final = ["Webhooks"]
+_log = logging.getLogger("bezant")
 
 HookPath = Annotated[str, PathParameter(description="The id of the webhook.", max_length=40)]
 MessagePath = Annotated[str, PathParameter(description="The `webhook-id` of the message.", max_length=60)]
@@ -110,7 +117,26 @@ async def _checked(ledger: Ledger, webhooks: Webhooks | None) -> Webhooks:
     return webhooks
 
 
-async def _noted(ledger: Ledger, webhooks: Webhooks | None, operation: str, hook: str, message: str = "") -> Webhooks:
+@asynccontextmanager
+async def _noting(ledger: Ledger, operation: str, what: str) -> AsyncIterator[None]:
+    """Have the log say what is about to be done, and if that fails, that it did. Raises `BezantError`."""
+    await ledger.note(operation, what)
+    try:
+        yield
+    except Exception as error:
+        why = "".join(one if one.isprintable() else " " for one in str(error) or type(error).__name__)
+        told = f"{what} - failed: {why}".encode()[:NOTED_WHAT_SIZE_MAX].decode(errors="ignore")
+        try:
+            await ledger.note(operation, told)
+        except BezantError as missing:
+            _log.warning("bezant: the audit lacks that %s %s: %s", operation, told, missing)
+        raise
+
+
+@asynccontextmanager
+async def _noted(
+    ledger: Ledger, webhooks: Webhooks | None, operation: str, hook: str, message: str = ""
+) -> AsyncIterator[Webhooks]:
     """The webhooks, when the log says what is about to be done to one, or to a message that it did not take.
 
     Raises `ProblemRaised`, also if there is no such one, which leaves no act, and `BezantError`.
@@ -119,8 +145,8 @@ async def _noted(ledger: Ledger, webhooks: Webhooks | None, operation: str, hook
     place = place_of(kept.find(hook).url)
     if message:
         message = f" {(await kept.find_dead(hook, message)).message}"
-    await ledger.note(operation, f"{hook}{message} to {place}")
-    return kept
+    async with _noting(ledger, operation, f"{hook}{message} to {place}"):
+        yield kept
 
 
 @post("/v1/webhooks", status_code=200, tags=_TAGS, responses=COMMAND_PROBLEMS, operation_id="create_webhook")
@@ -153,8 +179,8 @@ async def create_webhook(question: AnyQuestion, webhooks: AnyWebhooks, data: Mak
         secret=new_secret(),
         position=position,
     )
-    await question.ledger.note("CREATE_WEBHOOK", f"{hook.id} to {place_of(hook.url)}")
-    return _with_secret(await kept.create(hook))
+    async with _noting(question.ledger, "CREATE_WEBHOOK", f"{hook.id} to {place_of(hook.url)}"):
+        return _with_secret(await kept.create(hook))
 
 
 @get("/v1/webhooks", tags=_TAGS, responses=QUESTION_PROBLEMS, operation_id="list_webhooks")
@@ -175,7 +201,8 @@ async def get_webhook(ledger: AnyLedger, webhooks: AnyWebhooks, hook: HookPath) 
 )
 async def delete_webhook(ledger: AnyLedger, webhooks: AnyWebhooks, hook: HookPath) -> Done:
     """Tell a webhook nothing more, and forget it."""
-    await (await _noted(ledger, webhooks, "DELETE_WEBHOOK", hook)).delete(hook)
+    async with _noted(ledger, webhooks, "DELETE_WEBHOOK", hook) as kept:
+        await kept.delete(hook)
     return Done()
 
 
@@ -200,7 +227,8 @@ async def test_webhook(ledger: AnyLedger, webhooks: AnyWebhooks, hook: HookPath)
 )
 async def rotate_secret(ledger: AnyLedger, webhooks: AnyWebhooks, hook: HookPath) -> WebhookWithSecret:
     """Give a webhook a new secret. The old one signs beside it for 24 hours."""
-    return _with_secret(await (await _noted(ledger, webhooks, "ROTATE_WEBHOOK_SECRET", hook)).rotate(hook))
+    async with _noted(ledger, webhooks, "ROTATE_WEBHOOK_SECRET", hook) as kept:
+        return _with_secret(await kept.rotate(hook))
 
 
 @post(
@@ -212,7 +240,8 @@ async def rotate_secret(ledger: AnyLedger, webhooks: AnyWebhooks, hook: HookPath
 )
 async def enable_webhook(ledger: AnyLedger, webhooks: AnyWebhooks, hook: HookPath) -> WebhookBody:
     """Go on, where it stood, with a webhook that was disabled."""
-    return _body(await (await _noted(ledger, webhooks, "ENABLE_WEBHOOK", hook)).enable(hook))
+    async with _noted(ledger, webhooks, "ENABLE_WEBHOOK", hook) as kept:
+        return _body(await kept.enable(hook))
 
 
 @get("/v1/webhooks/{hook:str}/dead-letters", tags=_TAGS, responses=QUESTION_PROBLEMS, operation_id="list_dead_letters")
@@ -235,8 +264,8 @@ async def replay_dead_letter(
     ledger: AnyLedger, webhooks: AnyWebhooks, hook: HookPath, message: MessagePath
 ) -> AttemptBody:
     """Send a message that was given up once more; if it is taken it is no dead letter any longer."""
-    kept = await _noted(ledger, webhooks, "REPLAY_DEAD_LETTER", hook, message)
-    return _attempt(await kept.replay(hook, message))
+    async with _noted(ledger, webhooks, "REPLAY_DEAD_LETTER", hook, message) as kept:
+        return _attempt(await kept.replay(hook, message))
 
 
 @delete(
@@ -248,8 +277,8 @@ async def replay_dead_letter(
 )
 async def delete_dead_letter(ledger: AnyLedger, webhooks: AnyWebhooks, hook: HookPath, message: MessagePath) -> Done:
     """Forget a message that was given up."""
-    kept = await _noted(ledger, webhooks, "DELETE_DEAD_LETTER", hook, message)
-    await kept.forget_dead(hook, message)
+    async with _noted(ledger, webhooks, "DELETE_DEAD_LETTER", hook, message) as kept:
+        await kept.forget_dead(hook, message)
     return Done()
 
 

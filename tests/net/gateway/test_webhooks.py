@@ -8,6 +8,7 @@ import ipaddress
 import json
 import os
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from bezant.net.gateway.webhooks.hooks import networks_of
 from bezant.net.gateway.webhooks.resolving import Resolver
 from bezant.net.gateway.webhooks.sending import SendFailed, Way, check_address, is_public, place_of, target_of
 from bezant.net.gateway.webhooks.store import FILE, DeadLetter, Hook, Store
-from bezant.protocol.access import token_id_of
+from bezant.protocol.access import NoteAct, check_note, token_id_of
 from bezant.protocol.errors import RequestRefused, UsageError
 from bezant.protocol.frames import FrameError
 
@@ -372,6 +373,37 @@ def test_what_cannot_be_noted_is_not_done() -> None:
         "REPLAY_DEAD_LETTER wh_1 m to a.example:443",
         "DELETE_DEAD_LETTER wh_1 m to a.example:443",
     ]
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_what_was_noted_and_fails_is_noted_as_that(caplog: pytest.LogCaptureFixture, is_full: bool) -> None:
+    told: list[str] = []
+
+    class Kept:
+        def find(self, _hook: str) -> Hook:
+            return Hook(id="wh_1", url=f"https://{'a.' * 126}a/x", made_ns=1, secret=b"s")
+
+        async def enable(self, _hook: str) -> Hook:
+            raise sqlite3.OperationalError("disk\nis full" + "!" * 400)
+
+    class Noting:
+        async def check_may_administer(self) -> None:
+            return
+
+        async def note(self, operation: str, what: str) -> None:
+            check_note(NoteAct(operation, what))
+            if told and is_full:
+                raise RequestRefused(FrameError.OVERLOADED, "no room")
+            told.append(what)
+
+    with pytest.raises(sqlite3.OperationalError):
+        asyncio.run(routes.enable_webhook.fn(ledger=Noting(), webhooks=Kept(), hook="wh_1"))
+    first = f"wh_1 to {'a.' * 126}a:443"
+    assert told[0] == first
+    if is_full:
+        assert "the audit lacks that ENABLE_WEBHOOK wh_1" in caplog.text
+    else:
+        assert told[1].startswith(f"{first} - failed: disk is full!!!")
 
 
 @pytest.mark.parametrize(
