@@ -106,7 +106,7 @@ class NamedPositions:
         self._check()
         is_known = name in self._sequences or name in self._replicated
         if not is_known and len(self._sequences.keys() | self._replicated.keys()) >= POSITION_NAMES_MAX:
-            raise UsageError(f"{POSITION_NAMES_MAX} names are remembered already, and no more can be")
+            raise UsageError(f"{POSITION_NAMES_MAX} names are remembered already, for ever: take one of them")
         if sequence > self._sequences.get(name, -1):
             self._sequences[name] = sequence
             self._changes += 1

@@ -65,6 +65,17 @@ def test_what_cannot_be_kept_is_refused(replica: Replica, positions: dict[str, i
     assert (replica.log.last_index, replica.ledger.positions) == (last, {})
 
 
+def test_a_name_too_many_holds_up_no_other(replica: Replica) -> None:
+    for first in range(0, 10_000, 1_000):
+        keep_positions(replica, {f"n{number}": 0 for number in range(first, first + 1_000)})
+    last = keep_positions(replica, {"mail": at(2), "n0": at(1), "n1": at(3)})
+    assert last == replica.log.last_index
+    assert (replica.ledger.positions["n0"], replica.ledger.positions["n1"]) == (at(1), at(3))
+    assert len(replica.ledger.positions) == 10_000
+    with pytest.raises(UsageError, match="10000 names at most"):
+        keep_positions(replica, {"mail": at(2), "n0": at(1)})
+
+
 def test_members_of_an_earlier_version_are_waited_for(replica: Replica) -> None:
     replica.find_unready = lambda version: "node 2 does not know this" if version > 1 else ""
     with pytest.raises(UsageError, match="node 2"):
