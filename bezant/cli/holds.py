@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _run(arguments: argparse.Namespace) -> int:
     from bezant.cli.events import AccountNames
-    from bezant.cli.outcomes import check_currency
+    from bezant.cli.outcomes import check_account, check_currency
 
     if bool(arguments.account) != bool(arguments.currency):
         raise InputWrong("a name and a currency name an account together", "give --account and --currency, or neither")
@@ -41,6 +41,8 @@ async def _run(arguments: argparse.Namespace) -> int:
         if arguments.currency:
             await check_currency(wallet, arguments.currency)
         account = (arguments.account, arguments.currency) if arguments.account else None
+        if account is not None:
+            await check_account(wallet, *account, moment_of(arguments))
         asked = wallet.history.holds(account=account, limit=arguments.limit, **moment_of(arguments))
         holds = [hold async for hold in asked]
         names = AccountNames(wallet)

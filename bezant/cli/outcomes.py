@@ -142,6 +142,13 @@ def no_account(name: str, currency: str, as_of: "AsOf | None") -> InputWrong:
     )
 
 
+async def check_account(wallet: "bezant.Wallet", name: str, currency: str, moment: dict[str, Any]) -> None:
+    """Raise `InputWrong` unless there is such an account, or was at the moment that is asked about."""
+    as_of, found = await wallet.history.account(name, currency, **moment)
+    if found is None:
+        raise no_account(name, currency, as_of if any(value is not None for value in moment.values()) else None)
+
+
 async def check_currency(wallet: "bezant.Wallet", currency: str) -> None:
     """Raise `InputWrong` unless the currency is registered."""
     if currency not in await wallet.currencies():

@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         return int(arguments.act(arguments))
     except UsageError as error:
-        raise InputWrong(str(error)) from error
+        raise InputWrong(str(error), "correct the command and run it again") from error
 
 
 def _create(arguments: argparse.Namespace) -> int:

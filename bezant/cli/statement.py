@@ -36,16 +36,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _run(arguments: argparse.Namespace) -> int:
     from bezant.cli.events import write_events
-    from bezant.cli.outcomes import check_currency, no_account
+    from bezant.cli.outcomes import check_account, check_currency
     from bezant.protocol.names import account_id
 
     name, currency = arguments.name, arguments.currency
     async with open_history(arguments) as wallet:
         await check_currency(wallet, currency)
         moment = moment_of(arguments)
-        as_of, found = await wallet.history.account(name, currency, **moment)
-        if found is None:
-            raise no_account(name, currency, as_of if any(value is not None for value in moment.values()) else None)
+        await check_account(wallet, name, currency, moment)
         lines = wallet.history.statement(
             name,
             currency,

@@ -123,7 +123,8 @@ def _read(file: str) -> str:
         with Path(file).open(encoding="utf-8") as opened:
             return opened.read(FILE_BYTES_MAX)
     except (OSError, UnicodeDecodeError) as error:
-        raise InputWrong(f"{file} cannot be read: {error}", "name a file of text") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputWrong(f"{file} cannot be read: {why}", "name a file of text") from error
 
 
 def _parse(line: str, number: int) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _run(arguments: argparse.Namespace) -> int:
     from bezant.cli.events import write_events
-    from bezant.cli.outcomes import check_currency
+    from bezant.cli.outcomes import check_account, check_currency
 
     if arguments.account and not arguments.currency:
         raise InputWrong("a name alone names no account", "say which currency: --currency EUR")
@@ -48,6 +48,8 @@ async def _run(arguments: argparse.Namespace) -> int:
         else:
             if arguments.currency:
                 await check_currency(wallet, arguments.currency)
+            if arguments.account and not arguments.refused:  # What was refused may be because there is no such account.
+                await check_account(wallet, arguments.account, arguments.currency, moment_of(arguments))
             found = wallet.history.transfers(
                 account=(arguments.account, arguments.currency) if arguments.account else None,
                 currency=arguments.currency,

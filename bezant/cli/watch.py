@@ -5,7 +5,8 @@ from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from bezant.cli.output import write_at_once
+from bezant.cli.outcomes import check_currency
+from bezant.cli.output import write_at_once, write_remark
 from bezant.cli.session import (
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT_S,
@@ -14,6 +15,8 @@ from bezant.cli.session import (
     positive_seconds,
     run_async,
 )
+from bezant.protocol.frames import FILTER_ACCOUNTS_MAX
+from bezant.protocol.names import account_id
 from bezant.protocol.records import LIMIT_UNLIMITED, split_position
 
 if TYPE_CHECKING:
@@ -89,6 +92,9 @@ async def _run(arguments: argparse.Namespace) -> int:
 
     left = arguments.count
     async with bezant.connect(arguments.connect, timeout_s=arguments.timeout_s) as wallet:
+        if arguments.currency:
+            await check_currency(wallet, arguments.currency)
+        await _tell_unknown(wallet, arguments.names, arguments.currency)
         names = _Names(wallet)
         subscription = wallet.subscribe(
             accounts=arguments.names,
@@ -111,6 +117,16 @@ async def _run(arguments: argparse.Namespace) -> int:
                     for position in last.values():
                         await subscription.acknowledge(position)
     return 0
+
+
+async def _tell_unknown(wallet: "bezant.Wallet", names: list[str], currency: str) -> None:
+    """Say which accounts there are not: one may be waited for, or be misspelt, and nothing would ever come."""
+    currencies = [currency] if currency else [*await wallet.currencies()]
+    for name in names[:FILTER_ACCOUNTS_MAX]:
+        found = await wallet.accounts_by_id([account_id(name, code) for code in currencies])
+        if not any(found):
+            where = f" in {currency}" if currency else ""
+            write_remark(f"bezant: there is no account {name!r}{where}; what happens to it is told once it is open")
 
 
 class _Names:

@@ -1,6 +1,7 @@
 """`bezant webhooks`: has a gateway tell other addresses what happens, over the gateway's own API."""
 
 import argparse
+import http.client
 import json
 import os
 import ssl
@@ -112,9 +113,10 @@ def _ask(arguments: argparse.Namespace, method: str, path: str, body: dict[str, 
         with error:
             raise CommandFailed(*_problem(error.read(ANSWER_BYTES_MAX), error.code)) from error
     except (OSError, ValueError) as error:
-        raise CommandFailed(
-            f"{arguments.gateway} does not answer: {error}", "is it the address of a gateway?"
-        ) from error
+        why = getattr(error, "reason", error)
+        raise CommandFailed(f"{arguments.gateway} does not answer: {why}", "is it the address of a gateway?") from error
+    except http.client.HTTPException as error:  # A node, for one, speaks something else.
+        raise CommandFailed(f"{arguments.gateway} does not speak HTTP", "name the address of a gateway") from error
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

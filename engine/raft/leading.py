@@ -353,9 +353,9 @@ class Leading:
     def change_members(self, change: MembershipChange) -> Configuration:
         """The configuration to append. Raises `UsageError` if it makes no sense, or not now."""
         self._check_may_change()
+        configuration = changed(self._state.configuration, change)
         for node in change.promote:
             self._check_caught_up(node)
-        configuration = changed(self._state.configuration, change)
         self._check_can_elect(configuration)
         return configuration
 

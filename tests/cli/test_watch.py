@@ -60,6 +60,12 @@ def test_filters_and_json(address: str) -> None:
     assert (event["debit"], event["credit"], event["credit_balance"]) == ("bank", "ann", "12.50")
 
 
+def test_an_account_that_is_not_there_is_said_to_be_waited_for(address: str) -> None:
+    watch = bezant("watch", "ann", "nobody", "--after", "0", "--count", "1", "--connect", address)
+    done = subprocess.run(watch, capture_output=True, text=True, timeout=WAIT_S, check=True)
+    assert done.stderr == "bezant: there is no account 'nobody'; what happens to it is told once it is open\n"
+
+
 def test_a_name_goes_on_where_it_was(address: str) -> None:
     watch = ("watch", "--after", "0", "--remember", "mail", "--count", "1", "--connect", address)
     assert " 1" in run(*watch)[0][-3:]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bezant.engine.raft.interface import NotLeader
+from bezant.engine.raft.interface import NotLeader, NotYet
 from bezant.engine.raft.membership import NOBODY, MembershipChange, changed, is_joint, left
 from bezant.engine.raft.quorum import can_be_quorum, is_quorum, quorum_value
 from bezant.engine.raft.roles import Role
@@ -166,6 +166,10 @@ def test_a_learner_that_lacks_much_is_not_promoted() -> None:
     group.tick(2)
     with pytest.raises(UsageError, match="caught up"):
         group[1].core.change_membership(MembershipChange(promote=[4]))
+    # What is no learner never catches up: that is said at once, and is nothing to wait for.
+    with pytest.raises(UsageError, match="not a learner") as refused:
+        group[1].core.change_membership(MembershipChange(promote=[9]))
+    assert not isinstance(refused.value, NotYet)
     group.heal()
     group.tick(20)
     assert group[1].core.change_membership(MembershipChange(promote=[4])).voters == [1, 2, 3, 4]
