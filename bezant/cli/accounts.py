@@ -27,7 +27,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--format",
         choices=("csv", "table", "json"),
         default="table",
-        help="csv and json write as they read, a table first reads all (default: %(default)s)",
+        help="csv and json write as they read, a table first reads all; csv has names as they are, also such as a"
+        " spreadsheet takes for formulas (default: %(default)s)",
     )
     formats.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
     add_ledger_arguments(parser)

@@ -59,7 +59,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one line of JSON for each row")
-    form.add_argument("--csv", action="store_true", help="print CSV with a header")
+    form.add_argument(
+        "--csv",
+        action="store_true",
+        help="print CSV with a header, and texts as they are, also such as a spreadsheet takes for formulas",
+    )
 
 
 def memory_bytes(text: str) -> int:
