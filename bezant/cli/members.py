@@ -147,7 +147,9 @@ def _recover(arguments: argparse.Namespace) -> int:
     node = read_node_file(arguments.data)
     if node is None or node.node_id != arguments.node:
         belongs = "no group" if node is None else f"node {node.node_id}"
-        raise InputWrong(f"{arguments.data} belongs to {belongs}, not to node {arguments.node}")
+        raise InputWrong(
+            f"{arguments.data} belongs to {belongs}, not to node {arguments.node}", "name that node and its own folder"
+        )
     gone = go_on_alone(arguments.data, node)
     write_remark(f"bezant: {gone.note}")
     if arguments.json:

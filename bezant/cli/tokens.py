@@ -121,7 +121,7 @@ def _hand_over(text: str, out: Path | None) -> None:
     try:
         descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
-        raise InputWrong(f"the token cannot be written to {out}: {error.strerror}") from error
+        raise InputWrong(f"the token cannot be written to {out}: {error.strerror}", "give another --out") from error
     with os.fdopen(descriptor, "w") as file:
         file.write(f"{text}\n")
         file.flush()

@@ -20,6 +20,7 @@ def _classes(root: type[BezantError]) -> list[type[BezantError]]:
     return [root, *(found for child in root.__subclasses__() for found in _classes(child))]
 
 
+RECOVER = "--i-accept-that-acknowledged-transfers-may-be-lost"
 PROTOCOL_CLASSES = [kind for kind in _classes(BezantError) if kind.__module__ == tree.__name__]
 
 
@@ -96,6 +97,14 @@ def test_an_account_that_is_not_there_is_not_one_that_nothing_happened_to(
     [
         (("snapshot", "restore", "zz", "--data", "again"), "your input: zz has no snapshots; correct the command"),
         (("snapshot", "list", "none://x"), "your input: none://x: Protocol not known: none; correct the command"),
+        (
+            ("tokens", "generate", "--out", "."),
+            "your input: the token cannot be written to .: File exists; give another",
+        ),
+        (
+            ("members", "recover", "--data", "absent", "--node", "1", RECOVER),
+            "your input: absent belongs to no group, not to node 1; name that node and its own folder",
+        ),
         (
             ("transaction", "--file", "absent"),
             "your input: absent cannot be read: No such file or directory; name a file",
