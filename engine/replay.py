@@ -4,13 +4,13 @@ from typing import Final
 
 import numpy as np
 
+from bezant.engine.compiled import quick
 from bezant.engine.ledger.checks import EXPIRE
 from bezant.engine.ledger.ledger import TIMESTAMP_NS_MAX, Execution, Ledger
 from bezant.engine.ledger.rebuilding import copy_commands, find_different
 from bezant.engine.log.checking import find_miscounted
 from bezant.engine.log.entry import Entry, EntryHeader
 from bezant.engine.metadata.applying import apply_blob
-from bezant.engine.moves.copies import is_of_move
 from bezant.engine.positions import apply_positions
 from bezant.engine.skimming import configuration_of
 from bezant.protocol.codes import CODE_ROW, ResultCode
@@ -23,7 +23,7 @@ from bezant.protocol.errors import (
     UsageError,
 )
 from bezant.protocol.kinds import EntryKind, ResultFlag
-from bezant.protocol.messages import Configuration, decode_control_entry
+from bezant.protocol.messages import Configuration, ControlEntry, decode_control_entry
 from bezant.protocol.placement import SlotMap
 from bezant.protocol.records import COMMAND, EVENT, RULES_VERSION, Bytes, Records
 
@@ -32,16 +32,20 @@ SEQUENCE_SIZE: Final = 8
 _KINDS: Final = (EntryKind.EVENTS, EntryKind.CONTROL, EntryKind.BLOB, EntryKind.CONFIGURATION, EntryKind.FILLER)
 
 
-def replay_entry(ledger: Ledger, entry: Entry) -> None:
-    """Take an entry of the history into a ledger. Raises `CorruptLog`, `UnsupportedFormat`, `StorageError`."""
+def replay_entry(ledger: Ledger, entry: Entry) -> SlotMap | None:
+    """Take an entry of the history into a ledger; returns the slot map that it brings into force, if any.
+
+    Raises `CorruptLog`, `UnsupportedFormat`, `StorageError`.
+    """
     kind = entry.header.kind
     check_header(entry.header, ledger.next_sequence, ledger.last_timestamp_ns, ledger.rules_version)
     if kind == EntryKind.EVENTS:
         replay_events(ledger, entry)
     elif kind == EntryKind.CONTROL:
-        apply_control(ledger, entry)
+        return apply_control(ledger, entry).slot_map
     elif kind == EntryKind.BLOB:
         apply_blob(ledger, entry)
+    return None
 
 
 def check_header(header: EntryHeader, next_sequence: int, last_timestamp_ns: int, rules_version: int) -> None:
@@ -75,8 +79,8 @@ def check_header(header: EntryHeader, next_sequence: int, last_timestamp_ns: int
         raise CorruptLog(f"entry {header.index} has the time {header.timestamp_ns}, which is beyond the year 2160")
 
 
-def apply_control(ledger: Ledger, entry: Entry) -> None:
-    """Apply a control entry to a ledger: it counts from the next entry on."""
+def apply_control(ledger: Ledger, entry: Entry) -> ControlEntry:
+    """Apply a control entry to a ledger, and return it: it counts from the next entry on."""
     try:
         control = decode_control_entry(entry.body)
     except RemoteProtocolError as error:
@@ -103,11 +107,7 @@ def apply_control(ledger: Ledger, entry: Entry) -> None:
             ledger.moves.apply(control.move, entry.header.index)
     except UsageError as error:
         raise CorruptLog(f"control entry {entry.header.index} cannot be applied: {error}") from error
-
-
-def read_slot_map(entry: Entry) -> SlotMap | None:
-    """The slot map that an entry which has been applied brings into force, if any."""
-    return decode_control_entry(entry.body).slot_map if entry.header.kind == EntryKind.CONTROL else None
+    return control
 
 
 def read_configuration(entry: Entry) -> Configuration | None:
@@ -122,18 +122,18 @@ def replay_events(ledger: Ledger, entry: Entry) -> None:
     """Rebuild the commands of an entry from its events, execute them, and require the same bytes."""
     header = entry.header
     recorded = np.frombuffer(entry.body, EVENT)
-    if is_of_move(recorded).all():
+    recorded_bytes = _bytes_of(recorded)
+    commands = np.empty(len(recorded), COMMAND)
+    count = quick(copy_commands)(recorded_bytes, commands.view(np.uint8))
+    if count < 0:
         _replay_moves(ledger, entry, recorded)
         return
-    asked = recorded if not ledger.holds_with_deadline else recorded[recorded["kind"] != EXPIRE]
-    commands = np.empty(len(asked), COMMAND)
-    copy_commands(_bytes_of(asked), commands.view(np.uint8))
     try:
-        execution = ledger.execute(commands, header.timestamp_ns)
+        execution = ledger.execute(commands[:count], header.timestamp_ns)
     except LedgerError as error:
         raise CorruptLog(f"entry {header.index} cannot be executed again: {error}") from error
     is_same = len(execution.events) == len(recorded)
-    if not is_same or find_different(execution.events.view(np.uint8), _bytes_of(recorded)) >= 0:
+    if not is_same or quick(find_different)(execution.events.view(np.uint8), recorded_bytes) >= 0:
         if np.any(np.isin(execution.results["code"], (int(ResultCode.ACCOUNTS_FULL), int(ResultCode.HOLDS_FULL)))):
             raise StorageError(
                 f"entry {header.index} has more accounts or open holds than a ledger has room for here: give it the "
@@ -148,7 +148,7 @@ def _replay_moves(ledger: Ledger, entry: Entry, recorded: Records) -> None:
         executed = ledger.execute_moves(recorded, entry.header.timestamp_ns)
     except LedgerError as error:
         raise CorruptLog(f"entry {entry.header.index} cannot be executed again: {error}") from error
-    different = find_different(executed.view(np.uint8), _bytes_of(recorded))
+    different = quick(find_different)(executed.view(np.uint8), _bytes_of(recorded))
     if different >= 0:
         raise CorruptLog(
             f"entry {entry.header.index}, sequence {entry.header.first_sequence + different}: the event of a move is "

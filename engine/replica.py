@@ -32,7 +32,7 @@ from bezant.engine.looking_up import find_answers
 from bezant.engine.metadata.applying import apply_blob
 from bezant.engine.metadata.erasing import Erasing
 from bezant.engine.node_file import FirstEntry, first_control
-from bezant.engine.replay import read_configuration, read_slot_map, replay_entry
+from bezant.engine.replay import read_configuration, replay_entry
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import HistoryIncomplete, LedgerError, StorageError, UsageError
 from bezant.protocol.kinds import EntryKind
@@ -285,11 +285,10 @@ class Replica:
         if self.log.archived_sequence and waits_for_archive(self.ledger, self.log, entry):
             return False
         try:
-            replay_entry(self.ledger, entry)
+            self.slot_map = replay_entry(self.ledger, entry) or self.slot_map
         except HistoryIncomplete as error:
             self.stalled_index = error.first_index
             return False
-        self.slot_map = read_slot_map(entry) or self.slot_map
         self._note_applied(entry)
         return True
 

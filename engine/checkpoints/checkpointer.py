@@ -20,7 +20,7 @@ from bezant.engine.ledger.state import ROW, ROW_COLD, UNSETTLED
 from bezant.engine.log.entry import Entry
 from bezant.engine.log.log import Log
 from bezant.engine.log.resume import ResumePoint
-from bezant.engine.replay import read_configuration, read_slot_map, replay_entry
+from bezant.engine.replay import read_configuration, replay_entry
 from bezant.protocol.errors import LedgerError, StorageError
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.records import EVENT
@@ -116,8 +116,7 @@ class Checkpointer:
 
     def take_in(self, entry: Entry) -> None:
         """Execute an entry of the history again. Raises `CorruptLog` if something else comes out."""
-        replay_entry(self.ledger, entry)
-        self.slot_map = read_slot_map(entry) or self.slot_map
+        self.slot_map = replay_entry(self.ledger, entry) or self.slot_map
         configuration = read_configuration(entry)
         if configuration is not None:
             self._configuration = (entry.header.index, configuration)
@@ -140,16 +139,17 @@ class Checkpointer:
             self._time_ms_max = 0
         self.runs = open_runs(directory, identity, self._list.infos, self._filter_bytes_max, self.runs)
         self.ledger.cold_ids = self.runs
+        image = self.ledger.image()
         manifest = write_checkpoint(
             directory,
             checkpoint_name(point.index),
-            self.ledger.image(),
+            image,
             shard=self._shard,
             point=point,
             salts=self.ledger.salts,
             runs=self._list.infos,
             run_number_next=self._list.number_next,
-            state_digest=self.ledger.digest(),
+            state_digest=self.ledger.digest(image),
             configuration=self._configuration,
             slot_map=self.slot_map,
         )

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 import xxhash
 
+from bezant.engine.compiled import quick
 from bezant.engine.ids.kernels import (
     SEARCH_DAMAGED,
     SEARCH_FOUND,
@@ -45,6 +46,7 @@ READ_PIECE_SIZE: Final = 4 << 20
 _SEQUENCE_MASK: Final = (1 << SEQUENCE_BITS) - 1
 _NO_FILTER: Final = np.full((1, FILTER_ROW_SIZE // 8), -1, np.int64)
 """Lets everything pass."""
+_NO_ENTRIES: Final = np.empty((0, 2), np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +109,7 @@ class Run:
         while not is_through:
             room = np.empty((FOUND_BATCH, 2), np.int64)
             before, progress[SEARCH_FOUND] = progress[SEARCH_NEXT], 0
-            is_through = search_blocks(
+            is_through = quick(search_blocks)(
                 hashes,
                 candidates,
                 self.fences,
@@ -131,11 +133,8 @@ class RunSet:
 
     def __init__(self, runs: Sequence[Run] = ()) -> None:
         self.runs = tuple(runs)
-
-    @property
-    def time_ms_max(self) -> int:
+        self.time_ms_max = max((run.info.time_ms_max for run in self.runs), default=0)
         """The latest time that any key tells; 0 if none does."""
-        return max((run.info.time_ms_max for run in self.runs), default=0)
 
     @property
     def infos(self) -> list[RunInfo]:
@@ -175,18 +174,18 @@ class RunSet:
             for start in range(0, count, FIND_BATCH):
                 end = min(start + FIND_BATCH, count)
                 found += self._find_batch(hashes[start:end], times_ms[start:end])
-        entries = np.concatenate(found) if found else np.empty((0, 2), np.int64)
-        if not len(entries):
+        entries = found[0] if len(found) == 1 else np.concatenate([_NO_ENTRIES, *found])
+        if len(entries) < 2:
             return entries[:, 0], entries[:, 1]
         return _newest(entries)
 
     def _find_batch(self, hashes: Words, times_ms: Words) -> list[Words]:
         """Entries run by run, newest first."""
         bits, candidates = np.empty(len(hashes), np.int64), np.empty(len(hashes), np.int64)
-        filter_bits(hashes, bits)
+        quick(filter_bits)(hashes, bits)
         found: list[Words] = []
         for run in self.runs:
-            passed = pass_filter(hashes, bits, times_ms, run.info.time_ms_max, run.filter, candidates)
+            passed = quick(pass_filter)(hashes, bits, times_ms, run.info.time_ms_max, run.filter, candidates)
             if passed and run.info.count:
                 found += run.search(hashes, candidates[:passed])
         return found

@@ -4,13 +4,12 @@ import secrets
 from collections.abc import Callable
 from typing import NamedTuple
 
-import blake3
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bezant.engine.compiled import direct
+from bezant.engine.compiled import direct, quick
 from bezant.engine.ledger.cold import KEYS_PER_COMMAND_MAX, ColdIds, gather_keys, new_key_space, recall
+from bezant.engine.ledger.digest import digest_of
 from bezant.engine.ledger.generations import Generations
 from bezant.engine.ledger.image import LedgerImage, restore_image, take_image, unsettled_records
 from bezant.engine.ledger.index import PREPARE_AT_PERCENT, Index
@@ -28,6 +27,7 @@ from bezant.engine.ledger.lookups import (
     find_named,
     find_rows,
     find_used_keys,
+    find_wanted,
     first_foreign,
 )
 from bezant.engine.ledger.state import (
@@ -61,7 +61,6 @@ from bezant.protocol.kinds import CommandKind
 from bezant.protocol.money import DECIMALS_MAX
 from bezant.protocol.names import currency_word
 from bezant.protocol.records import (
-    ACCOUNT,
     COMMAND,
     EVENT,
     RESULT,
@@ -87,7 +86,6 @@ FetchEvents = Callable[[npt.NDArray[np.int64]], Records]
 KEYS_PER_COMMAND = 2
 """Ids that a command can add to the index: its own, and the hold whose fate it settles."""
 
-_DIGEST_ACCOUNTS = 8192
 TIMESTAMP_NS_MAX = 5_995_814_400 * 10**9
 """The first nanosecond of 2160: deadlines, up to a hundred years after earlier times, fit in 64 bits."""
 
@@ -153,6 +151,8 @@ class Ledger:
             self._hold_index.arrays,
         )
         self._currency_decimals: dict[str, int] = {}
+        self._decimals = np.zeros(CURRENCIES_MAX, np.int64)
+        self._deadlines = self._arrays.holds.rows["deadline_ns"]
         self._kept: list[Records] | None = [] if fetch_events is None else None
         self._fetch_events = fetch_events if fetch_events is not None else self._fetch_kept
         self._progress = np.zeros(PROGRESS_SIZE, np.int64)
@@ -181,7 +181,7 @@ class Ledger:
         if count >= CURRENCIES_MAX:
             raise UsageError(f"{CURRENCIES_MAX} currencies are registered; there is no room for {code}")
         self._arrays.currencies[count] = currency_word(code)
-        self._currency_decimals[code] = decimals
+        self._currency_decimals[code] = self._decimals[count] = decimals
         self._arrays.counters[COUNTER_CURRENCIES] = count + 1
 
     def switch_rules(self, version: int) -> None:
@@ -203,6 +203,8 @@ class Ledger:
         """
         counters, rows = self._arrays.counters, self._arrays.holds.unsettled
         count = int(counters[COUNTER_UNSETTLED])
+        if not count or not len(try_sequences):
+            return
         kept = rows[:count][~np.isin(rows[:count, 0], try_sequences)]
         rows[: len(kept)] = kept
         counters[COUNTER_UNSETTLED] = len(kept)
@@ -245,7 +247,7 @@ class Ledger:
         self._make_room(count)
         self._recall(commands)
         self._arrays.counters[COUNTER_ENTRY_TIMESTAMP_NS] = entry_timestamp_ns
-        event_count_max = count + (EXPIRES_PER_ENTRY_MAX if self.holds_with_deadline else 0)
+        event_count_max = count + min(EXPIRES_PER_ENTRY_MAX, self.holds_with_deadline)
         events, results = np.empty(event_count_max, EVENT), np.empty(count, RESULT)
         self._half_done = True
         originals = self._run(commands, preset, events, results)
@@ -264,10 +266,10 @@ class Ledger:
         """
         self._check_input(np.zeros(0, COMMAND), entry_timestamp_ns, _NO_PRESET)
         self._make_room(len(events))
-        executed = np.require(events.copy(), requirements=["C_CONTIGUOUS", "WRITEABLE"])
+        executed = _plain(events.copy())
         self._half_done = True
         words = executed.view(np.int64).reshape(len(executed), 24)
-        failed = execute_moves(self._arrays, executed, words, entry_timestamp_ns)
+        failed = quick(execute_moves)(self._arrays, executed, words, entry_timestamp_ns)
         if failed >= 0:
             raise LedgerError(f"event {failed} of a move, of kind {events['kind'][failed]}, cannot be executed here")
         self._half_done = False
@@ -282,8 +284,8 @@ class Ledger:
         self._recall(commands)
         by_id, named = np.zeros(len(commands), np.int64), np.zeros(len(commands), np.int64)
         if not self.replaying:
-            find_candidates(self._arrays, commands, 0, 0, by_id)
-        find_named(self._arrays, commands, 0, False, named)
+            quick(find_candidates)(self._arrays, commands, 0, 0, by_id)
+        quick(find_named)(self._arrays, commands, 0, False, named)
         return by_id & SEQUENCE_MASK, named & SEQUENCE_MASK
 
     def _check_input(self, commands: Records, entry_timestamp_ns: int, preset: Words) -> Records:
@@ -298,11 +300,11 @@ class Ledger:
             raise LedgerError(f"time stands still: {entry_timestamp_ns} is not after {self.last_timestamp_ns}")
         if entry_timestamp_ns > TIMESTAMP_NS_MAX:
             raise LedgerError(f"the time {entry_timestamp_ns} is beyond the year 2160: see to the clock")
-        if commands.dtype != COMMAND or commands.ndim != 1:
+        if (commands.dtype is not COMMAND and commands.dtype != COMMAND) or commands.ndim != 1:
             raise LedgerError(f"commands are a one-dimensional array of COMMAND records, not {commands.dtype}")
         if len(preset) not in (0, len(commands)) or preset.dtype != np.int64 or not preset.flags.c_contiguous:
             raise LedgerError(f"{len(preset)} preset codes of {preset.dtype} for {len(commands)} commands")
-        return np.require(commands, requirements=["C_CONTIGUOUS", "WRITEABLE"])
+        return _plain(commands)
 
     def _run(self, commands: Records, preset: Words, events: Records, results: Records) -> Originals:
         """Run the kernel to the end of a batch, fetching events of earlier ones when it asks for them: which it did."""
@@ -353,11 +355,11 @@ class Ledger:
             self._key_space = new_key_space(len(commands))
         found = self._find_cold(self.cold_ids, commands, with_ids=not self.replaying)
         if found is not None:
-            recall(self._arrays.id_index, *found)
+            quick(recall)(self._arrays.id_index, *found)
 
     def _find_cold(self, cold_ids: ColdIds, commands: Records, *, with_ids: bool) -> tuple[Words, Words] | None:
         """(hashes, values) that lie on disk under the keys of commands; None if there are none."""
-        count = gather_keys(self._arrays, commands, with_ids, cold_ids.time_ms_max, *self._key_space)
+        count = quick(gather_keys)(self._arrays, commands, with_ids, cold_ids.time_ms_max, *self._key_space)
         found = cold_ids.find(*self._key_space, count) if count else None
         return found if found is not None and len(found[0]) else None
 
@@ -372,16 +374,17 @@ class Ledger:
         if stops > _STOPS_THAT_LOOK_AHEAD:
             return self._joined(originals, progress[PROGRESS_NEEDED : PROGRESS_NEEDED + 1].copy())
         start, base = int(progress[PROGRESS_NEXT]), int(progress[PROGRESS_BASE_SEQUENCE])
-        candidates = np.zeros((2, len(commands)), np.int64)
-        find_candidates(self._arrays, commands, start, 0, candidates[0])
-        find_named(self._arrays, commands, start, stops == 1, candidates[1])
-        candidates &= SEQUENCE_MASK
-        wanted = np.unique(candidates[(candidates > 0) & (candidates < base)])
+        found = np.empty(2 * len(commands), np.int64)
+        wanted = found[: quick(find_wanted)(self._arrays, commands, start, stops == 1, base, found)]
+        if len(wanted) > 1:
+            wanted = np.unique(wanted)
         if stops > 1:
             wanted = np.setdiff1d(wanted, originals.sequences, assume_unique=True)
         joined = self._joined(originals, wanted)
+        progress[PROGRESS_EXTRA_FIRST] = len(joined.sequences)
+        if not len(originals.sequences):
+            return joined
         order = np.argsort(joined.sequences)
-        progress[PROGRESS_EXTRA_FIRST] = len(order)
         return Originals(joined.events[order], joined.sequences[order])
 
     def _joined(self, originals: Originals, sequences: npt.NDArray[np.int64]) -> Originals:
@@ -389,25 +392,25 @@ class Ledger:
         fetched = self._fetch_checked(self._arrays, sequences)
         if not len(originals.sequences):
             return Originals(fetched, sequences)
-        events = np.concatenate([originals.events, fetched])
-        return Originals(events, np.concatenate([originals.sequences, sequences]))
+        return Originals(_in_one([originals.events, fetched]), np.concatenate([originals.sequences, sequences]))
 
     def _fetch_checked(self, arrays: LedgerArrays, sequences: npt.NDArray[np.int64]) -> Records:
         """Fetch events and make sure that they are those that used their ids: money depends on it."""
         events = self._fetch_events(sequences)
         if len(events) != len(sequences):
             raise LedgerError(f"{len(sequences)} events were asked for and {len(events)} came")
-        events = without_copies(events)
-        foreign = first_foreign(arrays, events, sequences)
+        events = _plain(without_copies(events))
+        foreign = quick(first_foreign)(arrays, events, sequences)
         if foreign >= 0:
             raise LedgerError(f"the event read back as {sequences[foreign]} is not the one with that sequence")
         return events
 
     def _fetch_kept(self, sequences: npt.NDArray[np.int64]) -> Records:
         """Events that the ledger kept itself."""
-        kept = np.concatenate(self._kept or [np.zeros(0, EVENT)])
-        self._kept = [kept]
-        return kept[sequences - 1]
+        kept = self._kept or [np.zeros(0, EVENT)]
+        if len(kept) > 1:
+            kept[:] = [_in_one(kept)]
+        return kept[0][sequences - 1]
 
     # ---- ids in memory and on disk ----
 
@@ -465,10 +468,8 @@ class Ledger:
     @property
     def next_deadline_ns(self) -> int:
         """When the next hold falls due (0: none does)."""
-        if not self.holds_with_deadline:
-            return 0
-        holds = self._arrays.holds
-        return int(holds.rows[int(holds.heap[0])]["deadline_ns"])
+        arrays = self._arrays
+        return int(self._deadlines[arrays.holds.heap[0]]) if arrays.counters[COUNTER_HEAP] else 0
 
     def open_tries(self, kind: CommandKind = CommandKind.TRY_DEBIT) -> npt.NDArray[np.int64]:
         """Sequences of the tries of a kind that have not ended, ascending."""
@@ -502,21 +503,21 @@ class Ledger:
         """Registered currencies and their decimals, in order of registration."""
         return dict(self._currency_decimals)
 
+    @property
+    def currency_words(self) -> Words:
+        """Their words, likewise."""
+        return self._arrays.currencies[: len(self._currency_decimals)]
+
     def lookup_accounts(self, ids: npt.NDArray[np.int64]) -> Records:
         """ACCOUNT records of these ids (int64 of shape (count, 2): head, tail); `found` is 0 where there is none."""
         numbers = np.full(len(ids), -1, np.int64)
-        find_rows(self._arrays, ids, numbers)
-        accounts = np.zeros(len(ids), ACCOUNT)
-        found = np.flatnonzero(numbers >= 0)
-        accounts[found] = self._account_records(numbers[found])
-        return accounts
+        quick(find_rows)(self._arrays, np.ascontiguousarray(ids, np.int64), numbers)
+        return account_records(self._arrays, numbers, self._decimals)
 
     def list_accounts(self, cursor: int, count: int) -> Records:
         """ACCOUNT records of up to `count` accounts in the order of opening, from the `cursor`-th on."""
-        return self._account_records(np.arange(max(cursor, 0), min(max(cursor, 0) + count, self.account_count)))
-
-    def _account_records(self, numbers: npt.NDArray[np.int64]) -> Records:
-        return account_records(self._arrays, numbers, list(self._currency_decimals.values()))
+        numbers = np.arange(max(cursor, 0), min(max(cursor, 0) + count, self.account_count), dtype=np.int64)
+        return account_records(self._arrays, numbers, self._decimals)
 
     def find_events(self, keys: Records) -> tuple[npt.NDArray[np.int64], Records]:
         """(sequences, EVENT records) of the events that used these ids; sequence 0 where none did.
@@ -525,6 +526,7 @@ class Ledger:
         What a copy is found of has COPY_MARK; `moves/copies.py` says how that is to be told.
         """
         self._take_tables()
+        keys = _plain(keys)
         sequences, events = self._find_events_in(self._arrays, keys)
         missing = np.flatnonzero(sequences == 0)
         if self.cold_ids is not None and len(missing):
@@ -534,7 +536,7 @@ class Ledger:
             if found is not None:
                 # An index of its own: what is only looked at takes up no room among the ids in memory.
                 index = Index(1 << (2 * len(found[0])).bit_length(), self.salts)
-                recall(index.arrays, *found)
+                quick(recall)(index.arrays, *found)
                 arrays = self._arrays._replace(id_index=index.arrays)
                 sequences[missing], events[missing] = self._find_events_in(arrays, keys[missing])
         return sequences, events
@@ -544,14 +546,16 @@ class Ledger:
         sequences, events = np.zeros(len(keys), np.int64), np.zeros(len(keys), EVENT)
         candidates = np.zeros(len(keys), np.int64)
         missing, skip = np.ones(len(keys), np.bool_), 0
-        while missing.any():
-            find_candidates(arrays, keys, 0, skip, candidates)
+        while True:
+            quick(find_candidates)(arrays, keys, 0, skip, candidates)
             missing &= candidates > 0
-            unique, places = np.unique(candidates[missing] & SEQUENCE_MASK, return_inverse=True)
             numbers = np.flatnonzero(missing)
-            fetched = self._fetch_checked(arrays, unique)[places] if len(unique) else np.zeros(0, EVENT)
+            if not len(numbers):
+                break
+            unique, places = np.unique(candidates[numbers] & SEQUENCE_MASK, return_inverse=True)
+            fetched = self._fetch_checked(arrays, unique)[places]
             same = np.zeros(len(numbers), np.bool_)
-            find_used_keys(fetched, candidates[numbers], keys[numbers], same)
+            quick(find_used_keys)(fetched, candidates[numbers], keys[numbers], same)
             sequences[numbers[same]] = candidates[numbers[same]] & SEQUENCE_MASK
             events[numbers[same]] = fetched[same]
             missing[numbers[same]] = False
@@ -569,32 +573,25 @@ class Ledger:
         holds = holds[holds["sequence"] != 0]
         return holds[np.argsort(holds["sequence"])]
 
-    def digest(self) -> str:
+    def digest(self, image: LedgerImage | None = None) -> str:
         """BLAKE3 over currencies, accounts, open holds and tries, the unsettled, subjects of metadata, named positions,
-        and tokens.
+        and tokens; of an image that has just been taken, if there is one.
 
         The same history gives the same everywhere.
 
         Ids, and what became of holds that are closed, are not in it: there is no end to them.
         """
-        hasher = blake3.blake3()
-        for code, decimals in self._currency_decimals.items():
-            hasher.update(f"{code}:{decimals};".encode())
-        hasher.update(f"{self.rules_version}:{self.next_sequence}:{self.last_timestamp_ns};".encode())
-        for cursor in range(0, self.account_count, _DIGEST_ACCOUNTS):
-            hasher.update(self.list_accounts(cursor, _DIGEST_ACCOUNTS).tobytes())
-        image = self.image()
-        hasher.update(image.holds.tobytes())
-        if len(image.tries) or len(image.unsettled):  # Without, as it was before there were any.
-            hasher.update(f"tries:{len(image.tries)};".encode())
-            hasher.update(image.tries.tobytes())
-            hasher.update(image.unsettled.tobytes())
-        if len(image.metadata):
-            hasher.update(b"metadata")
-            hasher.update(image.metadata.tobytes())
-        hasher.update("".join(f"{name}:{at};" for name, at in sorted(image.positions.items())).encode())
-        if image.moves is not None:
-            hasher.update(b"moves" + msgspec.msgpack.encode(image.moves))
-        if image.tokens:
-            hasher.update(b"tokens" + msgspec.msgpack.encode(image.tokens) + image.tokens_forgotten)
-        return hasher.hexdigest()
+        return digest_of(self.image() if image is None else image, self.list_accounts)
+
+
+def _in_one(parts: list[Records]) -> Records:
+    """Events one after the other: as words, since NumPy joins records a field at a time."""
+    return np.concatenate([_plain(part).view(np.int64) for part in parts]).view(EVENT)
+
+
+def _plain(records: Records) -> Records:
+    """The same records as kernels take them, which ask for no more: in one piece, and not read-only."""
+    flags = records.flags
+    if flags.c_contiguous and flags.writeable:
+        return records
+    return np.require(records, requirements=["C_CONTIGUOUS", "WRITEABLE"])

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from bezant.engine.compiled import called, inlined, kernel
 from bezant.engine.hashing import mix_words
 from bezant.engine.ledger.checks import CANCEL, CAPTURE, CONFIRM, PART, RELEASE, TRY_CREDIT, TRY_DEBIT
-from bezant.engine.ledger.index import META_SALT_1, META_SALT_2, find_slot
+from bezant.engine.ledger.index import META_SALT_1, META_SALT_2, IndexArrays, find_slot
 from bezant.engine.ledger.state import FATE_NO_CREDIT, FATE_NO_DEBIT, SEQUENCE_MASK, LedgerArrays, Originals
 from bezant.protocol.kinds import AccountFlag
 from bezant.protocol.records import SEQUENCE_BITS, Records, Words
@@ -208,6 +208,26 @@ def nth_candidate(table: Words, hash_value: int, skip: int) -> tuple[int, int]:
     return (table[slot, 1] if slot >= 0 else 0), skip
 
 
+@inlined
+def first_candidate(index: IndexArrays, hash_value: int) -> int:
+    """Value of the first slot with this hash; 0: none."""
+    value, _ = nth_candidate(index.current, hash_value, 0)
+    if value == 0:
+        value, _ = nth_candidate(index.previous, hash_value, 0)
+    return value
+
+
+@called
+def candidate_of_named(arrays: LedgerArrays, command: Any, skips_open: bool) -> int:
+    """The value for the hold or try that a command names; 0: none, or one that is open and to be passed over."""
+    if not names_hold(command["kind"]):
+        return 0
+    head, tail, place = command["reference_head"], command["reference_tail"], place_of_named(arrays, command)
+    if skips_open and find_hold(arrays, head, tail, place) >= 0:
+        return 0
+    return first_candidate(arrays.id_index, hash_of_key(arrays, head, tail, place))
+
+
 @kernel
 def find_candidates(arrays: LedgerArrays, commands: Records, start: int, skip: int, values: Words) -> None:
     """For the commands from `start` on, the value (sequence and fate) of an event whose key has the same hash, or 0.
@@ -231,20 +251,30 @@ def find_named(arrays: LedgerArrays, commands: Records, start: int, skips_open: 
 
     As long as a hold is open nobody needs its event; but the batch itself may close it.
     """
-    index = arrays.id_index
     for number in range(start, len(commands)):
-        values[number] = 0
+        values[number] = candidate_of_named(arrays, commands[number], skips_open)
+
+
+@kernel
+def find_wanted(arrays: LedgerArrays, commands: Records, start: int, skips_open: bool, base: int, wanted: Words) -> int:
+    """Sequences, below `base`, of the events that `find_candidates` and `find_named` find from `start` on; how many.
+
+    There may be repeated ones among them; `wanted` has room for two a command.
+    """
+    index, count = arrays.id_index, 0
+    for number in range(start, len(commands)):
         command = commands[number]
-        if not names_hold(command["kind"]):
-            continue
-        head, tail, place = command["reference_head"], command["reference_tail"], place_of_named(arrays, command)
-        if skips_open and find_hold(arrays, head, tail, place) >= 0:
-            continue
-        hash_value = hash_of_key(arrays, head, tail, place)
-        value, _ = nth_candidate(index.current, hash_value, 0)
-        if value == 0:
-            value, _ = nth_candidate(index.previous, hash_value, 0)
-        values[number] = value
+        place = place_of(command["kind"], command["debit_head"])
+        hash_value = hash_of_key(arrays, command["id_head"], command["id_tail"], place)
+        sequence = first_candidate(index, hash_value) & SEQUENCE_MASK
+        if 0 < sequence < base:
+            wanted[count] = sequence
+            count += 1
+        sequence = candidate_of_named(arrays, command, skips_open) & SEQUENCE_MASK
+        if 0 < sequence < base:
+            wanted[count] = sequence
+            count += 1
+    return count
 
 
 @kernel

@@ -22,6 +22,7 @@ def warm_ledger() -> None:
         ledger.execute(command, timestamp_ns)
     ledger.lookup_accounts(np.zeros((1, 2), np.int64))
     ledger.find_events(command)
+    ledger.originals_of(command)
     event = np.zeros(1, EVENT)
     find_fates(ledger.arrays, event, np.ones(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64))
     execute_moves(ledger.arrays, event, event.view(np.int64).reshape(1, 24), 4)

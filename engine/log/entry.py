@@ -1,6 +1,7 @@
 """One entry of the log: its header, encoded, decoded and checked, and its hash in the chain."""
 
 import struct
+from functools import partial
 from typing import Final, NamedTuple
 
 import blake3
@@ -55,7 +56,7 @@ class EntryHeader(NamedTuple):
     shard: int
 
 
-_make_header: Final = EntryHeader._make  # half as long as a call with fifteen arguments
+_make_header: Final = partial(tuple.__new__, EntryHeader)  # a third as long as a call with fifteen arguments
 
 
 class Entry(NamedTuple):
@@ -71,7 +72,7 @@ def encode_entry(header: EntryHeader, body: bytes | memoryview) -> Entry:
     body_checksum = xxhash.xxh3_64_intdigest(body if header.kind != _BLOB else blob_head(body))
     checked = _HEADER.pack(0, header.durable_before, body_checksum, *header[3:])[_CHECKED_FROM:]
     checksum = xxhash.xxh3_64_intdigest(checked)
-    header = header._replace(header_checksum=checksum, body_checksum=body_checksum)
+    header = EntryHeader(checksum, header.durable_before, body_checksum, *header[3:])
     return Entry(header, _CHECKSUM.pack(checksum) + checked, body)
 
 
@@ -79,7 +80,7 @@ def with_durable_before(entry: Entry, durable_before: int) -> Entry:
     """The same entry with another watermark in its header; its hash in the chain stays."""
     checked = _WATERMARK.pack(durable_before) + entry.encoded[ENTRY_STAMP_SIZE:]
     checksum = xxhash.xxh3_64_intdigest(checked)
-    header = entry.header._replace(header_checksum=checksum, durable_before=durable_before)
+    header = EntryHeader(checksum, durable_before, *entry.header[2:])
     return Entry(header, _CHECKSUM.pack(checksum) + checked, entry.body)
 
 

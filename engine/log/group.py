@@ -80,7 +80,7 @@ class Waiting:
         self.writing = [
             placed
             if placed.entry.header.durable_before == durable_index
-            else placed._replace(entry=with_durable_before(placed.entry, durable_index))
+            else Placed(placed.segment, placed.offset, with_durable_before(placed.entry, durable_index))
             for placed in self.unwritten
         ]
         self.unwritten = []

@@ -80,6 +80,9 @@ class History:
         segments = self.segments
         first, last = (bisect_right(segments, int(sequences[at]), key=_first_sequence) for at in (0, -1))
         within = segments[max(first - 1, 0) : max(last, 1)]
+        if len(within) == 1:
+            yield within[0], 0, len(sequences)
+            return
         ends = np.searchsorted(sequences, np.array([segment.first_sequence for segment in within[1:]], np.int64))
         start = 0
         for segment, end in zip(within, [*ends.tolist(), len(sequences)], strict=True):

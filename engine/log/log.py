@@ -274,13 +274,12 @@ class Log(OpenedLog):
 
     def _close_full_segments(self) -> None:
         """Close the files of segments that nothing more will be written to; they are the oldest of those open."""
-        waiting = {placed.segment for placed in self._waiting}
         segments = self._history.segments
         for number in range(len(segments) - 2, -1, -1):
             segment = segments[number]
             if segment.file is None:
                 return
-            if segment not in waiting:
+            if all(placed.segment is not segment for placed in self._waiting):
                 segment.close()
                 # Each twice: pages that somebody looks at just then stay the first time.
                 for left in (number - SEGMENTS_CACHED - 1, number - SEGMENTS_CACHED):
@@ -443,9 +442,9 @@ class Log(OpenedLog):
         Without `check_bodies` only the headers on the way are verified. Raises `LedgerError` for unknown ones,
         `CorruptLog` for damaged ones.
         """
-        durable = int(np.searchsorted(sequences, self.durable_sequence, side="right"))
-        if durable == len(sequences):
+        if not len(sequences) or int(sequences[-1]) <= self.durable_sequence:
             return self._history.read_events(sequences, check_bodies)
+        durable = int(np.searchsorted(sequences, self.durable_sequence, side="right"))
         parts = [self._history.read_events(sequences[:durable], check_bodies)]
         for placed in self._waiting:
             header = placed.entry.header

@@ -218,10 +218,11 @@ class Segment:
         only one up to the next offset that is remembered, as large ones are; else 0.
         """
         if len(sequences) <= SEARCHED_SINGLY_MAX:
-            known, found = self._sparse_sequences, sequences.tolist()
-            located = [self._locate(max(bisect_right(known, one) - 1, 0), one) for one in found]
-            starts, places = np.array(located, np.int64).reshape(-1, 2).T
-            return np.ascontiguousarray(starts), np.ascontiguousarray(places)
+            known = self._sparse_sequences
+            starts, places = np.empty(len(sequences), np.int64), np.empty(len(sequences), np.int64)
+            for at, one in enumerate(sequences.tolist()):
+                starts[at], places[at] = self._locate(max(bisect_right(known, one) - 1, 0), one)
+            return starts, places
         # Copies, because another thread may be adding to what it walks; indexes first, because they are added last.
         indexes = np.frombuffer(self._sparse_indexes.tobytes(), np.int64)
         sparse = np.frombuffer(self._sparse_sequences.tobytes(), np.int64)[: len(indexes)]

@@ -30,17 +30,13 @@ MOVING_KINDS: Final = (
 )
 WITH_FATE: Final = (CommandKind.HOLD, CommandKind.TRY_DEBIT, CommandKind.TRY_CREDIT, CommandKind.TRY_PART)
 """Kinds whose events make something of which something becomes."""
-_MOVING_FIRST: Final = int(min(MOVING_KINDS))
+MOVING_FIRST: Final = int(min(MOVING_KINDS))
+"""From here on kinds of events are those that no command makes, but a move of slots."""
 
 
 def is_copy(events: Records) -> npt.NDArray[np.bool_]:
     """Which events are copies."""
     return np.asarray(events["kind"] >= COPY_OF, np.bool_)
-
-
-def is_of_move(events: Records) -> npt.NDArray[np.bool_]:
-    """Which events no command has made, but a move of slots."""
-    return np.asarray(events["kind"] >= _MOVING_FIRST, np.bool_)
 
 
 def as_copies(events: Records, positions: Words, fates: Words) -> Records:

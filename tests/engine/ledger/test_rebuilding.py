@@ -5,8 +5,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bezant.engine.ledger.checks import EXPIRE, TRANSFER
 from bezant.engine.ledger.rebuilding import copy_commands, find_different
-from bezant.protocol.records import COMMAND_SIZE, EVENT_SIZE, Bytes
+from bezant.engine.moves.copies import MOVING_KINDS
+from bezant.protocol.records import COMMAND, COMMAND_SIZE, EVENT, EVENT_SIZE, Bytes
 
 EVENTS = 5
 ANY = np.random.default_rng(1).integers(0, 256, EVENTS * EVENT_SIZE, np.uint8)
@@ -28,6 +30,21 @@ def test_commands_are_the_first_fields_of_events(offset: int) -> None:
     expected = ANY.reshape(EVENTS, EVENT_SIZE)[:, :COMMAND_SIZE].copy()
     expected[:, -8:] = 0
     assert commands.tobytes() == expected.tobytes()
+
+
+def test_holds_that_fell_due_leave_no_command_and_events_of_a_move_none_at_all() -> None:
+    events = np.zeros(3, EVENT)
+    events["id_tail"] = 1, 2, 3
+    events["kind"] = TRANSFER, EXPIRE, TRANSFER
+    commands = np.zeros(3, COMMAND)
+    assert copy_commands(placed(events.view(np.uint8), 0), commands.view(np.uint8)) == 2
+    assert commands["id_tail"].tolist() == [1, 3, 0]
+    events["kind"] = MOVING_KINDS[:3]
+    assert copy_commands(placed(events.view(np.uint8), 0), commands.view(np.uint8)) == -1
+    events["kind"][2] = TRANSFER
+    assert copy_commands(placed(events.view(np.uint8), 0), commands.view(np.uint8)) == 3
+    events["kind"] = -1  # which no event has: the ledger refuses it
+    assert copy_commands(placed(events.view(np.uint8), 0), commands.view(np.uint8)) == 3
 
 
 @given(st.integers(0, 7), st.integers(0, 8 * EVENTS * EVENT_SIZE - 1))
