@@ -33,14 +33,19 @@ def check_name(name: str) -> bytes:
     """Return the name as bytes, or raise `InvalidAmountOrName` that says what is wrong with it."""
     if not 1 <= len(name) <= NAME_SIZE_MAX:
         raise InvalidAmountOrName(f"an account name has 1 to {NAME_SIZE_MAX} characters, not {len(name)}: {name!r}")
-    if not all("!" <= character <= "~" for character in name):
+    if not _is_plain(name):
         raise InvalidAmountOrName(f"an account name is printable ASCII without spaces: {name!r}")
     return name.encode("ascii")
 
 
 def is_subscription_name(name: str) -> bool:
     """Whether a subscription can have this name: 1 to 64 printable ASCII characters without spaces."""
-    return 1 <= len(name) <= SUBSCRIPTION_NAME_SIZE_MAX and all("!" <= character <= "~" for character in name)
+    return 1 <= len(name) <= SUBSCRIPTION_NAME_SIZE_MAX and _is_plain(name)
+
+
+def _is_plain(name: str) -> bool:
+    """Whether all characters are from "!" to "~": what is printable of ASCII, but for the space."""
+    return name.isascii() and name.isprintable() and " " not in name
 
 
 def currency_word(currency: str) -> int:

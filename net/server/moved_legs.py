@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 _TRY_CREDIT: Final = int(CommandKind.TRY_CREDIT)
 _TRY_DEBIT: Final = int(CommandKind.TRY_DEBIT)
-_OF_DEBIT: Final = (int(CommandKind.TRY_PART), int(CommandKind.TRY_DEBIT), int(CommandKind.PLAN))
-_ENDS: Final = (int(CommandKind.CONFIRM), int(CommandKind.CANCEL))
+_TRY_PART: Final = int(CommandKind.TRY_PART)
+_PLAN: Final = int(CommandKind.PLAN)
+_CONFIRM: Final = int(CommandKind.CONFIRM)
+_CANCEL: Final = int(CommandKind.CANCEL)
 _NONE: Final = np.zeros(0, np.int64)
 
 
@@ -65,15 +67,14 @@ def without_legs_elsewhere(
 
 def _find_elsewhere(placing: "Placing", ledger: Ledger, commands: Records, *, with_ends: bool) -> npt.NDArray[np.bool_]:
     """Which legs another shard is to execute, as far as this one has not begun what they belong to."""
-    kinds = commands["kind"]
-    is_of_debit = np.isin(kinds, _OF_DEBIT)
+    kinds, flags = commands["kind"], commands["flags"]
+    is_of_debit = (kinds == _TRY_PART) | (kinds == _TRY_DEBIT) | (kinds == _PLAN)
     is_try = is_of_debit | (kinds == _TRY_CREDIT)
-    is_end = np.isin(kinds, _ENDS) if with_ends else np.zeros(len(kinds), np.bool_)
-    is_end &= (kinds != int(CommandKind.CANCEL)) | (commands["flags"] & int(CommandFlag.SETTLED) == 0)
-    pays = is_of_debit | (is_end & (commands["flags"] & int(CommandFlag.PART) != 0))
+    is_confirm = (kinds == _CONFIRM) & with_ends
+    is_end = is_confirm | ((kinds == _CANCEL) & (flags & int(CommandFlag.SETTLED) == 0) & with_ends)
+    pays = is_of_debit | (is_end & (flags & int(CommandFlag.PART) != 0))
     wallets = np.where(pays, commands["debit_head"], commands["credit_head"])
     # What is confirmed stands in some shard: where the slot was then, which may not be where it is now.
-    is_confirm = is_end & (kinds == int(CommandKind.CONFIRM))
     elsewhere = (is_try & placing.refuses_new(wallets)) | (is_end & placing.is_elsewhere(wallets))
     elsewhere |= is_confirm & placing.has_moved(wallets)
     # What an end ends has its id among those of legs, or is the TRY_DEBIT of a client, on which this shard decides.

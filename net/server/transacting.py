@@ -43,7 +43,7 @@ from bezant.protocol.errors import CorruptLog, LedgerError, RemoteProtocolError,
 from bezant.protocol.frames import FrameError
 from bezant.protocol.kinds import TRANSACTION_LEGS_MAX, CommandField, CommandKind, ResultFlag
 from bezant.protocol.messages import decode_message, encode_message
-from bezant.protocol.names import currency_code, currency_word
+from bezant.protocol.names import currency_code
 from bezant.protocol.placement import slots_of_words
 from bezant.protocol.records import COMMAND, COMMAND_SIZE, RULES_ACROSS_SHARDS, Records, Words
 from bezant.protocol.transactions import NO_LEG, TRANSACTION_ID_SIZE, Transact, Transacted, TransactionMode
@@ -382,12 +382,11 @@ def _malformed(identifier: bytes, commands: Records, ledger: Ledger) -> Transact
     """What is wrong with a transaction by itself: nothing happens, and the id is not used."""
     if identifier in _IDS_INVALID:
         return Transacted(int(ResultCode.ID_INVALID))
-    known = [currency_word(code) for code in ledger.currencies]
     same = (commands["debit_head"] == commands["credit_head"]) & (commands["debit_tail"] == commands["credit_tail"])
     for wrong, code in (
         (commands["amount"] <= 0, ResultCode.AMOUNT_NOT_POSITIVE),
         (same, ResultCode.ACCOUNTS_EQUAL),
-        (~np.isin(commands["currency"], known), ResultCode.CURRENCY_UNKNOWN),
+        (~(commands["currency"][:, None] == ledger.currency_words).any(axis=1), ResultCode.CURRENCY_UNKNOWN),
     ):
         if wrong.any():
             return Transacted(int(code), int(np.argmax(wrong)))
