@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from bezant.protocol.records import ACCOUNT, EVENT, RESULT, split_position
 
 from .checks import Committed
 from .clients import Operation, Told
-from .frames import Outcome
+from .frames import Outcome, rows_of
 from .schedule import Violation
 
 WITHOUT_EVENT = frozenset(
@@ -31,6 +32,9 @@ WITHOUT_EVENT = frozenset(
 )
 """What these clients may be told that leaves no trace in the history. A batch and all holds that are due before it may
 be more than a segment has room for: these nodes have the smallest there are."""
+
+_meaning = itemgetter("debit_head", "debit_tail", "credit_head", "credit_tail", "amount", "kind", "flags")
+_FORBID, _EXPIRE, _MOVE_OPEN = int(CommandKind.FORBID), int(CommandKind.EXPIRE), int(CommandKind.MOVE_OPEN)
 
 Key = tuple[int, int, int]
 
@@ -78,8 +82,8 @@ class Audit:
             raise Violation(f"reads were answered at {sorted(reads)}, and {len(self._history)} entries are committed")
         self._ledger.check_invariants()
         for operation in operations:
-            for command in operation.commands:
-                if command["kind"] == CommandKind.FORBID and operation.sent:
+            for command in operation.rows:
+                if command["kind"] == _FORBID and operation.sent:
                     self._given_up.setdefault(_key(command), []).append(operation.sent[0][1])
         for operation in operations:
             self._check_operation(operation)
@@ -94,8 +98,8 @@ class Audit:
         header = item.entry.header
         if header.kind != EntryKind.EVENTS:
             return
-        for place, event in enumerate(np.frombuffer(item.entry.body, EVENT)):
-            if event["kind"] == CommandKind.EXPIRE or event["kind"] >= CommandKind.MOVE_OPEN:
+        for place, event in enumerate(rows_of(np.frombuffer(item.entry.body, EVENT))):
+            if event["kind"] == _EXPIRE or event["kind"] >= _MOVE_OPEN:
                 continue
             key = _key(event)
             if key in self._executed:
@@ -107,9 +111,9 @@ class Audit:
 
     def _check_operation(self, operation: Operation) -> None:
         if len(operation.commands) and operation.refused.issuperset(range(len(operation.sent))):
-            for command in operation.commands:
+            for command in operation.rows:
                 executed = self._executed.get(_key(command))
-                is_only = command["kind"] != CommandKind.FORBID or len(self._given_up.get(_key(command), ())) == 1
+                is_only = command["kind"] != _FORBID or len(self._given_up.get(_key(command), ())) == 1
                 if executed is not None and is_only and self._is_same(executed.event, command):
                     raise Violation(f"client {operation.client}: {_key(command)} was refused everywhere and executed")
         for told in operation.told:
@@ -117,12 +121,11 @@ class Audit:
                 self._check_results(operation, told)
 
     def _check_results(self, operation: Operation, told: Told) -> None:
-        results = np.frombuffer(told.answer.body, RESULT)
-        for command, result in zip(operation.commands, results, strict=True):
-            code = int(result["code"])
-            row = CODE_ROW[code]
-            executed = self._executed.get(_key(command))
-            what = f"client {operation.client}, id {_key(command)}, told {row.code.name} at {told.at_us} us"
+        results = rows_of(np.frombuffer(told.answer.body, RESULT))
+        for command, result in zip(operation.rows, results, strict=True):
+            row, key = CODE_ROW[result["code"]], _key(command)
+            executed = self._executed.get(key)
+            what = f"client {operation.client}, id {key}, told {row.code.name} at {told.at_us} us"
             if not row.leaves_event:
                 if row.code not in self.without_event:
                     raise Violation(f"{what}: nothing explains that")
@@ -132,7 +135,7 @@ class Audit:
             if executed is None:
                 raise Violation(f"{what}: it is not in the history")
             self._check_outcome(what, command, result, executed)
-            self._check_time(what, operation, told, executed, _key(command))
+            self._check_time(what, operation, told, executed, key)
             self._counts["answers explained"] += 1
 
     def _check_conflict(self, what: str, command: Any, executed: Executed | None, told: Told) -> None:
@@ -141,18 +144,18 @@ class Audit:
 
     def _check_outcome(self, what: str, command: Any, result: Any, executed: Executed) -> None:
         event = executed.event
-        if int(event["result"]) != int(result["code"]) or not self._is_same(event, command):
-            raise Violation(f"{what}: the history says {int(event['result'])}")
-        if split_position(int(result["position"]))[1] != executed.sequence:
+        if event["result"] != result["code"] or not self._is_same(event, command):
+            raise Violation(f"{what}: the history says {event['result']}")
+        if split_position(result["position"])[1] != executed.sequence:
             raise Violation(f"{what}: the history has it at {executed.sequence}, not {result['position']}")
         for name in ("timestamp_ns", "effective_amount", "debit_balance", "credit_balance", "debit_held"):
-            if int(result[name]) != int(event[name]):
+            if result[name] != event[name]:
                 raise Violation(f"{what}: {name} is {result[name]}, and {event[name]} in the history")
 
     def _check_time(self, what: str, operation: Operation, told: Told, executed: Executed, key: Key) -> None:
         """Committed not before it was asked for, by this client or by one that gave up the same id before, and not
         after it was answered."""
-        first_asked = self._given_up.get(key, ()) if executed.event["kind"] == CommandKind.FORBID else ()
+        first_asked = self._given_up.get(key, ()) if executed.event["kind"] == _FORBID else ()
         if executed.index <= min((operation.sent[0][1], *first_asked)):
             raise Violation(f"{what}: entry {executed.index} was committed before it was first sent")
         if executed.index > told.commits_known:
@@ -179,10 +182,9 @@ class Audit:
 
 def _key(record: Any) -> Key:
     """What uses an id up: the id, per slot of the debit account."""
-    return int(record["id_head"]), int(record["id_tail"]), int(record["debit_head"]) & SLOT_BITS_OF_HEAD
+    return record["id_head"], record["id_tail"], record["debit_head"] & SLOT_BITS_OF_HEAD
 
 
 def _is_same(event: Any, command: Any) -> bool:
     """Whether an event is that command's."""
-    names = ("debit_head", "debit_tail", "credit_head", "credit_tail", "amount", "kind", "flags")
-    return all(int(event[name]) == int(command[name]) for name in names)
+    return bool(_meaning(event) == _meaning(command))

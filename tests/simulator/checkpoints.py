@@ -29,7 +29,7 @@ class InlineCheckpoints:
         """Make and adopt the checkpoint of frozen ids, once all that they come from is committed and durable."""
         replica = self._replica
         index = replica.frozen_index
-        if not 0 < index <= min(replica.log.durable_index, replica.log.commit_index):
+        if not index or index > min(replica.log.durable_index, replica.log.commit_index):
             return
         replica.settle_erasing(index)
         lock = self._folder.lock()

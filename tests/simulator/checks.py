@@ -4,6 +4,8 @@ import struct
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec.structs import astuple
+
 from bezant.engine.log.entry import Entry, entry_hash
 from bezant.engine.raft.hard_state import HardState
 from bezant.engine.raft.membership import is_joint
@@ -233,7 +235,7 @@ class Checks:
             )
         if isinstance(message, VoteReply) and message.granted and not message.is_pre:
             self._check_vote(node, message)
-        self._schedule.note("sends", *_words(message))
+        self._schedule.note("sends", type(message).__name__, *astuple(message))
 
     def _check_vote(self, node: "Node", message: VoteReply) -> None:
         voted = self._votes.setdefault((node.node_id, message.term), message.receiver)
@@ -244,8 +246,3 @@ class Checks:
             found = _VOTE_FIELDS.unpack_from(slots, slot * VOTE_SLOT_SIZE + _TERM_AT)
             if found != (message.term, message.receiver):
                 raise Violation(f"node {node.node_id} tells of a vote in term {message.term}; its disk says {found}")
-
-
-def _words(message: PeerMessage) -> list[object]:
-    name = type(message).__name__
-    return [name, *(getattr(message, field) for field in message.__struct_fields__)]

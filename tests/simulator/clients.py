@@ -3,6 +3,7 @@ or its patience ends. What it asked, when, and what it was told when, is its his
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from bezant.protocol.kinds import CommandFlag, CommandKind
 from bezant.protocol.names import account_id, currency_word
 from bezant.protocol.records import COMMAND, LIMIT_UNLIMITED, Records, Words, id_words
 
-from .frames import NO_COMMANDS, NO_KEYS, Answer, Frame, Outcome, joined
+from .frames import NO_COMMANDS, NO_KEYS, Answer, Frame, Outcome, joined, rows_of
 from .schedule import Schedule
 
 NAMES = ("world", "a", "b", "c", "d", "e")
@@ -26,6 +27,12 @@ READ = 0.2
 
 Deliver = Callable[[int, Frame], None]
 Fields = dict[str, int]
+
+
+@cache
+def words_of_account(name: str, currency: str) -> tuple[int, int]:
+    """The id of an account as records have it: there are few, and all seeds have the same."""
+    return id_words(account_id(name, currency))
 
 
 class Told(NamedTuple):
@@ -55,6 +62,11 @@ class Operation:
         self.refused: set[int] = set()
         """The sendings that were answered NOT_LEADER."""
         self.is_done = False
+
+    @cached_property
+    def rows(self) -> list[dict[str, int]]:
+        """Its commands, one by one, once all have been sent that ever will be."""
+        return rows_of(self.commands)
 
 
 class Client:
@@ -198,7 +210,7 @@ class Client:
 
     def _some_keys(self) -> Words:
         names = self._chance.sample(self._names, 2)
-        return np.array([id_words(account_id(name, "EUR")) for name in names], np.int64)
+        return np.array([words_of_account(name, "EUR") for name in names], np.int64)
 
     def _some_commands(self) -> Records:
         chance = self._chance
@@ -219,7 +231,7 @@ class Client:
         return command
 
     def _open(self, name: str, currency: str) -> Records:
-        head, tail = id_words(account_id(name, currency))
+        head, tail = words_of_account(name, currency)
         limit = LIMIT_UNLIMITED if name == self._names[0] else self._chance.choice([0, 100])
         command = self._command(CommandKind.OPEN, {"debit_head": head, "debit_tail": tail, "amount": limit})
         command["currency"] = currency_word(currency)
@@ -227,8 +239,8 @@ class Client:
         return command
 
     def _sides(self, debit: str, credit: str, currency: str) -> Fields:
-        debit_head, debit_tail = id_words(account_id(debit, currency))
-        credit_head, credit_tail = id_words(account_id(credit, currency))
+        debit_head, debit_tail = words_of_account(debit, currency)
+        credit_head, credit_tail = words_of_account(credit, currency)
         return {
             "debit_head": debit_head,
             "debit_tail": debit_tail,

@@ -154,9 +154,9 @@ class SimulatedFile(MemoryFile):
         self._dirty: list[tuple[int, int]] = []
 
     def write(self, buffers: list[Buffer], offset: int) -> None:  # type: ignore[override]
-        size = sum(memoryview(buffer).nbytes for buffer in buffers)
-        self._dirty.append((offset, offset + size))
-        super().write(buffers, offset)
+        data = b"".join(buffers)
+        self._dirty.append((offset, offset + len(data)))
+        super().write([data], offset)
 
     def sync(self) -> None:
         self._folder.step()

@@ -53,5 +53,11 @@ def count_for_batch(frames: Sequence[Frame]) -> int:
     return sum(commands <= replica.BATCH_COMMANDS_MAX for commands in accumulate(len(one.commands) for one in frames))
 
 
+def rows_of(records: Records) -> list[dict[str, int]]:
+    """Records as numbers by the names of their fields, which NumPy takes ten times as long to get out of a record."""
+    names = records.dtype.names or ()
+    return [dict(zip(names, row, strict=True)) for row in records.tolist()]
+
+
 NO_COMMANDS: Records = np.zeros(0, COMMAND)
 NO_KEYS: Words = np.zeros((0, 2), np.int64)

@@ -48,7 +48,7 @@ class Network:
         if weather.loss and chance("loss").random() < weather.loss:
             self._counts["messages lost"] += 1
             return
-        body, payload = encode_peer_message(message), b"".join(bytes(buffer) for buffer in buffers)
+        body, payload = encode_peer_message(message), b"".join(buffers) if buffers else b""
         copies = 1
         if weather.repeat and chance("repeat").random() < weather.repeat:
             copies = 2

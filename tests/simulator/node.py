@@ -359,9 +359,9 @@ class Node:
     @property
     def hard_state(self) -> HardState:
         """What the vote file says."""
-        vote_file = self._live._vote_file
+        vote_file = self.member._vote_file if self.member is not None else None
         if vote_file is None:
-            raise Violation("a member of a group has no vote file")
+            raise Violation("a member of a group has no vote file, or is not up")
         return vote_file.read()
 
     @property
@@ -529,7 +529,7 @@ class Node:
             self._confirmed_ticket = max(ticket for ticket, _ in member.reads_confirmed)
             member.reads_confirmed.clear()
         self._reply_to_coordinators()
-        if not member.is_leader and (self._waiting or self._executed):
+        if (self._waiting or self._executed) and not member.is_leader:
             self._abandon()
         waiting = self._waiting
         while waiting and self._is_known(waiting[0]):
@@ -569,8 +569,8 @@ class Node:
 
     def _after_member(self) -> None:
         member = self._live
-        is_put_off = self._is_pump_scheduled or self._is_deferred
-        if self._group is None and member.replica.log.has_unwritten and not is_put_off:
+        has_unwritten = self._group is None and member.replica.log.has_unwritten
+        if has_unwritten and not (self._is_pump_scheduled or self._is_deferred):
             self._start_group()
         if self._waiting or self._executed:
             self._reply()

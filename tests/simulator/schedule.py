@@ -32,14 +32,16 @@ class Schedule:
 
     def chance(self, kind: str) -> random.Random:
         """The numbers of one kind of event: drawing one more of them moves no other kind."""
-        if kind not in self._streams:
-            self._streams[kind] = random.Random(f"{self.seed}:{kind}")
-        return self._streams[kind]
+        stream = self._streams.get(kind)
+        if stream is None:
+            stream = self._streams[kind] = random.Random(f"{self.seed}:{kind}")
+        return stream
 
     def after(self, delay_us: int, action: Callable[..., None], *arguments: Any) -> None:
         """Have something done; what is due at the same time is done in the order in which it was asked for."""
         self._sequence += 1
-        heapq.heappush(self._queue, (self.now_us + max(delay_us, 0), self._sequence, action, arguments))
+        at_us = self.now_us + delay_us if delay_us > 0 else self.now_us
+        heapq.heappush(self._queue, (at_us, self._sequence, action, arguments))
 
     def step(self) -> None:
         """Do what is due next."""

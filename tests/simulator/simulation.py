@@ -39,7 +39,7 @@ CLIENTS = 3
 CLIENT_DELAY_US_MAX = 5_000
 ACCOUNTS_MAX, HOLDS_MAX = 64, 40
 NEVER = 1 << 40
-ID_SLOTS = 1 << 14
+ID_SLOTS = 1 << 13
 EVENTS_AHEAD_MAX = 1 << 9
 BATCH_COMMANDS_MAX = 1 << 9
 """Instead of what room is made for otherwise: more events in an entry than a seed has."""

@@ -33,6 +33,7 @@ class MemoryDisk(Directory):
         self.steps_left = steps_left
         self.durable: dict[str, bytes] = dict(before.durable) if before else {}
         self.current = {name: bytearray(data) for name, data in before.current.items()} if before else {}
+        self._paths: dict[str, Path] = {}
 
     @property
     def is_dead(self) -> bool:
@@ -43,6 +44,13 @@ class MemoryDisk(Directory):
         self.steps_left -= 1
         if self.is_dead:
             raise PowerCut
+
+    def path_of(self, name: str) -> Path:
+        """The path of a file, made once: files are opened again and again."""
+        path = self._paths.get(name)
+        if path is None:
+            path = self._paths[name] = self.path / name
+        return path
 
     def create(self) -> None:
         pass
@@ -118,7 +126,7 @@ class MemoryFile(LogFile):
     """An open file of a `MemoryDisk`."""
 
     def __init__(self, disk: MemoryDisk, name: str, *, writable: bool) -> None:  # it has no descriptor
-        self.path = disk.path / name
+        self.path = disk.path_of(name)
         self._disk = disk
         self._name = name
         self._writable = writable
@@ -132,7 +140,7 @@ class MemoryFile(LogFile):
             raise PowerCut
         if not self._writable:
             raise OSError("the file is open for reading only")
-        data = b"".join(bytes(buffer) for buffer in buffers)
+        data = b"".join(buffers)
         self._disk.current[self._name][offset : offset + len(data)] = data
         self._disk.step()
 

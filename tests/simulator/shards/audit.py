@@ -72,7 +72,7 @@ class ShardAudit(Audit):
         return _is_same(event, command)
 
     def _check_time(self, what: str, operation: Operation, told: Told, executed: Executed, key: Key) -> None:
-        if _gives_up(operation.commands[0], executed):
+        if _gives_up(operation.rows[0], executed):
             if executed.index > told.commits_known:
                 raise Violation(f"{what}: entry {executed.index} was not committed then")
             return

@@ -20,6 +20,7 @@ from bezant.protocol.records import EVENT, LIMIT_UNLIMITED, id_words
 from bezant.protocol.transactions import Leg
 
 from ..clients import CURRENCIES
+from ..frames import rows_of
 from ..schedule import Violation
 from .movements import Movements
 from .parts import AllParts
@@ -34,14 +35,21 @@ CONTRARY = (
 )
 Id = tuple[int, int]
 _NOT_EXECUTED = range(100, 200)
-_MOVING = (
-    CommandKind.TRANSFER,
-    CommandKind.CAPTURE,
-    CommandKind.CONFIRM,
-    CommandKind.TRANSFER_AVAILABLE,
-    CommandKind.MOVE_IN,
-    CommandKind.MOVE_OUT,
+_MOVING = frozenset(
+    {
+        CommandKind.TRANSFER,
+        CommandKind.CAPTURE,
+        CommandKind.CONFIRM,
+        CommandKind.TRANSFER_AVAILABLE,
+        CommandKind.MOVE_IN,
+        CommandKind.MOVE_OUT,
+    }
 )
+_PLAN, _TRY_DEBIT = int(CommandKind.PLAN), int(CommandKind.TRY_DEBIT)
+_LEGS = frozenset({CommandKind.TRY_CREDIT, CommandKind.CONFIRM, CommandKind.CANCEL})
+_SETTING_LIMIT = frozenset({CommandKind.OPEN, CommandKind.SET_LIMIT, CommandKind.MOVE_OPEN})
+_TRIES = frozenset({CommandKind.TRY_DEBIT, CommandKind.TRY_PART})
+_TAKING = _TRIES | {CommandKind.TRANSFER, CommandKind.HOLD}
 
 
 @dataclass
@@ -112,19 +120,19 @@ class Books:
         if entry.header.kind != EntryKind.EVENTS:
             return
         events = np.frombuffer(bytes(entry.body), EVENT)
-        for place, event in enumerate(events):
-            kind = int(event["kind"])
-            if kind == CommandKind.PLAN or kind > COPY_OF:
+        for place, event in enumerate(rows_of(events)):
+            kind = event["kind"]
+            if kind == _PLAN or kind > COPY_OF:
                 self._counts["events copied"] += kind > COPY_OF
                 continue
             self.movements.take(shard, kind, event)
             if self.parts.has(kind, event):
                 self.parts.take(shard, entry.header.first_sequence + place, kind, event)
-            elif kind == CommandKind.TRY_DEBIT:
+            elif kind == _TRY_DEBIT:
                 self._begin(shard, entry.header.first_sequence + place, events[place : place + 1])
-            elif kind in (CommandKind.TRY_CREDIT, CommandKind.CONFIRM, CommandKind.CANCEL):
+            elif kind in _LEGS:
                 self._take_leg(shard, entry, entry.header.first_sequence + place, events[place : place + 1])
-            if int(event["result"]) == COMMITTED:
+            if event["result"] == COMMITTED:
                 self._add_up(shard, kind, event)
 
     def _begin(self, shard: int, sequence: int, events: Any) -> None:
@@ -207,24 +215,24 @@ class Books:
 
     def _add_up(self, shard: int, kind: int, event: Any) -> None:
         accounts = self._accounts[shard]
-        debit = accounts[int(event["debit_head"]), int(event["debit_tail"])]
-        credit_id = (int(event["credit_head"]), int(event["credit_tail"]))
-        amount = int(event["effective_amount"])
-        if kind in {CommandKind.OPEN, CommandKind.SET_LIMIT, CommandKind.MOVE_OPEN}:
-            debit.limit = int(event["amount"])
+        debit = accounts[event["debit_head"], event["debit_tail"]]
+        credit_id = (event["credit_head"], event["credit_tail"])
+        amount = event["effective_amount"]
+        if kind in _SETTING_LIMIT:
+            debit.limit = event["amount"]
             return
-        if kind in {CommandKind.TRY_CREDIT, CommandKind.CONFIRM, CommandKind.CANCEL}:
+        if kind in _LEGS:
             self._add_up_leg(accounts, kind, event, debit, accounts[credit_id])
-        elif kind in {CommandKind.TRY_DEBIT, CommandKind.TRY_PART}:
+        elif kind in _TRIES:
             debit.held += amount
-            transit = accounts[int(event["reference_head"]), int(event["reference_tail"])]
+            transit = accounts[event["reference_head"], event["reference_tail"]]
             transit.incoming += amount
         elif kind in _MOVING:
             debit.balance -= amount
             accounts[credit_id].balance += amount
-            debit.held = int(event["debit_held"])
+            debit.held = event["debit_held"]
         else:
-            debit.held = int(event["debit_held"])
+            debit.held = event["debit_held"]
         self._check_account(shard, kind, event, debit)
 
     def _add_up_leg(
@@ -243,10 +251,9 @@ class Books:
             credit.balance += amount
 
     def _check_account(self, shard: int, kind: int, event: Any, debit: Account) -> None:
-        if (debit.balance, debit.held) != (int(event["debit_balance"]), int(event["debit_held"])):
+        if (debit.balance, debit.held) != (event["debit_balance"], event["debit_held"]):
             raise Violation(f"shard {shard}: an event of kind {kind} says {event}, and events add up to {debit}")
-        takes = kind in {CommandKind.TRANSFER, CommandKind.HOLD, CommandKind.TRY_DEBIT, CommandKind.TRY_PART}
-        if takes and debit.limit != LIMIT_UNLIMITED and debit.balance - debit.held < -debit.limit:
+        if kind in _TAKING and debit.limit != LIMIT_UNLIMITED and debit.balance - debit.held < -debit.limit:
             raise Violation(f"shard {shard}: an event of kind {kind} leaves an account below its limit: {debit}")
         if debit.incoming < 0 or debit.held < 0:
             raise Violation(f"shard {shard}: an account has less than nothing reserved: {debit}")

@@ -1,6 +1,5 @@
 """One shard of several: a simulated group, its clients, its faults, and a part in what goes on between shards."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from bezant.protocol.kinds import CommandKind
@@ -33,22 +32,25 @@ class ShardSchedule(Schedule):
     def __init__(self, whole: Schedule, shard: int) -> None:
         self._whole = whole
         self._shard = shard
+        self._streams: dict[str, Any] = {}
+        self._mark = f"[{shard}]"
+        self.after = whole.after  # type: ignore[method-assign]
 
     @property
     def now_us(self) -> int:  # type: ignore[override]
         return self._whole.now_us
 
     def chance(self, kind: str) -> Any:
-        return self._whole.chance(f"shard {self._shard}: {kind}")
-
-    def after(self, delay_us: int, action: Callable[..., None], *arguments: Any) -> None:
-        self._whole.after(delay_us, action, *arguments)
+        stream = self._streams.get(kind)
+        if stream is None:
+            stream = self._streams[kind] = self._whole.chance(f"shard {self._shard}: {kind}")
+        return stream
 
     def run_until(self, until_us: int) -> None:
         self._whole.run_until(until_us)
 
     def note(self, *words: object) -> None:
-        self._whole.note(f"[{self._shard}]", *words)
+        self._whole.note(self._mark, *words)
 
 
 class ShardChecks(Checks):

@@ -17,6 +17,7 @@ Id = tuple[int, int]
 _COMMITTED = int(ResultCode.COMMITTED)
 _HOLD_UNKNOWN = int(ResultCode.HOLD_UNKNOWN)
 _SETTLING = frozenset({CommandKind.CAPTURE, CommandKind.RELEASE, CommandKind.EXPIRE})
+_SETTING_LIMIT = frozenset({CommandKind.OPEN, CommandKind.SET_LIMIT})
 _BOTH_HERE = frozenset(
     {
         CommandKind.TRANSFER,
@@ -98,7 +99,7 @@ class Movements:
         debit = int(event["debit_head"]), int(event["debit_tail"])
         credit = int(event["credit_head"]), int(event["credit_tail"])
         amount = int(event["amount"])
-        if kind in {CommandKind.OPEN, CommandKind.SET_LIMIT} and int(event["result"]) == _COMMITTED:
+        if kind in _SETTING_LIMIT and event["result"] == _COMMITTED:
             self._limits[shard, debit] = amount
         if kind == CommandKind.MOVE_OUT:
             self._check_sealed(shard, debit)

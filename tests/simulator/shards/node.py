@@ -41,6 +41,7 @@ BATCHES_MAX = 6
 DEFERS = 0.75
 """How often tries are small, and disks quick, enough for these not to be written at once."""
 _NO_PRESET = np.zeros(0, np.int64)
+_NO_RESULTS = np.zeros(0, RESULT)
 COMMAND_WORDS = COMMAND.itemsize // 8
 
 
@@ -69,8 +70,8 @@ class ShardBatch(Batch):
     def begin(self, frames: list[Frame]) -> None:
         """Forget what was in it."""
         super().__init__(frames)
-        self.commands: Records = np.zeros(0, RESULT)
-        self.results: Records = np.zeros(0, RESULT)
+        self.commands: Records = _NO_RESULTS
+        self.results: Records = _NO_RESULTS
         self.undecided_count = 0
 
     @property
@@ -119,11 +120,17 @@ class ShardNode(Node):
             self.hear_of_map()
 
     def _guard(self, action: Callable[..., None], *arguments: Any) -> None:
-        outer = events._get_running_loop()
-        events._set_running_loop(self._loop)
+        loop, world = self._loop, self._group_of.world
+        outer = world.running_loop
+        if outer is loop:
+            super()._guard(action, *arguments)
+            return
+        world.running_loop = loop
+        events._set_running_loop(loop)  # It asks the system for the process's number: not twice in a step.
         try:
             super()._guard(action, *arguments)
         finally:
+            world.running_loop = outer
             events._set_running_loop(outer)
 
     @property
@@ -371,20 +378,20 @@ class ShardNode(Node):
         return super()._is_known(batch) and not getattr(batch, "undecided_count", 0)
 
     def _reply_to_coordinators(self) -> None:
-        member = self._live
+        member, coordinator = self._live, self.coordinator
         if member.is_leader:
             self._legs.reply(member.committed_index, self._confirmed_ticket)
-            found = self.coordinator._found
-            self.coordinator.on_committed()
+            found = coordinator._found
+            coordinator.on_committed()
             self._moves.on_committed()
-            if found is not None and self.coordinator._found is None:
+            if found is not None and coordinator._found is None:
                 self.counts["tries found at a takeover"] += len(found.open_tries)
                 self.counts["decisions found at a takeover"] += len(found.unsettled)
             return
         if not self._legs.is_empty:
             self._legs.refuse(Elsewhere(Outcome.NOT_LEADER), Elsewhere(Outcome.UNKNOWN))
-        self.counts["leaders with transfers under way that lead no more"] += self.coordinator.under_way_count > 0
-        self.coordinator.lose()
+        self.counts["leaders with transfers under way that lead no more"] += coordinator.under_way_count > 0
+        coordinator.lose()
         self._moves.lose()
 
     def _after_reply(self) -> None:

@@ -9,12 +9,12 @@ import numpy as np
 from bezant.engine.transactions.parts import make_legs
 from bezant.protocol.kinds import CommandKind
 from bezant.protocol.messages import decode_message, encode_message
-from bezant.protocol.names import account_id, currency_word
+from bezant.protocol.names import currency_word
 from bezant.protocol.placement import slots_of_words
 from bezant.protocol.records import COMMAND, Records, id_words
 from bezant.protocol.transactions import Transact, Transacted, TransactionMode
 
-from ..clients import CURRENCIES
+from ..clients import CURRENCIES, words_of_account
 from ..frames import joined
 from ..schedule import Schedule, Violation
 from .parts import Id, Parts
@@ -105,7 +105,7 @@ class Payer:
     def _freeze_meanwhile(self) -> None:
         """Have an account at home frozen for a while: nothing that it was given can be taken back then."""
         chance = self._chance
-        account = id_words(account_id(chance.choice(self._names[self._group.shard][1:]), chance.choice(CURRENCIES)))
+        account = words_of_account(chance.choice(self._names[self._group.shard][1:]), chance.choice(CURRENCIES))
         begin_us = chance.randrange(FREEZE_US_MAX)
         self._schedule.after(begin_us, self._change, CommandKind.FREEZE, account)
         self._schedule.after(begin_us + chance.randrange(FREEZE_US_MAX), self._change, CommandKind.UNFREEZE, account)
@@ -126,7 +126,7 @@ class Payer:
         while credit == debit:
             credit = chance.choice(chance.choice(names))
         for field, name in (("debit", debit), ("credit", credit)):
-            command[f"{field}_head"], command[f"{field}_tail"] = id_words(account_id(name, currency))
+            command[f"{field}_head"], command[f"{field}_tail"] = words_of_account(name, currency)
         command["amount"], command["kind"] = chance.randrange(1, 30), int(CommandKind.TRANSFER)
         command["currency"] = currency_word(currency)
         return command

@@ -16,7 +16,7 @@ from bezant.protocol.records import RESULT, Records, split_position
 
 from ..audit import Executed, _key
 from ..clients import CURRENCIES, Client, Operation, Told
-from ..frames import NO_KEYS, Answer, Frame, Outcome, joined
+from ..frames import NO_KEYS, Answer, Frame, Outcome, joined, rows_of
 from ..schedule import Violation
 from .clients import map_of, names_of
 from .movements import slot_of_word
@@ -173,13 +173,13 @@ class WanderersAudit:
 
     def _check(self, operation: Operation) -> None:
         if operation.refused.issuperset(range(len(operation.sent))):
-            for command in operation.commands:
+            for command in operation.rows:
                 _, executed = self._executed.get(_key(command), (-1, None))
                 if executed is not None and self._is_only(operation) and _is_of(executed, command):
                     raise Violation(f"client {operation.client}: {_key(command)} was refused everywhere and executed")
         for told in operation.told:
-            results = np.frombuffer(told.answer.body, RESULT)
-            for command, result in zip(operation.commands, results, strict=True):
+            results = rows_of(np.frombuffer(told.answer.body, RESULT))
+            for command, result in zip(operation.rows, results, strict=True):
                 self._check_result(operation, told, command, result)
 
     def _is_only(self, operation: Operation) -> bool:

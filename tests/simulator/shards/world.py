@@ -26,6 +26,7 @@ from .clients import map_of
 from .faults import Troubles
 from .group import ShardGroup
 from .links import Between
+from .loop import NodeLoop
 from .maps import Maps
 from .movers import Mover
 from .wanderers import WANDERERS, Wanderer, WanderersAudit, wandering_names, wandering_slot
@@ -61,6 +62,8 @@ class World:
         self.profile = profile
         self.schedule = Schedule(seed)
         self.counts: Counter[str] = Counter()
+        self.running_loop: NodeLoop | None = None
+        """That of the node which does something just now."""
         chance, drawn = self.schedule.chance("world"), SHARD_PROFILES[profile]
         self.shards = chance.choice([2, 2, 2, 3])
         self.try_s_max = chance.choice([0.3, 1.0, 3.0])
