@@ -8,15 +8,15 @@ them without that, and where their places are known without headers.
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
 
-from bezant.engine.compiled import direct
+from bezant.engine.compiled import quick
 from bezant.engine.log.entry import EntryHeader, body_is_whole, decode_header
-from bezant.engine.log.seeking import copy_events
-from bezant.engine.log.segment import Segment
+from bezant.engine.log.seeking import SOUGHT_FIRST, ask_for, copy_events, find_ways, locate_events
+from bezant.engine.log.segment import Segment, Sought
 from bezant.protocol.errors import CorruptLog, LedgerError
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.records import ENTRY_HEADER_SIZE, EVENT, EVENT_SIZE, Records, Words
@@ -42,7 +42,6 @@ class History:
         self.last_sequence = 0
         self._mapped: OrderedDict[int, Segment] = OrderedDict()
         self._verified: OrderedDict[tuple[int, int, int], None] = OrderedDict()
-        self._copy_events = copy_events
 
     def read_events(self, sequences: Words, check_bodies: bool = True) -> Records:
         """EVENT records with these sequences (ascending).
@@ -58,19 +57,9 @@ class History:
             if not 0 < sequence <= self.last_sequence:
                 raise LedgerError(f"no entry has the event with sequence {sequence}")
         sequences = np.ascontiguousarray(sequences, np.int64)
-        parts = [
-            (segment, start, end, *segment.locate(sequences[start:end]))
-            for segment, start, end in self.split(sequences)
-        ]
-        if not check_bodies and _are_scattered(sequences):
-            # Of one after the other each would be waited for by itself.
-            for segment, start, end, starts, places in parts[-SEGMENTS_MAPPED_MAX:]:
-                segment.will_need(sequences[start:end], starts, places)
-                self.keep_mapped(segment)
-        for segment, start, end, starts, places in parts:
-            # To check bodies all headers on the way are looked at, too.
-            ways = (starts, places * (not check_bodies))
-            self._read_from(segment, sequences[start:end], ways, events[start:end], check_bodies)
+        parts = list(self.split(sequences))
+        for first in range(0, len(parts), SEGMENTS_MAPPED_MAX):
+            self._read_from(parts[first : first + SEGMENTS_MAPPED_MAX], sequences, events, check_bodies)
         return events
 
     def split(self, sequences: Words) -> Iterator[tuple[Segment, int, int]]:
@@ -91,25 +80,38 @@ class History:
             start = end
 
     def _read_from(
-        self, segment: Segment, sequences: Words, ways: tuple[Words, Words], events: Records, check_bodies: bool
+        self, parts: Sequence[tuple[Segment, int, int]], sequences: Words, events: Records, check_bodies: bool
     ) -> None:
-        """Fill in events that lie in one segment, given what `Segment.locate` says of them."""
-        mapping = segment.mapping()
-        self.keep_mapped(segment)
-        found = np.zeros(len(sequences), np.int64)
-        copied = self._copy_events(mapping[: segment.end], sequences, *ways, found, events.view(np.uint8))
-        if self._copy_events is copy_events:
-            self._copy_events = direct(copy_events)  # Once: finding it takes tens of microseconds.
+        """Fill in the events that lie in some segments."""
+        held: list[Sought] = []  # until all is copied
+        rows: list[tuple[int, ...]] = []
+        for segment, start, end in parts:
+            sought = segment.sought()
+            self.keep_mapped(segment)
+            held.append(sought)
+            rows.append((*sought[:SOUGHT_FIRST], start, end))
+        segments = np.array(rows, np.int64)
+        starts, places, found = np.zeros((3, len(sequences)), np.int64)
+        quick(locate_events)(segments, sequences, starts, places)
+        if check_bodies:
+            places[:] = 0  # All headers on the way are looked at, too.
+        elif _are_scattered(sequences):
+            # Of one after the other each would be waited for by itself.
+            ways = np.empty((2 * len(sequences), 2), np.int64)
+            quick(ask_for)(ways[: quick(find_ways)(segments, sequences, places, ways)])
+        copied = quick(copy_events)(segments, sequences, starts, places, found, events.view(np.uint8))
         if copied < len(sequences):
+            segment = next(segment for segment, _, end in parts if copied < end)
             raise CorruptLog(
                 f"{segment.name}, offset {found[copied]}: found no whole entry header on the way to the event with "
                 f"sequence {sequences[copied]}; what was durable is damaged now. Restore the file from a copy"
             )
-        offset = 0
-        for place in found.tolist() if check_bodies else ():
-            if place != offset:
-                offset = place
-                self._verify(segment, offset)
+        for segment, start, end in parts if check_bodies else ():
+            offset = 0
+            for place in found[start:end].tolist():
+                if place != offset:
+                    offset = place
+                    self._verify(segment, offset)
 
     def _verify(self, segment: Segment, offset: int) -> None:
         """Raise `CorruptLog` unless an entry that has events is as it was written."""

@@ -1,6 +1,5 @@
 """One segment file: a header page, then entries back to back, then zeros; and the way to an event in it."""
 
-import mmap
 import re
 import struct
 from array import array
@@ -14,11 +13,11 @@ from bezant.engine.log.archived import ArchivedSegments
 from bezant.engine.log.checking import check_format
 from bezant.engine.log.entry import EntryHeader
 from bezant.engine.log.resume import SegmentSummary
-from bezant.engine.log.storage import Directory, LogFile, mapping_of
+from bezant.engine.log.seeking import SPARSE_DISTANCE
+from bezant.engine.log.storage import Directory, LogFile
 from bezant.protocol.errors import CorruptLog, HistoryIncomplete
 from bezant.protocol.records import (
     ENTRY_HEADER_SIZE,
-    EVENT_SIZE,
     LOG_FORMAT_VERSION,
     SEGMENT_HEADER_SIZE,
     SEGMENT_MAGIC,
@@ -36,11 +35,6 @@ _INDEX_NEVER: Final = 1 << 62
 
 SEGMENT_SIZE_MAX: Final = 4 << 30
 """Bytes of a segment, at most: after a crash, all of one may be searched and set aside."""
-SPARSE_DISTANCE: Final = 64 << 10
-"""Bytes of log between two entries whose place is remembered: 24 bytes of memory for every 64 KiB of history."""
-SEARCHED_SINGLY_MAX: Final = 32
-"""Events of which each is looked for by itself, which takes less time than to copy all that is remembered."""
-_PAGE_MASK: Final = -mmap.PAGESIZE
 
 
 class SegmentHeader(NamedTuple):
@@ -50,6 +44,21 @@ class SegmentHeader(NamedTuple):
     log_id: int
     segment_number: int
     segment_size: int
+
+
+class Sought(NamedTuple):
+    """A segment as kernels see it, which take addresses; what lies there stays for as long as this does.
+
+    `known` has the index, first sequence and offset of each entry whose place is remembered (3, count): a copy, because
+    another thread may be adding to what one walks. It is there for as long as the segment is mapped.
+    """
+
+    address: int
+    end: int
+    known_address: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
+    mapping: Bytes
+    known: Words
 
 
 def segment_name(number: int) -> str:
@@ -137,6 +146,7 @@ class Segment:
         self._directory = directory
         self.mapped_count = 0
         """How often it was mapped. What was checked in one mapping may come from the disk anew in the next."""
+        self._sought: Sought | None = None
         self._mapping: Bytes | None = None
         self._view: memoryview | None = None
         self._sparse_indexes = array("q")
@@ -198,7 +208,7 @@ class Segment:
 
     def unmap(self) -> None:
         """Give the mapping up, once nobody uses a part of it; the next `mapping` makes it anew."""
-        self._mapping = self._view = None
+        self._mapping = self._view = self._sought = None
 
     def note_entry(self, header: EntryHeader, offset: int) -> None:
         """Take notice of the entry that now lies at `offset`, behind all others."""
@@ -210,62 +220,15 @@ class Segment:
             self._sparse_indexes.append(header.index)
         self.end = offset + ENTRY_HEADER_SIZE + header.body_size
 
-    def locate(self, sequences: Words) -> tuple[Words, Words]:
-        """Where to look for the events with these sequences: (starts, places).
-
-        `starts` are the offsets of entries that lie at or before theirs, less than 64 KiB and an entry away. `places`
-        are those of the events themselves where that is known without a look at any header, because the entry is the
-        only one up to the next offset that is remembered, as large ones are; else 0.
-        """
-        if len(sequences) <= SEARCHED_SINGLY_MAX:
-            known = self._sparse_sequences
-            starts, places = np.empty(len(sequences), np.int64), np.empty(len(sequences), np.int64)
-            for at, one in enumerate(sequences.tolist()):
-                starts[at], places[at] = self._locate(max(bisect_right(known, one) - 1, 0), one)
-            return starts, places
-        # Copies, because another thread may be adding to what it walks; indexes first, because they are added last.
-        indexes = np.frombuffer(self._sparse_indexes.tobytes(), np.int64)
-        sparse = np.frombuffer(self._sparse_sequences.tobytes(), np.int64)[: len(indexes)]
-        offsets = np.frombuffer(self._sparse_offsets.tobytes(), np.int64)[: len(indexes)]
-        numbers = np.maximum(np.searchsorted(sparse, sequences, side="right") - 1, 0)
-        is_alone = np.append(np.diff(indexes) == 1, False)[numbers]
-        starts = offsets[numbers]
-        return starts, np.where(is_alone, starts + ENTRY_HEADER_SIZE + (sequences - sparse[numbers]) * EVENT_SIZE, 0)
-
-    def _locate(self, number: int, sequence: int) -> tuple[int, int]:
-        """(start, place) of an event, given the number of the last remembered entry that is not behind it."""
-        start, indexes = self._sparse_offsets[number], self._sparse_indexes
-        if number + 1 < len(indexes) and indexes[number + 1] - indexes[number] == 1:
-            return start, start + ENTRY_HEADER_SIZE + (sequence - self._sparse_sequences[number]) * EVENT_SIZE
-        return start, 0
-
-    def will_need(self, sequences: Words, starts: Words, places: Words) -> None:
-        """Have what events (ascending) lie in read from the disk, given what `locate` says; does not wait.
-
-        A page that is waited for without having been asked for comes with all around it, which may be megabytes.
-        """
-        mapping, behind = mapping_of(self.mapping()), 0
-        if mapping is None:
-            return
-        for sequence, start, place in zip(sequences.tolist(), starts.tolist(), places.tolist(), strict=True):
-            ways = ((place, place + EVENT_SIZE),) if place else self._ways_to(sequence, start)
-            for begin, end in ways:
-                page = max(begin, behind) & _PAGE_MASK
-                if page < end:
-                    mapping.madvise(mmap.MADV_WILLNEED, page, end - page)
-                    behind = end
-
-    def _ways_to(self, sequence: int, start: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """The bytes (begin, end) in which the headers lie from an offset on that has been remembered, up to that of an
-        event, and those in which the event may lie."""
-        number = bisect_right(self._sparse_offsets, start) - 1
-        entries, limit = SPARSE_DISTANCE // ENTRY_HEADER_SIZE, self.end
-        if number + 1 < len(self._sparse_offsets):
-            entries = self._sparse_indexes[number + 1] - self._sparse_indexes[number]
-            limit = self._sparse_offsets[number + 1]
-        event = start + ENTRY_HEADER_SIZE + (sequence - self._sparse_sequences[number]) * EVENT_SIZE
-        end = min(event + (entries - 1) * ENTRY_HEADER_SIZE + EVENT_SIZE, limit)
-        return (start, min(start + SPARSE_DISTANCE, end)), (event, end)
+    def sought(self) -> "Sought":
+        """What kernels need to find events in it, mapped."""
+        mapping, sought, count = self.mapping(), self._sought, len(self._sparse_indexes)  # which are added last
+        if sought is None or sought.count != count or sought.end != self.end:
+            words = (self._sparse_indexes, self._sparse_sequences, self._sparse_offsets)
+            known = np.stack([np.frombuffer(some.tobytes(), np.int64)[:count] for some in words])
+            sought = Sought(mapping.ctypes.data, self.end, known.ctypes.data, count, mapping, known)
+            self._sought = sought
+        return sought
 
     def start_of(self, index: int) -> tuple[int, int]:
         """(index, offset) of an entry at or before the one with this index, less than 64 KiB and an entry away."""
@@ -287,6 +250,7 @@ class Segment:
         self._sparse_indexes = array("q", summary.indexes)
         self._sparse_sequences = array("q", summary.sequences)
         self._sparse_offsets = array("q", summary.offsets)
+        self._sought = None
         self.first_index = self._sparse_indexes[0] if summary.offsets else _INDEX_NEVER
         self.first_sequence = self._sparse_sequences[0] if summary.offsets else _SEQUENCE_NEVER
         self.end = summary.end

@@ -42,12 +42,6 @@ _HOLDER_SIZE_MAX: Final = 32
 """Bytes of a lock file that are believed to name a process."""
 
 
-def mapping_of(data: Bytes) -> mmap.mmap | None:
-    """The mapping that `LogFile.map` gave the bytes of; None if it is no mapping that gave them."""
-    mapping = data.base.obj if isinstance(data.base, memoryview) else None
-    return mapping if isinstance(mapping, mmap.mmap) else None
-
-
 class LogFile:
     """One open file, written at offsets and read through a mapping; closed at the latest when nobody has it."""
 

@@ -160,10 +160,14 @@ def find_range(keys: Words, starts: Words, postings: Halves, key: int, low: int,
 
 
 @kernel
-def find_differing(events: Bytes, checksums: Checksums, places: Words) -> int:
-    """Check events (192 bytes each) against their checksums, which lie at `places`; number of a wrong one, or -1."""
-    for number in range(len(places)):
+def find_differing(events: Bytes, checksums: Checksums, sequences: Words, start: int, first_sequence: int) -> int:
+    """Check events (192 bytes each, with these sequences, ascending) from one on against the checksums of a run: how
+    many of those that are in the run are as they were, up to the first that is not."""
+    for number in range(start, len(sequences)):
+        place = sequences[number] - first_sequence
+        if place >= len(checksums):
+            return number - start
         checksum = xxh3_64(events, number * EVENT_SIZE, (number + 1) * EVENT_SIZE)
-        if np.int64(checksum) & 0xFFFFFFFF != np.int64(checksums[places[number]]):
-            return number
-    return -1
+        if np.int64(checksum) & 0xFFFFFFFF != np.int64(checksums[place]):
+            return number - start
+    return len(sequences) - start

@@ -7,11 +7,12 @@ from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
+from bezant.engine.compiled import quick
 from bezant.engine.projections.layout import LIST_BITS
 from bezant.engine.projections.lists import find_differing, find_last, find_range
 from bezant.engine.projections.projections import View
 from bezant.engine.projections.span import Span
-from bezant.protocol.errors import CorruptLog, UsageError
+from bezant.protocol.errors import CorruptLog, LedgerError, UsageError
 from bezant.protocol.records import Records, Words
 
 EVENTS_AT_A_TIME: Final = 1 << 14
@@ -47,20 +48,21 @@ class EventReader:
 
     def read(self, view: View, sequences: Words) -> Records:
         """Events of a view (ascending). Raises `CorruptLog` for damage in the log, or in an index."""
+        sequences = np.ascontiguousarray(sequences, np.int64)  # kernels know one type
         with self._lock:
             events = self._read_events(sequences, check_bodies=False)
-        start = 0
-        while start < len(sequences):
-            span = span_of(view, int(sequences[start]))
-            end = int(np.searchsorted(sequences, span.last_sequence, side="right"))
-            places = np.ascontiguousarray(sequences[start:end] - span.first_sequence, np.int64)
-            data = events[start:end].view(np.uint8)
-            data.flags.writeable = False
-            if find_differing(data, span.lists.checksums, places) >= 0:
+        data, start = events.view(np.uint8), 0
+        data.flags.writeable = False
+        for span in spans_within(view, int(sequences[0]), int(sequences[-1])) if len(sequences) else ():
+            first = span.first_sequence
+            end = start + quick(find_differing)(data, span.lists.checksums, sequences, start, first)
+            if end < len(sequences) and sequences[end] <= span.last_sequence:
                 with self._lock:
-                    self._read_events(sequences[start:end])  # raises what is wrong if the log is
+                    self._read_events(sequences[end : end + 1])  # raises what is wrong if the log is
                 raise self.damaged(span, "its checksums are not those of the events")
             start = end
+        if start < len(sequences):
+            raise LedgerError(f"event {sequences[start]} is behind those of the view that it is read for")
         return events
 
     def damaged(self, span: Span, what: str) -> CorruptLog:
@@ -122,7 +124,7 @@ def last_of_lists(view: View, keys: Words, sequence: int) -> tuple[Words, Words]
     for span in reversed(spans_within(view, 1, sequence)):
         lists = span.lists
         bound = min(sequence - span.first_sequence, span.event_count)
-        left -= find_last(
+        left -= quick(find_last)(
             lists.keys, lists.starts, lists.before, lists.postings, bound, span.first_sequence, keys, found, counts
         )
         if not left:
@@ -137,7 +139,7 @@ def walk_list(view: View, account: int, which: int, low: int, high: int, *, reve
     for span in reversed(spans) if reverse else spans:
         lists, first = span.lists, span.first_sequence
         key = account << LIST_BITS | which
-        find_range(lists.keys, lists.starts, lists.postings, key, max(low - first, 0), high - first, places)
+        quick(find_range)(lists.keys, lists.starts, lists.postings, key, max(low - first, 0), high - first, places)
         start, end = places.tolist()
         while start < end:
             size = min(end - start, EVENTS_AT_A_TIME)

@@ -49,7 +49,7 @@ def warm_projections() -> None:
         array.flags.writeable = False
     find_last(lists.keys, lists.starts, lists.before, lists.postings, 0, 1, _words(), _words(), _words())
     find_range(lists.keys, lists.starts, lists.postings, 0, 0, 0, _words(2))
-    find_differing(data, lists.checksums, _words())
+    find_differing(data, lists.checksums, _words(0), 0, 1)
     span = Span(0, 1, 1, 0, lists)
     merge_spans([span, span._replace(first_sequence=2)])
     tables.restore_span(span)

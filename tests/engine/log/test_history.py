@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from bezant.engine.compiled import COMPILED
 from bezant.engine.log import history as history_module
-from bezant.engine.log import segment as segment_module
 from bezant.engine.log.entry import (
     BODY_SIZE_MAX,
     EntryHeader,
@@ -22,11 +21,11 @@ from bezant.engine.log.entry import (
 )
 from bezant.engine.log.history import REMEMBERED_FROM_SIZE, SCATTERED_FROM
 from bezant.engine.log.log import Log
-from bezant.engine.log.seeking import copy_events, warm_seeking
-from bezant.engine.log.segment import segment_name
+from bezant.engine.log.seeking import NEAR_BYTES, SOUGHT_FIRST, copy_events, locate_events, warm_seeking
+from bezant.engine.log.segment import Segment, segment_name
 from bezant.protocol.errors import CorruptLog
 from bezant.protocol.kinds import EntryKind
-from bezant.protocol.records import ENTRY_HEADER_SIZE, EVENT_SIZE, SEGMENT_HEADER_SIZE, Bytes
+from bezant.protocol.records import ENTRY_HEADER_SIZE, EVENT_SIZE, SEGMENT_HEADER_SIZE, Bytes, Words
 
 from .logs import (
     Writer,
@@ -260,7 +259,8 @@ def run(
 ) -> tuple[int, list[int], bytes]:
     found, events = np.full(len(sequences), -1, np.int64), np.zeros(len(sequences) * EVENT_SIZE, np.uint8)
     known = np.array(places or [0] * len(sequences), np.int64)
-    copied = function(segment, np.array(sequences, np.int64), np.array(starts, np.int64), known, found, events)
+    segments = np.array([[segment.ctypes.data, len(segment), 0, 0, 0, len(sequences)]], np.int64)
+    copied = function(segments, np.array(sequences, np.int64), np.array(starts, np.int64), known, found, events)
     return int(copied), found.tolist(), events.tobytes()
 
 
@@ -318,34 +318,77 @@ def test_events_that_lie_apart_are_asked_for_with_the_headers_on_the_way(
     """Every page from which something is read, and not much more than those; headers only where they are needed."""
     writer = Writer(tmp_path, segment_size=1 << 20)
     writer.write(*counts)
-    asked: dict[int, set[int]] = {}
+    asked: set[int] = set()
 
-    class Mapping:
-        def __init__(self, data: Bytes) -> None:
-            self.pages = asked.setdefault(data.ctypes.data, set())
+    def ask_for(ways: Words) -> None:
+        for address, size in ways.tolist():
+            assert address % mmap.PAGESIZE == 0 and size > 0
+            asked.update(range(address // mmap.PAGESIZE, -(-(address + size) // mmap.PAGESIZE)))
 
-        def madvise(self, advice: int, start: int, length: int) -> None:
-            assert (advice, start % mmap.PAGESIZE) == (mmap.MADV_WILLNEED, 0)
-            self.pages.update(range(start // mmap.PAGESIZE, -(-(start + length) // mmap.PAGESIZE)))
-
-    monkeypatch.setattr(segment_module, "mapping_of", Mapping)
+    monkeypatch.setattr(history_module, "ask_for", ask_for)
     wanted = list(range(3, sum(counts), SCATTERED_FROM * 2))
     events = writer.log.read_events(np.array(wanted, np.int64), check_bodies=False)
     assert events["amount"].tolist() == wanted
-    pages = [pages for pages in asked.values() if pages]
-    assert sum(map(len, pages)) <= (20 if min(counts) < 100 else 3) * len(wanted)
+    near = NEAR_BYTES // mmap.PAGESIZE
+    assert len(asked) <= ((20 if min(counts) < 100 else 3) + near) * len(wanted)
     number = 0
     for segment in writer.log.segments:
-        found = asked[segment.mapping().ctypes.data]
+        base = segment.mapping().ctypes.data
         for place in places_in(tmp_path, segment.number):
             first, count = int(place.header["first_sequence"]), int(place.header["count"])
             for sequence in range(first, first + count):
                 if number < len(wanted) and sequence == wanted[number]:
                     number += 1
                     begin = place.body + (sequence - first) * EVENT_SIZE
-                    located = int(segment.locate(np.array([sequence], np.int64))[1][0])
+                    located = locate(segment, sequence)
                     assert located in {0, begin}
                     for offset in (begin, begin + EVENT_SIZE - 1, *(() if located else (place.start,))):
-                        assert offset // mmap.PAGESIZE in found, (sequence, offset)
+                        assert (base + offset) // mmap.PAGESIZE in asked, (sequence, offset)
     assert number == len(wanted)
     writer.close()
+
+
+def test_events_that_are_near_are_asked_for_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One request for all that costs the disk no more than two would, and none across what lies further away."""
+    monkeypatch.setattr(history_module, "SCATTERED_FROM", 0)
+    writer = Writer(tmp_path, segment_size=4 << 20)
+    writer.write(8000, 8000)
+    asked: list[list[tuple[int, int]]] = []
+    monkeypatch.setattr(history_module, "ask_for", lambda ways: asked.append(ways.tolist()))
+    apart = NEAR_BYTES // EVENT_SIZE
+    for distance, count in ((1, 1), (apart, 1), (apart + 2, 9), (3 * apart, 9)):
+        wanted = np.arange(5, 5 + 9 * distance, distance)
+        assert writer.log.read_events(wanted, check_bodies=False)["amount"].tolist() == wanted.tolist()
+        ways = asked.pop()
+        assert len(ways) == count
+        used = wanted[-1] - wanted[0] if count == 1 else 0
+        assert sum(size for _, size in ways) <= used * EVENT_SIZE + count * (mmap.PAGESIZE + EVENT_SIZE)
+    writer.close()
+
+
+@pytest.mark.parametrize("check_bodies", [True, False])
+def test_one_read_of_many_segments_says_in_which_one_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check_bodies: bool
+) -> None:
+    """They are read some at a time, each with as many segments as may be mapped."""
+    monkeypatch.setattr(history_module, "SEGMENTS_MAPPED_MAX", 3)
+    writer, segments = Writer(tmp_path), 8
+    for _ in range(segments):
+        writer.write(149, 150, 1)  # fill a segment; the last one's place is known from no entry behind it
+    wanted = np.array([first + 300 * number for number in range(segments) for first in (1, 7, 150, 299, 300)], np.int64)
+    assert writer.log.read_events(wanted, check_bodies)["amount"].tolist() == wanted.tolist()
+    for number in range(1, segments + 1):
+        place = places_in(tmp_path, number)[-1]
+        flip(segment_path(tmp_path, number), place.start + 8)
+        with pytest.raises(CorruptLog, match=rf"^{segment_name(number)}, offset {place.start}: .* {300 * number}; "):
+            writer.log.read_events(wanted, check_bodies)
+        flip(segment_path(tmp_path, number), place.start + 8)
+    assert writer.log.read_events(wanted, check_bodies)["amount"].tolist() == wanted.tolist()
+    writer.close()
+
+
+def locate(segment: Segment, sequence: int) -> int:
+    """The place of an event, as far as it is known without headers."""
+    sought, places, starts = segment.sought(), np.zeros(1, np.int64), np.zeros(1, np.int64)
+    locate_events(np.array([[*sought[:SOUGHT_FIRST], 0, 1]], np.int64), np.array([sequence], np.int64), starts, places)
+    return int(places[0])

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pytest
 from typing_extensions import Buffer
 
 from bezant.engine.log.history import SEGMENTS_MAPPED_MAX
 from bezant.engine.log.log import open_log
 from bezant.engine.log.preparing import SEGMENTS_PREPARED
+from bezant.engine.log.seeking import ask_for
 from bezant.engine.log.segment import create_segment, read_segment_header, segment_numbers
 from bezant.engine.log.storage import Directory
 from bezant.protocol.errors import CorruptLog, StorageError
@@ -369,6 +371,27 @@ def test_full_segments_leave_the_page_cache(tmp_path: Path) -> None:
     assert is_cached(segment_path(tmp_path, count), SEGMENT_HEADER_SIZE)
     writer.close()
     assert read_facts(tmp_path) == writer.facts
+
+
+def test_pages_that_are_asked_for_come_without_a_look_at_them(tmp_path: Path) -> None:
+    """Those and no others: what a page that is waited for brings along may be megabytes."""
+    path, pages = tmp_path / "file", 4096
+    path.write_bytes(bytes(pages * mmap.PAGESIZE))
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if is_cached(path, 0):
+            pytest.skip("this file system lives in memory")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping:
+            base = np.frombuffer(mapping, np.uint8).ctypes.data
+            chosen = {7, 2000, 2001}
+            ask_for(np.array([(base + 7 * mmap.PAGESIZE, 10), (base + 2000 * mmap.PAGESIZE, 5000)], np.int64))
+            until_s = time.monotonic() + LEAVE_S
+            while not all(is_cached(path, number * mmap.PAGESIZE) for number in chosen):
+                assert time.monotonic() < until_s
+                time.sleep(0.01)
+            near = {number for page in chosen for number in range(page - 3, page + 4)}
+            assert {number for number in near if is_cached(path, number * mmap.PAGESIZE)} == chosen
 
 
 def bytes_read_from_disks() -> int:

@@ -14,6 +14,7 @@ from bezant.engine.projections import files
 from bezant.engine.projections.answers import Range
 from bezant.engine.projections.projections import ProjectionSettings
 from bezant.engine.projections.queries import AsOf
+from bezant.engine.projections.reading import EventReader
 from bezant.engine.projections.span import PAGE_SIZE, span_name
 from bezant.engine.projections.store import Store
 from bezant.protocol.errors import CorruptLog, DataFolderInUse, LedgerError, StorageError
@@ -268,6 +269,30 @@ def test_what_is_damaged_while_it_is_open_gives_an_error_and_never_a_wrong_answe
     fed.open()
     assert len(fed.notices) == 1  # the file was removed, so that it is made again
     fed.feed_again()
+    fed.close()
+
+
+def test_of_many_spans_the_one_that_is_damaged_is_told(tmp_path: Path, history: list[Any]) -> None:
+    """Whichever event of whichever span it is, and that one alone is made again."""
+    fed = fed_with(tmp_path / "p", history)
+    view = fed.questions.view()
+    spans, reader = view.spans, fed.questions.reader
+    assert len(spans) > 2
+    ends = [sequence for span in spans for sequence in (span.first_sequence, span.last_sequence)]
+    some = np.unique(np.array([1, 2, *ends, *range(1, view.sequence, 3)], np.int64))
+    assert reader.read(view, some).tobytes() == fed.read_events(some).tobytes()
+    condemned: list[Any] = []
+    fed.questions.reader = reader = EventReader(fed.read_events, condemned.append)
+    for number, span in enumerate(spans):
+        for place in {0, span.event_count - 1}:
+            checksums = span.lists.checksums.copy()
+            checksums[place] ^= 1
+            damaged = span._replace(lists=span.lists._replace(checksums=checksums))
+            with pytest.raises(CorruptLog, match=f"events from {span.first_sequence} on is damaged"):
+                reader.read(view._replace(spans=(*spans[:number], damaged, *spans[number + 1 :])), some)
+            assert condemned.pop() is damaged and not condemned
+    with pytest.raises(LedgerError, match=f"event {spans[-1].first_sequence} is behind"):
+        reader.read(view._replace(spans=spans[:-1]), some)
     fed.close()
 
 
