@@ -111,6 +111,8 @@ class Payer:
         self._schedule.after(begin_us + chance.randrange(FREEZE_US_MAX), self._change, CommandKind.UNFREEZE, account)
 
     def _change(self, kind: CommandKind, account: Id) -> None:
+        if self.is_quiet:
+            return  # Whatever stands in the way is being seen to, and stays so.
         command = np.zeros(1, COMMAND)
         command["kind"], command["debit_head"], command["debit_tail"] = int(kind), *account
         command["id_head"], command["id_tail"] = id_words(self._chance.randbytes(16))
