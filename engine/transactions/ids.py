@@ -6,10 +6,16 @@
 
 With the time in it a leg is known to be new without a search in ids of long ago. Whoever knows such an id cannot use it
 up: the ledger keeps those of legs apart. But the salt is 0, and 74 bits are left beside the time: who may choose ids of
-two transfers finds, with some 2**37 hashes, two whose legs have the same. Then the second transfer is refused, or
-gets other ids for its decision (`legs.OTHER_IDS`), or, where it says all that the first one did, too, is paid for and
-parked: it harms who has paid, and nobody else. Those who may ask for transactions may debit any account, and so gain
-nothing by it either.
+two transfers or transactions finds, with some 2**37 hashes, two of whose legs some have the same. What that does:
+
+- Decisions and ends (CONFIRM, CANCEL) get other ids (`legs.OTHER_IDS`), so that nothing stays reserved for anybody.
+- A try that says anything else than the other one is refused with ID_CONFLICT.
+- One that says all the same is taken for a repeat of the other's. Its own CONFIRM comes too late: of a transfer it is
+  paid for and parked, which harms who has paid; a Saga fails, and gives back only what its own CONFIRM has moved.
+- But if the ids of two legs are the same (`protocol/transactions.py`), so are those of all that follows from them: what
+  one transaction does with its leg the other one takes for its own, and a Saga that fails gives it back. So leave the
+  choice of ids to nobody who must not debit the account that is paid: who may ask for transactions may debit any
+  account, and must not pass on ids that strangers have chosen, but derive its own from them with a key of its own.
 """
 
 # ruff: noqa: PLR0917 - plain arrays and integers as arguments are the point of a kernel

@@ -29,8 +29,9 @@ from bezant.protocol.transactions import Leg
 
 COMMAND_ID_SIZE: Final = 16
 OTHER_IDS: Final = 1
-"""What changes the salt of the ids of decisions whose first ones are taken: whoever chooses the ids of two transfers
-may have looked for a pair whose decisions have the same, and must not keep a shard from deciding."""
+"""What changes the salt of the ids of decisions, and of what follows from them, whose first ones are taken: whoever
+chooses the ids of two transfers may have looked for a pair for which these are the same, and must neither keep a shard
+from deciding nor have something stay reserved for somebody else."""
 DECISIONS: Final[tuple[tuple[CommandKind, Leg, int], ...]] = tuple(
     (kind, leg, other)
     for other in (0, OTHER_IDS)
@@ -113,11 +114,17 @@ def build_decisions(
 
 
 def build_second_legs(
-    tries: Records, decisions: Records, far_transits: Words, *, times: Words | None = None, salt: int = 0
+    tries: Records,
+    decisions: Records,
+    far_transits: Words,
+    *,
+    times: Words | None = None,
+    salt: int = 0,
+    change: int = 0,
 ) -> Records:
     """For the far shard: the CONFIRM or CANCEL of each TRY_CREDIT that follows from what was decided here, and when.
 
-    Decisions that are events say themselves when they were made.
+    Decisions that are events say themselves when they were made. `change`: OTHER_IDS where their first ids are taken.
     """
     if times is None:
         if decisions.dtype != EVENT:
@@ -132,7 +139,7 @@ def build_second_legs(
     names = np.where(kinds == int(CommandKind.CONFIRM), int(Leg.CONFIRM_CREDIT), int(Leg.CANCEL_CREDIT))
     quick(write_second_legs)(
         words,
-        derived_ids_of(words, names, salt),
+        derived_ids_of(words, names, salt ^ change),
         derived_ids_of(words, Leg.TRY_CREDIT, salt),
         words_of_records(decisions),
         _each(far_transits, tries),

@@ -233,12 +233,15 @@ def build_decision(legs: Legs, code: int, leg: int, *, is_settled: bool, salt: i
     return decision
 
 
-def build_ends(legs: Legs, code: int) -> Records:
-    """The CONFIRMs (code 0) or CANCELs of all halves, in the order of `make_halves`."""
+def build_ends(legs: Legs, code: int, *, change: int = 0) -> Records:
+    """The CONFIRMs (code 0) or CANCELs of all halves, in the order of `make_halves`.
+
+    `change`: OTHER_IDS where their first ids are taken.
+    """
     far = _transits(legs.credit_shards, legs.debit_shards, legs.currencies)
-    ends = build_decisions(legs.tries, np.full(len(legs.tries), code))
+    ends = build_decisions(legs.tries, np.full(len(legs.tries), code), salt=change)
     ends["flags"] = int(CommandFlag.PART)
-    credit_ends = build_second_legs(legs.tries, ends, far, times=np.zeros(len(ends), np.int64))
+    credit_ends = build_second_legs(legs.tries, ends, far, times=np.zeros(len(ends), np.int64), change=change)
     return joined([ends[1:], credit_ends])
 
 
@@ -254,10 +257,11 @@ def build_forbids(tries: Records, cancels: Records) -> Records:
     return forbids
 
 
-def build_given_back(halves: Halves, ids: Words) -> tuple[Records, Records]:
+def build_given_back(halves: Halves, ids: Words, *, change: int = 0) -> tuple[Records, Records]:
     """(tries, CONFIRMs) by which halves that were confirmed are taken back: the same the other way.
 
-    `ids`: of the tries, int64 of shape (count, 2): see `next_ids`.
+    `ids`: of the tries, int64 of shape (count, 2): see `next_ids`. `change`: OTHER_IDS where the first ids of the
+    CONFIRMs are taken.
     """
     tries = halves.tries.copy()
     is_debit = tries["kind"] == int(CommandKind.TRY_PART)
@@ -273,7 +277,7 @@ def build_given_back(halves: Halves, ids: Words) -> tuple[Records, Records]:
     confirms = np.zeros(len(tries), COMMAND)
     confirms["kind"] = int(CommandKind.CONFIRM)
     confirms["flags"] = np.where(is_debit, 0, int(CommandFlag.PART))
-    _write(confirms, "id", derived_ids(tries, Leg.CONFIRM_CREDIT))
+    _write(confirms, "id", derived_ids(tries, Leg.CONFIRM_CREDIT, salt=change))
     _write(confirms, "reference", ids)
     for word in ("head", "tail"):
         confirms[f"debit_{word}"] = tries[f"debit_{word}"]

@@ -69,6 +69,7 @@ _COMMITTED: Final = int(ResultCode.COMMITTED)
 _UNDECIDED: Final = int(ResultCode.UNDECIDED)
 _WRONG_SHARD: Final = int(ResultCode.WRONG_SHARD)
 _ID_CONFLICT: Final = int(ResultCode.ID_CONFLICT)
+_CURRENCY_UNKNOWN: Final = int(ResultCode.CURRENCY_UNKNOWN)
 _UNANSWERED: Final = int(ResultCode.OVERLOADED)
 _SEQUENCE_MASK: Final = (1 << SEQUENCE_BITS) - 1
 _NO_ROWS: Final = np.zeros(0, np.int64)
@@ -330,29 +331,41 @@ class Coordinator:
             self._member.replica.parked.difference_update(decided.sequences.tolist())
 
     async def _end_parking(self, transit: Transit, decided: Decided, all_parked: set[int]) -> None:
+        loop = asyncio.get_running_loop()
         tries, sequences = decided.tries, decided.sequences
+        is_confirm = decided.decisions["kind"] == _CONFIRM
         routes = Routes(self._transits, self._places, transit, tries)
-        left = np.arange(len(tries))
+        left, due_s = np.arange(len(tries)), np.full(len(tries), loop.time())
+        changes = np.zeros(len(tries), np.int64)
         while len(left):
+            asked = left[due_s[left] <= max(loop.time(), due_s[left].min())]
             codes = np.full(len(tries), _UNANSWERED, np.int64)
-            for there, rows in routes.groups(left):
-                part = decided.part(rows)
-                legs = build_second_legs(part.tries, part.decisions, there.far_id, times=part.times)
-                results = await self._ask(there, legs, LEG_S_MAX)
+            for there, rows in routes.groups(asked):
+                results = await self._ask(there, _second_legs(decided, rows, changes[rows], there.far_id), LEG_S_MAX)
                 if results is not None:
                     codes[rows] = results["code"]
-                    self._settle(sequences[rows[results["code"] == _COMMITTED]])
-            left = left[codes[left] != _COMMITTED]
-            moved = left[codes[left] == _WRONG_SHARD]
-            is_confirm = decided.decisions["kind"][moved] == _CONFIRM
-            routes.follow(moved[~is_confirm])
-            is_in_vain = routes.seek(moved[is_confirm])
-            parked = np.concatenate([left[~is_open(codes[left])], moved[is_confirm][is_in_vain]])
+            # What a shard has no transit account for was never tried there (`_ask`).
+            is_done = (codes == _COMMITTED) | ((codes == _CURRENCY_UNKNOWN) & ~is_confirm)
+            done = asked[is_done[asked]]
+            self._settle(sequences[done])
+            if all_parked:
+                all_parked.difference_update(sequences[done].tolist())
+            left = left[~is_done[left]]
+            if not len(left):
+                return
+            is_taken = (codes == _ID_CONFLICT) & (changes == 0)
+            changes[is_taken] = OTHER_IDS
+            moved = asked[codes[asked] == _WRONG_SHARD]
+            routes.follow(moved[~is_confirm[moved]])
+            is_in_vain = routes.seek(moved[is_confirm[moved]])
+            is_refused = ~is_open(codes) & ~is_done & ~is_taken
+            parked = np.concatenate([asked[is_refused[asked]], moved[is_confirm[moved]][is_in_vain]])
             all_parked.update(sequences[parked].tolist())
             if len(parked):
                 self._tell_parked(transit, codes[parked], sequences[parked])
-            if len(left):
-                await asyncio.sleep(PARKED_S if len(parked) else ASK_AGAIN_S)
+            due_s[asked] = loop.time() + ASK_AGAIN_S
+            due_s[parked] = loop.time() + PARKED_S
+            await asyncio.sleep(max(float(due_s[left].min()) - loop.time(), 0.0))
 
     def _tell_parked(self, transit: Transit, codes: Words, sequences: Words) -> None:
         _log.error(
@@ -549,6 +562,17 @@ class Coordinator:
             self._settle_timer = asyncio.get_running_loop().call_later(ASK_AGAIN_S, self._settle_now)
         self._member.note_appended()
         self._schedule()
+
+
+def _second_legs(decided: Decided, rows: Words, changes: Words, far_id: Words) -> Records:
+    """What the other shard is to do of these; `changes` are OTHER_IDS for those whose first ids are taken, else 0."""
+    part = decided.part(rows)
+    legs = build_second_legs(part.tries, part.decisions, far_id, times=part.times)
+    taken = np.flatnonzero(changes)
+    if len(taken):
+        part = part.part(taken)
+        legs[taken] = build_second_legs(part.tries, part.decisions, far_id, times=part.times, change=OTHER_IDS)
+    return legs
 
 
 def _told_codes(codes: npt.NDArray[Any]) -> npt.NDArray[np.int16]:

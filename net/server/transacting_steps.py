@@ -9,11 +9,18 @@ is given back by a try the other way. If that is refused (the account is frozen,
 told, and tried again every PARKED_S with an id that follows from the one before, until it succeeds.
 
 A shard that gives no answer is not one that refuses: it is asked again. Every question may be asked again.
+
+A try that is refused is never cancelled, so it must not be taken when it comes once more. Refusals that rest on what
+the ledger has leave an event, and use its id up; one that is malformed, or whose id is another's (ID_CONFLICT), is so
+for ever; and codes from 100 to 199 settle nothing: what has them is cancelled like what gave no answer. The rest is
+refused for want of a transit account (its currency is unknown there, or the rules in force are too old for it): that is
+opened first, so that no such try is ever sent.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
@@ -21,7 +28,7 @@ import numpy.typing as npt
 
 from bezant.engine.member import Member
 from bezant.engine.transactions.ids import joined, words_of
-from bezant.engine.transactions.legs import build_transit_open
+from bezant.engine.transactions.legs import OTHER_IDS, build_transit_open
 from bezant.engine.transactions.parts import (
     Halves,
     Legs,
@@ -52,11 +59,16 @@ _UNANSWERED: Final = int(ResultCode.OVERLOADED)
 _UNREACHABLE: Final = int(ResultCode.SHARD_UNREACHABLE)
 _CAPTURED: Final = int(ResultCode.HOLD_CAPTURED)
 _UNKNOWN: Final = int(ResultCode.HOLD_UNKNOWN)
+_CURRENCY_UNKNOWN: Final = int(ResultCode.CURRENCY_UNKNOWN)
+_ID_CONFLICT: Final = int(ResultCode.ID_CONFLICT)
+_CONFIRM: Final = int(CommandKind.CONFIRM)
 _MOVED: Final = int(ResultCode.WRONG_SHARD)
 _OPENED: Final = (_COMMITTED, int(ResultCode.ACCOUNT_EXISTS))
 _REPEATED: Final = int(ResultFlag.REPEATED)
 
 Execute = Callable[[Records], Awaitable[Records]]
+_Way = Callable[[], Awaitable[list[Any]]]
+"""What is to be done again for something that is parked; returns such ways to what is parked then."""
 
 _log = logging.getLogger("bezant")
 
@@ -110,36 +122,46 @@ class ShardAsker:
     async def ask(self, halves: Halves, commands: Records, times: Times, timeout_s: float) -> Records | None:
         """Their results; None if the shard does not answer in time, which says nothing about what it has done.
 
-        `halves` are those that the commands are about, all of one shard.
+        `halves` are those that the commands are about, all of one shard. Nothing leaves for a transit account that is
+        not known to be open there: what is refused for want of one leaves no event, and would be taken, if it came a
+        second time, when there is one. So of a half whose account a shard refuses to open no try has ever been sent.
         """
-        shard = int(halves.shards[0])
-        wanted = set(zip(halves.peers.tolist(), halves.currencies.tolist(), strict=True))
-        missing = [(shard, peer, word) for peer, word in sorted(wanted) if (shard, peer, word) not in self._opened]
-        opens = [self._build_open(*key) for key in missing]
-        asked = joined([*opens, times.stamp(commands)])
+        shard, deadline_s = int(halves.shards[0]), asyncio.get_running_loop().time() + timeout_s
+        results = np.zeros(len(commands), RESULT)
+        keys = list(zip(halves.peers.tolist(), halves.currencies.tolist(), strict=True))
+        missing = [key for key in sorted(set(keys)) if (shard, *key) not in self._opened]
+        if missing:
+            opened = await self._send(shard, joined([self._build_open(shard, *key) for key in missing]), deadline_s)
+            if opened is None:
+                return None
+            codes = zip(missing, opened["code"].tolist(), strict=True)
+            refused = {key: code for key, code in codes if code not in _OPENED}
+            self._opened.update((shard, *key) for key in missing if key not in refused)
+            results["code"] = [refused.get(key, _COMMITTED) for key in keys]
+        sent = np.flatnonzero(results["code"] == _COMMITTED)
+        if len(sent):
+            answers = await self._send(shard, times.stamp(commands[sent]), deadline_s)
+            if answers is None:
+                return None
+            times.note(answers)
+            results[sent] = answers
+        return results
+
+    async def _send(self, shard: int, commands: Records, deadline_s: float) -> Records | None:
         if shard == self._replica.shard:
-            results = await self._execute(asked)
-        else:
-            try:
-                results = await self._links.ask(shard, asked, timeout_s)
-            except BezantError as error:
-                _log.info("bezant: shard %d does not answer, and is asked again: %s", shard, error)
-                return None
-            if is_too_far_ahead(int(results["timestamp_ns"].max()), self._replica.clock_ns):
-                _log.warning("bezant: the time of shard %d is over %d s ahead of this clock", shard, AHEAD_S_MAX)
-                return None
-        self._opened.update(
-            key for key, code in zip(missing, results["code"].tolist(), strict=False) if code in _OPENED
-        )
-        times.note(results)
-        answers = results[len(opens) :]
-        for (_, peer, word), code in zip(missing, results["code"].tolist(), strict=False):
-            if code not in _OPENED and not 100 <= code < 200:
-                # A currency that it does not know: it has no such account, and none is to be waited for. What has been
-                # done is what it is.
-                needs = (halves.peers == peer) & (halves.currencies == word) & is_open(answers["code"])
-                answers["code"][needs] = code
-        return answers
+            return await self._execute(commands)
+        left_s = deadline_s - asyncio.get_running_loop().time()
+        if left_s <= 0:
+            return None
+        try:
+            results = await self._links.ask(shard, commands, left_s)
+        except BezantError as error:
+            _log.info("bezant: shard %d does not answer, and is asked again: %s", shard, error)
+            return None
+        if is_too_far_ahead(int(results["timestamp_ns"].max()), self._replica.clock_ns):
+            _log.warning("bezant: the time of shard %d is over %d s ahead of this clock", shard, AHEAD_S_MAX)
+            return None
+        return results
 
     def _build_open(self, shard: int, peer: int, currency_word: int) -> Records:
         self._open_count += 1
@@ -227,40 +249,48 @@ class Steps:
 
     async def end(self, verdict: Verdict) -> None:
         """Have all shards do what was decided, however long that takes."""
-        ends = build_ends(self.legs, verdict.code)
         shards = self.halves.shards[verdict.numbers]
         parts = [verdict.numbers[shards == shard] for shard in np.unique(shards)]
-        asked = [asyncio.ensure_future(self._end_in(numbers, ends[numbers])) for numbers in parts]
+        asked = [asyncio.ensure_future(self._end_in(numbers, verdict.code)) for numbers in parts]
         try:
             await asyncio.gather(*asked)
         finally:
             for part in asked:
                 part.cancel()
 
-    async def _end_in(self, numbers: Words, ends: Records) -> None:
+    async def _end_in(self, numbers: Words, code: int) -> None:
         """The same for one shard. What it refuses to do, though it was tried there, is parked."""
         while True:
-            results = await self._ask_ends(numbers, ends)
+            ends, results = await self._ask_ends(numbers, code)
             left = np.flatnonzero(~_is_ended(ends, results["code"]))
             if not len(left):
                 return
             self._park(int(self.halves.shards[numbers[0]]), len(left), int(results["code"][left[0]]))
-            numbers, ends = numbers[left], ends[left]
+            numbers = numbers[left]
             await asyncio.sleep(PARKED_S)
 
-    async def _ask_ends(self, numbers: Words, ends: Records) -> Records:
-        """What a shard answers to CONFIRMs or CANCELs of these halves.
+    async def _ask_ends(self, numbers: Words, code: int) -> tuple[Records, Records]:
+        """The CONFIRMs or CANCELs of these halves, all of one shard, and what it answers to them.
 
-        Where the slot has left before a try came, it may be back when that does: the try is forbidden there all the
-        same.
+        Those whose ids are others' get other ones: see `OTHER_IDS`. Where the slot has left before a try came, it may
+        be back when that does: the try is forbidden there all the same.
         """
-        halves, results = self.halves.pick(numbers), unanswered(len(numbers))
-        await self._asker.until_answered(halves, ends, self.times, results)
+        halves, ends = self.halves.pick(numbers), build_ends(self.legs, code)[numbers]
+        results = await self._answers(halves, ends)
+        taken = np.flatnonzero(results["code"] == _ID_CONFLICT)
+        if len(taken):
+            ends[taken] = build_ends(self.legs, code, change=OTHER_IDS)[numbers[taken]]
+            results[taken] = await self._answers(halves.pick(taken), ends[taken])
         moved = np.flatnonzero((results["code"] == _MOVED) & (ends["kind"] == int(CommandKind.CANCEL)))
         if len(moved):
-            forbids, forbidden = build_forbids(halves.tries[moved], ends[moved]), unanswered(len(moved))
-            await self._asker.until_answered(halves.pick(moved), forbids, self.times, forbidden)
-            results[moved] = forbidden
+            forbids = build_forbids(halves.tries[moved], ends[moved])
+            results[moved] = await self._answers(halves.pick(moved), forbids)
+        return ends, results
+
+    async def _answers(self, halves: Halves, commands: Records) -> Records:
+        """The results of commands about these halves, all of one shard, however long that takes."""
+        results = unanswered(len(commands))
+        await self._asker.until_answered(halves, commands, self.times, results)
         return results
 
     # ---- Saga ----
@@ -278,7 +308,9 @@ class Steps:
                 await self._asker.until_answered(self.halves.pick(numbers), commands, self.times, results, deadline_s)
                 verdict = self._verdict(results["code"], numbers)
                 if verdict.code:
-                    told = np.concatenate([self.all_numbers[: numbers[0]], verdict.numbers])
+                    # Of a half that is not confirmed the try stands.
+                    own = numbers if commands["kind"][0] == _CONFIRM else verdict.numbers
+                    told = np.concatenate([self.all_numbers[: numbers[0]], own])
                     return verdict._replace(numbers=self.all_numbers if is_resumed else told)
         return Verdict(_COMMITTED, 0, self.all_numbers[:0])
 
@@ -288,35 +320,62 @@ class Steps:
         return iter(np.split(numbers, borders)) if len(numbers) else iter(())
 
     async def take_back(self, verdict: Verdict) -> None:
-        """Take halves back, the last one first; what was confirmed is given back. However long that takes."""
-        cancels = build_ends(self.legs, verdict.code)
-        parked: list[tuple[Words, Words]] = []
-        for numbers in self._runs(verdict.numbers[::-1]):
-            results = await self._ask_ends(numbers, cancels[numbers])
-            confirmed = numbers[results["code"] == _CAPTURED]
-            wrong = np.flatnonzero(~_is_ended(cancels[numbers], results["code"]) & (results["code"] != _CAPTURED))
-            if len(wrong):
-                self._park(int(self.halves.shards[numbers[0]]), len(wrong), int(results["code"][wrong[0]]))
-                await self._end_in(numbers[wrong], cancels[numbers[wrong]])
-            if len(confirmed):
-                parked.append(await self._give_back(confirmed, words_of(self.halves.tries[confirmed], "id")))
-        while parked := [(numbers, ids) for numbers, ids in parked if len(numbers)]:
-            await asyncio.sleep(PARKED_S)
-            parked = [await self._give_back(numbers, ids) for numbers, ids in parked]
+        """Take halves back, the last one first; what was confirmed is given back. However long that takes.
 
-    async def _give_back(self, numbers: Words, ids: Words) -> tuple[Words, Words]:
-        """Try once to give halves of one shard back, after the tries with these ids; returns what is refused now."""
+        What is parked waits by itself: the halves before it are taken back meanwhile.
+        """
+        parked: list[asyncio.Future[None]] = []
+        try:
+            for numbers in self._runs(verdict.numbers[::-1]):
+                ways = await self._take_back_run(numbers, verdict.code)
+                parked += [asyncio.ensure_future(self._keep_on(way)) for way in ways]
+            await asyncio.gather(*parked)
+        finally:
+            for part in parked:
+                if not part.cancel() and not part.cancelled():
+                    part.exception()  # Of several that fail, one is told.
+
+    async def _keep_on(self, way: _Way) -> None:
+        """Go a way that is parked every PARKED_S, and those that are left of it, until none is."""
+        ways = [way]
+        while ways:
+            await asyncio.sleep(PARKED_S)
+            ways = [left for one in ways for left in await one()]
+
+    async def _take_back_run(self, numbers: Words, code: int) -> list[_Way]:
+        """Take halves of one shard back, but for what is parked: returns the ways to that."""
+        halves = self.halves.pick(numbers)
+        ends, results = await self._ask_ends(numbers, code)
+        is_over = _is_ended(ends, results["code"])
+        confirmed = np.flatnonzero(results["code"] == _CAPTURED)
+        if len(confirmed):
+            # By this transaction: its CONFIRM is known there. Whoever chooses ids may have looked for one whose try is
+            # another one's as well; what that has brought somebody is not to be given back.
+            confirms = build_ends(self.legs, _COMMITTED)[numbers[confirmed]]
+            results[confirmed] = await self._answers(halves.pick(confirmed), confirms)
+            codes = results["code"][confirmed]
+            is_over[confirmed] = np.isin(codes, (_COMMITTED, _CAPTURED, _ID_CONFLICT))
+            confirmed = confirmed[codes == _COMMITTED]
+        wrong = np.flatnonzero(~is_over)
+        ways: list[_Way] = []
+        if len(wrong):
+            self._park(int(halves.shards[0]), len(wrong), int(results["code"][wrong[0]]))
+            ways.append(partial(self._take_back_run, numbers[wrong], code))
+        return ways + await self._give_back(numbers[confirmed], words_of(halves.tries[confirmed], "id"))
+
+    async def _give_back(self, numbers: Words, ids: Words) -> list[_Way]:
+        """Try once to give halves of one shard back, after the tries with these ids; returns the ways to what is
+        refused now."""
         left, left_ids = numbers, ids
-        parked: list[tuple[Words, Words]] = [(numbers[:0], ids[:0])]
+        ways: list[_Way] = []
         while len(left):
             halves = self.halves.pick(left)
             before, left_ids = left_ids, next_ids(halves, left_ids)
-            tries, confirms = build_given_back(halves, left_ids)
-            results = unanswered(len(left))
-            await self._asker.until_answered(halves, tries, self.times, results)
+            tries, _ = build_given_back(halves, left_ids)
+            results = await self._answers(halves, tries)
             done = np.flatnonzero(results["code"] == _COMMITTED)
             if len(done):
-                await self._confirm(halves.pick(done), confirms[done])
+                ways += await self._confirm(halves.pick(done), left_ids[done])
             # Of a refusal that is a repeat a leader before this one has been told: the next try is due.
             refused = results["code"] != _COMMITTED
             is_known = refused & (results["flags"] & _REPEATED != 0)
@@ -325,20 +384,23 @@ class Steps:
                 self._park(int(halves.shards[0]), len(new), int(results["code"][new[0]]))
                 # Where its slot has moved away nothing has happened, and the same try is due when it is back.
                 is_moved = (results["code"][new] == _MOVED)[:, np.newaxis]
-                parked.append((left[new], np.where(is_moved, before[new], left_ids[new])))
+                ways.append(partial(self._give_back, left[new], np.where(is_moved, before[new], left_ids[new])))
             left, left_ids = left[is_known], left_ids[is_known]
-        return np.concatenate([part for part, _ in parked]), np.concatenate([part for _, part in parked])
+        return ways
 
-    async def _confirm(self, halves: Halves, confirms: Records) -> None:
-        while True:
-            results = unanswered(len(confirms))
-            await self._asker.until_answered(halves, confirms, self.times, results)
-            left = np.flatnonzero(results["code"] != _COMMITTED)
-            if not len(left):
-                return
-            self._park(int(halves.shards[0]), len(left), int(results["code"][left[0]]))
-            halves, confirms = halves.pick(left), confirms[left]
-            await asyncio.sleep(PARKED_S)
+    async def _confirm(self, halves: Halves, ids: Words) -> list[_Way]:
+        """Confirm what gives halves of one shard back, by tries with these ids; returns the way to what is refused."""
+        _, confirms = build_given_back(halves, ids)
+        results = await self._answers(halves, confirms)
+        taken = np.flatnonzero(results["code"] == _ID_CONFLICT)
+        if len(taken):
+            _, others = build_given_back(halves.pick(taken), ids[taken], change=OTHER_IDS)
+            results[taken] = await self._answers(halves.pick(taken), others)
+        left = np.flatnonzero(results["code"] != _COMMITTED)
+        if not len(left):
+            return []
+        self._park(int(halves.shards[0]), len(left), int(results["code"][left[0]]))
+        return [partial(self._confirm, halves.pick(left), ids[left])]
 
     def _park(self, shard: int, count: int, code: int) -> None:
         self._on_parked()
@@ -374,7 +436,8 @@ def _is_refused(codes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
 def _is_ended(ends: Records, codes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Which CONFIRMs and CANCELs have done their work.
 
-    Nothing can come of a try whose id is something else's.
+    Nothing can come of a try whose id is something else's, nor of one that was never sent, as its transit account could
+    not be opened (`ShardAsker.ask`).
     """
-    never_tried = (ends["kind"] == int(CommandKind.CANCEL)) & (codes == _UNKNOWN)
+    never_tried = (ends["kind"] == int(CommandKind.CANCEL)) & np.isin(codes, (_UNKNOWN, _CURRENCY_UNKNOWN))
     return np.asarray((codes == _COMMITTED) | never_tried, np.bool_)

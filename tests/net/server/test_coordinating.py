@@ -8,7 +8,6 @@ import numpy.typing as npt
 import pytest
 
 from bezant.engine.replica import Executed
-from bezant.engine.transactions import legs as legs_of_engine
 from bezant.engine.transactions import times
 from bezant.engine.transactions.legs import build_try_credits, build_try_debits, transit_id
 from bezant.engine.transactions.under_way import transactions_under_way
@@ -23,7 +22,7 @@ from bezant.protocol.transactions import Leg, TransactionsUnderWay
 
 from ...engine.commands import join, opening, transfer
 from .node import until
-from .two_shards import Asking, Network, Shard, name_in, settled
+from .two_shards import Asking, Network, Shard, make_alike, name_in, settled
 
 COMMITTED = int(ResultCode.COMMITTED)
 
@@ -150,6 +149,61 @@ async def test_what_the_other_shard_will_not_do_is_parked_and_told(
     await settled(first, second)
     assert reporting._queues(first.reactor, None)["parked"].depth == 0
     assert second.balances(second.names[0]) == [130]
+
+
+async def test_nothing_else_waits_for_what_is_parked(
+    pair: tuple[Shard, Shard], network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of transfers that were decided together the other shard refuses one, and cannot do another just now."""
+    first, second = pair
+    a, b = first.names, second.names
+    monkeypatch.setattr(coordinating, "PARKED_S", 1.0)
+    whole, asked_for = network.ask, [0, 0]
+
+    async def ask(asking: int, shard: int, commands: Records, timeout_s: float) -> Records:
+        if not (commands["kind"] == CommandKind.CONFIRM).any():
+            return await whole(asking, shard, commands, timeout_s)
+        results = np.zeros(len(commands), RESULT)
+        for number, name in enumerate(b[:2]):
+            head, _ = id_words(account_id(name, "EUR"))
+            (row,) = np.flatnonzero(commands["credit_head"] == head).tolist() or [-1]
+            if row >= 0:
+                asked_for[number] += 1
+                code = ResultCode.HOLD_UNKNOWN if number == 0 else ResultCode.OVERLOADED
+                results["code"][row] = int(code)
+                if asked_for[number] > 1:
+                    results[row] = (await whole(asking, shard, commands[row : row + 1], timeout_s))[0]
+        return results
+
+    monkeypatch.setattr(network, "ask", ask)
+    results = await first.execute(join(transfer(a[0], b[0], 30), transfer(a[1], b[1], 20)))
+    assert results["code"].tolist() == [COMMITTED] * 2
+    await until(lambda: len(first.ledger.unsettled()) == 1)
+    assert asked_for == [1, 2]
+    assert second.balances(*b[:2]) == [100, 120]
+    assert len(first.member.replica.parked) == 1
+    await settled(first, second)
+    assert asked_for == [2, 2]
+    assert second.balances(*b[:2]) == [130, 120]
+    assert not first.member.replica.parked
+
+
+async def test_a_shard_without_the_currency_has_nothing_to_cancel(
+    pair: tuple[Shard, Shard], network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It did not answer in time; what was decided then is not parked until it gets the currency."""
+    first, second = pair
+    monkeypatch.setattr(coordinating, "TRY_S_MAX", 0.05)
+    a, b = first.names[0], second.names[0]
+    first.member.replica.register_currency("XYZ", 2)
+    first.member.note_appended()
+    await first.execute(opening(a, LIMIT_UNLIMITED, currency="XYZ"))
+    network.trouble = lambda legs: "lost"
+    refused = await first.execute(transfer(a, b, 30, currency="XYZ"))
+    assert refused["code"].tolist() == [ResultCode.SHARD_UNREACHABLE]
+    network.trouble = lambda legs: ""
+    await settled(first, second)
+    assert not first.member.replica.parked
 
 
 async def test_more_is_found_at_a_start_than_is_executed_at_a_time(
@@ -496,24 +550,7 @@ async def test_ids_of_decisions_that_are_alike_keep_no_shard_from_deciding(
     pair: tuple[Shard, Shard], monkeypatch: pytest.MonkeyPatch, is_refused: bool
 ) -> None:
     """Whoever chooses the ids of transfers can look for two whose decisions have the same: 2**37 hashes do."""
-    of_words, of_records = legs_of_engine.derived_ids_of, legs_of_engine.derived_ids
-    asked = []
-
-    def made_alike(ids: npt.NDArray[np.int64], names: Leg | Words, salt: int) -> npt.NDArray[np.int64]:
-        decides = np.isin(np.broadcast_to(np.asarray(names), len(ids)), [Leg.CONFIRM_DEBIT, Leg.CANCEL_DEBIT])
-        if salt == 0:
-            ids[decides] = 5, 6
-        asked.append(bool(decides.any()))
-        return ids
-
-    def alike_of(words: Words, names: Leg | Words, salt: int) -> npt.NDArray[np.int64]:
-        return made_alike(of_words(words, names, salt), names, salt)
-
-    def alike(tries: Records, names: Leg | Words, *, salt: int = 0) -> npt.NDArray[np.int64]:
-        return made_alike(of_records(tries, names, salt=salt), names, salt)
-
-    monkeypatch.setattr(legs_of_engine, "derived_ids_of", alike_of)
-    monkeypatch.setattr(legs_of_engine, "derived_ids", alike)
+    asked = make_alike(monkeypatch, [Leg.CONFIRM_DEBIT, Leg.CANCEL_DEBIT])
     first, second = pair
     credit = name_in(1, 77) if is_refused else second.names[0]
     code = int(ResultCode.CREDIT_ACCOUNT_UNKNOWN) if is_refused else COMMITTED
@@ -529,3 +566,27 @@ async def test_ids_of_decisions_that_are_alike_keep_no_shard_from_deciding(
         assert (after["code"], after["position"]) == (before["code"], before["position"])
     assert first.balances(first.names[0]) == [100 if is_refused else 70]
     assert first.account(first.names[0])["held"] == 0
+
+
+@pytest.mark.parametrize("is_given_up", [False, True])
+async def test_ids_of_second_legs_that_are_alike_leave_nothing_reserved(
+    pair: tuple[Shard, Shard], network: Network, monkeypatch: pytest.MonkeyPatch, is_given_up: bool
+) -> None:
+    """What is to come in belongs to others than who has looked for such ids, and keeps their slots from moving."""
+    asked = make_alike(monkeypatch, [Leg.CONFIRM_CREDIT, Leg.CANCEL_CREDIT])
+    monkeypatch.setattr(coordinating, "TRY_S_MAX", 0.05 if is_given_up else 3.0)
+    first, second = pair
+    a, b = first.names, second.names
+    await first.execute(transfer(a[1], b[1], 1))
+    await settled(first, second)
+    if is_given_up:
+        network.trouble = lambda legs: "no answer" if (legs["kind"] == CommandKind.TRY_CREDIT).any() else ""
+    commands = [transfer(a[0], b[0], amount) for amount in (10, 20)]
+    told = [await first.execute(command) for command in commands]
+    assert any(asked)
+    code = int(ResultCode.SHARD_UNREACHABLE) if is_given_up else COMMITTED
+    assert [int(results["code"][0]) for results in told] == [code, code]
+    await settled(first, second)
+    assert second.account(b[0])["incoming"] == 0
+    assert (first.balances(a[0]), second.balances(b[0])) == (([100], [100]) if is_given_up else ([70], [130]))
+    assert not first.member.replica.parked

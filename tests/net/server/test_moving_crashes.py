@@ -393,8 +393,9 @@ async def test_a_part_that_comes_when_its_slot_is_back_finds_its_transaction_can
     whole = Links.ask
 
     async def ask(self: Links, shard: int, commands: Records, timeout_s: float) -> Records:
-        if shard == 0 and np.isin(commands["kind"], TRIES).any():
+        if shard == 0 and np.isin(commands["kind"], TRIES).any() and not late:
             late.append(commands.copy())
+            town.is_cut = True
         return await whole(self, shard, commands, timeout_s)
 
     monkeypatch.setattr(Links, "ask", ask)
@@ -405,12 +406,11 @@ async def test_a_part_that_comes_when_its_slot_is_back_finds_its_transaction_can
     asked = Transact(os.urandom(16), int(mode), legs.tobytes(), await_applied=True)
     coordinator = town.shards[1].reactor.coordinator
     assert coordinator is not None
-    town.is_cut = True
     coordinator.transactor.ask(encode_message(asked), 1, told.set_result)  # type: ignore[arg-type]
+    await until(lambda: bool(late))
     there, back = os.urandom(16), os.urandom(16)
     await town.begin(there, MOVING, 0, 1)
     assert await town.ended(0, there)
-    assert late
     town.is_cut = False
     async with asyncio.timeout(WAIT_S):
         answer = decode_message(await told, Transacted)

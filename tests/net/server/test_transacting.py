@@ -15,12 +15,13 @@ from bezant.protocol.errors import RemoteProtocolError
 from bezant.protocol.kinds import CommandKind
 from bezant.protocol.messages import decode_message, encode_message
 from bezant.protocol.names import currency_word
-from bezant.protocol.records import LIMIT_UNLIMITED, Records, id_words
+from bezant.protocol.records import LIMIT_UNLIMITED, RESULT, Records, id_words
+from bezant.protocol.transactions import Leg as Follows
 from bezant.protocol.transactions import Transact, Transacted, TransactionMode, TransactionsUnderWay
 
 from ...engine.commands import join, opening, transfer
 from .node import until
-from .two_shards import Network, Shard, fund, name_in, settled
+from .two_shards import Network, Shard, fund, make_alike, name_in, settled
 
 TRIES = [int(CommandKind.TRY_CREDIT), int(CommandKind.TRY_PART)]
 COMMITTED = int(Code.COMMITTED)
@@ -28,10 +29,12 @@ TCC, SAGA = TransactionMode.TCC, TransactionMode.SAGA
 Leg = tuple[str, str, int]
 
 
-def encode_legs(legs: Sequence[Leg], currency: str = "EUR") -> Records:
-    commands = join(*(transfer(*leg, currency=currency) for leg in legs))
+def encode_legs(legs: Sequence[Leg], *currencies: str) -> Records:
+    """Legs in one currency, or in one each."""
+    each = list(currencies or ["EUR"]) * (len(legs) if len(currencies) < 2 else 1)
+    commands = join(*(transfer(*leg, currency=currency) for leg, currency in zip(legs, each, strict=True)))
     commands["id_head"] = commands["id_tail"] = 0
-    commands["currency"] = currency_word(currency)
+    commands["currency"] = [currency_word(currency) for currency in each]
     return commands
 
 
@@ -46,7 +49,7 @@ async def ask(
     key: bytes | None = None,
     mode=TCC,
     applied: bool = True,
-    currency: str = "EUR",
+    currencies: Sequence[str] = (),
 ) -> Transacted:
     """What a client of the shard is told."""
     future = asyncio.get_running_loop().create_future()
@@ -59,7 +62,7 @@ async def ask(
         else:
             future.set_result(decode_message(answer, Transacted))
 
-    asked = Transact(key or new_id(), int(mode), encode_legs(legs, currency).tobytes(), await_applied=applied)
+    asked = Transact(key or new_id(), int(mode), encode_legs(legs, *currencies).tobytes(), await_applied=applied)
     await until(lambda: shard.member.is_leader)
     shard.reactor.coordinator.transactor.ask(encode_message(asked), 1, respond)
     async with asyncio.timeout(20):
@@ -151,12 +154,64 @@ async def test_a_currency_that_a_shard_gets_later(pair: tuple[Shard, Shard]) -> 
     first.member.replica.register_currency("XYZ", 2)
     first.member.note_appended()
     await first.execute(opening(a, LIMIT_UNLIMITED, currency="XYZ"))
-    assert (await ask(first, [(a, b, 1)], currency="XYZ")).code != COMMITTED
+    assert (await ask(first, [(a, b, 1)], currencies=["XYZ"])).code != COMMITTED
     second.member.replica.register_currency("XYZ", 2)
     second.member.note_appended()
     await second.execute(opening(b, currency="XYZ"))
-    assert (await ask(first, [(a, b, 1)], currency="XYZ")).code == COMMITTED
+    assert (await ask(first, [(a, b, 1)], currencies=["XYZ"])).code == COMMITTED
     await settled(first, second)
+
+
+async def have_currency(shard: Shard, *accounts: Records) -> None:
+    """Register XYZ in a shard, and open accounts in it."""
+    shard.member.replica.register_currency("XYZ", 2)
+    shard.member.note_appended()
+    assert not (await shard.execute(join(*accounts)))["code"].any()
+
+
+@pytest.mark.parametrize("mode", [TCC, SAGA])
+async def test_what_a_shard_has_refused_without_an_event_does_not_come_in_later(
+    pair: tuple[Shard, Shard], network: Network, mode: TransactionMode
+) -> None:
+    """All that it was asked while it had no such currency comes again when it has its transit account."""
+    first, second = pair
+    a, b = first.names, second.names
+    await have_currency(first, opening(a[0], LIMIT_UNLIMITED, currency="XYZ"), opening(a[1], currency="XYZ"))
+    told = await ask(first, [(a[0], a[1], 5), (a[0], b[0], 7)], currencies=["XYZ"], mode=mode)
+    assert (told.code, told.leg, told.applied) == (Code.CURRENCY_UNKNOWN, 1, True)
+    asked = list(network.legs)
+    assert asked
+    await have_currency(second, opening(b[0], currency="XYZ"))
+    assert (await ask(first, [(a[0], b[0], 1)], currencies=["XYZ"])).code == COMMITTED
+    for late in asked:
+        await network.ask(0, 1, late, 1.0)
+    await settled(first, second)
+    account = second.account(b[0], "XYZ")
+    assert (account["balance"], account["incoming"]) == (1, 0)
+    assert second.account("transit:1:0", "XYZ")["held"] == 0
+
+
+@pytest.mark.parametrize("mode", [TCC, SAGA])
+async def test_from_a_shard_without_the_currency_there_is_nothing_to_take_back(
+    pair: tuple[Shard, Shard], network: Network, mode: TransactionMode
+) -> None:
+    """The coordinator is lost behind its decision, and the next one asks of all halves."""
+    first, second = pair
+    a, b = first.names, second.names
+    await have_currency(first, opening(a[0], LIMIT_UNLIMITED, currency="XYZ"))
+    network.trouble = lambda legs: "lost" if (legs["kind"] == CommandKind.CANCEL).any() else ""
+    key, legs = new_id(), [(a[0], b[0], 5), (b[1], a[1], 6), (a[0], b[0], 7)]
+    currencies = ["EUR", "EUR", "XYZ"]
+    told = await ask(first, legs, key=key, mode=mode, currencies=currencies, applied=False)
+    assert (told.code, told.leg) == (Code.CURRENCY_UNKNOWN, 2)
+    await until(lambda: first.is_still)
+    first.crash()
+    network.trouble = lambda legs: ""
+    await settled(first, second)
+    told = await ask(first, legs, key=key, mode=mode, currencies=currencies)
+    assert (told.code, told.repeated, told.applied) == (Code.CURRENCY_UNKNOWN, True, True)
+    assert first.balances(*a) == second.balances(*b) == [100] * 4
+    assert held(first) == held(second) == 0
 
 
 async def test_an_id_has_one_meaning_for_ever(pair: tuple[Shard, Shard]) -> None:
@@ -385,6 +440,81 @@ async def test_what_cannot_be_taken_back_is_parked_until_it_can(
     await settled(first, second)
     assert first.balances(*a) == second.balances(*b) == [100] * 4
     assert (await ask(first, legs, key=key, mode=SAGA)).applied
+
+
+@pytest.mark.parametrize("kind", [CommandKind.CANCEL, CommandKind.CONFIRM])
+async def test_nothing_else_waits_for_what_is_parked(
+    pair: tuple[Shard, Shard], network: Network, monkeypatch: pytest.MonkeyPatch, kind: CommandKind
+) -> None:
+    """A half that cannot be taken back, or one whose giving back cannot be confirmed: all others are."""
+    first, second = pair
+    a, b = first.names, second.names
+    monkeypatch.setattr(transacting_steps, "PARKED_S", 1.0)
+    whole, refused, has_cancelled = network.ask, [0], [False]
+
+    async def asked(asking: int, shard: int, commands: Records, timeout_s: float) -> Records:
+        has_cancelled[0] |= bool((commands["kind"] == CommandKind.CANCEL).any())
+        if has_cancelled[0] and (commands["kind"] == kind).any() and refused[0] < 2:
+            refused[0] += 1
+            results = np.zeros(len(commands), RESULT)
+            results["code"] = int(Code.HOLD_OF_OTHER_ACCOUNTS)
+            return results
+        return await whole(asking, shard, commands, timeout_s)
+
+    monkeypatch.setattr(network, "ask", asked)
+    told = await ask(first, [(a[0], b[0], 3), (a[2], a[1], 4), (a[3], name_in(1, 50), 5)], mode=SAGA, applied=False)
+    assert (told.code, told.applied) == (Code.CREDIT_ACCOUNT_UNKNOWN, False)
+    await until(lambda: refused[0] > 0)
+    await until(lambda: first.balances(*a) == [100] * 4 and held(first) == 0)
+    assert refused[0] == 1
+    assert second.balances(b[0]) == [103]
+    await settled(first, second)
+    assert second.balances(*b) == [100] * 4
+    assert refused[0] == 2
+    assert held(first) == held(second) == 0
+
+
+ENDS = [Follows.CONFIRM_DEBIT, Follows.CONFIRM_CREDIT, Follows.CANCEL_DEBIT, Follows.CANCEL_CREDIT]
+
+
+@pytest.mark.parametrize("mode", [TCC, SAGA])
+@pytest.mark.parametrize("payee", [0, 50])
+async def test_ids_that_are_alike_leave_nothing_reserved(
+    pair: tuple[Shard, Shard], monkeypatch: pytest.MonkeyPatch, mode: TransactionMode, payee: int
+) -> None:
+    """Whoever chooses the ids of transactions can look for two for which those of decisions and ends are the same."""
+    first, second = pair
+    a, b = first.names, second.names
+    make_alike(monkeypatch, ENDS)
+    legs = [(a[0], b[0], 3), (b[1], a[1], 4), (a[2], name_in(1, payee) if payee else b[2], 5)]
+    for _ in range(2):
+        before = first.balances(*a), second.balances(*b)
+        told = await ask(first, legs, mode=mode)
+        assert told.applied
+        await settled(first, second)
+        assert held(first) == held(second) == 0
+        if told.code:
+            assert (first.balances(*a), second.balances(*b)) == before
+    assert (told.code == COMMITTED) == (mode is TCC and not payee)
+
+
+async def test_what_another_transaction_has_brought_is_not_given_back(
+    pair: tuple[Shard, Shard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its try has the id and the content of one of a saga that fails: somebody has looked for such ids."""
+    first, second = pair
+    a, b = first.names, second.names
+    make_alike(monkeypatch, [Follows.TRY_CREDIT])
+    leg = (a[0], b[0], 3)
+    assert (await ask(first, [leg])).code == COMMITTED
+    told = await ask(first, [leg, (a[1], name_in(1, 50), 4)], mode=SAGA)
+    assert (told.code, told.leg, told.applied) == (Code.ID_CONFLICT, 1, True)
+    told = await ask(first, [leg, (a[1], a[2], 4)], mode=SAGA)
+    assert (told.code, told.leg, told.applied) == (Code.HOLD_CAPTURED, 0, True)
+    await settled(first, second)
+    assert first.balances(*a) == [97, 100, 100, 100]
+    assert second.balances(*b) == [103, 100, 100, 100]
+    assert held(first) == held(second) == 0
 
 
 @pytest.mark.parametrize("seed", range(16))

@@ -1,14 +1,16 @@
 """Two shards in one process, each a reactor over a folder of its own, and what can befall what they ask each other."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from bezant.engine.opening import open_member
 from bezant.engine.placement.maps import first_map
+from bezant.engine.transactions import legs, parts
 from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.placing import Placing
 from bezant.net.server.reactor import Reactor
@@ -18,6 +20,7 @@ from bezant.protocol.frames import FrameError
 from bezant.protocol.names import account_id, slot_of
 from bezant.protocol.placement import owners_of
 from bezant.protocol.records import Records, Words, id_words
+from bezant.protocol.transactions import Leg
 
 from ...engine.commands import join, transfer
 from .node import LARGE_SETTINGS, until
@@ -96,7 +99,7 @@ class Network:
 
     def __init__(self) -> None:
         self.shards: dict[int, Shard] = {}
-        self.trouble: Callable[[Records], str] = lambda legs: ""
+        self.trouble: Callable[[Records], str] = lambda commands: ""
         self.legs: list[Records] = []
         self.questions = 0
         """Answers to what a shard has under way."""
@@ -166,3 +169,30 @@ async def settled(*shards: Shard) -> None:
     await until(lambda: all(shard.is_settled and not shard.reactor.coordinator.under_way_count for shard in shards))
     for shard in shards:
         shard.ledger.check_invariants()
+
+
+def make_alike(monkeypatch: pytest.MonkeyPatch, alike: Sequence[Leg]) -> list[bool]:
+    """Have all ids of some legs be the same, as if somebody had looked for such; returns which were asked for since.
+
+    Those that are derived in another way are as they were.
+    """
+    of_words, of_records = legs.derived_ids_of, legs.derived_ids
+    asked: list[bool] = []
+
+    def made_alike(ids: npt.NDArray[np.int64], names: Leg | Words, salt: int) -> npt.NDArray[np.int64]:
+        is_alike = np.isin(np.broadcast_to(np.asarray(names), len(ids)), alike)
+        if salt == 0:
+            ids[is_alike] = 5, 6
+        asked.append(bool(is_alike.any()))
+        return ids
+
+    def alike_of(words: Words, names: Leg | Words, salt: int) -> npt.NDArray[np.int64]:
+        return made_alike(of_words(words, names, salt), names, salt)
+
+    def alike_of_records(tries: Records, names: Leg | Words, *, salt: int = 0) -> npt.NDArray[np.int64]:
+        return made_alike(of_records(tries, names, salt=salt), names, salt)
+
+    monkeypatch.setattr(legs, "derived_ids_of", alike_of)
+    monkeypatch.setattr(legs, "derived_ids", alike_of_records)
+    monkeypatch.setattr(parts, "derived_ids", alike_of_records)
+    return asked
