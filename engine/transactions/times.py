@@ -23,7 +23,12 @@ def floor_of(commands: Records) -> int:
 
 def is_too_far_ahead(time_ns: int, clock_ns: int) -> bool:
     """Whether a time of another shard is further ahead of the clock than AHEAD_S_MAX."""
-    return time_ns > clock_ns + _AHEAD_NS_MAX
+    return time_ns > latest_time_ns(clock_ns)
+
+
+def latest_time_ns(clock_ns: int) -> int:
+    """The latest time of another shard that is not."""
+    return clock_ns + _AHEAD_NS_MAX
 
 
 def check_floor(commands: Records, clock_ns: int) -> None:

@@ -28,6 +28,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from bezant.engine.compiled import quick
 from bezant.engine.member import Member
 from bezant.engine.replica import BATCH_COMMANDS_MAX, SETTLED_MAX
 from bezant.engine.transactions.ids import joined
@@ -38,12 +39,14 @@ from bezant.engine.transactions.legs import (
     build_try_credits,
     find_decisions,
 )
-from bezant.engine.transactions.times import AHEAD_S_MAX, is_too_far_ahead
+from bezant.engine.transactions.times import AHEAD_S_MAX, latest_time_ns
 from bezant.net.server.batch import Batch
 from bezant.net.server.failure import end_after_bug
+from bezant.net.server.flight_kernels import FOUND_SIZE, find_tries, note_answers
 from bezant.net.server.flights import Answers, Decided, Flight, Found, Places, Routes, picked
 from bezant.net.server.legs import LegsLane
 from bezant.net.server.orphans import AsksTries, Orphans
+from bezant.net.server.riders import WaitingRiders
 from bezant.net.server.transacting import Hooks, Transactor
 from bezant.net.server.transacting_steps import ASK_AGAIN_S, LEG_S_MAX, PARKED_S, is_open
 from bezant.net.server.transits import Transit, Transits
@@ -55,15 +58,11 @@ from bezant.protocol.records import EVENT, SEQUENCE_BITS, Records, Words, positi
 
 TRY_S_MAX: Final = 3.0
 """Seconds that another shard may take to answer a try, before it is cancelled."""
-END_S: Final = 0.005
-END_COMMANDS: Final = 1024
-"""Seconds in which decisions collect that another shard is to be told of, unless there are so many."""
 SWEEP_S: Final = 5.0
 """Seconds between two looks for what nobody carries on: it is as long under way, at least, before anybody asks."""
 SETTLE_S: Final = 0.05
 """Seconds in which transactions that have ended collect, to be settled by one entry."""
 
-_TRY_DEBIT: Final = int(CommandKind.TRY_DEBIT)
 _CONFIRM: Final = int(CommandKind.CONFIRM)
 _COMMITTED: Final = int(ResultCode.COMMITTED)
 _UNDECIDED: Final = int(ResultCode.UNDECIDED)
@@ -108,8 +107,9 @@ class Coordinator:
         self.transactor = Transactor(member, lambda: places.owners, links, lane, hooks)
         """Carries on transactions of several legs."""
         self._settle_timer: asyncio.TimerHandle | None = None
-        self._ending: dict[Transit, list[Decided]] = {}
-        self._end_timer: asyncio.TimerHandle | None = None
+        self._riders = WaitingRiders(self._end_now)
+        self._new, self._repeated, self._tries = np.zeros((3, BATCH_COMMANDS_MAX), np.int64)
+        self._counts = np.zeros(FOUND_SIZE, np.int64)
         self._orphans = Orphans(member, self._transits, links, lane, self._execute)
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._departs = False
@@ -128,19 +128,16 @@ class Coordinator:
         `events` are those of the batch. What has been decided of the latter is told with the batch.
         """
         results = batch.results
-        rows = np.flatnonzero(results["code"] == _UNDECIDED)
-        if not len(rows):
-            return
-        repeated = rows[results["flags"][rows] & int(ResultFlag.REPEATED) != 0]
-        if len(repeated):
-            self._note_repeated(batch, repeated)
-            rows = rows[results["flags"][rows] & int(ResultFlag.REPEATED) == 0]
-        batch.undecided_count += len(rows)
-        if len(rows):
-            tries = picked(events, np.flatnonzero((events["kind"] == _TRY_DEBIT) & (events["result"] == _COMMITTED)))
-            if len(tries) != len(rows):
-                raise LedgerError(f"{len(rows)} results say that a try stands, and {len(tries)} events do")
-            self._send_on(tries, results["position"][rows] & _SEQUENCE_MASK, batch, rows)
+        quick(find_tries)(results, events, self._new, self._repeated, self._tries, self._counts)
+        new, repeated, tried = self._counts.tolist()
+        if repeated:
+            self._note_repeated(batch, self._repeated[:repeated].copy())
+        batch.undecided_count += new
+        if new:
+            if tried != new:
+                raise LedgerError(f"{new} results say that a try stands, and {tried} events do")
+            rows = self._new[:new].copy()
+            self._send_on(picked(events, self._tries[:new]), results["position"][rows] & _SEQUENCE_MASK, batch, rows)
 
     def on_committed(self) -> None:
         """More of the log is committed: carry on what was found, if that is."""
@@ -154,13 +151,13 @@ class Coordinator:
         self._term, self._found = 0, None
         self._repeats.clear()
         self._settled.clear()
-        self._ending.clear()
+        self._riders.clear()
         self._orphans.lose()
         self.transactor.lose()
-        for timer in (self._settle_timer, self._end_timer, self._sweep_timer):
+        for timer in (self._settle_timer, self._sweep_timer):
             if timer is not None:
                 timer.cancel()
-        self._settle_timer = self._end_timer = self._sweep_timer = None
+        self._settle_timer = self._sweep_timer = None
         tasks, self._tasks = self._tasks, set()
         for task in tasks:
             task.cancel()
@@ -173,7 +170,7 @@ class Coordinator:
     @property
     def under_way_count(self) -> int:
         """Parts of batches, and of what was found, that have not ended."""
-        return len(self._ending) + len(self._tasks)
+        return len(self._riders) + len(self._tasks)
 
     def take_departure(self) -> bool:
         """Whether something is about to leave for another shard since this was asked last."""
@@ -267,56 +264,55 @@ class Coordinator:
         must_be_told = np.flatnonzero((codes == _COMMITTED) | is_open(codes))
         if len(must_be_told):
             decided = Decided(flight.events, decisions, flight.sequences, times)
-            self._end_soon(flight.transit, decided.part(must_be_told))
+            self._riders.add(flight.transit, decided.part(must_be_told))
 
     async def _try(self, flight: Flight) -> Answers:
         """What the other shard answers to each try, and when it was executed there; a code that settles nothing where
         it has not answered in time, or with a time that nothing here may be dated after."""
-        routes = Routes(self._transits, self._places, flight.transit, flight.events)
-        codes, times = np.full(len(flight.events), _UNANSWERED, np.int64), np.zeros(len(flight.events), np.int64)
-        loop = asyncio.get_running_loop()
+        count, loop = len(flight.events), asyncio.get_running_loop()
+        answers = Answers(np.full(count, _UNANSWERED, np.int64), np.zeros(count, np.int64))
         deadline_s = loop.time() + TRY_S_MAX
+        if not await self._try_at(flight.transit, flight.events, np.arange(count), answers, TRY_S_MAX):
+            return answers
+        routes = Routes(self._transits, self._places, flight.transit, flight.events)
         while True:
-            left = np.flatnonzero(is_open(codes))
-            left_s = deadline_s - loop.time()
-            if not len(left) or left_s <= 0:
-                return Answers(codes, times)
-            for transit, rows in routes.groups(left):
-                legs = build_try_credits(picked(flight.events, rows), transit.far_id)
-                results = await self._ask(transit, legs, min(left_s, LEG_S_MAX))
-                if results is None:
-                    continue
-                if is_too_far_ahead(int(results["timestamp_ns"].max()), self._member.replica.clock_ns):
-                    transit.tell(f"its time is over {AHEAD_S_MAX} s ahead of this node's clock")
-                else:
-                    codes[rows], times[rows] = results["code"], results["timestamp_ns"]
-            routes.follow(np.flatnonzero(codes == _WRONG_SHARD))
-            if is_open(codes).any():
+            routes.follow(np.flatnonzero(answers.codes == _WRONG_SHARD))
+            if is_open(answers.codes).any():
                 await asyncio.sleep(ASK_AGAIN_S)
+            left, left_s = np.flatnonzero(is_open(answers.codes)), deadline_s - loop.time()
+            if not len(left) or left_s <= 0:
+                return answers
+            for transit, rows in routes.groups(left):
+                await self._try_at(transit, flight.events, rows, answers, min(left_s, LEG_S_MAX))
 
-    def _end_soon(self, transit: Transit, decided: Decided) -> None:
-        """Tell the other shard what was decided, together with what is decided just after it.
+    async def _try_at(self, transit: Transit, tries: Records, rows: Words, answers: Answers, timeout_s: float) -> int:
+        """Ask one shard for the tries with these numbers; returns how many are open still, or a number below 0."""
+        legs = build_try_credits(picked(tries, rows), transit.far_id)
+        results = await self._ask_with_riders(transit, legs, timeout_s)
+        if results is None:
+            return -1
+        latest_ns = latest_time_ns(self._member.replica.clock_ns)
+        open_count = int(quick(note_answers)(results, rows, answers.codes, answers.times, latest_ns))
+        if open_count < 0:
+            transit.tell(f"its time is over {AHEAD_S_MAX} s ahead of this node's clock")
+        return open_count
 
-        Nobody waits for that, and the next try to that shard would wait for the disk behind it.
-        """
-        waiting = self._ending.setdefault(transit, [])
-        waiting.append(decided)
-        if sum(len(part.sequences) for part in waiting) >= END_COMMANDS:
-            self._end_now(transit)
-        elif self._end_timer is None:
-            self._end_timer = asyncio.get_running_loop().call_later(END_S, self._end_all)
+    async def _ask_with_riders(self, transit: Transit, legs: Records, timeout_s: float) -> Records | None:
+        """As `_ask`, and tell the shard with it what was decided of earlier tries there."""
+        riders = self._riders.take(transit, BATCH_COMMANDS_MAX - len(legs))
+        if riders is None:
+            return await self._ask(transit, legs, timeout_s)
+        results = await self._ask(transit, joined([legs, riders.legs]), timeout_s)
+        if results is None:
+            self._end_now(transit, riders.decided)
+            return None
+        is_done = results["code"][len(legs) :] == _COMMITTED
+        self._settle(riders.decided.sequences[is_done])
+        if not is_done.all():
+            self._end_now(transit, riders.decided.part(np.flatnonzero(~is_done)))
+        return results[: len(legs)]
 
-    def _end_all(self) -> None:
-        self._end_timer = None
-        for transit in list(self._ending):
-            self._end_now(transit)
-
-    def _end_now(self, transit: Transit) -> None:
-        waiting = self._ending.pop(transit)
-        decided = waiting[0]
-        if len(waiting) > 1:
-            tries, decisions, sequences, times = zip(*waiting, strict=True)
-            decided = Decided(joined(tries), joined(decisions), np.concatenate(sequences), np.concatenate(times))
+    def _end_now(self, transit: Transit, decided: Decided) -> None:
         for first in range(0, len(decided.sequences), BATCH_COMMANDS_MAX):
             self._start(self._end(transit, decided.part(slice(first, first + BATCH_COMMANDS_MAX))))
 
@@ -426,6 +422,11 @@ class Coordinator:
         decisions: Records,
     ) -> None:
         """Tell what became of the tries with these numbers, but for those whose decisions were not executed."""
+        if not decided["code"].any():
+            answers.times[numbers] = decided["timestamp_ns"]
+            self._tell(flight, numbers, answers.codes[numbers], decided)
+            undone.append(_NO_ROWS)
+            return
         is_taken = decided["code"] == _ID_CONFLICT
         if is_taken.any():
             self._take_other_ids(flight, answers, decisions, numbers[is_taken])

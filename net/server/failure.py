@@ -6,7 +6,8 @@ that are wrong, or leave requests without an answer for ever.
 
 import logging
 import os
-from typing import Final, NoReturn
+from collections.abc import Callable
+from typing import Final, NoReturn, ParamSpec
 
 EXIT_STATUS_BUG: Final = 70
 """EX_SOFTWARE of sysexits.h: an invariant of the engine does not hold, or its code raised what nobody expects."""
@@ -14,6 +15,7 @@ EXIT_STATUS_SYNC_FAILED: Final = 74
 """EX_IOERR of sysexits.h: a write or sync of the log failed."""
 
 _log = logging.getLogger("bezant")
+_Parameters = ParamSpec("_Parameters")
 
 
 def end_after_failed_sync(error: OSError) -> NoReturn:
@@ -36,3 +38,17 @@ def end_after_bug(error: BaseException) -> NoReturn:
         exc_info=error,
     )
     os._exit(EXIT_STATUS_BUG)
+
+
+def or_end(step: Callable[_Parameters, None]) -> Callable[_Parameters, None]:
+    """Have the process end when a step of the pipeline raises."""
+
+    def run(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> None:
+        try:
+            step(*args, **kwargs)
+        except OSError as error:
+            end_after_failed_sync(error)  # of the vote, or of a cut of the log
+        except Exception as error:
+            end_after_bug(error)
+
+    return run

@@ -28,7 +28,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, ParamSpec, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -43,7 +43,7 @@ from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.deferring import Deferral
 from bezant.net.server.dropping import Dropping
 from bezant.net.server.expiry import ExpiryTimer
-from bezant.net.server.failure import end_after_bug, end_after_failed_sync
+from bezant.net.server.failure import or_end
 from bezant.net.server.guarding import Guarding
 from bezant.net.server.legs import LegsLane, Respond
 from bezant.net.server.moved_legs import without_legs_elsewhere
@@ -78,8 +78,6 @@ _WHY: Final = {
     FrameError.OUTCOME_UNKNOWN: "this node led its group until now, and does not know whether this will be committed",
 }
 
-_Parameters = ParamSpec("_Parameters")
-
 
 class Waiter(Protocol):
     """A connection that found no room and wants to be called when there is some."""
@@ -101,9 +99,9 @@ class Reactor:
         self.counters = Counters()
         self.bytes_in_flight = 0
         self._loop = loop
-        self._sync_thread = SyncThread(loop, _or_die(self._on_synced))
-        self._run_pump = _or_die(self._pump)
-        self.on_tick = _or_die(self._on_tick)
+        self._sync_thread = SyncThread(loop, or_end(self._on_synced))
+        self._run_pump = or_end(self._pump)
+        self.on_tick = or_end(self._on_tick)
         self._spare = [Batch() for _ in range(BATCHES_MAX - 1)]
         self._collecting = Batch()
         self.legs = LegsLane(member, lambda: self.placing)
@@ -120,6 +118,8 @@ class Reactor:
         self._inline_sync_s = 0.0
         self._deferral = Deferral(loop, self.schedule)
         self._sync_started_s = 0.0
+        self._tidying: asyncio.Handle | None = None
+        self._tidy = or_end(self._tidy_up)
         self._idle = asyncio.Event()
         self._idle.set()
         self.placing: Placing | None = None
@@ -430,12 +430,23 @@ class Reactor:
         self.flush_messages()  # An acknowledgement: the leader, and its clients, wait for nothing else here.
         self._publish()
         self._reply()
+        if self._tidying is None:
+            self._tidying = self._loop.call_soon(self._tidy)  # What was told is sent before.
         if not self._collecting.is_empty or self._has_unwritten or self._waiters or self.legs.command_count:
             self.schedule()
+
+    def _tidy_up(self) -> None:
+        self._tidying = None
         started = time.perf_counter()
         self.replica.tidy()
         self._checkpointing.on_committed()
         self.counters.add("tidy", time.perf_counter() - started)
+
+    def put_off_tidying(self) -> None:
+        """Leave what a durable group leaves to do to whoever opens the log next."""
+        if self._tidying is not None:
+            self._tidying.cancel()
+            self._tidying = None
 
     def _publish(self) -> None:
         """Let other processes read what is both committed and durable here."""
@@ -578,23 +589,10 @@ class Reactor:
         if self.moving is not None:
             self.moving.lose()
         self._settle_group()
+        self.put_off_tidying()
         await self._checkpointing.stop()
         await self._dropping.stop()
         self._sync_thread.stop()
         if self.publisher is not None:
             self.publisher.close()
         self.member.close()
-
-
-def _or_die(step: Callable[_Parameters, None]) -> Callable[_Parameters, None]:
-    """Have the process end when a step of the pipeline raises."""
-
-    def run(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> None:
-        try:
-            step(*args, **kwargs)
-        except OSError as error:
-            end_after_failed_sync(error)  # of the vote, or of a cut of the log
-        except Exception as error:
-            end_after_bug(error)
-
-    return run

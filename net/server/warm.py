@@ -10,12 +10,13 @@ from bezant.engine.transactions.ids import derived_ids
 from bezant.engine.transactions.marking import MARKED_SIZE, mark_transfers_out
 from bezant.net.server.batch import Batch
 from bezant.net.server.chain_kernels import preset_unterminated, preset_unterminated_span
+from bezant.net.server.flight_kernels import FOUND_SIZE, find_tries, note_answers
 from bezant.net.server.frame_kernels import encode_replies, preset_expired, scan_frames
 from bezant.net.server.leg_kernels import any_for_slots, are_all_legs, has_suspects, preset_legs, preset_legs_span
 from bezant.net.server.placing_kernels import preset_wrong_shard
 from bezant.protocol.frames import Operation, encode_frame
 from bezant.protocol.placement import SLOT_COUNT
-from bezant.protocol.records import COMMAND, RESULT
+from bezant.protocol.records import COMMAND, EVENT, RESULT
 from bezant.protocol.transactions import Leg
 
 
@@ -43,5 +44,7 @@ def warm_kernels() -> None:
     warm_building()
     derived_ids(command, Leg.TRY_CREDIT)
     results = np.zeros(1, RESULT)
+    find_tries(results, np.zeros(1, EVENT), preset, preset, preset, np.zeros(FOUND_SIZE, np.int64))
+    note_answers(results, np.zeros(1, np.int64), preset, preset, 0)
     out = np.zeros(12, np.int64)
     encode_replies(batch.frames, 1, results.view(np.int64).reshape(1, 8), out, out.view(np.uint8))

@@ -11,6 +11,7 @@ from bezant.engine.replica import ReplicaSettings
 from bezant.net.server import (
     connection,
     coordinating,
+    failure,
     inbox,
     open_connections,
     reactor,
@@ -44,7 +45,7 @@ def compiled() -> None:
 def bugs(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
     """What would have ended the process, had it not been the test's own."""
     found: list[BaseException] = []
-    monkeypatch.setattr(reactor, "end_after_bug", found.append)
+    monkeypatch.setattr(failure, "end_after_bug", found.append)
     monkeypatch.setattr(syncing, "end_after_bug", found.append)
     return found
 
@@ -123,7 +124,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 async def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Network]:
     """Two shards, whose accounts are open, and the network between them."""
     bugs: list[BaseException] = []
-    for module in (reactor, syncing, coordinating):
+    for module in (failure, syncing, coordinating):
         monkeypatch.setattr(module, "end_after_bug", bugs.append)
     for module in (coordinating, transacting_steps):
         monkeypatch.setattr(module, "ASK_AGAIN_S", 0.005)

@@ -14,8 +14,7 @@ from bezant.engine.opening import open_member
 from bezant.engine.placement.maps import first_map, with_slots_moved
 from bezant.engine.transactions.legs import transit_id
 from bezant.net.placement.memory import MemoryStore
-from bezant.net.server import coordinating, moving, moving_out, syncing, transacting_steps
-from bezant.net.server import reactor as reactor_module
+from bezant.net.server import coordinating, failure, moving, moving_out, syncing, transacting_steps
 from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.moving import Moving
 from bezant.net.server.moving_out import Around
@@ -85,6 +84,7 @@ class Shard:
             part.lose()
         reactor._settle_group()
         reactor._expiry.stop()
+        reactor.put_off_tidying()
         reactor._pump_scheduled = True  # It does nothing any more.
         reactor._sync_thread.stop()
         if reactor.publisher is not None:
@@ -235,7 +235,7 @@ class Links:
 @pytest.fixture
 async def town(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Town]:
     bugs: list[BaseException] = []
-    for module in (reactor_module, syncing, coordinating, moving):
+    for module in (failure, syncing, coordinating, moving):
         monkeypatch.setattr(module, "end_after_bug", bugs.append)
     monkeypatch.setattr(coordinating, "ASK_AGAIN_S", 0.005)
     monkeypatch.setattr(coordinating, "SETTLE_S", 0.005)

@@ -87,6 +87,7 @@ class Shard:
         self.reactor.coordinator.lose()
         self.reactor._expiry.stop()
         self.reactor._deferral.end()
+        self.reactor.put_off_tidying()
         self.reactor._pump_scheduled = True  # It does nothing any more.
         self.reactor._sync_thread.stop()
         self.reactor.publisher.close()
