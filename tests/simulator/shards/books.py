@@ -93,9 +93,12 @@ def _derived(events: Any, leg: Leg) -> Id:
 class Books:
     """See the module."""
 
-    def __init__(self, counts: Counter[str], owners: dict[int, int]) -> None:
+    def __init__(self, counts: Counter[str], owners: dict[int, int], shards: int) -> None:
         """`owners`: of the slots that move, at the beginning."""
         self._counts = counts
+        places = itertools.product(range(shards), range(shards), CURRENCIES)
+        self._peers = {id_words(transit_id(own, peer, currency)): peer for own, peer, currency in places}
+        """The shard that each transit account leads to."""
         self.movements = Movements(owners, counts)
         self.transfers: dict[tuple[int, int], Transfer] = {}
         """By shard and sequence of the TRY_DEBIT."""
@@ -103,7 +106,9 @@ class Books:
         """Those that another shard has tried."""
         self.parts = AllParts(counts)
         """Of transactions of several legs."""
-        self._by_leg: dict[Id, tuple[Transfer, Leg]] = {}
+        self._by_leg: dict[tuple[int, Id], tuple[Transfer, Leg]] = {}
+        """By the shard that pays, and the id of the leg. A try that is lost with its leader may be asked for again of
+        the shard that its slot has moved to: that is another transfer, although its legs have the same ids."""
         self._accounts: dict[int, defaultdict[Id, Account]] = defaultdict(lambda: defaultdict(Account))
 
     # ---- what is committed ----
@@ -141,22 +146,23 @@ class Books:
             self._counts["tries refused at home"] += 1
             self.transfers[shard, sequence] = Transfer(shard, sequence, code)
             return
-        transfer, _ = self._by_leg.get(_derived(events, Leg.TRY_CREDIT), (Transfer(), None))
+        transfer, _ = self._by_leg.get((shard, _derived(events, Leg.TRY_CREDIT)), (Transfer(), None))
         if transfer.shard >= 0:
             raise Violation(f"shard {shard} commits at {sequence} a try of an id that is used: {transfer}")
         self._counts["tries that came before their transfer"] += Leg.TRY_CREDIT in transfer.results
         transfer.shard, transfer.sequence, transfer.code = shard, sequence, code
         self.transfers[shard, sequence] = transfer
         for leg in LEGS_OF_TRY:
-            self._by_leg[_derived(events, leg)] = (transfer, leg)
+            self._by_leg[shard, _derived(events, leg)] = (transfer, leg)
 
     def _take_leg(self, shard: int, entry: Entry, sequence: int, events: Any) -> None:
         event = events[0]
-        leg_id = (int(event["id_head"]), int(event["id_tail"]))
+        pays = self._peers.get((int(event["debit_head"]), int(event["debit_tail"])), shard)
+        leg_id = pays, (int(event["id_head"]), int(event["id_tail"]))
         kind, code = CommandKind(int(event["kind"])), int(event["result"])
         if kind is CommandKind.TRY_CREDIT:
             transfer, _ = self._by_leg.setdefault(leg_id, (Transfer(), Leg.TRY_CREDIT))
-            self._by_leg[_derived(events, Leg.CANCEL_ORPHAN)] = (transfer, Leg.CANCEL_ORPHAN)
+            self._by_leg[pays, _derived(events, Leg.CANCEL_ORPHAN)] = (transfer, Leg.CANCEL_ORPHAN)
             self.tries.append(transfer)
         found = self._by_leg.get(leg_id)
         if found is None:

@@ -77,7 +77,7 @@ class World:
         self.owners = owners_of(map_of(self.shards)).astype(np.int64)
         """The shard of each slot, but for those that move."""
         slots = [wandering_slot(self.shards, number) for number in numbers]
-        self.books = Books(self.counts, {slot: int(self.owners[slot]) for slot in slots})
+        self.books = Books(self.counts, {slot: int(self.owners[slot]) for slot in slots}, self.shards)
         self.wandering = [wandering_names(self.shards)[number] for number in numbers]
         self.part_records_max = chance.choice([4, 4096])
         self.groups = [ShardGroup(self, number, drawn.group, without) for number in range(self.shards)]
