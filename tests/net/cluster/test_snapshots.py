@@ -15,9 +15,10 @@ from .nodes import Nodes, member_of, move, open_books
 SMALL = ("--segment-size-mib", "1", "--checkpoint-entries", "20", "--snapshot-behind-mib", "1")
 WAIT_S = 90.0
 """Seconds for what takes one or two, but for the child that makes checkpoints: it gives way to all others."""
-BATCHES = 50
+BATCHES = 120
 BATCH = 1_500
-"""Transfers: some 280 KiB of the log, and so three batches fill a segment."""
+"""Transfers: some 280 KiB of the log, and so three batches fill a segment, and all together are twice what a leader has
+in flight to a member: less than that would be there before the state is."""
 
 
 async def load(wallet: Wallet, batches: int) -> int:
