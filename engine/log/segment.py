@@ -223,11 +223,15 @@ class Segment:
     def sought(self) -> "Sought":
         """What kernels need to find events in it, mapped."""
         mapping, sought, count = self.mapping(), self._sought, len(self._sparse_indexes)  # which are added last
-        if sought is None or sought.count != count or sought.end != self.end:
+        end = min(self.end, len(mapping))  # Its file may be shorter by now than when it was looked at.
+        # Another thread may have unmapped it while one was made.
+        if sought is None or sought.mapping is not mapping or sought.count != count:
             words = (self._sparse_indexes, self._sparse_sequences, self._sparse_offsets)
             known = np.stack([np.frombuffer(some.tobytes(), np.int64)[:count] for some in words])
-            sought = Sought(mapping.ctypes.data, self.end, known.ctypes.data, count, mapping, known)
+            sought = Sought(mapping.ctypes.data, end, known.ctypes.data, known.shape[1], mapping, known)
             self._sought = sought
+        elif sought.end != end:
+            self._sought = sought = sought._replace(end=end)
         return sought
 
     def start_of(self, index: int) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Claim: what is read back is what was written, or it is refused with the place where it is damaged."""
 
 import mmap
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -384,6 +385,54 @@ def test_one_read_of_many_segments_says_in_which_one_is_damaged(
             writer.log.read_events(wanted, check_bodies)
         flip(segment_path(tmp_path, number), place.start + 8)
     assert writer.log.read_events(wanted, check_bodies)["amount"].tolist() == wanted.tolist()
+    writer.close()
+
+
+@pytest.mark.parametrize("check_bodies", [True, False])
+def test_nothing_is_read_behind_the_end_of_a_file_that_is_shorter_by_now(tmp_path: Path, check_bodies: bool) -> None:
+    """Somebody copies another one over it, say, before it is mapped anew: what lies behind in memory is not of it."""
+    writer = Writer(tmp_path)
+    for _ in range(3):
+        writer.write(149, 150, 1)  # fill a segment
+    writer.close()
+    log, _ = open_entries(tmp_path, start=resume_points(tmp_path)[-1])
+    os.truncate(segment_path(tmp_path), SEGMENT_HEADER_SIZE + mmap.PAGESIZE)
+    for sequences in ((1,), (150, 300), (300,), (1, 200, 400, 900)):
+        with pytest.raises(CorruptLog, match=f"^{segment_name(1)}, offset {SEGMENT_HEADER_SIZE}: found no whole entry"):
+            log.read_events(np.array(sequences, np.int64), check_bodies)
+    assert read(log, 301, 600, 900) == [301, 600, 900]
+    log.close()
+
+
+def test_what_is_known_is_copied_again_when_there_is_more_of_it(tmp_path: Path) -> None:
+    """Not with every entry: of a segment of 4 GiB it is 1.5 MiB."""
+    writer = Writer(tmp_path, segment_size=1 << 20)
+    writer.write(1)
+    segment = writer.log.segments[0]
+    known = segment.sought().known
+    writer.write(1, 340)
+    assert segment.sought().known is known and segment.sought().end == segment.end
+    writer.write(100)
+    assert segment.sought().known.shape == (3, 2)
+    assert writer.read(1, 2, 342, 343, 442) == [1, 2, 342, 343, 442]
+    writer.close()
+
+
+def test_what_is_known_of_a_mapping_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if another thread, which follows the log, unmaps a segment while a question looks at it."""
+    writer = Writer(tmp_path)
+    writer.write(300, 1)
+    segment, stack = writer.log.segments[0], np.stack
+
+    def unmap_meanwhile(parts: Sequence[Words]) -> Words:
+        segment.unmap()
+        return stack(parts)
+
+    monkeypatch.setattr(np, "stack", unmap_meanwhile)
+    before = segment.sought()
+    monkeypatch.undo()
+    assert before.mapping is not segment.mapping()
+    assert segment.sought().mapping is segment.mapping()
     writer.close()
 
 
