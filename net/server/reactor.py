@@ -118,8 +118,9 @@ class Reactor:
         self._inline_sync_s = 0.0
         self._deferral = Deferral(loop, self.schedule)
         self._sync_started_s = 0.0
-        self._tidying: asyncio.Handle | None = None
-        self._tidy = or_end(self._tidy_up)
+        self._tidy_scheduled = False
+        self._run_tidy = or_end(self._tidy)
+        self._has_ended = False
         self._idle = asyncio.Event()
         self._idle.set()
         self.placing: Placing | None = None
@@ -205,6 +206,8 @@ class Reactor:
     def _pump(self) -> None:
         started = time.perf_counter()
         self._pump_scheduled = False
+        if self._has_ended:
+            return
         if self.replica.checkpoint_is_due:
             self.replica.freeze()
             self._checkpointing.on_committed()
@@ -271,10 +274,8 @@ class Reactor:
 
     def _should_execute_legs(self) -> bool:
         count = self.legs.next_count
-        if count == 0:
-            return False
-        if not self.member.is_leader:
-            return True
+        if count == 0 or not self.member.is_leader:
+            return count > 0  # Who does not lead sends them to the leader.
         if self.member.is_handing_over or self._must_wait_for_checkpoint(count):
             return False
         return self._group is None or count >= EXECUTE_EARLY_COMMANDS_MIN
@@ -430,23 +431,25 @@ class Reactor:
         self.flush_messages()  # An acknowledgement: the leader, and its clients, wait for nothing else here.
         self._publish()
         self._reply()
-        if self._tidying is None:
-            self._tidying = self._loop.call_soon(self._tidy)  # What was told is sent before.
+        if not self._tidy_scheduled:
+            self._tidy_scheduled = True
+            self._loop.call_soon(self._run_tidy)  # What was told is sent before.
         if not self._collecting.is_empty or self._has_unwritten or self._waiters or self.legs.command_count:
             self.schedule()
 
-    def _tidy_up(self) -> None:
-        self._tidying = None
+    def _tidy(self) -> None:
+        self._tidy_scheduled = False
+        if self._has_ended:
+            return
         started = time.perf_counter()
         self.replica.tidy()
         self._checkpointing.on_committed()
         self.counters.add("tidy", time.perf_counter() - started)
+        self.counters.note_step(time.perf_counter() - started)
 
-    def put_off_tidying(self) -> None:
-        """Leave what a durable group leaves to do to whoever opens the log next."""
-        if self._tidying is not None:
-            self._tidying.cancel()
-            self._tidying = None
+    def end(self) -> None:
+        """Do nothing more, whatever was left for the next turn of the loop: who opens the log next finds it."""
+        self._has_ended = True
 
     def _publish(self) -> None:
         """Let other processes read what is both committed and durable here."""
@@ -583,13 +586,12 @@ class Reactor:
         self._expiry.stop()
         if settled:
             await self.wait_idle()
-        self._deferral.end()
         if self.coordinator is not None:
             self.coordinator.stop()
         if self.moving is not None:
             self.moving.lose()
         self._settle_group()
-        self.put_off_tidying()
+        self.end()
         await self._checkpointing.stop()
         await self._dropping.stop()
         self._sync_thread.stop()

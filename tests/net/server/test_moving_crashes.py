@@ -84,8 +84,7 @@ class Shard:
             part.lose()
         reactor._settle_group()
         reactor._expiry.stop()
-        reactor.put_off_tidying()
-        reactor._pump_scheduled = True  # It does nothing any more.
+        reactor.end()
         reactor._sync_thread.stop()
         if reactor.publisher is not None:
             reactor.publisher.close()

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import random
+import time
 import types
 
 import pytest
@@ -15,8 +16,10 @@ from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import LedgerError
 from bezant.protocol.frames import Operation, encode_frame
 
+from ...engine.commands import transfer
 from .books import COMMITTED, transfer_frame
 from .node import WAIT_S, Client, Node, Reply, SlowDisk, until
+from .two_shards import Shard, settled
 
 DEADLINE_PASSED = ResultCode.DEADLINE_PASSED
 
@@ -417,3 +420,41 @@ async def test_what_waits_to_be_sent_goes_before_what_nobody_waits_for(
     assert (await client.reply()).codes == [COMMITTED]
     await until(lambda: "tidy" in done)
     assert done[done.index("finish") :][:4] == ["finish", "flush", "publish", "tidy"]
+
+
+async def test_what_nobody_waits_for_keeps_the_loop_all_the_same(
+    node: Node, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among the longest steps of the loop it has to be seen."""
+    tidied: list[None] = []
+    monkeypatch.setattr(node.replica, "tidy", lambda: (time.sleep(0.05), tidied.append(None)))
+    node.reactor.counters.take_longest_steps()
+    await client.send(transfer_frame(1))
+    assert (await client.reply()).codes == [COMMITTED]
+    await until(lambda: bool(tidied))
+    assert node.reactor.counters.take_longest_steps()[1] >= 0.05
+
+
+@pytest.mark.parametrize("child_is_waited_for", [False, True])
+async def test_what_comes_between_the_last_answer_and_the_end_is_left_to_the_next_start(
+    pair: tuple[Shard, Shard], bugs: list[BaseException], child_is_waited_for: bool
+) -> None:
+    """It ended the process as after a bug: a turn of the loop that was due then found the log closed."""
+    first, second = pair
+    reactor, loop = first.reactor, asyncio.get_running_loop()
+    coordinator = reactor.coordinator
+    assert coordinator is not None
+    assert not (await first.execute(transfer(first.names[0], second.names[0], 30)))["code"].any()
+    await until(lambda: bool(coordinator._settled))
+    if child_is_waited_for:
+        reactor._checkpointing._task = loop.create_task(reactor._checkpointing._run())
+        await asyncio.sleep(0)
+    stopping = asyncio.create_task(reactor.stop())
+    await asyncio.sleep(0)
+    loop.call_soon(coordinator._settle_now)
+    await stopping
+    await asyncio.sleep(0.02)
+    assert bugs == []
+    first.open()
+    await settled(first, second)
+    assert (first.balances(first.names[0]), second.balances(second.names[0])) == ([70], [130])

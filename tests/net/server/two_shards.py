@@ -86,9 +86,7 @@ class Shard:
         """End without answering anybody, and open the folder again. Nothing of the reactor may be under way."""
         self.reactor.coordinator.lose()
         self.reactor._expiry.stop()
-        self.reactor._deferral.end()
-        self.reactor.put_off_tidying()
-        self.reactor._pump_scheduled = True  # It does nothing any more.
+        self.reactor.end()
         self.reactor._sync_thread.stop()
         self.reactor.publisher.close()
         self.member.close()
