@@ -8,6 +8,8 @@ The other shard is asked as soon as the try is executed here, and a try that is 
 decision (`deferring.py`). If this node is lost before the try is committed, what the other shard has reserved belongs
 to nobody: that shard finds it out (`orphans.py`).
 
+Nobody waits for the second legs: they ride with the tries that follow (`riders.py`).
+
 A batch travels as a whole, or as one part for each shard and currency. All that is done is commands with ids of their
 own, so every step may be repeated; and all that matters is in the log, so a leader that takes over finds in the ledger
 what it has to carry on: tries without a decision, and decisions that the other shard has not carried out yet.
@@ -52,7 +54,7 @@ from bezant.net.server.transacting_steps import ASK_AGAIN_S, LEG_S_MAX, PARKED_S
 from bezant.net.server.transits import Transit, Transits
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import BezantError, CorruptLog, LedgerError, RequestRefused, StorageError
-from bezant.protocol.frames import FrameError
+from bezant.protocol.frames import BATCH_COUNT_MAX, FrameError
 from bezant.protocol.kinds import CommandKind, ResultFlag
 from bezant.protocol.records import EVENT, SEQUENCE_BITS, Records, Words, position_of
 
@@ -272,7 +274,7 @@ class Coordinator:
         count, loop = len(flight.events), asyncio.get_running_loop()
         answers = Answers(np.full(count, _UNANSWERED, np.int64), np.zeros(count, np.int64))
         deadline_s = loop.time() + TRY_S_MAX
-        if not await self._try_at(flight.transit, flight.events, np.arange(count), answers, TRY_S_MAX):
+        if await self._try_at(flight.transit, flight.events, np.arange(count), answers, TRY_S_MAX):
             return answers
         routes = Routes(self._transits, self._places, flight.transit, flight.events)
         while True:
@@ -285,21 +287,21 @@ class Coordinator:
             for transit, rows in routes.groups(left):
                 await self._try_at(transit, flight.events, rows, answers, min(left_s, LEG_S_MAX))
 
-    async def _try_at(self, transit: Transit, tries: Records, rows: Words, answers: Answers, timeout_s: float) -> int:
-        """Ask one shard for the tries with these numbers; returns how many are open still, or a number below 0."""
+    async def _try_at(self, transit: Transit, tries: Records, rows: Words, answers: Answers, timeout_s: float) -> bool:
+        """Ask one shard for the tries with these numbers; returns whether none of them is open still."""
         legs = build_try_credits(picked(tries, rows), transit.far_id)
         results = await self._ask_with_riders(transit, legs, timeout_s)
         if results is None:
-            return -1
+            return False
         latest_ns = latest_time_ns(self._member.replica.clock_ns)
         open_count = int(quick(note_answers)(results, rows, answers.codes, answers.times, latest_ns))
         if open_count < 0:
             transit.tell(f"its time is over {AHEAD_S_MAX} s ahead of this node's clock")
-        return open_count
+        return open_count == 0
 
     async def _ask_with_riders(self, transit: Transit, legs: Records, timeout_s: float) -> Records | None:
         """As `_ask`, and tell the shard with it what was decided of earlier tries there."""
-        riders = self._riders.take(transit, BATCH_COMMANDS_MAX - len(legs))
+        riders = self._riders.take(transit, -len(legs) % BATCH_COUNT_MAX)  # A frame more would take its time.
         if riders is None:
             return await self._ask(transit, legs, timeout_s)
         results = await self._ask(transit, joined([legs, riders.legs]), timeout_s)
@@ -341,7 +343,9 @@ class Coordinator:
                 if results is not None:
                     codes[rows] = results["code"]
             # What a shard has no transit account for was never tried there (`_ask`).
-            is_done = (codes == _COMMITTED) | ((codes == _CURRENCY_UNKNOWN) & ~is_confirm)
+            never_there = codes == _CURRENCY_UNKNOWN
+            codes[never_there] = np.where(is_confirm[never_there], _WRONG_SHARD, _COMMITTED)
+            is_done = codes == _COMMITTED
             done = asked[is_done[asked]]
             self._settle(sequences[done])
             if all_parked:

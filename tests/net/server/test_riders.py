@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from bezant.net.server import coordinating, riders
+from bezant.net.server import riders
 from bezant.protocol.codes import ResultCode
+from bezant.protocol.frames import BATCH_COUNT_MAX
 from bezant.protocol.kinds import CommandKind
 from bezant.protocol.records import RESULT, Records
 
-from ...engine.commands import transfer
+from ...engine.commands import join, transfer
 from .two_shards import Network, Shard, settled
 
 COMMITTED = int(ResultCode.COMMITTED)
@@ -63,12 +64,42 @@ async def test_what_a_shard_does_not_do_of_what_has_ridden_along_is_asked_for_ag
     assert (first.balances(first.names[0]), second.balances(second.names[0])) == ([50], [150])
 
 
-async def test_more_than_a_question_takes_rides_on_its_own(
+async def test_what_would_take_a_frame_more_travels_on_its_own(
     pair: tuple[Shard, Shard], network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Frames are asked for one after the other: the tries would wait for two of them."""
     first, second = pair
-    monkeypatch.setattr(coordinating, "BATCH_COMMANDS_MAX", 1)
-    await two_in_a_row(first, second)
+    monkeypatch.setattr(riders, "END_S", 60.0)
+    world, b = f"{{{first.names[0]}}}", second.names[0]
+    await first.execute(transfer(world, b, 1))
+    results = await first.execute(join(*(transfer(world, b, 1) for _ in range(BATCH_COUNT_MAX))))
+    assert (results["code"] == COMMITTED).all()
+    assert max(len(asked) for asked in network.legs) == BATCH_COUNT_MAX
+    first.reactor.coordinator._riders._leave()
     await settled(first, second)
-    assert {len(asked) for asked in network.legs} == {1}
-    assert (first.balances(first.names[0]), second.balances(second.names[0])) == ([50], [150])
+    assert second.balances(b) == [100 + 1 + BATCH_COUNT_MAX]
+
+
+async def test_what_is_confirmed_is_sought_past_a_shard_that_does_not_know_the_currency(
+    pair: tuple[Shard, Shard], network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was never tried there: such a shard may be new, and the slot have gone where it comes after that."""
+    first, second = pair
+    answer, asked = network.ask, []
+
+    async def ask(asking: int, shard: int, commands: Records, timeout_s: float) -> Records:
+        refused = np.zeros(len(commands), RESULT)
+        if shard == 0:
+            refused["code"] = int(ResultCode.CURRENCY_UNKNOWN)
+            return refused
+        if (commands["kind"] == CommandKind.CONFIRM).any():
+            asked.append(shard)
+            if len(asked) <= 2:
+                refused["code"] = int(ResultCode.WRONG_SHARD)
+                return refused
+        return await answer(asking, shard, commands, timeout_s)
+
+    monkeypatch.setattr(network, "ask", ask)
+    assert (await first.execute(transfer(first.names[0], second.names[0], 30)))["code"].tolist() == [COMMITTED]
+    await settled(first, second)
+    assert (first.balances(first.names[0]), second.balances(second.names[0])) == ([70], [130])
