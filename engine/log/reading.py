@@ -249,15 +249,15 @@ class OpenedLog(ABC):
 
     def bytes_between(self, index: int, later_index: int) -> int:
         """Bytes of the entries between two, give or take 64 KiB and an entry; the later one must be there."""
-        return max(self._bytes_before(later_index) - self._bytes_before(index), 0)
+        (first, start), (last, end) = self._place_of(index), self._place_of(later_index)
+        whole = sum(segment.end - SEGMENT_HEADER_SIZE for segment in self._history.segments[first:last])
+        return max(whole + end - start, 0)
 
-    def _bytes_before(self, index: int) -> int:
+    def _place_of(self, index: int) -> tuple[int, int]:
+        """(number of its segment in the list, offset there) of an entry, or of the first one behind it."""
         segments = self._history.segments
         number = bisect_right(segments, index, key=lambda segment: segment.first_index)
-        if number == 0:
-            return 0
-        before = sum(segment.end - SEGMENT_HEADER_SIZE for segment in segments[: number - 1])
-        return before + segments[number - 1].start_of(index)[1] - SEGMENT_HEADER_SIZE
+        return (number - 1, segments[number - 1].start_of(index)[1]) if number else (0, SEGMENT_HEADER_SIZE)
 
     def term_at(self, index: int) -> int | None:
         """The term of an entry; 0 for index 0, before the first one; None where there is no entry."""

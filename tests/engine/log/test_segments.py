@@ -16,7 +16,7 @@ from typing_extensions import Buffer
 from bezant.engine.log.history import SEGMENTS_MAPPED_MAX
 from bezant.engine.log.log import open_log
 from bezant.engine.log.preparing import SEGMENTS_PREPARED
-from bezant.engine.log.seeking import ask_for
+from bezant.engine.log.seeking import SPARSE_DISTANCE, ask_for
 from bezant.engine.log.segment import create_segment, read_segment_header, segment_numbers
 from bezant.engine.log.storage import Directory
 from bezant.protocol.errors import CorruptLog, StorageError
@@ -409,3 +409,17 @@ def test_no_page_is_read_to_be_written_to(tmp_path: Path) -> None:
         writer.write(count)
     assert bytes_read_from_disks() == before
     writer.close()
+
+
+def test_the_bytes_between_two_entries_are_told_nearly(tmp_path: Path) -> None:
+    writer = Writer(tmp_path, segment_size=1 << 20)
+    for _ in range(40):
+        writer.write(600)
+    assert len(segment_numbers(Directory(tmp_path))) > 3
+    entry = entry_size(600)
+    for first in range(41):
+        for last in range(first, 41):
+            told = writer.log.bytes_between(first, last)
+            assert abs(told - (last - first) * entry) <= SPARSE_DISTANCE + entry
+    assert writer.log.bytes_between(30, 20) == 0
+    writer.log.close()
