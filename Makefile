@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Rooms whose tests know no clock but that of a simulation: one after the other, at low priority beside the others.
+# Rooms whose tests know no clock but that of a simulation: at low priority, they take what the others leave.
 CALM := simulator engine
 # Rooms of real processes that wait for one another: two at a time, and nothing but those above in their way.
 TIMED := others net/server perf net/cluster cli net/shards
@@ -34,7 +34,7 @@ test: all
 	$(MAKE) $(GO_ON) --jobs 3 check calm timed
 
 calm: kernels
-	MAKEFLAGS= nice -n 19 $(MAKE) $(GO_ON) $(addprefix test-,$(CALM))
+	MAKEFLAGS= nice -n 19 $(MAKE) $(GO_ON) --jobs 2 $(addprefix test-,$(CALM))
 
 timed: kernels
 	MAKEFLAGS= $(MAKE) $(GO_ON) --jobs 2 $(addprefix test-,$(TIMED))

@@ -46,6 +46,9 @@ class WaitingRiders:
 
     def add(self, transit: Transit, decided: Decided) -> None:
         """Have a shard told of decisions, soon."""
+        if len(decided.sequences) >= END_COMMANDS:
+            self._on_left(transit, decided)
+            return
         waiting = self._waiting.setdefault(transit, [])
         # Built now, and not when the try is there that takes them along: somebody waits for that.
         legs = build_second_legs(decided.tries, decided.decisions, transit.far_id, times=decided.times)
