@@ -30,14 +30,16 @@ demo: all
 # Style, types and every test: the kernels are compiled first, once for all tests, while style and types are looked at;
 # then the tests of one room after the other; all of them, whatever fails.
 GO_ON := --no-print-directory --keep-going --output-sync=target
+# The flags of a make of its own number of jobs: those of this one but for its jobs (-n, say, must stay).
+FLAGS = $(filter-out -j% --jobserver-auth=% --jobserver-fds=%,$(MAKEFLAGS))
 test: all
 	$(MAKE) $(GO_ON) --jobs 3 check calm timed
 
 calm: kernels
-	MAKEFLAGS= nice -n 19 $(MAKE) $(GO_ON) --jobs 2 $(addprefix test-,$(CALM))
+	MAKEFLAGS='$(FLAGS)' nice -n 19 $(MAKE) $(GO_ON) --jobs 2 $(addprefix test-,$(CALM))
 
 timed: kernels
-	MAKEFLAGS= $(MAKE) $(GO_ON) --jobs 2 $(addprefix test-,$(TIMED))
+	MAKEFLAGS='$(FLAGS)' $(MAKE) $(GO_ON) --jobs 2 $(addprefix test-,$(TIMED))
 
 $(addprefix test-,$(ROOMS)): test-%: kernels
 	$(BIN)/python -m pytest tests/$*
