@@ -28,7 +28,7 @@ demo: all
 	$(BIN)/bezant demo
 
 # Style, types and every test: the kernels are compiled first, once for all tests, while style and types are looked at;
-# then the tests of one room after the other; all of them, whatever fails.
+# then the tests of all rooms, whatever fails.
 GO_ON := --no-print-directory --keep-going --output-sync=target
 # The flags of a make of its own number of jobs: those of this one but for its jobs (-n, say, must stay).
 FLAGS = $(filter-out -j% --jobserver-auth=% --jobserver-fds=%,$(MAKEFLAGS))
