@@ -185,7 +185,8 @@ async def test_snapshots_of_two_logs_are_not_mistaken_for_each_other(
     with pytest.raises(UsageError, match="snapshots of 2 logs"):
         await restore_snapshot(tmp_path / "restored", store, free_space_floor=0)
     await restore_snapshot(tmp_path / "restored", store, created.name, free_space_floor=0)
-    wrong = next(digit for digit in "0123456789abcdef" if digit not in {created.name[0], second.name[0]})
+    begins = {part[0] for name in (created.name, second.name) for part in name.split("-")}
+    wrong = next(digit for digit in "0123456789abcdef" if digit not in begins)
     with pytest.raises(UsageError, match=f"has no snapshot {wrong}"):
         await find_snapshot(store, wrong)
 
