@@ -44,7 +44,7 @@ async def test_a_try_whose_shard_does_not_answer_is_written(
     quick_pair: tuple[Shard, Shard], network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = quick_pair
-    monkeypatch.setattr(deferring, "WRITE_TRIES_S_MAX", 0.05)
+    monkeypatch.setattr(deferring, "WRITE_TRIES_S_MAX", 0.5)  # Time to see that it is not written yet.
     network.trouble = lambda legs: "lost"
     waiting = asyncio.create_task(first.execute(transfer(first.names[0], second.names[0], 30)))
     await until(lambda: bool(len(first.ledger.open_tries())))
