@@ -178,7 +178,7 @@ async def test_a_connection_that_does_not_say_hello_in_time_is_told_so(node: Nod
 
 async def test_many_that_do_not_say_hello_are_told_a_few_at_a_time(node: Node, limits, monkeypatch) -> None:
     """Each when its time is up, by one timer, however many have come and gone meanwhile."""
-    limits(GREETING_S_MAX=0.3, GREETINGS_PER_STEP_MAX=3, GREETING_GRACE_S=0.01, WRITE_STALL_S_MAX=0.1)
+    limits(GREETING_S_MAX=0.3, GREETINGS_PER_STEP_MAX=3, GREETING_GRACE_S=0.05, WRITE_STALL_S_MAX=0.1)
     await until(lambda: node.reactor.counters.connections == 0)
     steps: list[int] = []
     end_late = node.clients._end_late
