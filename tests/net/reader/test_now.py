@@ -120,8 +120,10 @@ async def test_a_reader_that_is_too_late_says_so_or_says_what_it_knows(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "WAIT_S_MAX", LATE_S / 20)
+    monkeypatch.setitem(globals(), "LATE_S", 5 * LATE_S)  # Whatever this machine does between two questions.
     node.set_metadata(b'{"a": 1}')
     assert (await node.ask_metadata()).error.code == FrameError.BEHIND
     node.pay()
     assert decode_message((await node.ask_totals()).body, TotalsAsOf).position == position_of(0, OPENED)
     assert (await node.ask_totals(position_of(0, OPENED + 1))).error.code == FrameError.BEHIND
+    monkeypatch.setitem(globals(), "LATE_S", 0.0)  # Its thread is waited for, and not for ever.
