@@ -172,7 +172,7 @@ async def test_a_deadline_that_passes_leaves_the_outcome_unknown(channel: Engine
     slow_disk.hold()
     commands = transfers(3, 1)
     with pytest.raises(OutcomeUnknown) as unknown:
-        await channel.submit(commands, 0.02)
+        await channel.submit(commands, 0.2)
     assert unknown.value.results["code"].tolist() == [CODE_UNKNOWN] * 3
     assert unknown.value.commands is commands
     slow_disk.release()
@@ -185,7 +185,7 @@ async def test_a_wallet_says_unknown(tmp_path: Path, slow_disk: SlowDisk) -> Non
         for name in ("world", "ann"):
             await wallet.open_account(name, "EUR", limit=bezant.UNLIMITED)
         slow_disk.hold()
-        result = await wallet.transfer("world", "ann", "1.00", "EUR", id=b"i" * 16, timeout_s=0.02)
+        result = await wallet.transfer("world", "ann", "1.00", "EUR", id=b"i" * 16, timeout_s=0.2)
         assert (result.outcome, result.code) == (bezant.Outcome.UNKNOWN, None)
         slow_disk.release()
         assert (await wallet.transfer("world", "ann", "1.00", "EUR", id=b"i" * 16)).repeated

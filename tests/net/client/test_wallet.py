@@ -249,7 +249,7 @@ async def test_every_command_of_a_chain_has_its_own_currency(server: ScriptedSer
 async def test_a_chain_without_an_answer_can_be_linked_again(server: ScriptedServer, wallet: Wallet) -> None:
     server.handlers[Operation.COMMANDS] = say_nothing
     commands = [wallet.command.transfer("a", "b", "1", "EUR") for _ in range(2)]
-    results = await wallet.linked(commands, timeout_s=0.02)
+    results = await wallet.linked(commands, timeout_s=0.2)
     assert [result.outcome for result in results] == [bezant.Outcome.UNKNOWN] * 2
     del server.handlers[Operation.COMMANDS]
     assert all(result.committed for result in await wallet.linked(commands))
