@@ -186,7 +186,7 @@ async def test_a_node_that_knows_of_no_leader_does_not_speak_for_those_that_do(s
 
 
 async def test_a_silent_node_does_not_use_up_the_time_of_the_others(start: MakeNode, monkeypatch) -> None:
-    monkeypatch.setattr(members, "NODE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(members, "NODE_TIMEOUT_S", 0.5)
     silent, node = await start(b""), await start()
     silent.is_silent = True
     node.replies = [encode_message(status(2, 0, []))]
