@@ -20,9 +20,12 @@ import sys
 from bezant.cli.main import main
 sys.exit(main())
 """
-WAIT_S = 20.0
-LEADER_S = 1.0
-"""Seconds that a group may take to have a leader once all its nodes are up."""
+WAIT_S = 60.0
+"""Seconds that a busy machine is given for what takes a few, such as to start three nodes."""
+LEADER_S = 5.0
+"""Seconds that a group may take to have a leader once all its nodes are up; generous, because machines are busy."""
+STATUS_S = 10.0
+"""Seconds that a node may take to say how the group is."""
 
 
 class Nodes:
@@ -92,7 +95,7 @@ class Nodes:
 
     async def status(self, *numbers: int) -> MembersStatus:
         """What the group, or one of these nodes, says of itself."""
-        return await read_members([self.places[number][1] for number in numbers or self.running], 2.0)
+        return await read_members([self.places[number][1] for number in numbers or self.running], STATUS_S)
 
     async def await_status(self, is_so: Callable[[MembersStatus], bool], timeout_s: float = WAIT_S) -> MembersStatus:
         """The first status of which this is true."""
@@ -125,7 +128,7 @@ class Nodes:
         change = ChangeMembers(action, number, **fields)  # type: ignore[arg-type]
         return await change_members([self.places[node][1] for node in self.running], change, timeout_s)
 
-    def connect(self, timeout_s: float = 5.0) -> "bezant.Connecting":
+    def connect(self, timeout_s: float = WAIT_S) -> "bezant.Connecting":
         return bezant.connect(",".join(self.places[number][1] for number in self.running), timeout_s=timeout_s)
 
     async def run_to_the_end(self, number: int) -> int:
