@@ -78,9 +78,20 @@ async def test_what_was_at_a_time(tmp_path: Path) -> None:
                 as_of, account = await wallet.history.account(name, CURRENCY, at=moment_ns)
                 assert account is not None
                 assert (account.balance, as_of.timestamp_ns <= moment_ns) == (balance, True)
+        await give_each_something(wallet, names)
         await check_what_has_just_been(wallet, names)
         await check_lines(wallet, names)
         await check_refusals(wallet, names, before_ns)
+
+
+async def give_each_something(wallet: bezant.Wallet, names: list[str]) -> None:
+    """Of what the richest has: those who were drawn to pay may have nothing left."""
+    ids = [account_id(name, CURRENCY) for name in names]
+    balances = [account.balance for account in await wallet.accounts_by_id(ids) if account is not None]
+    richest = names[balances.index(max(balances))]
+    for name in names:
+        if name != richest:
+            assert (await wallet.transfer(richest, name, "1.00", CURRENCY)).committed
 
 
 async def check_what_has_just_been(wallet: bezant.Wallet, names: list[str]) -> None:
