@@ -1,6 +1,8 @@
 """Claim: ports are drawn of which none is in use, and none is drawn twice."""
 
 import socket
+import subprocess
+import sys
 from itertools import count
 
 import pytest
@@ -22,7 +24,23 @@ def test_what_is_in_use_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as held:
         held.bind((HOST, taken))
         monkeypatch.setattr(ports, "_offsets", count(taken - PORT_MIN))
+        monkeypatch.setattr(ports, "_claim", lambda _: True)  # Or it would be passed over for that.
         assert taken not in free_ports(2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there are no abstract names of sockets here")
+def test_what_another_process_has_drawn_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though nobody has it open: its server has not been started yet, or is being started again."""
+    command = "from bezant.cli.ports import free_ports; print(*free_ports(2), flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        drawn = [int(word) for word in other.stdout.readline().split()]
+        for is_claimed in (True, False):
+            monkeypatch.setattr(ports, "_offsets", count(drawn[0] - PORT_MIN))
+            assert (not set(drawn) & set(free_ports(2))) == is_claimed
+            other.communicate("")
 
 
 def test_none_left_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
