@@ -18,6 +18,7 @@ import msgspec
 import bezant
 from bezant.cli.errors import CommandFailed
 from bezant.cli.node_process import NodeProcess
+from bezant.cli.ports import free_ports
 from bezant.net.client.results import UNLIMITED
 from bezant.perf.load.processes import ChildProcess
 from bezant.perf.load.processor import process_cpu_seconds
@@ -105,7 +106,7 @@ def measure_gateway(settings: GatewaySettings, say: Callable[[str], None]) -> Ga
         command += ["--client-rate", "1000000"]
         with ChildProcess("the gateway", command, _STOP_S_MAX) as gateway:
             url = gateway.read_line(_START_S_MAX).removeprefix(_READY).decode().strip()
-            port = _free_port()
+            (port,) = free_ports(1)
             with ChildProcess("the empty answer", _empty_command(port), _STOP_S_MAX) as empty:
                 _await_port(port)
                 servers = [
@@ -186,12 +187,6 @@ def _open_accounts(address: str) -> None:
 def _empty_command(port: int) -> list[str]:
     command = [sys.executable, "-m", "uvicorn", "bezant.perf.gateway.empty:application", "--port", str(port)]
     return [*command, "--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "error"]
-
-
-def _free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return int(bound.getsockname()[1])
 
 
 def _await_port(port: int) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import os
 import signal
-import socket
 import sys
 import urllib.request
 from pathlib import Path
@@ -18,6 +17,7 @@ from bezant.cli.errors import InputWrong
 from bezant.cli.local_cluster import LocalCluster, init_cluster, node_files, node_folder
 from bezant.cli.local_shards import METADATA_ARGUMENTS, METADATA_FOLDER, Plan, init_shards, shard_folder
 from bezant.cli.main import main
+from bezant.cli.ports import free_ports
 from bezant.cli.serve_shards import ServedShards
 from bezant.engine.placement.maps import first_map
 from bezant.net.placement.store import open_store
@@ -88,14 +88,9 @@ def test_folders_that_are_not_one_nodes_are_refused(tmp_path: Path, capsys: pyte
 def two_ports() -> int:
     """The first of two ports, one behind the other, that nobody has."""
     while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return port
+        first, second = free_ports(2)
+        if second == first + 1:
+            return first
 
 
 def read(url: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from bezant.cli.ports import free_ports
 from bezant.net.peers.clocks import Clocks
 from bezant.net.peers.identity import Identity
 from bezant.net.peers.transport import PeerStatus, PeerTransport
@@ -47,11 +48,12 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def bound_socket(port: int = 0) -> socket.socket:
-    """A socket at an address of this machine."""
+    """A socket at an address of this machine; by itself, at one that nobody is given who asks for any: it may be left
+    for a while, and taken again."""
     bound = socket.socket()
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.setblocking(False)
-    bound.bind(("127.0.0.1", port))
+    bound.bind(("127.0.0.1", port or free_ports(1)[0]))
     return bound
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import bezant
 from bezant.cli.node_process import NodeProcess as SharedNode
+from bezant.cli.ports import free_addresses
 from bezant.net.client import subscription as subscription_module
 from bezant.net.client.subscription import Subscription, reader_address
 from bezant.net.client.wallet import Wallet
@@ -159,20 +160,21 @@ async def test_a_reader_that_is_killed_under_load_costs_nothing(books: Wallet, n
 
 
 async def test_a_node_that_is_killed_and_started_again_costs_nothing(tmp_path: Path) -> None:
-    address = "127.0.0.1:0"
-    async with running(tmp_path / "data", reader=True) as node:
-        address = "{}:{}".format(*node.address)
-        async with bezant.connect(address, timeout_s=WAIT_S) as wallet:
-            await wallet.open_account("world", "EUR", limit=bezant.UNLIMITED)
-            await wallet.open_account("ann", "EUR")
-            subscription = wallet.subscribe(accounts=["ann"], currency="EUR")
-            await subscription.begin()
-            paid = await pay(wallet, 100)
-            await node.end(signal.SIGKILL)
-            options = ["--listen", address]
-            async with running(tmp_path / "data", reader=True, options=options):
-                paid += await pay(wallet, 100)
-                assert await positions(subscription, len(paid)) == paid
+    (address,) = free_addresses(1)
+    options = ["--listen", address]
+    async with (
+        running(tmp_path / "data", reader=True, options=options) as node,
+        bezant.connect(address, timeout_s=WAIT_S) as wallet,
+    ):
+        await wallet.open_account("world", "EUR", limit=bezant.UNLIMITED)
+        await wallet.open_account("ann", "EUR")
+        subscription = wallet.subscribe(accounts=["ann"], currency="EUR")
+        await subscription.begin()
+        paid = await pay(wallet, 100)
+        await node.end(signal.SIGKILL)
+        async with running(tmp_path / "data", reader=True, options=options):
+            paid += await pay(wallet, 100)
+            assert await positions(subscription, len(paid)) == paid
 
 
 async def test_a_caller_that_does_not_take_is_told_all_when_it_does(shared_books: Wallet, monkeypatch) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -17,6 +16,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 import bezant
 from bezant.cli.node_process import NodeProcess, ProcessFailed
+from bezant.cli.ports import free_addresses
 from bezant.net.metrics.exposition import OPENMETRICS
 from bezant.net.server.reporting import APPLY_BEHIND_ENTRIES_MAX, find_unready
 
@@ -48,9 +48,7 @@ def value(found: dict[str, Metric], name: str, **labels: str) -> float:
 def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, str]]:
     """Where a node listens, and where it and its reader tell how they are."""
     folder = tmp_path_factory.mktemp("watched")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        reader = f"127.0.0.1:{free.getsockname()[1]}"
+    (reader,) = free_addresses(1)
     arguments = ("--metrics", "127.0.0.1:0", "--reader-metrics", reader)
     with NodeProcess(folder / "data", log_path=folder / "log", arguments=arguments) as process:
         told = None
