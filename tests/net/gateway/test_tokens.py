@@ -24,6 +24,8 @@ from .guarded import GuardedNode
 TRANSFERS = "/v1/wallet/balance_transfer"
 RATE = 20
 BURST = 100
+FLOOD_MAX = 50 * BURST
+"""Requests that are more than a client's share, also if each takes a while, in which some of that comes back."""
 LATE_S = 20
 ODD_PATHS = [
     *("//v1/currencies", "/docs/../v1/currencies", "/docs/%2e%2e/v1/currencies", "/docs/..%2fv1/currencies"),
@@ -196,11 +198,13 @@ def test_one_token_that_floods_is_told_to_wait_and_another_is_served(guarded: Gu
     floods, calm = (guarded.node.create(name, "--scopes", "read") for name in ("floods", "calm"))
     with guarded.client(floods) as flooding, guarded.client(calm) as client:
         assert client.get("/v1/currencies").status_code == 200
-        told = [flooding.get("/v1/currencies") for _ in range(2 * BURST)]
-        refused = [answer for answer in told if answer.status_code == 429]
-        assert refused, "so many at once are more than its share"
-        assert "retry-after" in refused[0].headers
-        problem(flooding.get("/v1/currencies"), "TOO_MANY_REQUESTS")
+        told = [flooding.get("/v1/currencies")]
+        while told[-1].status_code == 200 and len(told) < FLOOD_MAX:
+            told.append(flooding.get("/v1/currencies"))
+        refused = told[-1]
+        problem(refused, "TOO_MANY_REQUESTS")
+        assert len(told) > BURST, "so many may come at once"
+        assert "retry-after" in refused.headers
         assert [client.get("/v1/currencies").status_code for _ in range(10)] == [200] * 10
 
 
