@@ -188,11 +188,11 @@ def test_one_whose_folder_says_where_it_listens_is_not_told(make: MakeNode, tmp_
 
 def test_what_it_said_before_a_restart_is_not_believed(make: MakeNode, tmp_path: Path, monkeypatch) -> None:
     """Its log has the line of its first life."""
-    monkeypatch.setattr(node_process, "START_TIMEOUT_S", 0.2)
     flag = tmp_path / "flag"
     program = f"quiet = os.path.exists({str(flag)!r}); open({str(flag)!r}, 'w'); quiet or say('listening on h:1')"
     with make(program + "; signal.pause()") as node:
         node.kill()
+        monkeypatch.setattr(node_process, "START_TIMEOUT_S", 0.2)
         node.start()
         with pytest.raises(ProcessFailed, match="was not ready"):
             node.await_ready()
