@@ -265,7 +265,7 @@ def test_the_first_map_is_put_in_place_once(tmp_path: Path, capsys: pytest.Captu
             assert "start the nodes of the 2 shards" in capsys.readouterr().err
         assert main([*words, "--first", "0=127.0.0.1:2"]) == 1
         assert "there is a slot map already, of version 1" in capsys.readouterr().err
-        assert main([*words, "--timeout", "0.2", "--json"]) == 0
+        assert main([*words, "--timeout", "2", "--json"]) == 0
         told = json.loads(capsys.readouterr().out)
         assert [(shard["shard"], shard["slots"], shard["leader"]) for shard in told["shards"]] == [
             (0, SLOT_COUNT // 2, ""),
