@@ -20,6 +20,7 @@ from rich.console import Console
 
 from bezant.cli.main import main
 from bezant.cli.node_process import WRITE_SIDE_COMMAND, NodeProcess
+from bezant.cli.ports import free_addresses
 from bezant.cli.top_view import View, size_text, sparkline
 from bezant.net.client.watching import Look
 from bezant.net.gateway.cluster_bodies import cluster_body
@@ -141,7 +142,8 @@ def test_once_prints_what_is_new(running: NodeProcess, capsys: pytest.CaptureFix
 
 
 def test_lines_go_on_while_a_node_is_away(tmp_path: Path) -> None:
-    with NodeProcess(tmp_path / "data", command=WRITE_SIDE_COMMAND) as node:
+    (address,) = free_addresses(1)  # Which nobody is given while the node is away.
+    with NodeProcess(tmp_path / "data", listen=address, command=WRITE_SIDE_COMMAND) as node:
         words = command("--json", "--connect", node.address)
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as top:
             try:
