@@ -4,6 +4,7 @@ import argparse
 
 from bezant.cli.access import use_access
 from bezant.cli.errors import CommandFailed
+from bezant.cli.loading import loading
 from bezant.cli.options import add_options, read_settings
 from bezant.cli.output import write_at_once
 from bezant.cli.service import say_and_notify
@@ -35,8 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
         )
     use_access(arguments)
     try:
-        from bezant.net.gateway.process import run_gateway
-        from bezant.net.gateway.settings import GatewaySettings
+        with loading():
+            from bezant.net.gateway.process import run_gateway
+            from bezant.net.gateway.settings import GatewaySettings
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "bezant":
             raise

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol, cast
 
 from bezant.cli.access import MEASURES, add_access_arguments, use_access
 from bezant.cli.errors import STATUS_INTERRUPTED, describe, disk_error, exit_status
+from bezant.cli.loading import loading
 from bezant.protocol.errors import BezantError
 
 
@@ -147,7 +148,8 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, _CommandModule]:
     module: _CommandModule | None = None
     for name, command in COMMANDS.items():
         if name == chosen:
-            module = cast(_CommandModule, importlib.import_module(f"bezant.cli.{command.module}"))
+            with loading():
+                module = cast(_CommandModule, importlib.import_module(f"bezant.cli.{command.module}"))
             module.add_parser(subparsers)
             add_access_arguments(subparsers.choices[name], has_tls=name != MEASURES)
         else:

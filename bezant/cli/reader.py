@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from bezant.cli.access import security_of
+from bezant.cli.loading import loading
 from bezant.cli.options import add_options, read_settings
 from bezant.cli.output import write_at_once
 from bezant.cli.service import say_and_notify
@@ -24,11 +25,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
-    from bezant.net.access.settings import check_listening
-    from bezant.net.metrics.http import check_watchers
-    from bezant.net.reader.process import run_reader
-    from bezant.net.reader.setup import Setup
-    from bezant.net.server.listening import address_of, bind_address
+    with loading():
+        from bezant.net.access.settings import check_listening
+        from bezant.net.metrics.http import check_watchers
+        from bezant.net.reader.process import run_reader
+        from bezant.net.reader.setup import Setup
+        from bezant.net.server.listening import address_of, bind_address
 
     settings = read_settings(arguments, Reader)
     begin_logs(settings.log_format, "reader")

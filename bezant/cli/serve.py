@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bezant.cli.access import security_of
+from bezant.cli.loading import loading
 from bezant.cli.options import add_options, read_settings, settings_given, words_of
 from bezant.cli.output import write_at_once, write_remark
 from bezant.cli.service import say_and_notify
@@ -41,8 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
     begin_logs(settings.log_format, "node")
     if len(settings.data) > 1:
         return _run_several(settings, settings_given(arguments, Serve), repairs=arguments.repair_from_group)
-    from bezant.engine.replica import ReplicaSettings
-    from bezant.net.server.serve import serve
+    with loading():
+        from bezant.engine.replica import ReplicaSettings
+        from bezant.net.server.serve import serve
 
     try:
         replica_settings = ReplicaSettings(

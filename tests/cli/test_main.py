@@ -1,6 +1,7 @@
 """The entry point loads one command, tells errors in one line, and its exit status says what happened."""
 
 import importlib
+import os
 import subprocess
 import sys
 
@@ -151,6 +152,26 @@ def test_runs_as_a_module(module: str) -> None:
     )
     assert done.stdout.startswith("bezant ")
     assert done.stderr == ""
+
+
+def test_a_command_starts_no_threads_for_algebra() -> None:
+    """NumPy would start one for every other processor, each of which spins for 45 ms: a fifth of a command's time."""
+    program = (
+        "import os, sys\n"
+        "from bezant.__main__ import run\n"
+        "sys.argv = ['bezant', 'transfers', '--help']\n"
+        "try:\n"
+        "    run()\n"
+        "except SystemExit:\n"
+        "    import numpy\n"
+        "    print('threads', len(os.listdir('/proc/self/task')), os.environ['OPENBLAS_NUM_THREADS'])\n"
+    )
+    for given, told in ((None, "1"), ("2", "2")):
+        environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+        environment |= {} if given is None else {"OPENBLAS_NUM_THREADS": given}
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=environment)
+        assert done.stdout.splitlines()[-1] == f"threads {min(int(told), len(os.sched_getaffinity(0)))} {told}"
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
