@@ -16,23 +16,53 @@ Three smaller things, which Numba leaves no other way to have:
 - The garbage collector rests meanwhile: it goes through all that the compiler keeps, again and again, and frees next
   to nothing. (A tenth of the time.)
 
-And what is compiled already is loaded without all that only the compiler needs (`KernelCache`).
+And what is compiled already is loaded without all that only the compiler needs (`KernelCache`, and what stands behind
+the imports).
 
 This reaches into Numba beyond what it documents; `requirements.lock` pins it, and tests of the kernels cover all that
 is used here.
 """
 
 import gc
+from functools import cache
 from typing import Any
 
-from llvmlite.binding import Linkage, parse_bitcode
-from numba.core import entrypoints
+import numpy as np
+from llvmlite.binding import Linkage, ffi, parse_bitcode
+from numba.core import entrypoints, types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+from numba.core.errors import NumbaNotImplementedError
+from numba.extending import typeof_impl
+from numba.np.numpy_support import from_dtype, map_layout
 
 # Numba looks through all that is installed for additions to it. There are none here, and each start would look.
 entrypoints._already_initialized = True
+# Each of thousands of calls of LLVM would be told to two functions, which tell others, who do not listen.
+ffi.lib._lock._cblist.clear()
+
+_type_of_any_array = typeof_impl.dispatch(np.ndarray)
+
+
+def _type_of_array(array: np.ndarray[Any, Any], context: Any) -> Any:
+    """As before, but what is an array and nothing else is not asked whether it is a masked one: NumPy would load all
+    that there is for those (12 ms), and each array would have its type made anew."""
+    if type(array) is not np.ndarray or (element := _element_type(array.dtype)) is None:
+        return _type_of_any_array(array, context)
+    return types.Array(element, array.ndim, map_layout(array), readonly=not array.flags.writeable)
+
+
+@cache
+def _element_type(dtype: np.dtype[Any]) -> Any:
+    """The type of what is in an array; None if there is none for it."""
+    try:
+        return from_dtype(dtype)
+    except NumbaNotImplementedError:
+        return None
+
+
+typeof_impl.register(np.ndarray, _type_of_array)
 
 
 class _PartLibrary(JITCodeLibrary):  # type: ignore[misc]  # Numba has no types

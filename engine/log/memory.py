@@ -10,7 +10,6 @@ from typing import Any, Final
 import numpy as np
 from numba import types
 from numba.extending import lower_builtin, overload, type_callable
-from numba.np.arrayobj import populate_array
 
 from bezant.engine.compiled import PART_OPTIONS
 from bezant.protocol.records import Bytes, Words
@@ -44,6 +43,8 @@ def _type_words_at(_context: Any) -> Any:
 @lower_builtin(words_at, types.int64, types.int64)
 def _array_at_compiled(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     """Built here, because a compiled function without reference counts may not return an array."""
+    from numba.np.arrayobj import populate_array  # takes 20 ms to load, and only who compiles needs it
+
     address, count = arguments
     array = context.make_array(signature.return_type)(context, builder)
     data = builder.inttoptr(address, array.data.type)

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numba
 import numpy as np
@@ -168,6 +168,45 @@ def test_a_kernel_is_compiled_once(tmp_path: Path) -> None:
     assert run(tmp_path, USE, **environment) == "[0, 2, 4, 6, 8] 1"
 
 
+@needs_compiler
+def test_a_kernel_is_loaded_without_what_it_does_not_need(tmp_path: Path) -> None:
+    """Each takes 12 ms of every start, or more."""
+    (tmp_path / "made.py").write_text(KERNEL)
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    idle = ("numpy.ma", "numba.np.arrayobj")
+    program = f"import bezant.engine.log.memory, made, sys; print([name for name in {idle} if name in sys.modules])"
+    run(tmp_path, program, **environment)
+    assert run(tmp_path, program, **environment) == "[]"
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros(3, np.int64),
+        np.zeros((2, 3), np.int64),
+        np.zeros((2, 3), np.uint8, order="F"),
+        np.zeros((4, 4), np.int64)[::2, ::2],
+        np.frombuffer(bytes(8), np.int64),
+        np.zeros(2, [("of_16", np.int16), ("of_32", np.int32)]),
+        np.zeros(2, [("of_16", np.int16), ("of_32", np.int32)])["of_32"],
+        np.zeros((), np.float64),
+        np.zeros(1, object),
+    ],
+    ids=lambda array: f"{array.dtype}{array.shape}{array.strides}",
+)
+def test_arrays_have_the_types_that_numba_gives_them(array: np.ndarray[Any, Any]) -> None:
+    context = numba.core.typing.typeof._TypeofContext(numba.core.typing.typeof.Purpose.argument)
+    assert numba.typeof(array) == numba.core.typing.typeof._typeof_ndarray(array, context)
+
+
+@needs_compiler
+@pytest.mark.parametrize("array", [np.ma.zeros(1), np.zeros(1, np.longdouble)], ids=["masked", "long"])
+def test_arrays_that_numba_knows_nothing_of_are_refused_as_ever(array: np.ndarray[Any, Any]) -> None:
+    with pytest.raises((numba.core.errors.NumbaTypeError, numba.core.errors.NumbaValueError)):
+        numba.typeof(array)
+
+
 CONTEXT: Final = """
 from numba.core.registry import cpu_target
 import made
@@ -265,7 +304,9 @@ def test_parts_compute_in_64_bits_whatever_they_are_called_with() -> None:
 @needs_compiler
 def test_a_part_is_compiled_once_and_to_no_machine_code_of_its_own() -> None:
     """Not for each constant, not for each width of integers, not for each kind of caller."""
-    differ(np.zeros(2, np.int64), np.zeros(1, [("of_16", np.int16), ("of_32", np.int32)]))
+    made_anew: Any = kernel(differ.py_func)
+    made_anew._cache.disable()  # A kernel that an earlier run has left has no need of its parts.
+    made_anew(np.zeros(2, np.int64), np.zeros(1, [("of_16", np.int16), ("of_32", np.int32)]))
     for part in (difference, twice_the_difference):
         (result,) = part.overloads.values()
         assert result.signature.args == (numba.types.int64, numba.types.int64)
