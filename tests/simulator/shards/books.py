@@ -64,7 +64,7 @@ class Account:
 
 @dataclass(eq=False)
 class Transfer:
-    """One transfer between shards. `results`: of each leg that is committed, by leg; `events`: where.
+    """One transfer between shards. `results`: of each leg that is committed, by leg; `events`: in which shard, and where.
 
     The other shard may commit its try before the transfer's own shard does, or though that never does.
     """
@@ -168,7 +168,7 @@ class Books:
         if found is None:
             raise Violation(f"shard {shard} commits a {kind.name} at {sequence} that belongs to no committed try")
         transfer, leg = found
-        if leg in transfer.results:
+        if leg in transfer.results and not self._may_try_again(transfer, leg, shard):
             raise Violation(f"shard {shard} commits {leg.name} at {sequence} once more: {transfer}")
         is_own = leg in {Leg.CONFIRM_DEBIT, Leg.CANCEL_DEBIT}
         # What is paid into a slot may have come to the shard that pays.
@@ -179,9 +179,17 @@ class Books:
         if leg is Leg.CANCEL_CREDIT:
             self._counts["cancels before their try"] += Leg.TRY_CREDIT not in transfer.results
         transfer.results[leg] = code
-        transfer.events[leg] = (entry.header.index, sequence, event)
+        transfer.events[leg] = (shard, sequence, event)
         self._check(transfer, leg, code, event)
         self._counts[f"legs: {leg.name}"] += 1
+
+    def _may_try_again(self, transfer: Transfer, leg: Leg, shard: int) -> bool:
+        """A try was refused, its answer was lost, and its slot has moved: the other shard tries what nothing is
+        reserved for. What is decided is what the answer that arrives says."""
+        if leg is not Leg.TRY_CREDIT or transfer.has(leg) or not self.movements.owners:
+            return False
+        self._counts["tries asked again where their slot went"] += 1
+        return transfer.events[leg][0] != shard
 
     def _check(self, transfer: Transfer, leg: Leg, code: int, event: Any) -> None:
         """All or nothing, in this order: tried there, decided here, done there."""
