@@ -32,7 +32,7 @@ from bezant.protocol.errors import BezantError, LedgerError, RemoteProtocolError
 from bezant.protocol.messages import Configuration
 from bezant.protocol.messages import Member as MemberRecord
 from bezant.protocol.raft_messages import Append, RaftMessage
-from bezant.protocol.records import ENTRY_INDEX_FIRST, RULES_VERSION, Records, Words
+from bezant.protocol.records import ENTRY_HEADER_SIZE, ENTRY_INDEX_FIRST, RULES_VERSION, Records, Words
 from bezant.protocol.transfer_messages import PeerMessage
 
 TICK_S: Final = 0.01
@@ -215,7 +215,7 @@ class Member:
         configurations: tuple[tuple[int, Configuration], ...] = ()
         if isinstance(message, Append) and message.last_index > message.prev_index:
             log = self.replica.log
-            if not log.has_room(len(payload)):
+            if not log.has_room(len(payload) - ENTRY_HEADER_SIZE):
                 return  # It is sent again, when there may be room.
             skimmed = skim(payload, message)
             configurations, self._skimmed = skimmed.configurations, skimmed.entries

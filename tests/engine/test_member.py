@@ -16,6 +16,7 @@ from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import CorruptLog, RemoteProtocolError, StorageError
 from bezant.protocol.kinds import ResultFlag
 from bezant.protocol.raft_messages import Append, TermRun
+from bezant.protocol.records import ENTRY_HEADER_SIZE, EVENT_SIZE, SEGMENT_HEADER_SIZE
 
 from .commands import opening_world, transfers
 from .conftest import Clock
@@ -344,6 +345,15 @@ def test_entries_sent_at_once_find_room_in_one_segment(tmp_path: Path, small: Re
     assert member.replica.log.has_room(append_bytes_max)
     assert append_bytes_max >= small.segment_size // 2
     member.close()
+
+
+def test_an_entry_that_fills_a_segment_is_replicated(led: MemberGroup, small: ReplicaSettings) -> None:
+    """Seed 20445 of the simulator with shards: followers had no room for the last of its bytes, ever."""
+    count = (small.segment_size - SEGMENT_HEADER_SIZE - ENTRY_HEADER_SIZE) // EVENT_SIZE
+    index = led.execute(transfers("world", "ann", count))
+    led.run(2)
+    assert led.leader.committed_index == index
+    assert len(positions(led)) == 1
 
 
 def test_a_member_that_hears_nothing_and_is_heard_disrupts_nobody(led: MemberGroup) -> None:
