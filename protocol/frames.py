@@ -268,8 +268,10 @@ class FrameReader:
             end = start + header.length
             if end > len(view):
                 break
-            check_frame(view[start:end])
+            if xxhash.xxh3_64_intdigest(view[start + CHECKSUM_OFFSET_END : end]) != header.checksum:
+                raise RemoteProtocolError("the checksum of the frame is wrong")
             frames.append((header, view[start + FRAME_HEADER_SIZE : end]))
             start = end
-        self._pending = bytearray(view[start:])
+        if self._pending or start < len(view):
+            self._pending = bytearray(view[start:])
         return frames

@@ -7,18 +7,36 @@ shows of one shard it shows with all that this rests on in the others.
 
 from typing import Final
 
+import numpy as np
+
+from bezant.engine.compiled import kernel, quick
+from bezant.engine.transactions.ids import words_of_records
 from bezant.protocol.errors import UsageError
-from bezant.protocol.records import Records
+from bezant.protocol.records import COMMAND, Records, Words
 
 AHEAD_S_MAX: Final = 3600
 """Seconds that another shard's time may be ahead of the clock. It carries the time here along, and holds fall due early
 by as much; of a time further ahead than that a clock must be wrong."""
 _AHEAD_NS_MAX: Final = AHEAD_S_MAX * 10**9
+_CLIENT_TIMESTAMP_AT: Final = 88
+_CLIENT_TIMESTAMP: Final = _CLIENT_TIMESTAMP_AT // 8
+
+if COMMAND.fields is None or COMMAND.fields["client_timestamp_ns"][1] != _CLIENT_TIMESTAMP_AT:
+    raise AssertionError("the time in a command is not where it is looked for")
+
+
+@kernel
+def latest_of(command_words: Words) -> int:
+    """The latest of the times (ns) that legs have from other shards; 0 for none."""
+    latest = np.int64(0)
+    for number in range(len(command_words)):
+        latest = max(latest, command_words[number, _CLIENT_TIMESTAMP])
+    return int(latest)
 
 
 def floor_of(commands: Records) -> int:
     """The time (ns) that whatever executes these legs (COMMAND records) has to be dated after; 0 for none."""
-    return int(commands["client_timestamp_ns"].max(initial=0))
+    return int(quick(latest_of)(words_of_records(commands)))
 
 
 def is_too_far_ahead(time_ns: int, clock_ns: int) -> bool:

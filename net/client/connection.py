@@ -202,7 +202,13 @@ class TcpChannel:
 
     async def request(self, operation: Operation, body: bytes, timeout_s: float | None = None) -> bytes:
         """Ask anything but commands; see `Channel.request`."""
-        return bytes(await self._add(operation, body, timeout_s, None).answer)
+        return bytes(await self.begin_request(operation, body, timeout_s))
+
+    def begin_request(
+        self, operation: Operation, body: bytes, timeout_s: float | None = None
+    ) -> "asyncio.Future[memoryview]":
+        """As `request`, and it is on its way when this returns, if a connection stands."""
+        return self._add(operation, body, timeout_s, None).answer
 
     async def close(self) -> None:
         """Close the connection; what is still unanswered ends unknown. May be called again."""

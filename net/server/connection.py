@@ -34,6 +34,7 @@ from bezant.net.server.frame_kernels import (
     SCAN_FULL,
     SCAN_INCOMPLETE,
     SCAN_LONG,
+    SCAN_OTHER_OPERATION,
     scan_frames,
 )
 from bezant.net.server.greeting import check_greeting
@@ -185,7 +186,7 @@ class Connection(asyncio.BufferedProtocol):
         """Take all whole frames; keep the rest."""
         buffer, offset, end, verified, received_ns = unread
         frames_left = FRAMES_PER_STEP_MAX
-        while not self._last_words:
+        while offset < end and not self._last_words:
             if not frames_left or not self._has_room:
                 self._keep(Unread(buffer, offset, end, verified, received_ns))
                 return
@@ -201,10 +202,15 @@ class Connection(asyncio.BufferedProtocol):
                 self._refuse(0, *SCAN_ERRORS[status])
             elif status == SCAN_LONG:
                 frame = buffer[offset : offset + length].data
-                if frame_checksum(frame) == decode_header(frame).checksum:
+                header = decode_header(frame)
+                if frame_checksum(frame) != header.checksum:
+                    self._refuse(0, *SCAN_ERRORS[SCAN_CHECKSUM_WRONG])
+                elif header.operation == Operation.COMMANDS:
                     verified = offset
                 else:
-                    self._refuse(0, *SCAN_ERRORS[SCAN_CHECKSUM_WRONG])
+                    self._handle(frame, SCAN_OTHER_OPERATION)
+                    offset += length
+                    frames_left -= 1
             else:
                 self._handle(buffer[offset : offset + length].data, status)
                 offset += length

@@ -37,26 +37,26 @@ from bezant.engine.transactions.ids import joined
 from bezant.engine.transactions.legs import (
     OTHER_IDS,
     build_decisions,
-    build_second_legs,
     build_try_credits,
     find_decisions,
 )
 from bezant.engine.transactions.times import AHEAD_S_MAX, latest_time_ns
 from bezant.net.server.batch import Batch
+from bezant.net.server.ending import Ending
 from bezant.net.server.failure import end_after_bug
-from bezant.net.server.flight_kernels import FOUND_SIZE, find_tries, note_answers
-from bezant.net.server.flights import Answers, Decided, Flight, Found, Places, Routes, picked
+from bezant.net.server.flight_kernels import FOUND_SIZE, find_tries, note_answers, write_outcomes
+from bezant.net.server.flights import Answers, Asked, Decided, Flight, Found, Places, Routes, picked
 from bezant.net.server.legs import LegsLane
 from bezant.net.server.orphans import AsksTries, Orphans
-from bezant.net.server.riders import WaitingRiders
+from bezant.net.server.riders import Question, WaitingRiders
 from bezant.net.server.transacting import Hooks, Transactor
-from bezant.net.server.transacting_steps import ASK_AGAIN_S, LEG_S_MAX, PARKED_S, is_open
+from bezant.net.server.transacting_steps import ASK_AGAIN_S, LEG_S_MAX, is_open
 from bezant.net.server.transits import Transit, Transits
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import BezantError, CorruptLog, LedgerError, RequestRefused, StorageError
 from bezant.protocol.frames import BATCH_COUNT_MAX, FrameError
-from bezant.protocol.kinds import CommandKind, ResultFlag
-from bezant.protocol.records import EVENT, SEQUENCE_BITS, Records, Words, position_of
+from bezant.protocol.kinds import ResultFlag
+from bezant.protocol.records import EVENT, RESULT, SEQUENCE_BITS, Records, Words, position_of
 
 TRY_S_MAX: Final = 3.0
 """Seconds that another shard may take to answer a try, before it is cancelled."""
@@ -65,12 +65,10 @@ SWEEP_S: Final = 5.0
 SETTLE_S: Final = 0.05
 """Seconds in which transactions that have ended collect, to be settled by one entry."""
 
-_CONFIRM: Final = int(CommandKind.CONFIRM)
 _COMMITTED: Final = int(ResultCode.COMMITTED)
 _UNDECIDED: Final = int(ResultCode.UNDECIDED)
 _WRONG_SHARD: Final = int(ResultCode.WRONG_SHARD)
 _ID_CONFLICT: Final = int(ResultCode.ID_CONFLICT)
-_CURRENCY_UNKNOWN: Final = int(ResultCode.CURRENCY_UNKNOWN)
 _UNANSWERED: Final = int(ResultCode.OVERLOADED)
 _SEQUENCE_MASK: Final = (1 << SEQUENCE_BITS) - 1
 _NO_ROWS: Final = np.zeros(0, np.int64)
@@ -83,6 +81,10 @@ class Links(AsksTries, Protocol):
 
     async def ask(self, shard: int, commands: Records, timeout_s: float) -> Records:
         """Have the leader of a shard execute legs; returns their RESULT records. Raises `BezantError`."""
+        ...
+
+    def begin(self, shard: int, commands: Records, timeout_s: float) -> Asked | None:
+        """The same, but they leave at once; None if they cannot: nothing is done then. Raises `BezantError`."""
         ...
 
 
@@ -109,7 +111,8 @@ class Coordinator:
         self.transactor = Transactor(member, lambda: places.owners, links, lane, hooks)
         """Carries on transactions of several legs."""
         self._settle_timer: asyncio.TimerHandle | None = None
-        self._riders = WaitingRiders(self._end_now)
+        self._ending = Ending(member, places, self._transits, hooks, self._ask)
+        self._riders = WaitingRiders(self._ending.end_now)
         self._new, self._repeated, self._tries = np.zeros((3, BATCH_COMMANDS_MAX), np.int64)
         self._counts = np.zeros(FOUND_SIZE, np.int64)
         self._orphans = Orphans(member, self._transits, links, lane, self._execute)
@@ -209,8 +212,7 @@ class Coordinator:
             self.transactor.carry_on(tries[is_part], sequences[is_part], decisions[is_part])
         decided = Decided(tries, decisions, sequences, decisions["timestamp_ns"]).part(np.flatnonzero(~is_part))
         for transit, numbers in self._transits.groups(decided.tries):
-            for first in range(0, len(numbers), BATCH_COMMANDS_MAX):
-                self._start(self._end(transit, decided.part(numbers[first : first + BATCH_COMMANDS_MAX])))
+            self._ending.end_now(transit, decided.part(numbers))
 
     async def _events_read(self, sequences: Words) -> Records:
         """The events with these sequences, however long an archive takes that has them."""
@@ -242,7 +244,7 @@ class Coordinator:
                 numbers = group[first : first + BATCH_COMMANDS_MAX]
                 own_rows = rows if batch is None else picked(rows, numbers)
                 flight = Flight(picked(events, numbers), picked(sequences, numbers), transit, batch, own_rows)
-                self._start(self._carry(flight))
+                self._start(self._carry(flight, self._begin_try(flight)))
                 self._departs = True
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -257,10 +259,33 @@ class Coordinator:
         if isinstance(error, Exception) and (is_own or not task.cancelled()):
             end_after_bug(error)
 
-    async def _carry(self, flight: Flight) -> None:
+    def _begin_try(self, flight: Flight) -> Question | None:
+        """Have the question leave now, and with it what was decided of earlier tries there; None if it cannot."""
+        transit, count = flight.transit, len(flight.events)
+        if not transit.is_open_there:
+            return None
+        legs = build_try_credits(flight.events, transit.far_id)
+        riders = self._riders.take(transit, -count % BATCH_COUNT_MAX)  # A frame more would take its time.
+        try:
+            asked = self._links.begin(transit.shard, legs if riders is None else joined([legs, riders.legs]), TRY_S_MAX)
+        except BezantError as error:
+            _tell_unanswered(transit, error)
+            asked = None
+        if asked is not None:
+            return Question(asked, riders)
+        if riders is not None:
+            self._ending.end_now(transit, riders.decided)
+        return None
+
+    async def _carry(self, flight: Flight, question: Question | None) -> None:
         """Try in the other shard, decide here, and have the other shard do what was decided."""
-        codes, times = answers = await self._try(flight)
-        decisions = build_decisions(flight.events, codes, times=times)
+        # Built while the other shard tries: as a rule it refuses none.
+        decisions = build_decisions(flight.events, np.zeros(len(flight.events), np.int64))
+        codes, times = answers = await self._try(flight, question)
+        decisions["client_timestamp_ns"] = times
+        if codes.any():
+            refused = np.flatnonzero(codes)
+            decisions[refused] = build_decisions(flight.events[refused], codes[refused], times=times[refused])
         if not await self._decide(flight, answers, decisions):
             return  # This node leads no more.
         must_be_told = np.flatnonzero((codes == _COMMITTED) | is_open(codes))
@@ -268,13 +293,19 @@ class Coordinator:
             decided = Decided(flight.events, decisions, flight.sequences, times)
             self._riders.add(flight.transit, decided.part(must_be_told))
 
-    async def _try(self, flight: Flight) -> Answers:
+    async def _try(self, flight: Flight, question: Question | None) -> Answers:
         """What the other shard answers to each try, and when it was executed there; a code that settles nothing where
         it has not answered in time, or with a time that nothing here may be dated after."""
         count, loop = len(flight.events), asyncio.get_running_loop()
         answers = Answers(np.full(count, _UNANSWERED, np.int64), np.zeros(count, np.int64))
         deadline_s = loop.time() + TRY_S_MAX
-        if await self._try_at(flight.transit, flight.events, np.arange(count), answers, TRY_S_MAX):
+        rows = np.arange(count)
+        if question is None:
+            is_answered = await self._try_at(flight.transit, flight.events, rows, answers, TRY_S_MAX)
+        else:
+            results = await self._answer_to(flight.transit, question, count)
+            is_answered = results is not None and self._note_answers(flight.transit, results, rows, answers)
+        if is_answered:
             return answers
         routes = Routes(self._transits, self._places, flight.transit, flight.events)
         while True:
@@ -289,94 +320,40 @@ class Coordinator:
 
     async def _try_at(self, transit: Transit, tries: Records, rows: Words, answers: Answers, timeout_s: float) -> bool:
         """Ask one shard for the tries with these numbers; returns whether none of them is open still."""
-        legs = build_try_credits(picked(tries, rows), transit.far_id)
-        results = await self._ask_with_riders(transit, legs, timeout_s)
-        if results is None:
-            return False
+        results = await self._ask(transit, build_try_credits(picked(tries, rows), transit.far_id), timeout_s)
+        return results is not None and self._note_answers(transit, results, rows, answers)
+
+    def _note_answers(self, transit: Transit, results: Records, rows: Words, answers: Answers) -> bool:
+        """Note what one shard has answered to the tries with these numbers; whether none of them is open still."""
         latest_ns = latest_time_ns(self._member.replica.clock_ns)
         open_count = int(quick(note_answers)(results, rows, answers.codes, answers.times, latest_ns))
         if open_count < 0:
             transit.tell(f"its time is over {AHEAD_S_MAX} s ahead of this node's clock")
         return open_count == 0
 
-    async def _ask_with_riders(self, transit: Transit, legs: Records, timeout_s: float) -> Records | None:
-        """As `_ask`, and tell the shard with it what was decided of earlier tries there."""
-        riders = self._riders.take(transit, -len(legs) % BATCH_COUNT_MAX)  # A frame more would take its time.
-        if riders is None:
-            return await self._ask(transit, legs, timeout_s)
-        results = await self._ask(transit, joined([legs, riders.legs]), timeout_s)
-        if results is None:
-            self._end_now(transit, riders.decided)
-            return None
-        is_done = results["code"][len(legs) :] == _COMMITTED
-        self._settle(riders.decided.sequences[is_done])
-        if not is_done.all():
-            self._end_now(transit, riders.decided.part(np.flatnonzero(~is_done)))
-        return results[: len(legs)]
-
-    def _end_now(self, transit: Transit, decided: Decided) -> None:
-        for first in range(0, len(decided.sequences), BATCH_COMMANDS_MAX):
-            self._start(self._end(transit, decided.part(slice(first, first + BATCH_COMMANDS_MAX))))
-
-    async def _end(self, transit: Transit, decided: Decided) -> None:
-        """Have the other shard do what was decided, however long that takes, and note that all is done.
-
-        What it refuses to do, though it was tried there, is parked: told at each question, and never dropped.
-        """
+    async def _answer_to(self, transit: Transit, question: Question, count: int) -> Records | None:
+        """What is answered to the `count` tries of a question; as `_ask`."""
+        asked, riders = question
         try:
-            await self._end_parking(transit, decided, self._member.replica.parked)
-        finally:
-            self._member.replica.parked.difference_update(decided.sequences.tolist())
+            results = await asked.results()
+        except BezantError as error:
+            _tell_unanswered(transit, error)
+            if riders is not None:
+                self._ending.end_now(transit, riders.decided)
+            return None
+        if riders is not None:
+            # When those have been decided who wait for it: they are executed in the next turn of the loop.
+            loop = asyncio.get_running_loop()
+            done = results["code"][count:] == _COMMITTED
+            loop.call_soon(loop.call_soon, self._on_riders_answered, self._term, transit, riders.decided, done)
+        return results[:count]
 
-    async def _end_parking(self, transit: Transit, decided: Decided, all_parked: set[int]) -> None:
-        loop = asyncio.get_running_loop()
-        tries, sequences = decided.tries, decided.sequences
-        is_confirm = decided.decisions["kind"] == _CONFIRM
-        routes = Routes(self._transits, self._places, transit, tries)
-        left, due_s = np.arange(len(tries)), np.full(len(tries), loop.time())
-        changes = np.zeros(len(tries), np.int64)
-        while len(left):
-            asked = left[due_s[left] <= max(loop.time(), due_s[left].min())]
-            codes = np.full(len(tries), _UNANSWERED, np.int64)
-            for there, rows in routes.groups(asked):
-                results = await self._ask(there, _second_legs(decided, rows, changes[rows], there.far_id), LEG_S_MAX)
-                if results is not None:
-                    codes[rows] = results["code"]
-            # What a shard has no transit account for was never tried there (`_ask`).
-            never_there = codes == _CURRENCY_UNKNOWN
-            codes[never_there] = np.where(is_confirm[never_there], _WRONG_SHARD, _COMMITTED)
-            is_done = codes == _COMMITTED
-            done = asked[is_done[asked]]
-            self._settle(sequences[done])
-            if all_parked:
-                all_parked.difference_update(sequences[done].tolist())
-            left = left[~is_done[left]]
-            if not len(left):
-                return
-            is_taken = (codes == _ID_CONFLICT) & (changes == 0)
-            changes[is_taken] = OTHER_IDS
-            moved = asked[codes[asked] == _WRONG_SHARD]
-            routes.follow(moved[~is_confirm[moved]])
-            is_in_vain = routes.seek(moved[is_confirm[moved]])
-            is_refused = ~is_open(codes) & ~is_done & ~is_taken
-            parked = np.concatenate([asked[is_refused[asked]], moved[is_confirm[moved]][is_in_vain]])
-            all_parked.update(sequences[parked].tolist())
-            if len(parked):
-                self._tell_parked(transit, codes[parked], sequences[parked])
-            due_s[asked] = loop.time() + ASK_AGAIN_S
-            due_s[parked] = loop.time() + PARKED_S
-            await asyncio.sleep(max(float(due_s[left].min()) - loop.time(), 0.0))
-
-    def _tell_parked(self, transit: Transit, codes: Words, sequences: Words) -> None:
-        _log.error(
-            "bezant: shard %d answers %d to what was decided of %d transfers, the first with sequence %d: its books "
-            "and ours do not agree. They stay as they are (`bezant transactions`) and are asked for again; see what "
-            "has become of that shard's log",
-            transit.shard,
-            codes[0],
-            len(codes),
-            sequences[0],
-        )
+    def _on_riders_answered(self, term: int, transit: Transit, decided: Decided, done: npt.NDArray[np.bool_]) -> None:
+        if term != self._term:
+            return  # This node leads no more, or again: it has found them.
+        self._settle(decided.sequences[done])
+        if not done.all():
+            self._ending.end_now(transit, decided.part(np.flatnonzero(~done)))
 
     async def _ask(self, transit: Transit, legs: Records, timeout_s: float) -> Records | None:
         """Their results; None if the shard does not answer now, which says nothing about what it has done."""
@@ -391,10 +368,7 @@ class Coordinator:
                 transit.is_open_there = True
             return await self._links.ask(transit.shard, legs, timeout_s)
         except BezantError as error:
-            if isinstance(error, RequestRefused) and error.code == FrameError.REQUEST_REFUSED:
-                transit.tell(str(error))
-            else:
-                _log.info("bezant: shard %d does not answer, and is asked again: %s", transit.shard, error)
+            _tell_unanswered(transit, error)
             return None
 
     async def _decide(self, flight: Flight, answers: Answers, decisions: Records) -> bool:
@@ -473,25 +447,23 @@ class Coordinator:
 
         The decisions are committed.
         """
-        is_wrong = decided["code"] != _COMMITTED
-        if is_wrong.any():
-            wrong = np.flatnonzero(is_wrong)
+        if flight.batch is None:
+            rows, told = np.arange(len(decided)), np.zeros(len(decided), RESULT)
+        else:
+            rows, told = picked(flight.rows, numbers), flight.batch.results
+        wrong = int(quick(write_outcomes)(decided, codes, rows, told))
+        if wrong >= 0:
+            code = int(decided["code"][wrong])
+            what = f"was decided twice: the ledger answers {code} to the second decision"
             raise LedgerError(
-                f"the transfer with sequence {flight.sequences[numbers[wrong[0]]]} was decided twice: the ledger "
-                f"answers {decided['code'][wrong[0]]} to the second decision"
+                f"the transfer with sequence {flight.sequences[numbers[wrong]]} "
+                + (what if code != _COMMITTED else "has been answered before it was decided")
             )
-        told = decided.copy()
-        told["flags"] = 0
-        if codes.any():
-            told["code"] = _told_codes(codes)
-            told["effective_amount"][codes != _COMMITTED] = 0
-        told["credit_balance"] = told["credit_held"] = 0
         if flight.batch is not None:
-            flight.batch.results[flight.rows[numbers]] = told
-            flight.batch.undecided_count -= len(told)
+            flight.batch.undecided_count -= len(decided)
         if self._repeats:
-            for number, sequence in enumerate(flight.sequences[numbers].tolist()):
-                self._tell_repeats(sequence, told[number])
+            for row, sequence in zip(rows.tolist(), flight.sequences[numbers].tolist(), strict=True):
+                self._tell_repeats(sequence, told[row])
 
     def _tell_repeats(self, sequence: int, told: Any) -> None:
         """Tell those who have asked again for a try that is decided now."""
@@ -569,15 +541,11 @@ class Coordinator:
         self._schedule()
 
 
-def _second_legs(decided: Decided, rows: Words, changes: Words, far_id: Words) -> Records:
-    """What the other shard is to do of these; `changes` are OTHER_IDS for those whose first ids are taken, else 0."""
-    part = decided.part(rows)
-    legs = build_second_legs(part.tries, part.decisions, far_id, times=part.times)
-    taken = np.flatnonzero(changes)
-    if len(taken):
-        part = part.part(taken)
-        legs[taken] = build_second_legs(part.tries, part.decisions, far_id, times=part.times, change=OTHER_IDS)
-    return legs
+def _tell_unanswered(transit: Transit, error: BezantError) -> None:
+    if isinstance(error, RequestRefused) and error.code == FrameError.REQUEST_REFUSED:
+        transit.tell(str(error))
+    else:
+        _log.info("bezant: shard %d does not answer, and is asked again: %s", transit.shard, error)
 
 
 def _told_codes(codes: npt.NDArray[Any]) -> npt.NDArray[np.int16]:

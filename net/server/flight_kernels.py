@@ -19,6 +19,7 @@ _TRY_DEBIT: Final = int(CommandKind.TRY_DEBIT)
 _COMMITTED: Final = int(ResultCode.COMMITTED)
 _UNDECIDED: Final = int(ResultCode.UNDECIDED)
 _REPEATED: Final = int(ResultFlag.REPEATED)
+_SHARD_UNREACHABLE: Final = int(ResultCode.SHARD_UNREACHABLE)
 _OPEN_FIRST: Final = 100
 _OPEN_END: Final = 200
 
@@ -64,3 +65,35 @@ def note_answers(results: Records, rows: Words, codes: Words, times: Words, late
         if _OPEN_FIRST <= code < _OPEN_END:
             open_count += 1
     return open_count
+
+
+@kernel
+def write_outcomes(decided: Records, codes: Words, rows: Words, results: Records) -> int:
+    """Write what clients are told of transfers: the results of their decisions, and what the other shard has answered.
+
+    Into the results with these numbers. A shard that has not answered was not to be reached. Returns -1, or the number
+    of a decision that was refused, or for which there is no result: then nothing of it, or behind it, is written.
+    """
+    for number in range(len(decided)):
+        if decided[number]["code"] != _COMMITTED or not 0 <= rows[number] < len(results):
+            return number
+        decision, told, code = decided[number], results[rows[number]], codes[number]
+        told["code"] = _SHARD_UNREACHABLE if _OPEN_FIRST <= code < _OPEN_END else code
+        told["flags"] = 0
+        told["detail"] = decision["detail"]
+        told["position"] = decision["position"]
+        told["timestamp_ns"] = decision["timestamp_ns"]
+        told["effective_amount"] = decision["effective_amount"] if code == _COMMITTED else 0
+        told["debit_balance"] = decision["debit_balance"]
+        told["debit_held"] = decision["debit_held"]
+        told["credit_balance"] = told["credit_held"] = 0
+    return -1
+
+
+@kernel
+def has_repeats(results: Records) -> bool:
+    """Whether any of the results repeats what was executed before."""
+    flags = 0
+    for number in range(len(results)):
+        flags |= results[number]["flags"]
+    return flags & _REPEATED != 0

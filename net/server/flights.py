@@ -14,6 +14,14 @@ from bezant.protocol.records import Records, Words
 _Item = TypeVar("_Item", bound=np.generic)
 
 
+class Asked(Protocol):
+    """Legs that are on their way to another shard."""
+
+    async def results(self) -> Records:
+        """Their RESULT records. Raises `BezantError` if no answer comes in time."""
+        ...
+
+
 class Places(Protocol):
     """Which shard has which slot."""
 

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from bezant.engine.compiled import quick
 from bezant.engine.member import Member
 from bezant.engine.replica import BATCH_COMMANDS_MAX
 from bezant.engine.transactions.ids import joined
 from bezant.engine.transactions.times import floor_of
+from bezant.net.server.flight_kernels import has_repeats
 from bezant.net.server.moved_legs import preset_of_moved
 from bezant.protocol.errors import CorruptLog, StorageError, UsageError
-from bezant.protocol.kinds import ResultFlag
 from bezant.protocol.records import Records, Words
 
 if TYPE_CHECKING:
@@ -105,8 +106,8 @@ class LegsLane:
         # Repeats may rest on what is in the log and not committed yet, so `last_index` counts, whatever was appended.
         # And nothing that is committed later shows that this node still led when it repeated what became of a try: its
         # successor may have taken that back.
-        repeats = bool((executed.results["flags"] & int(ResultFlag.REPEATED)).any())
-        index, ticket = self._member.replica.log.last_index, self._ticket() if repeats else 0
+        index = self._member.replica.log.last_index
+        ticket = self._ticket() if quick(has_repeats)(executed.results) else 0
         self._executed.append(_Executed(index, ticket, executed.results, parts))
         return executed.event_count
 

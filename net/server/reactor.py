@@ -208,15 +208,15 @@ class Reactor:
         self._pump_scheduled = False
         if self._has_ended:
             return
-        if self.replica.checkpoint_is_due:
-            self.replica.freeze()
-            self._checkpointing.on_committed()
         if self.member.is_leader:
             self.legs.answer()
         if self._must_write and not (self._deferral.is_on and self._must_execute):
             self._start_group()
         elif self._must_execute:
             self._execute_and_write()
+        if self.replica.checkpoint_is_due:
+            self.replica.freeze()
+            self._checkpointing.on_committed()
         if self.member.work() or (self._must_write and not self._deferral.is_on) or self._must_execute:
             # A large batch is executed in one step of the loop and handed to the disk in the next.
             self.schedule()

@@ -14,7 +14,7 @@ import numpy as np
 
 from bezant.engine.transactions.ids import joined
 from bezant.engine.transactions.legs import build_second_legs
-from bezant.net.server.flights import Decided
+from bezant.net.server.flights import Asked, Decided
 from bezant.net.server.transits import Transit
 from bezant.protocol.records import Records
 
@@ -29,6 +29,13 @@ class Riders(NamedTuple):
 
     decided: Decided
     legs: Records
+
+
+class Question(NamedTuple):
+    """Tries that another shard is asked for, and what rides with them."""
+
+    asked: Asked
+    riders: Riders | None
 
 
 class WaitingRiders:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,24 @@ from bezant.protocol.records import RESULT, RESULT_SIZE, Records, Words
 
 CONNECT_S_MAX: Final = 2.0
 """Seconds that a first connection to the leader of another shard may take, before that is tried again."""
+
+
+class Asked(NamedTuple):
+    """Legs on their way to the leader of a shard: the answers to their frames, and how many legs each frame has."""
+
+    shard: int
+    answers: "list[asyncio.Future[memoryview]]"
+    counts: list[int]
+
+    async def results(self) -> Records:
+        """Their RESULT records, one each. Raises `BezantError` if no answer comes in time."""
+        parts = []
+        for answer, count in zip(self.answers, self.counts, strict=True):
+            body = await answer
+            if len(body) != count * RESULT_SIZE:
+                raise RemoteProtocolError(f"shard {self.shard} answers {count} legs with {len(body)} bytes")
+            parts.append(np.frombuffer(bytearray(body), RESULT))  # Kernels take what may be written to.
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 class ShardLinks:
@@ -31,15 +49,16 @@ class ShardLinks:
 
         Raises `BezantError` if no answer comes in time, which says nothing about what has been done.
         """
-        channel = await self._channel(shard)
-        results = np.empty(len(commands), RESULT)
-        for first in range(0, len(commands), BATCH_COUNT_MAX):
-            part = commands[first : first + BATCH_COUNT_MAX]
-            body = await channel.request(Operation.LEGS, part.tobytes(), timeout_s)
-            if len(body) != len(part) * RESULT_SIZE:
-                raise RemoteProtocolError(f"shard {shard} answers {len(part)} legs with {len(body)} bytes")
-            results[first : first + len(part)] = np.frombuffer(body, RESULT)
-        return results
+        return await _begin(shard, await self._channel(shard), commands, timeout_s).results()
+
+    def begin(self, shard: int, commands: Records, timeout_s: float) -> Asked | None:
+        """As `ask`, and they are on their way when this returns; None, and nothing is done, if no connection stands."""
+        opening = self._links.get(shard)
+        if opening is None or not opening.done() or _has_failed(opening):
+            return None
+        if self._addresses[shard] != self._addresses_of(shard):
+            return None
+        return _begin(shard, opening.result(), commands, timeout_s)
 
     async def ask_tries(self, shard: int, ids: Words, timeout_s: float) -> npt.NDArray[np.bool_]:
         """Which of these TRY_CREDITs (int64 of shape (count, 2)) the leader of a shard has under way.
@@ -91,6 +110,23 @@ class ShardLinks:
         closing = asyncio.create_task(_close(opening))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
+
+
+def _begin(shard: int, channel: TcpChannel, commands: Records, timeout_s: float) -> Asked:
+    asked = Asked(shard, [], [])
+    for first in range(0, len(commands), BATCH_COUNT_MAX):
+        part = commands[first : first + BATCH_COUNT_MAX]
+        answer = channel.begin_request(Operation.LEGS, part.tobytes(), timeout_s)
+        answer.add_done_callback(_note_failure)
+        asked.answers.append(answer)
+        asked.counts.append(len(part))
+    return asked
+
+
+def _note_failure(answer: "asyncio.Future[memoryview]") -> None:
+    """Whoever asked a shard may have given that up before it fails: then nobody needs to know."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 def _has_failed(opening: "asyncio.Task[TcpChannel]") -> bool:

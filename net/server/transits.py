@@ -113,6 +113,9 @@ class Transits:
         """
         heads, tails = tries[f"{field}_head"], tries[f"{field}_tail"]
         left = np.arange(len(tries))
+        if len(left) == 1:
+            yield self._transit_of(int(heads[0]), int(tails[0])), left
+            return
         while len(left):
             head, tail = int(heads[left[0]]), int(tails[left[0]])
             is_same = (heads[left] == head) & (tails[left] == tail)

@@ -8,9 +8,10 @@ from bezant.engine.ledger.warm import warm_ledger
 from bezant.engine.transactions.building import warm_building
 from bezant.engine.transactions.ids import derived_ids
 from bezant.engine.transactions.marking import MARKED_SIZE, mark_transfers_out
+from bezant.engine.transactions.times import floor_of
 from bezant.net.server.batch import Batch
 from bezant.net.server.chain_kernels import preset_unterminated, preset_unterminated_span
-from bezant.net.server.flight_kernels import FOUND_SIZE, find_tries, note_answers
+from bezant.net.server.flight_kernels import FOUND_SIZE, find_tries, has_repeats, note_answers, write_outcomes
 from bezant.net.server.frame_kernels import encode_replies, preset_expired, scan_frames
 from bezant.net.server.leg_kernels import any_for_slots, are_all_legs, has_suspects, preset_legs, preset_legs_span
 from bezant.net.server.placing_kernels import preset_wrong_shard
@@ -43,8 +44,11 @@ def warm_kernels() -> None:
     mark_transfers_out(arrays, batch.commands[:1], slots, 0, transits, preset, np.zeros(MARKED_SIZE, np.int64))
     warm_building()
     derived_ids(command, Leg.TRY_CREDIT)
+    floor_of(command)
     results = np.zeros(1, RESULT)
     find_tries(results, np.zeros(1, EVENT), preset, preset, preset, np.zeros(FOUND_SIZE, np.int64))
     note_answers(results, np.zeros(1, np.int64), preset, preset, 0)
+    has_repeats(results)
+    write_outcomes(results, preset, np.zeros(1, np.int64), results)
     out = np.zeros(12, np.int64)
     encode_replies(batch.frames, 1, results.view(np.int64).reshape(1, 8), out, out.view(np.uint8))

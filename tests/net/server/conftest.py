@@ -11,6 +11,7 @@ from bezant.engine.replica import ReplicaSettings
 from bezant.net.server import (
     connection,
     coordinating,
+    ending,
     failure,
     inbox,
     open_connections,
@@ -126,7 +127,7 @@ async def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     bugs: list[BaseException] = []
     for module in (failure, syncing, coordinating):
         monkeypatch.setattr(module, "end_after_bug", bugs.append)
-    for module in (coordinating, transacting_steps):
+    for module in (coordinating, ending, transacting_steps):
         monkeypatch.setattr(module, "ASK_AGAIN_S", 0.005)
     monkeypatch.setattr(coordinating, "SETTLE_S", 0.005)
     network = Network()

@@ -11,7 +11,7 @@ from bezant.engine.replica import Executed
 from bezant.engine.transactions import times
 from bezant.engine.transactions.legs import build_try_credits, build_try_debits, transit_id
 from bezant.engine.transactions.under_way import transactions_under_way
-from bezant.net.server import coordinating, reporting
+from bezant.net.server import coordinating, ending, reporting
 from bezant.net.server import legs as legs_module
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import ArchiveUnavailable
@@ -126,7 +126,7 @@ async def test_what_the_other_shard_will_not_do_is_parked_and_told(
     pair: tuple[Shard, Shard], network: Network, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = pair
-    monkeypatch.setattr(coordinating, "PARKED_S", 0.005)
+    monkeypatch.setattr(ending, "PARKED_S", 0.005)
     answer, refusing = network.ask, [True]
 
     async def ask(asking: int, shard: int, commands: Records, timeout_s: float) -> Records:
@@ -157,7 +157,7 @@ async def test_nothing_else_waits_for_what_is_parked(
     """Of transfers that were decided together the other shard refuses one, and cannot do another just now."""
     first, second = pair
     a, b = first.names, second.names
-    monkeypatch.setattr(coordinating, "PARKED_S", 1.0)
+    monkeypatch.setattr(ending, "PARKED_S", 1.0)
     whole, asked_for = network.ask, [0, 0]
 
     async def ask(asking: int, shard: int, commands: Records, timeout_s: float) -> Records:
@@ -215,8 +215,8 @@ async def test_more_is_found_at_a_start_than_is_executed_at_a_time(
     waiting = [asyncio.create_task(first.execute(commands))]
     await until(lambda: len(first.ledger.open_tries()) == 10 and bool(network.legs))
     await until(lambda: first.is_still)
-    monkeypatch.setattr(coordinating, "BATCH_COMMANDS_MAX", 4)
-    monkeypatch.setattr(legs_module, "BATCH_COMMANDS_MAX", 4)
+    for module in (coordinating, ending, legs_module):
+        monkeypatch.setattr(module, "BATCH_COMMANDS_MAX", 4)
     first.crash()
     waiting[0].cancel()
     await asyncio.wait(waiting)

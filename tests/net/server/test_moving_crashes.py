@@ -14,7 +14,7 @@ from bezant.engine.opening import open_member
 from bezant.engine.placement.maps import first_map, with_slots_moved
 from bezant.engine.transactions.legs import transit_id
 from bezant.net.placement.memory import MemoryStore
-from bezant.net.server import coordinating, failure, moving, moving_out, syncing, transacting_steps
+from bezant.net.server import coordinating, ending, failure, moving, moving_out, syncing, transacting_steps
 from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.moving import Moving
 from bezant.net.server.moving_out import Around
@@ -33,6 +33,7 @@ from bezant.protocol.transactions import Transact, Transacted, TransactionMode
 
 from ...engine.commands import join, opening, transfer
 from .node import LARGE_SETTINGS, WAIT_S, until
+from .two_shards import Begun
 
 COMMITTED = int(ResultCode.COMMITTED)
 TRIES = [int(CommandKind.TRY_CREDIT), int(CommandKind.TRY_PART)]
@@ -205,6 +206,9 @@ class Links:
         except TimeoutError as error:
             raise ConnectionFailed("no answer came") from error
 
+    def begin(self, shard: int, commands: Records, timeout_s: float) -> Begun:
+        return Begun(self.ask(shard, commands, timeout_s))
+
     async def ask_tries(self, shard: int, ids: np.ndarray, timeout_s: float) -> np.ndarray:
         raise ConnectionFailed("nobody asks")
 
@@ -236,9 +240,9 @@ async def town(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     bugs: list[BaseException] = []
     for module in (failure, syncing, coordinating, moving):
         monkeypatch.setattr(module, "end_after_bug", bugs.append)
-    monkeypatch.setattr(coordinating, "ASK_AGAIN_S", 0.005)
+    for module in (coordinating, ending, moving_out):
+        monkeypatch.setattr(module, "ASK_AGAIN_S", 0.005)
     monkeypatch.setattr(coordinating, "SETTLE_S", 0.005)
-    monkeypatch.setattr(moving_out, "ASK_AGAIN_S", 0.005)
     town = Town(tmp_path)
     await town.start()
     for name in (WORLD, *NAMES):

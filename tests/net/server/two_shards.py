@@ -1,8 +1,9 @@
 """Two shards in one process, each a reactor over a folder of its own, and what can befall what they ask each other."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -133,6 +134,17 @@ class Network:
             raise ConnectionFailed("no answer came") from error
 
 
+class Begun:
+    """Legs on their way: asked for by a task of its own."""
+
+    def __init__(self, asking: Coroutine[Any, Any, Records]) -> None:
+        self._task = asyncio.create_task(asking)
+        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def results(self) -> Records:
+        return await self._task
+
+
 class Asking:
     """How one shard's coordinator sees the others."""
 
@@ -141,6 +153,9 @@ class Asking:
 
     async def ask(self, shard: int, commands: Records, timeout_s: float) -> Records:
         return await self._network.ask(self._shard, shard, commands, timeout_s)
+
+    def begin(self, shard: int, commands: Records, timeout_s: float) -> Begun:
+        return Begun(self.ask(shard, commands, timeout_s))
 
     async def ask_tries(self, shard: int, ids: Words, timeout_s: float) -> npt.NDArray[np.bool_]:
         future = asyncio.get_running_loop().create_future()

@@ -9,9 +9,10 @@ import numpy as np
 from bezant.engine.moves import leaving, taking
 from bezant.engine.moves.copies import WITH_FATE
 from bezant.engine.transactions import parts
-from bezant.net.server import coordinating, transacting_steps
+from bezant.net.server import coordinating, ending, transacting_steps
 from bezant.net.server import legs as lane_module
 from bezant.net.server.coordinating import Coordinator
+from bezant.net.server.ending import Ending
 from bezant.net.server.legs import LegsLane
 from bezant.net.server.moving_out import MoveOut
 from bezant.net.server.placing import Placing
@@ -32,9 +33,13 @@ _REFUSED = int(ResultCode.CREDIT_ACCOUNT_UNKNOWN)
 
 def ids_of_legs_are_new_each_time(patch: Patch) -> None:
     salts = itertools.count(1)
-    for name in ("build_try_credits", "build_decisions", "build_second_legs"):
-        whole = getattr(coordinating, name)
-        patch.setattr(coordinating, name, lambda *args, whole=whole, **times: whole(*args, **times, salt=next(salts)))
+    for module, name in (
+        (coordinating, "build_try_credits"),
+        (coordinating, "build_decisions"),
+        (ending, "build_second_legs"),
+    ):
+        whole = getattr(module, name)
+        patch.setattr(module, name, lambda *args, whole=whole, **times: whole(*args, **times, salt=next(salts)))
 
 
 def legs_are_answered_before_the_commit(patch: Patch) -> None:
@@ -80,21 +85,21 @@ def no_answer_counts_as_done(patch: Patch) -> None:
 def _count_silence_as(code: int, patch: Patch) -> None:
     whole = Coordinator._try
 
-    async def try_there(self: Any, flight: Any) -> Any:
-        answers = await whole(self, flight)
+    async def try_there(self: Any, flight: Any, question: Any) -> Any:
+        answers = await whole(self, flight, question)
         return answers._replace(codes=np.where(coordinating.is_open(answers.codes), code, answers.codes))
 
     patch.setattr(Coordinator, "_try", try_there)
 
 
 def settled_before_the_other_shard_has_answered(patch: Patch) -> None:
-    whole = Coordinator._end
+    whole = Ending._end
 
     async def end(self: Any, transit: Any, decided: Any) -> None:
-        self._settle(decided.sequences)
+        self._hooks.settle(decided.sequences)
         await whole(self, transit, decided)
 
-    patch.setattr(Coordinator, "_end", end)
+    patch.setattr(Ending, "_end", end)
 
 
 def repeats_are_told_undecided(patch: Patch) -> None:

@@ -64,7 +64,7 @@ class Account:
 
 @dataclass(eq=False)
 class Transfer:
-    """One transfer between shards. `results`: of each leg that is committed, by leg; `events`: in which shard, and where.
+    """One transfer between shards. `results`: of each leg that is committed, by leg; `events`: its shard, and where.
 
     The other shard may commit its try before the transfer's own shard does, or though that never does.
     """

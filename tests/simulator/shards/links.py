@@ -104,6 +104,16 @@ class _Asked:
         self.sendings = 0
 
 
+class _Begun:
+    """Legs that are on their way."""
+
+    def __init__(self, answer: asyncio.Future[bytes]) -> None:
+        self._answer = answer
+
+    async def results(self) -> Records:
+        return np.frombuffer(bytearray(await self._answer), RESULT)
+
+
 class Links:
     """How the coordinator of one life of a node asks other shards: as a client's channel does, of whoever leads."""
 
@@ -117,8 +127,11 @@ class Links:
 
     async def ask(self, shard: int, commands: Records, timeout_s: float) -> Records:
         """See `bezant.net.server.coordinating.Links`."""
-        body = await self._ask(shard, commands.tobytes(), timeout_s, Operation.LEGS)
-        return np.frombuffer(bytearray(body), RESULT)
+        return await self.begin(shard, commands, timeout_s).results()
+
+    def begin(self, shard: int, commands: Records, timeout_s: float) -> _Begun:
+        """See `bezant.net.server.coordinating.Links`."""
+        return _Begun(self._begin(shard, commands.tobytes(), timeout_s, Operation.LEGS))
 
     async def ask_tries(self, shard: int, ids: Words, timeout_s: float) -> npt.NDArray[np.bool_]:
         """See `bezant.net.server.orphans.AsksTries`."""
@@ -130,17 +143,24 @@ class Links:
         return await self._ask(shard, body, timeout_s, operation)
 
     async def _ask(self, shard: int, body: bytes, timeout_s: float, operation: Operation) -> bytes:
+        return await self._begin(shard, body, timeout_s, operation)
+
+    def _begin(self, shard: int, body: bytes, timeout_s: float, operation: Operation) -> asyncio.Future[bytes]:
         loop = asyncio.get_running_loop()
         self._last += 1
         number, future = self._last, loop.create_future()
         self._asked[number] = _Asked(shard, body, operation, future)
         timer = loop.call_later(timeout_s, self._give_up, number)
-        self._send(number)
-        try:
-            return await future
-        finally:
+
+        def forget(answer: asyncio.Future[bytes]) -> None:
             timer.cancel()
             self._asked.pop(number, None)
+            if not answer.cancelled():
+                answer.exception()  # Who asked may have given it up.
+
+        future.add_done_callback(forget)
+        self._send(number)
+        return future
 
     def _give_up(self, number: int) -> None:
         asked = self._asked.get(number)

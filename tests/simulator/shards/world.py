@@ -6,7 +6,7 @@ from unittest import mock
 import numpy as np
 
 from bezant.engine.moves import leaving
-from bezant.net.server import coordinating, moving, moving_out, transacting, transacting_steps
+from bezant.net.server import coordinating, ending, moving, moving_out, transacting, transacting_steps
 from bezant.protocol.placement import owners_of
 
 from ..network import Weather
@@ -95,7 +95,7 @@ class World:
             mock.patch.object(coordinating, "end_after_bug", _raise),
             mock.patch.object(coordinating, "TRY_S_MAX", self.try_s_max),
             mock.patch.object(coordinating, "SWEEP_S", self.sweep_s),
-            mock.patch.object(coordinating, "PARKED_S", PARKED_S),
+            mock.patch.object(ending, "PARKED_S", PARKED_S),
             mock.patch.object(transacting_steps, "TRY_S_MAX", self.try_s_max),
             mock.patch.object(transacting_steps, "LEG_S_MAX", self.try_s_max),
             mock.patch.object(transacting_steps, "PARKED_S", PARKED_S),
