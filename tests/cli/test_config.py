@@ -254,7 +254,9 @@ def test_the_shards_of_one_process_are_told_what_it_was_told(file: Path, monkeyp
 
 
 def test_a_node_serves_by_a_file(tmp_path: Path) -> None:
-    (tmp_path / "bezant.toml").write_text("[serve]\ndata = 'books'\nlisten = '127.0.0.1:0'\nreader = false\n")
+    (tmp_path / "bezant.toml").write_text(
+        "[serve]\ndata = 'books'\nlisten = '127.0.0.1:0'\nreader = false\nids_memory_mib = 64\n"
+    )
     command = [sys.executable, "-m", "bezant", "serve", "--config", "bezant.toml"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

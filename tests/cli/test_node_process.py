@@ -15,6 +15,8 @@ from bezant.cli import node_process
 from bezant.cli.errors import CommandFailed
 from bezant.cli.node_process import LISTEN_ANYWHERE, WRITE_SIDE_COMMAND, NodeProcess, ProcessFailed, spawn
 
+from .conftest import SMALL
+
 LISTENS = "say('listening on 127.0.0.1:4711');"
 CLEAN = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0));"
 PROLOGUE = "import os, signal, sys, time; say = lambda line: print(line, flush=True);"
@@ -307,7 +309,7 @@ def test_a_process_that_cannot_be_started_has_a_name() -> None:
 async def test_a_real_node(tmp_path: Path) -> None:
     """It starts, is killed, and comes back where it was."""
     async with NodeProcess(
-        tmp_path / "data", echo=LISTEN_ANYWHERE, arguments=("--accounts-max", "10"), command=WRITE_SIDE_COMMAND
+        tmp_path / "data", echo=LISTEN_ANYWHERE, arguments=(*SMALL, "--accounts-max", "10"), command=WRITE_SIDE_COMMAND
     ) as node:
         address, echo = node.address, node.echo
         assert address.startswith("127.0.0.1:")

@@ -27,6 +27,8 @@ from bezant.net.gateway.cluster_bodies import cluster_body
 from bezant.protocol.placement import METADATA_SHARD
 from bezant.protocol.statistics import Histogram, Queue, ReaderStatistics, Statistics
 
+from .conftest import SMALL
+
 WAIT_S = 60
 ZEROS = dict.fromkeys((field.name for field in msgspec.structs.fields(Statistics) if field.required), 0)
 
@@ -123,7 +125,7 @@ def test_sizes(size_bytes: int, text: str) -> None:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
-    with NodeProcess(tmp_path_factory.mktemp("top") / "data", command=WRITE_SIDE_COMMAND) as process:
+    with NodeProcess(tmp_path_factory.mktemp("top") / "data", arguments=SMALL, command=WRITE_SIDE_COMMAND) as process:
         yield process
 
 
@@ -143,7 +145,7 @@ def test_once_prints_what_is_new(running: NodeProcess, capsys: pytest.CaptureFix
 
 def test_lines_go_on_while_a_node_is_away(tmp_path: Path) -> None:
     (address,) = free_addresses(1)  # Which nobody is given while the node is away.
-    with NodeProcess(tmp_path / "data", listen=address, command=WRITE_SIDE_COMMAND) as node:
+    with NodeProcess(tmp_path / "data", listen=address, arguments=SMALL, command=WRITE_SIDE_COMMAND) as node:
         words = command("--json", "--connect", node.address)
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as top:
             try:

@@ -16,6 +16,8 @@ from bezant.net.logs import FORMAT_VARIABLE, RECORD_SIZE_MAX, about, add_fields,
 from bezant.protocol.access import token_text
 from bezant.protocol.errors import UsageError
 
+from .server.process import SMALL
+
 SECRET = "s3cret" + "Ab-_" * 9 + "x"
 TOKEN = token_text("abcdefghij01", SECRET)
 KEY = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE\nabc=\n-----END EC PRIVATE KEY-----"
@@ -133,7 +135,7 @@ def test_a_format_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_node_writes_nothing_but_objects(tmp_path: Path) -> None:
-    arguments = ("--log-format", "json")
+    arguments = (*SMALL, "--log-format", "json")
     log = tmp_path / "log"
     with NodeProcess(tmp_path / "data", log_path=log, arguments=arguments, command=WRITE_SIDE_COMMAND):
         pass

@@ -19,6 +19,8 @@ from bezant.perf.load.report import Report
 from bezant.perf.load.session import Settings, measure
 from bezant.protocol.errors import UsageError
 
+from .conftest import SMALL as SMALL_NODE
+
 SMALL = ("--accounts", "20", "--transfers", "300")
 TIMEOUT_S = 120
 
@@ -33,7 +35,7 @@ def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
 @pytest.fixture(scope="module")
 def real_node(tmp_path_factory: pytest.TempPathFactory):
     with NodeProcess(
-        tmp_path_factory.mktemp("node") / "data", echo=LISTEN_ANYWHERE, command=WRITE_SIDE_COMMAND
+        tmp_path_factory.mktemp("node") / "data", echo=LISTEN_ANYWHERE, arguments=SMALL_NODE, command=WRITE_SIDE_COMMAND
     ) as node:
         yield node
 

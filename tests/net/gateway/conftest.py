@@ -18,6 +18,8 @@ import uvloop
 
 from bezant.cli.node_process import NodeProcess
 
+from ..server.process import SMALL
+
 READY = "listening on "
 START_S = 60
 STOP_S = 30
@@ -76,7 +78,7 @@ class GatewayProcess:
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     """A node with a reader beside it."""
-    with NodeProcess(tmp_path_factory.mktemp("node") / "data") as process:
+    with NodeProcess(tmp_path_factory.mktemp("node") / "data", arguments=SMALL) as process:
         yield process
 
 

@@ -11,6 +11,8 @@ from typing import Self
 from bezant.cli.node_process import NodeProcess
 from bezant.cli.tokens import new_token
 
+from ..server.process import SMALL
+
 COMMAND_S = 60
 
 
@@ -31,7 +33,7 @@ class GuardedNode:
         self.admin = new_token()[0]
         cluster.write_text(self.admin)
         cluster.chmod(stat.S_IRUSR | stat.S_IWUSR)
-        self.node = NodeProcess(folder / "data", arguments=(f"--cluster-token-file={cluster}", *options))
+        self.node = NodeProcess(folder / "data", arguments=(*SMALL, f"--cluster-token-file={cluster}", *options))
         self._shown = [*shown, "--token-file", str(cluster)]
         self.shown = list(shown)
 

@@ -13,6 +13,7 @@ from bezant.cli.local_shards import LocalShards, Plan, init_shards
 from bezant.net.access.credentials import NO_CREDENTIALS, make_credentials, use_credentials
 from bezant.protocol.access import token_text
 
+from ..shards.processes import SMALL
 from .conftest import START_S, WARM_S, WORLD, Bank
 
 SHARDS = 2
@@ -45,7 +46,7 @@ class Sharded:
 
     async def _serve(self) -> None:
         init_shards(self._data, Plan(SHARDS, 1, 0))
-        arguments: Sequence[str] = ("--segment-size-mib", "8")
+        arguments: Sequence[str] = SMALL
         if self.token:
             arguments = (*arguments, f"--cluster-token-file={self.file}")
         async with LocalShards(self._data, lambda _words, _fields: None, arguments=arguments) as up:

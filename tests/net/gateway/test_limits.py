@@ -10,6 +10,7 @@ import pytest
 from bezant.cli.node_process import NodeProcess
 from bezant.net.gateway.settings import BODY_BYTES_MAX
 
+from ..server.process import SMALL
 from .conftest import WORLD, Bank, GatewayProcess, problem
 
 TRANSFERS = "/v1/wallet/balance_transfer"
@@ -36,7 +37,7 @@ def test_a_client_that_asks_too_much_is_told_when_to_come_back(node: NodeProcess
 
 def test_without_an_answer_the_outcome_is_unknown_and_the_same_again_tells(tmp_path: Path) -> None:
     with (
-        NodeProcess(tmp_path / "data", arguments=("--no-reader",)) as node,
+        NodeProcess(tmp_path / "data", arguments=(*SMALL, "--no-reader")) as node,
         GatewayProcess(node.address, tmp_path / "log") as gateway,
         httpx.Client(base_url=gateway.url) as client,
     ):

@@ -18,6 +18,7 @@ from bezant.net.gateway.settings import GatewaySettings
 from bezant.protocol.errors import UsageError
 
 from ..access.authority import Authority
+from ..server.process import SMALL
 from .conftest import GatewayProcess, problem
 from .guarded import GuardedNode
 from .test_hosts import Inside, front_over
@@ -82,7 +83,7 @@ def test_an_expired_certificate_is_not_taken(authority: Authority, private: Guar
         client = httpx.Client(base_url=gateway.url, verify=trusting)
         with client, pytest.raises(httpx.ConnectError, match="expired"):
             client.get("/health")
-    node_files = (f"--tls-cert={signed.certificate}", f"--tls-key={signed.key}", "--no-reader")
+    node_files = (*SMALL, f"--tls-cert={signed.certificate}", f"--tls-key={signed.key}", "--no-reader")
     with NodeProcess(tmp_path / "data", arguments=node_files) as node:
         assert "expired" in failed(node.address, "127.0.0.1:0", "--tls-ca", str(authority.file))
 

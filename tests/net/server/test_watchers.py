@@ -20,6 +20,8 @@ from bezant.cli.ports import free_addresses
 from bezant.net.metrics.exposition import OPENMETRICS
 from bezant.net.server.reporting import APPLY_BEHIND_ENTRIES_MAX, find_unready
 
+from .process import SMALL
+
 UNITS = re.compile(r"bezant_[a-z_]+")
 WAIT_S = 120.0
 
@@ -49,7 +51,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str,
     """Where a node listens, and where it and its reader tell how they are."""
     folder = tmp_path_factory.mktemp("watched")
     (reader,) = free_addresses(1)
-    arguments = ("--metrics", "127.0.0.1:0", "--reader-metrics", reader)
+    arguments = (*SMALL, "--metrics", "127.0.0.1:0", "--reader-metrics", reader)
     with NodeProcess(folder / "data", log_path=folder / "log", arguments=arguments) as process:
         told = None
         while told is None:
