@@ -25,11 +25,21 @@ LINES = [
 Damage = Callable[[Path], None]
 
 
-def change(offset: int, new: bytes) -> Damage:
+def change(offset: int, count: int) -> Damage:
+    """Other bytes than there are, whatever is there: logs have random numbers."""
+
     def damage(path: Path) -> None:
         data = bytearray(path.read_bytes())
-        assert data[offset : offset + len(new)] != new
-        data[offset : offset + len(new)] = new
+        data[offset : offset + count] = (byte ^ 0xFF for byte in data[offset : offset + count])
+        path.write_bytes(data)
+
+    return damage
+
+
+def zeros_from(offset: int) -> Damage:
+    def damage(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        data[offset : offset + 20_000] = bytes(20_000)
         path.write_bytes(data)
 
     return damage
@@ -37,9 +47,9 @@ def change(offset: int, new: bytes) -> Damage:
 
 FIRST_BODY = SEGMENT_HEADER_SIZE + ENTRY_HEADER_SIZE + 40
 DAMAGES: dict[str, tuple[Damage, str]] = {
-    "a byte of an entry": (change(FIRST_BODY, b"\xff\x00\xff"), "segment-0000000001, offset 4096"),
-    "zeros instead of the history": (change(SEGMENT_HEADER_SIZE, bytes(20_000)), "segment-0000000001, offset 4096"),
-    "a byte of the segment header": (change(30, b"\x77"), "segment-0000000001"),
+    "a byte of an entry": (change(FIRST_BODY, 1), "segment-0000000001, offset 4096"),
+    "zeros instead of the history": (zeros_from(SEGMENT_HEADER_SIZE), "segment-0000000001, offset 4096"),
+    "a byte of the segment header": (change(30, 1), "segment-0000000001"),
     "a segment that is gone": (Path.unlink, "segment"),
 }
 
