@@ -16,6 +16,7 @@ from bezant.protocol.errors import StorageError
 from bezant.protocol.kinds import EntryKind
 from bezant.protocol.messages import ControlEntry, Currency, encode_message
 
+from .log.logs import flip
 from .test_doctor import look
 from .test_verify import Forgery, Good, forge, good, in_header, settings, with_body
 
@@ -100,9 +101,8 @@ def test_a_lock_that_is_none_is_a_finding_and_nobody_waits_for_it(good: Good, wh
 def test_a_huge_file_with_holes_is_not_read(good: Good) -> None:
     """Neither a segment with a bad header nor a control file without segments."""
     folder = good.folder / "shard-0000"
-    with (folder / segment_name(1)).open("r+b") as file:
-        file.write(b"\xff")
-        file.truncate(HUGE)
+    flip(folder / segment_name(1), 0)
+    os.truncate(folder / segment_name(1), HUGE)
     found = of_kind(examined(good.folder), FindingKind.SEGMENT_HEADER)
     assert "cannot be trusted" in found.meaning, "there is something in it"
     for name in folder.glob("segment-*"):
