@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from bezant.cli.session import run_async
+from bezant.perf.crash import rig
 from bezant.perf.crash.book import Book, Sent
 from bezant.perf.crash.checks import check_chains, check_order
 from bezant.perf.crash.faults import FaultKind, Faults, RigFailed
@@ -63,8 +64,12 @@ def put_back(copy: Path) -> BeforeRestart:
     return plant
 
 
-def test_a_folder_that_loses_what_was_acknowledged_is_found_out(tmp_path: Path) -> None:
+def test_a_folder_that_loses_what_was_acknowledged_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The node starts happily on the older copy: only its answers of before can tell."""
+    # Something has to be acknowledged between the two crashes, also while a sync takes its time.
+    monkeypatch.setattr(rig, "KILL_DELAY_MAX_S", 1.5)
     summary = run_rig(tmp_path, 4, put_back(tmp_path / "copy"))
     assert not summary.ok
     assert summary.missing > 0
