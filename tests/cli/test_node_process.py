@@ -286,7 +286,7 @@ def _runs(process_id: int) -> bool:
 
 
 async def test_others_run_while_one_waits_for_a_node(make: MakeNode) -> None:
-    node = make("time.sleep(0.2);" + LISTENS + "signal.pause()")
+    node = make("time.sleep(1);" + LISTENS + "signal.pause()")
     ticks = 0
 
     async def tick() -> None:
