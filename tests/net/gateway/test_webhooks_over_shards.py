@@ -47,7 +47,7 @@ def told(heard: list[Heard]) -> tuple[list[int], dict[int, str]]:
     return positions, messages
 
 
-def positions_of(client: httpx.Client, name: str, deadline_s: float = 10.0) -> set[int]:
+def positions_of(client: httpx.Client, name: str, deadline_s: float = 60.0) -> set[int]:
     """Where the history has what was paid to an account, once it has all of it: readers follow, and money comes behind
     the answer."""
     end_s = time.monotonic() + deadline_s
