@@ -264,6 +264,9 @@ def test_the_purity_rule_finds(source: str) -> None:
     assert len(forbidden_imports("engine/ledger/a.py", ast.parse(source), IMPURE_MODULES)) == 1
 
 
+HEAVY = frozenset({"numba", "llvmlite", "rocksdict", "cryptography"})
+
+
 def modules_after(statement: str) -> set[str]:
     """Names of all modules that a fresh interpreter has loaded after running the statement."""
     program = f"{statement}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
@@ -287,6 +290,6 @@ def test_the_client_is_light(root: Path, statement: str, needs: str, text: str) 
     if not place.exists() or (text and text not in place.read_text(encoding="utf-8")):
         pytest.skip(f"{needs} does not have this part yet")
     loaded = modules_after(statement)
-    heavy = {name for name in loaded if name.partition(".")[0] in {"numba", "llvmlite", "rocksdict"}}
+    heavy = {name for name in loaded if name.partition(".")[0] in HEAVY}
     assert heavy == set()
     assert {name for name in loaded if name.startswith("bezant.engine")} == set()
