@@ -8,6 +8,8 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException, MethodNotAllowedException
 from litestar.exceptions.http_exceptions import ValidationException
 from litestar.handlers import BaseRouteHandler
+from litestar.plugins import PluginProtocol
+from litestar.plugins.core import MsgspecDIPlugin
 from litestar.types import ControllerRouterHandler, HTTPScope
 
 from bezant.net.gateway.accounts import ACCOUNT_ROUTES
@@ -58,10 +60,19 @@ def _ledger_of(scope: HTTPScope) -> Ledger:
     return cast(Ledger, scope[PRINCIPAL].ledger)  # type: ignore[typeddict-item]
 
 
+class _Application(Litestar):
+    """Bodies are of one kind here. Litestar would load, and ask about each, all kinds that happen to be installed,
+    Pydantic's and attrs' among them: a sixth of the processor time of a start."""
+
+    @staticmethod
+    def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
+        return [*plugins, MsgspecDIPlugin()]
+
+
 def make_application(pushes: Pushes, cluster: Cluster, meter: Meter, webhooks: Webhooks | None) -> Litestar:
     """The routes, over the ledger of whoever asks and its nodes, and the streams that they open."""
     handlers: list[ControllerRouterHandler] = [*_ROUTES, *documentation_routes()]
-    return Litestar(
+    return _Application(
         handlers,
         dependencies={
             "ledger": Provide(_ledger_of, sync_to_thread=False),

@@ -293,3 +293,12 @@ def test_the_client_is_light(root: Path, statement: str, needs: str, text: str) 
     heavy = {name for name in loaded if name.partition(".")[0] in HEAVY}
     assert heavy == set()
     assert {name for name in loaded if name.startswith("bezant.engine")} == set()
+
+
+def test_the_gateway_loads_no_kind_of_body_but_its_own() -> None:
+    """Whatever else is installed: a library that is there by chance takes its time at each start."""
+    loaded = modules_after(
+        "from unittest.mock import MagicMock as M\nfrom bezant.net.gateway.application import make_application\n"
+        "make_application(M(), M(), M(), None)"
+    )
+    assert {name.partition(".")[0] for name in loaded} & {"pydantic", "attr", "attrs"} == set()
