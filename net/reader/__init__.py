@@ -1,6 +1,7 @@
 """A node's reader: follows the log in a process of its own, tells subscribers of events, answers questions about it.
 
-Start with ``process.py`` (how it is started and ends) and ``server.py`` (its parts, and how they hang together).
+Start with ``child.py`` and ``process.py`` (how it is started and ends) and ``server.py`` (its parts, and how they hang
+together).
 
     published position --wake-up--> Feed      -> hub of subscriptions -> connections   (on the event loop)
     published position -----------> Projector -> projections                          (in a thread of its own)

@@ -24,12 +24,7 @@ from bezant.protocol.errors import BezantError
 
 SWITCH_INTERVAL_S: Final = 0.0005
 """How soon the loop gets the interpreter's lock back from a thread that computes."""
-NICENESS: Final = 5
-"""A child gives way to its node when there is not processor time for both, and comes before the one that makes
-checkpoints."""
 _STANDARD_INPUT: Final = 0
-_STANDARD_OUTPUT: Final = 1
-_STANDARD_ERROR: Final = 2
 _READ_SIZE: Final = 4096
 
 _log = logging.getLogger("bezant")
@@ -71,11 +66,8 @@ def _sockets(descriptors: list[int]) -> list[socket.socket]:
     return [socket.socket(fileno=number) for number in descriptors]
 
 
-def main() -> int:
-    """Serve as a node's child; the exit status is 1 after an error, which is told."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # A Ctrl-C at the terminal is for the node, which then ends this.
-    os.nice(NICENESS)
-    os.dup2(_STANDARD_ERROR, _STANDARD_OUTPUT)
+def run_child() -> int:
+    """Serve as a node's child (`child.py`); the exit status is 1 after an error, which is told."""
     line = bytearray()
     while not line.endswith(b"\n"):
         part = os.read(_STANDARD_INPUT, _READ_SIZE)
@@ -90,7 +82,3 @@ def main() -> int:
         _log.error("bezant: the reader ends: %s", error)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

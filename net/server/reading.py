@@ -103,7 +103,7 @@ class Reading:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "bezant.net.reader.process",
+            "bezant.net.reader.child",
             stdin=asyncio.subprocess.PIPE,
             pass_fds=inherited,
         )

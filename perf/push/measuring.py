@@ -35,7 +35,7 @@ FRAMES_AHEAD: Final = 4
 READER_WAIT_S: Final = 60.0
 SETTLE_S_MAX: Final = 15.0
 """Seconds that the last pushes may take to arrive."""
-_READER_MODULE: Final = b"bezant.net.reader.process"
+_READER_MODULE: Final = b"bezant.net.reader.child"
 
 Words = npt.NDArray[np.int64]
 

@@ -39,7 +39,7 @@ def readers_of(node: node_process.NodeProcess) -> list[int]:
     found = []
     for number in Path(f"/proc/{node.process_id}/task/{node.process_id}/children").read_text().split():
         try:
-            if b"bezant.net.reader.process" in Path(f"/proc/{number}/cmdline").read_bytes():
+            if b"bezant.net.reader.child" in Path(f"/proc/{number}/cmdline").read_bytes():
                 found.append(int(number))
         except OSError:
             continue

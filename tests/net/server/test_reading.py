@@ -43,7 +43,7 @@ def children(node: NodeProcess) -> list[int]:
     found = []
     for number in Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children").read_text().split():
         try:
-            if b"bezant.net.reader.process" in Path(f"/proc/{number}/cmdline").read_bytes():
+            if b"bezant.net.reader.child" in Path(f"/proc/{number}/cmdline").read_bytes():
                 found.append(int(number))
         except OSError:
             continue
