@@ -8,7 +8,7 @@ The other shard is asked as soon as the try is executed here, and a try that is 
 decision (`deferring.py`). If this node is lost before the try is committed, what the other shard has reserved belongs
 to nobody: that shard finds it out (`orphans.py`).
 
-Nobody waits for the second legs: they ride with the tries that follow (`riders.py`).
+Nobody waits for the second legs: they ride with the tries that follow (`riders.py`), or go on their own (`ending.py`).
 
 A batch travels as a whole, or as one part for each shard and currency. All that is done is commands with ids of their
 own, so every step may be repeated; and all that matters is in the log, so a leader that takes over finds in the ledger
@@ -43,7 +43,7 @@ from bezant.engine.transactions.legs import (
 from bezant.engine.transactions.times import AHEAD_S_MAX, latest_time_ns
 from bezant.net.server.batch import Batch
 from bezant.net.server.ending import Ending
-from bezant.net.server.failure import end_after_bug
+from bezant.net.server.failure import end_after_bug, or_end
 from bezant.net.server.flight_kernels import FOUND_SIZE, find_tries, note_answers, write_outcomes
 from bezant.net.server.flights import Answers, Asked, Decided, Flight, Found, Places, Routes, picked
 from bezant.net.server.legs import LegsLane
@@ -117,6 +117,8 @@ class Coordinator:
         self._counts = np.zeros(FOUND_SIZE, np.int64)
         self._orphans = Orphans(member, self._transits, links, lane, self._execute)
         self._sweep_timer: asyncio.TimerHandle | None = None
+        self._end_riders = or_end(self._on_riders_answered)
+        self._run_settle, self._run_sweep = or_end(self._settle_now), or_end(self._sweep)
         self._departs = False
         self._has_stopped = False
 
@@ -345,7 +347,7 @@ class Coordinator:
             # When those have been decided who wait for it: they are executed in the next turn of the loop.
             loop = asyncio.get_running_loop()
             done = results["code"][count:] == _COMMITTED
-            loop.call_soon(loop.call_soon, self._on_riders_answered, self._term, transit, riders.decided, done)
+            loop.call_soon(loop.call_soon, self._end_riders, self._term, transit, riders.decided, done)
         return results[:count]
 
     def _on_riders_answered(self, term: int, transit: Transit, decided: Decided, done: npt.NDArray[np.bool_]) -> None:
@@ -508,7 +510,7 @@ class Coordinator:
     # ---- what others have left here ----
 
     def _sweep_later(self) -> None:
-        self._sweep_timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+        self._sweep_timer = asyncio.get_running_loop().call_later(SWEEP_S, self._run_sweep)
 
     def _sweep(self) -> None:
         self._sweep_later()
@@ -521,7 +523,7 @@ class Coordinator:
         if len(sequences):
             self._settled.append(sequences)
         if self._settled and self._settle_timer is None:
-            self._settle_timer = asyncio.get_running_loop().call_later(SETTLE_S, self._settle_now)
+            self._settle_timer = asyncio.get_running_loop().call_later(SETTLE_S, self._run_settle)
 
     def _settle_now(self) -> None:
         self._settle_timer = None
@@ -536,7 +538,7 @@ class Coordinator:
             # Nothing is lost: who leads next asks the other shard again, and is told that all is done.
             _log.warning("bezant: transfers to other shards that are done are not settled yet: %s", error)
             self._settled.append(settled[first:])
-            self._settle_timer = asyncio.get_running_loop().call_later(ASK_AGAIN_S, self._settle_now)
+            self._settle_timer = asyncio.get_running_loop().call_later(ASK_AGAIN_S, self._run_settle)
         self._member.note_appended()
         self._schedule()
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from bezant.engine.transactions.ids import joined
 from bezant.engine.transactions.legs import build_second_legs
+from bezant.net.server.failure import or_end
 from bezant.net.server.flights import Asked, Decided
 from bezant.net.server.transits import Transit
 from bezant.protocol.records import Records
@@ -63,7 +64,7 @@ class WaitingRiders:
         if self._count(transit) >= END_COMMANDS:
             self._on_left(transit, self._joined(transit).decided)
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(END_S, self._leave)
+            self._timer = asyncio.get_running_loop().call_later(END_S, or_end(self._leave))
 
     def take(self, transit: Transit, count_max: int) -> Riders | None:
         """What may be told together with a question; None if there is nothing, or too much for that."""

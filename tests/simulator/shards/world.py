@@ -6,7 +6,7 @@ from unittest import mock
 import numpy as np
 
 from bezant.engine.moves import leaving
-from bezant.net.server import coordinating, ending, moving, moving_out, transacting, transacting_steps
+from bezant.net.server import coordinating, ending, failure, moving, moving_out, transacting, transacting_steps
 from bezant.protocol.placement import owners_of
 
 from ..network import Weather
@@ -93,6 +93,7 @@ class World:
             drawn_salts(self.schedule),
             small_start(),
             mock.patch.object(coordinating, "end_after_bug", _raise),
+            mock.patch.multiple(failure, end_after_bug=_raise, end_after_failed_sync=_raise),
             mock.patch.object(coordinating, "TRY_S_MAX", self.try_s_max),
             mock.patch.object(coordinating, "SWEEP_S", self.sweep_s),
             mock.patch.object(ending, "PARKED_S", PARKED_S),
