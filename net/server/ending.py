@@ -76,7 +76,7 @@ class Ending:
                 results = await self._ask(there, _second_legs(decided, rows, changes[rows], there.far_id), LEG_S_MAX)
                 if results is not None:
                     codes[rows] = results["code"]
-            # What a shard has no transit account for was never tried there (`_ask`).
+            # What a shard has no transit account for was never tried there (`Coordinator._ask`).
             never_there = codes == _CURRENCY_UNKNOWN
             codes[never_there] = np.where(is_confirm[never_there], _WRONG_SHARD, _COMMITTED)
             is_done = codes == _COMMITTED
@@ -96,21 +96,22 @@ class Ending:
             parked = np.concatenate([asked[is_refused[asked]], moved[is_confirm[moved]][is_in_vain]])
             all_parked.update(sequences[parked].tolist())
             if len(parked):
-                self._tell_parked(transit, codes[parked], sequences[parked])
+                _tell_parked(transit, codes[parked], sequences[parked])
             due_s[asked] = loop.time() + ASK_AGAIN_S
             due_s[parked] = loop.time() + PARKED_S
             await asyncio.sleep(max(float(due_s[left].min()) - loop.time(), 0.0))
 
-    def _tell_parked(self, transit: Transit, codes: Words, sequences: Words) -> None:
-        _log.error(
-            "bezant: shard %d answers %d to what was decided of %d transfers, the first with sequence %d: its books "
-            "and ours do not agree. They stay as they are (`bezant transactions`) and are asked for again; see what "
-            "has become of that shard's log",
-            transit.shard,
-            codes[0],
-            len(codes),
-            sequences[0],
-        )
+
+def _tell_parked(transit: Transit, codes: Words, sequences: Words) -> None:
+    _log.error(
+        "bezant: shard %d answers %d to what was decided of %d transfers, the first with sequence %d: its books "
+        "and ours do not agree. They stay as they are (`bezant transactions`) and are asked for again; see what "
+        "has become of that shard's log",
+        transit.shard,
+        codes[0],
+        len(codes),
+        sequences[0],
+    )
 
 
 def _second_legs(decided: Decided, rows: Words, changes: Words, far_id: Words) -> Records:

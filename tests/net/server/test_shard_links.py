@@ -1,6 +1,7 @@
 """Claim: a shard asks another one over TCP for legs and for what it has under way, and hears what was wrong."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,12 +11,12 @@ import pytest
 from bezant.engine.placement.maps import first_map
 from bezant.engine.transactions.ids import derived_ids, words_of
 from bezant.engine.transactions.legs import build_transit_open
-from bezant.net.server import coordinating
+from bezant.net.server import coordinating, shard_links
 from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.placing import Placing
 from bezant.net.server.shard_links import ShardLinks
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.errors import ConnectionFailed, RemoteProtocolError
+from bezant.protocol.errors import ConnectionFailed, RemoteProtocolError, RequestRefused
 from bezant.protocol.frames import TRIES_COUNT_MAX, FrameError, Operation
 from bezant.protocol.kinds import CommandFlag
 from bezant.protocol.names import account_id, slot_of
@@ -134,3 +135,47 @@ async def test_a_connection_that_has_failed_is_made_again(node: Node, links: Sha
     channel = await links._channel(1)
     channel._fail(ConnectionFailed("somebody talks nonsense"))
     assert (await links.ask_tries(1, ids, 10)).tolist() == [False]
+
+
+async def test_legs_leave_at_once_where_a_connection_stands(node: Node) -> None:
+    addresses = [f"127.0.0.1:{node.port}"]
+    links = ShardLinks(lambda shard: addresses[-1])
+    opened = build_transit_open(1, 0, "EUR", "once")
+    assert links.begin(1, opened, 10) is None
+    assert node.reactor.replica.ledger.account_count == 0
+    await links.ask_tries(1, np.zeros((1, 2), np.int64), 10)
+    begun = links.begin(1, opened, 10)
+    await until(lambda: node.reactor.replica.ledger.account_count == 1)
+    assert (await begun.results())["code"].tolist() == [ResultCode.COMMITTED]
+    addresses.append("127.0.0.1:1")
+    assert links.begin(1, opened, 10) is None
+    addresses.pop()
+    (await links._channel(1))._fail(ConnectionFailed("somebody talks nonsense"))
+    assert links.begin(1, opened, 10) is None
+    await links.close()
+    assert links.begin(1, opened, 10) is None
+
+
+async def test_frames_are_asked_for_together_and_answered_in_order(
+    node: Node, links: ShardLinks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If one is refused, or nobody looks at the answers any more, nothing is left behind of the others."""
+    monkeypatch.setattr(shard_links, "BATCH_COUNT_MAX", 4)
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    legs = np.concatenate([build_transit_open(1, 0, "EUR", str(number)) for number in range(10)])
+    legs[9:] = build_transit_open(1, 0, "XXX", "once")
+    expected = [ResultCode.COMMITTED] + 8 * [ResultCode.ACCOUNT_EXISTS] + [ResultCode.CURRENCY_UNKNOWN]
+    assert (await links.ask(1, legs, 10))["code"].tolist() == expected
+    assert (await links.ask(1, legs, 10))["code"].tolist() == expected
+    legs["flags"][[0, 9]] |= int(CommandFlag.LINKED)
+    begun = links.begin(1, legs, 10)
+    assert begun is not None
+    assert begun.counts == [4, 4, 2]
+    with pytest.raises(RequestRefused):
+        await begun.results()
+    await asyncio.wait(begun.answers)
+    begun.answers.clear()
+    gc.collect()
+    await asyncio.sleep(0)
+    assert errors == []
