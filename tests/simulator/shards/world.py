@@ -145,10 +145,15 @@ class World:
     def _wait_until_settled(self) -> None:
         """No transfer may be stuck."""
         until_us = self.schedule.now_us + HEALING_US_MAX
+        late_us = self.schedule.now_us + HEALING_US_MAX // 2
         while not (
             all(group.is_settled() and group._is_level() and group.payer.knows_all for group in self.groups)
             and all(wanderer.knows_all for wanderer in self.wanderers)
         ):
+            if self.schedule.now_us >= late_us:
+                late_us = until_us
+                for group in self.groups:
+                    group.relieve()  # A FREEZE that had been on its way until then is in the way again.
             if self.schedule.now_us >= until_us:
                 begun = [transfer for transfer in self.books.transfers.values() if transfer.code == COMMITTED]
                 stuck = [str(transfer) for transfer in begun if not transfer.is_settled]
