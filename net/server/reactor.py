@@ -236,7 +236,7 @@ class Reactor:
         elif self._can_defer():
             self._deferral.begin()
         else:
-            # It leaves before the disk is waited for: written in the next turn of the loop, and sent at its end.
+            # It leaves before the disk is waited for: what the socket had no room for, while the loop turns.
             self._deferral.end()
             self._pump_scheduled = True
             self._loop.call_soon(self._loop.call_soon, self._run_pump)
