@@ -6,6 +6,7 @@ not synced when the power went is, sector by sector, old, new or garbage.
 
 import errno
 import random
+import threading
 from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Final
@@ -31,8 +32,14 @@ class MemoryDisk(Directory):
         """`before` is the disk as another process has left it, page cache included."""
         super().__init__(Path("memory"))
         self.steps_left = steps_left
-        self.durable: dict[str, bytes] = dict(before.durable) if before else {}
-        self.current = {name: bytearray(data) for name, data in before.current.items()} if before else {}
+        self.durable: dict[str, bytes] = {}
+        self.current: dict[str, bytearray] = {}
+        self._making = threading.Lock()
+        """The next segment is made by a thread, perhaps while the disk is copied."""
+        if before is not None:
+            with before._making:
+                self.durable = dict(before.durable)
+                self.current = {name: bytearray(data) for name, data in before.current.items()}
         self._paths: dict[str, Path] = {}
 
     @property
@@ -66,8 +73,9 @@ class MemoryDisk(Directory):
         if self.is_dead:
             raise StorageError("the power has gone")
         head = bytes(head)
-        self.durable[name] = head + bytes(size - len(head))
-        self.current[name] = bytearray(self.durable[name])
+        with self._making:
+            self.durable[name] = head + bytes(size - len(head))
+            self.current[name] = bytearray(self.durable[name])
 
     def write_file_stepwise(self, name: str, chunks: Iterable[Buffer]) -> Generator[int, None, None]:
         """Under another name, and each chunk durable at once, as it may be, until all of it is there."""
