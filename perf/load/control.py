@@ -123,6 +123,8 @@ class ControlClient:
     async def _exchange(self, operation: Operation, request_id: int, frame: bytes) -> bytes:
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                if self._writer.is_closing():
+                    raise ConnectionResetError("the connection was closed")
                 self._writer.write(frame)
                 await self._writer.drain()
                 head = await self._reader.readexactly(FRAME_HEADER_SIZE)

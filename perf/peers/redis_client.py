@@ -113,6 +113,8 @@ class Connection:
         """Run scripts by their hashes, in one pipeline; their codes. Raises `OSError` if the server is gone."""
         if not calls:
             return []
+        if self._writer.is_closing():
+            raise ConnectionResetError("the server closed the connection")
         self._writer.writelines([_pack(("EVALSHA", *call)) for call in calls])
         codes: list[int] = []
         while len(codes) < len(calls):

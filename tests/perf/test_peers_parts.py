@@ -10,11 +10,13 @@ from xml.etree import ElementTree
 import pytest
 
 from bezant.cli.bench_compare import add_parser
+from bezant.cli.session import run_async
 from bezant.perf.peers import programs, two_phase
 from bezant.perf.peers.comparing import PEERS, check_settings
 from bezant.perf.peers.plan import AMOUNT_MAX, ComparisonSettings, PeerPlan, make_trades
 from bezant.perf.peers.plot import draw
 from bezant.perf.peers.programs import PeerUnavailable, Programs, Wanted, cache_folder, have_programs
+from bezant.perf.peers.redis_client import Connection
 from bezant.perf.peers.report import HEADINGS, Comparison, Kill, Measured, PeerReport
 from bezant.protocol.errors import UsageError
 
@@ -209,3 +211,18 @@ def test_the_plot_has_a_bar_for_each_load() -> None:
     assert [float(bar.get("width", "")) > 0 for bar in bars] == [True, False]
     empty = Comparison(peers=[], accounts=4, seconds=1, cores=1, file_system=None, faults=[])
     assert ElementTree.fromstring(draw(empty)).tag.endswith("svg")
+
+
+def test_a_redis_whose_end_has_been_seen_is_told_as_gone() -> None:
+    """Not as a fault of who asks: uvloop has no other word for a write behind the end of a connection."""
+
+    async def ask() -> None:
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.transport.abort()
+            await writer.wait_closed()
+            with pytest.raises(ConnectionResetError):
+                await Connection(reader, writer).run([("digest", 0)])
+
+    run_async(ask())

@@ -173,6 +173,8 @@ async def _ask(
     if target.port != _PORTS[target.scheme]:
         host += f":{target.port}"
     own = [("Host", host), ("Content-Length", str(len(body))), ("Connection", "close"), *headers]
+    if writer.is_closing():
+        raise SendFailed("the connection was closed without an answer")
     for part in (h11.Request(method="POST", target=target.path, headers=own), h11.Data(body), h11.EndOfMessage()):
         writer.write(connection.send(part) or b"")
     await writer.drain()

@@ -65,3 +65,13 @@ async def test_a_name_that_leads_nowhere_is_asked_about_again(server: list[str])
         with pytest.raises(SendFailed, match="nowhere"):
             await sending.resolve(target_of("https://none.example"), (), resolver)
     assert server == ["none.example"] * 2
+
+
+async def test_a_receiver_that_has_gone_before_it_is_told_has_closed_the_connection() -> None:
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    async with server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.transport.abort()
+        await writer.wait_closed()
+        with pytest.raises(SendFailed, match="closed without an answer"):
+            await sending._ask(reader, writer, target_of("http://127.0.0.1/"), [], b"{}")
