@@ -124,6 +124,14 @@ class Nodes:
         """The node that leads, as it says itself."""
         return (await self.await_status(lambda status: status.leader == status.node_id, timeout_s)).leader
 
+    async def leader_but(self, number: int, other: int) -> int:
+        """The node that leads, which is not to be this one: should a stall have made it lead, another takes over."""
+        leader = await self.leader()
+        if leader != number:
+            return leader
+        await self.change("transfer", other)
+        return other
+
     async def change(self, action: str, number: int, timeout_s: float = WAIT_S, **fields: object) -> MembersChanged:
         change = ChangeMembers(action, number, **fields)  # type: ignore[arg-type]
         return await change_members([self.places[node][1] for node in self.running], change, timeout_s)
