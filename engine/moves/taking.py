@@ -13,7 +13,7 @@ from bezant.engine.moves.copies import WITH_FATE, without_copies
 from bezant.engine.moves.fates import fates_of
 from bezant.engine.moves.stepping import take_step
 from bezant.engine.replica import Replica
-from bezant.engine.transactions.legs import build_transit_open, is_transit_open, transit_id
+from bezant.engine.transactions.legs import OPENED, build_transit_open, is_transit_open, transit_id
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import RemoteProtocolError, StorageError, UsageError
 from bezant.protocol.kinds import COPY_OF, AccountFlag, CommandKind
@@ -80,7 +80,7 @@ def _open_transit(replica: Replica, source: int, currency: MoveCurrency) -> None
     if not is_transit_open(replica.ledger, source, currency.code):
         opening = build_transit_open(replica.shard, source, currency.code, f"own:{replica.ledger.next_sequence}")
         code = int(replica.execute(opening).results["code"][0])
-        if code not in (_COMMITTED, int(ResultCode.ACCOUNT_EXISTS)):
+        if code not in OPENED:
             raise StorageError(f"the transit account to shard {source} cannot be opened now: code {code}")
     ids = np.array([id_words(transit_id(replica.shard, source, currency.code))], np.int64)
     balance = int(replica.ledger.lookup_accounts(ids)["balance"][0])

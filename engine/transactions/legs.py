@@ -38,6 +38,8 @@ DECISIONS: Final[tuple[tuple[CommandKind, Leg, int], ...]] = tuple(
     for kind, leg in ((CommandKind.CONFIRM, Leg.CONFIRM_DEBIT), (CommandKind.CANCEL, Leg.CANCEL_DEBIT))
 )
 """(kind, leg, change of the salt) of all that a decision on a try may be found by."""
+OPENED: Final = (int(ResultCode.COMMITTED), int(ResultCode.ACCOUNT_EXISTS))
+"""What is answered to the OPEN of a transit account that is there from now on."""
 _COPIED: Final = ("user_data_head", "user_data_tail", "code")
 """What a leg carries of its transfer, whatever its kind: it is the client's, and belongs into every statement."""
 _REASON: Final = (1 << LEG_SHIFT) - 1
@@ -60,7 +62,7 @@ def is_transit_open(ledger: Ledger, peer_shard: int, currency: str) -> bool:
 
 
 def build_transit_open(own_shard: int, peer_shard: int, currency: str, attempt: str) -> Records:
-    """The OPEN (COMMAND[1]) of a transit account. ACCOUNT_EXISTS says that it was opened before.
+    """The OPEN (COMMAND[1]) of a transit account; see `OPENED`.
 
     `attempt` goes into its id, and is another one each time: a refusal uses the id up, and the currency that it is for,
     say, is registered later on.

@@ -35,6 +35,7 @@ from bezant.engine.member import Member
 from bezant.engine.replica import BATCH_COMMANDS_MAX, SETTLED_MAX
 from bezant.engine.transactions.ids import joined
 from bezant.engine.transactions.legs import (
+    OPENED,
     OTHER_IDS,
     build_decisions,
     build_try_credits,
@@ -365,7 +366,7 @@ class Coordinator:
                 code = opened["code"]
                 if is_open(code).any():
                     return None
-                if int(code[0]) not in (_COMMITTED, int(ResultCode.ACCOUNT_EXISTS)):
+                if int(code[0]) not in OPENED:
                     return np.repeat(opened, len(legs))  # A currency that it does not know: it has no such account.
                 transit.is_open_there = True
             return await self._links.ask(transit.shard, legs, timeout_s)

@@ -30,7 +30,7 @@ from bezant.engine.moves.leaving import (
 )
 from bezant.engine.moves.stepping import take_step
 from bezant.engine.placement.maps import with_slots_moved
-from bezant.engine.transactions.legs import build_transit_open, is_transit_open
+from bezant.engine.transactions.legs import OPENED, build_transit_open, is_transit_open
 from bezant.net.placement.store import PlacementStore
 from bezant.net.server.placing import Placing
 from bezant.protocol.errors import BezantError, ConnectionFailed, CorruptLog, RequestRefused, StorageError, UsageError
@@ -162,19 +162,26 @@ class MoveOut:
         """See whether the target can take what would move now. Raises `_CallOff`, `UsageError`."""
         told = outline(self._replica.ledger, self._slots)
         for currency in told.currencies:
-            self._open_transit(currency.code)
+            await self._open_transit(currency.code)
         self._prepared = {currency.code for currency in told.currencies}
         part = self._part("prepare")
         part = msgspec.structs.replace(part, accounts=told.accounts, holds=told.holds, currencies=told.currencies)
         await self._send(part, _NOTHING)
 
-    def _open_transit(self, currency: str) -> None:
-        shard, peer = self._replica.shard, self.step.peer
-        ledger = self._replica.ledger
-        if not is_transit_open(ledger, peer, currency):
-            opening = build_transit_open(shard, peer, currency, f"own:{ledger.next_sequence}")
-            self._member.execute(opening, np.zeros(0, np.int64))
+    async def _open_transit(self, currency: str) -> None:
+        """Open the transit account that balances leave through, when there is room for it. Raises `_CallOff`."""
+        ledger, peer = self._replica.ledger, self.step.peer
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + BEGIN_S_MAX
+        while not is_transit_open(ledger, peer, currency):
+            opening = build_transit_open(self._replica.shard, peer, currency, f"own:{ledger.next_sequence}")
+            code = int(self._member.execute(opening, np.zeros(0, np.int64)).results["code"][0])
             self._schedule()
+            if code not in OPENED:
+                error = StorageError(f"the transit account to shard {peer} cannot be opened now: code {code}")
+                if loop.time() > deadline_s:
+                    raise _CallOff(str(error)) from error
+                await self._wait(error)
 
     async def _copy(self) -> None:
         """Copy until the target lacks little of what is committed."""

@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from bezant.engine.member import Member
 from bezant.engine.transactions.ids import joined, words_of
-from bezant.engine.transactions.legs import OTHER_IDS, build_transit_open
+from bezant.engine.transactions.legs import OPENED, OTHER_IDS, build_transit_open
 from bezant.engine.transactions.parts import (
     Halves,
     Legs,
@@ -63,7 +63,6 @@ _CURRENCY_UNKNOWN: Final = int(ResultCode.CURRENCY_UNKNOWN)
 _ID_CONFLICT: Final = int(ResultCode.ID_CONFLICT)
 _CONFIRM: Final = int(CommandKind.CONFIRM)
 _MOVED: Final = int(ResultCode.WRONG_SHARD)
-_OPENED: Final = (_COMMITTED, int(ResultCode.ACCOUNT_EXISTS))
 _REPEATED: Final = int(ResultFlag.REPEATED)
 
 Execute = Callable[[Records], Awaitable[Records]]
@@ -135,7 +134,7 @@ class ShardAsker:
             if opened is None:
                 return None
             codes = zip(missing, opened["code"].tolist(), strict=True)
-            refused = {key: code for key, code in codes if code not in _OPENED}
+            refused = {key: code for key, code in codes if code not in OPENED}
             self._opened.update((shard, *key) for key in missing if key not in refused)
             results["code"] = [refused.get(key, _COMMITTED) for key in keys]
         sent = np.flatnonzero(results["code"] == _COMMITTED)

@@ -15,6 +15,7 @@ from bezant.engine.placement.maps import first_map, with_slots_moved
 from bezant.engine.transactions.legs import transit_id
 from bezant.net.placement.memory import MemoryStore
 from bezant.net.server import coordinating, ending, failure, moving, moving_out, syncing, transacting_steps
+from bezant.net.server.checkpointing import Checkpointing
 from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.moving import Moving
 from bezant.net.server.moving_out import Around
@@ -493,6 +494,44 @@ async def test_an_account_in_one_more_currency_may_be_opened_while_its_slot_drai
     there = town.shards[1].member.replica.ledger
     ids = np.array([id_words(account_id(MOVING[0], currency)) for currency in opened], np.int64)
     assert there.lookup_accounts(ids)["found"].all()
+
+
+async def test_no_slot_is_sealed_before_the_transit_account_has_found_room(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ids in memory are many just then: the source went on without it, and ended itself behind the seal."""
+    assert (await town.execute(opening(MOVING[0], LIMIT_UNLIMITED, currency="USD")))["code"] == COMMITTED
+    await until_settled(town, [100, 100, 100, 100, 100])
+    source = town.shards[0]
+    moving_of, ledger = source.reactor.moving, source.member.replica.ledger
+    assert moving_of is not None
+    is_full = True
+    has_room = ledger.has_room_for_ids
+    monkeypatch.setattr(ledger, "has_room_for_ids", lambda *counts: not is_full and has_room(*counts))
+    monkeypatch.setattr(Checkpointing, "on_committed", lambda self: None)  # The checkpoint is under way.
+    move = os.urandom(16)
+    await town.begin(move, MOVING, 0, 1)
+    await until(lambda: moving_of._out is not None and moving_of._out.status().problem != "")
+    assert source.moves.outgoing is not None
+    assert source.moves.outgoing.phase == "begun"
+    is_full = False
+    assert await town.ended(0, move)
+    await until_settled(town, [100, 100, 100, 100, 100])
+
+
+async def test_a_move_is_called_off_when_the_transit_account_finds_no_room_for_long(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving_out, "BEGIN_S_MAX", 0.02)
+    monkeypatch.setattr(Checkpointing, "on_committed", lambda self: None)
+    assert (await town.execute(opening(MOVING[0], LIMIT_UNLIMITED, currency="USD")))["code"] == COMMITTED
+    await until_settled(town, [100, 100, 100, 100, 100])
+    with monkeypatch.context() as full:
+        full.setattr(town.shards[0].member.replica.ledger, "has_room_for_ids", lambda *counts: False)
+        move = os.urandom(16)
+        await town.begin(move, MOVING, 0, 1)
+        assert not await town.ended(0, move)
+    await until_settled(town, [100, 100, 100, 100, 100])
 
 
 async def test_what_a_saga_gives_back_waits_until_its_slot_is_back(
