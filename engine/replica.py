@@ -51,6 +51,10 @@ from bezant.protocol.records import (
 BATCH_COMMANDS_MAX: Final = 16_384
 """Commands that one `execute` takes: two of the largest frames, and some 8 ms in which nothing else is done."""
 
+ENTRIES_BESIDE_MAX: Final = 4
+"""Entries of one command for whose ids there is room besides those of a batch: transit accounts are opened before it,
+and holds may expire with each."""
+
 IDS_MEMORY_BYTES_DEFAULT: Final = 1 << 30
 """Memory for ids, of whatever age: tables, filters of those on disk, and those of the child that makes checkpoints."""
 IDS_MEMORY_BYTES_MIN: Final = 64 << 20
@@ -337,11 +341,15 @@ class Replica:
         ids = self.ledger.generations
         if ids.frozen or self.stalled_index:
             return False
-        if not self.ledger.has_room_for_ids(BATCH_COMMANDS_MAX):
+        if not self.has_room_for_batch(BATCH_COMMANDS_MAX):
             return True  # Whatever zeroing the rest of the spare table costs: nothing could be executed any more.
         entries = self.applied_index - self.checkpoint_index
         is_due = ids.key_count >= self.settings.freeze_at_ids or entries >= self.settings.checkpoint_entries
         return is_due and ids.can_freeze
+
+    def has_room_for_batch(self, commands: int) -> bool:
+        """Whether the ids of so many commands find room in memory, also behind ENTRIES_BESIDE_MAX other entries."""
+        return self.ledger.has_room_for_ids(commands + ENTRIES_BESIDE_MAX, 1 + ENTRIES_BESIDE_MAX)
 
     def freeze(self) -> None:
         """Freeze the ids in memory; `adopt` must follow with the checkpoint behind `frozen_index`."""

@@ -333,10 +333,10 @@ class Ledger:
         self._hold_index.make_room(count)
         self._take_tables()
 
-    def _ids_at_most(self, commands: int) -> int:
-        """Ids that so many commands may add to the index."""
+    def _ids_at_most(self, commands: int, entries: int = 1) -> int:
+        """Ids that so many commands, in so many entries, may add to the index."""
         recalled = KEYS_PER_COMMAND_MAX * commands if self._generations is not None or self.cold_ids is not None else 0
-        return KEYS_PER_COMMAND * commands + EXPIRES_PER_ENTRY_MAX + recalled
+        return KEYS_PER_COMMAND * commands + EXPIRES_PER_ENTRY_MAX * entries + recalled
 
     def _take_tables(self) -> None:
         """Have kernels see the tables as they are now."""
@@ -428,9 +428,9 @@ class Ledger:
             raise LedgerError("this ledger keeps all ids in memory")
         return self._generations
 
-    def has_room_for_ids(self, commands: int) -> bool:
-        """Whether so many commands can be executed before ids must leave the memory."""
-        return self._generations is None or self._generations.has_room(self._ids_at_most(commands))
+    def has_room_for_ids(self, commands: int, entries: int = 1) -> bool:
+        """Whether so many commands, in so many entries, can be executed before ids must leave the memory."""
+        return self._generations is None or self._generations.has_room(self._ids_at_most(commands, entries))
 
     # ---- what it knows ----
 

@@ -282,7 +282,7 @@ class Reactor:
 
     def _must_wait_for_checkpoint(self, commands: int) -> bool:
         """Whether the ids of so many commands have no room, and the checkpoint that makes some is under way."""
-        return not self.replica.ledger.has_room_for_ids(commands) and not self._checkpointing.failing
+        return not self.replica.has_room_for_batch(commands) and not self._checkpointing.failing
 
     def _execute_next(self) -> int:
         """Execute the legs of transactions, and the collected batch unless they were many; returns the commands."""

@@ -13,7 +13,7 @@ from bezant.engine.compiled import quick
 from bezant.engine.ledger.state import CURRENCIES_MAX
 from bezant.engine.member import Member
 from bezant.engine.replica import BATCH_COMMANDS_MAX
-from bezant.engine.transactions.legs import build_transit_open, transit_id
+from bezant.engine.transactions.legs import OPENED, build_transit_open, transit_id
 from bezant.engine.transactions.marking import (
     MARKED_CURRENCY,
     MARKED_PEER,
@@ -21,7 +21,6 @@ from bezant.engine.transactions.marking import (
     MARKED_SIZE,
     mark_transfers_out,
 )
-from bezant.protocol.codes import ResultCode
 from bezant.protocol.errors import LedgerError
 from bezant.protocol.names import TRANSIT_NAME_PREFIX, currency_code
 from bezant.protocol.placement import SLOT_COUNT
@@ -84,7 +83,7 @@ class Transits:
             quick(mark_transfers_out)(self._ledger.arrays, commands, slots, self._shard, self._ids, refused, marked)
             if marked[MARKED_PEER] < 0:
                 break
-            self._open(int(marked[MARKED_PEER]), int(marked[MARKED_CURRENCY]))
+            self._open(int(marked[MARKED_PEER]), int(marked[MARKED_CURRENCY]), len(commands))
         for place in self._unopened:
             self._ids[place] = 0
         self._unopened.clear()
@@ -94,16 +93,20 @@ class Transits:
         refused[:] = 0
         return codes
 
-    def _open(self, shard: int, currency_number: int) -> None:
-        """Open this shard's transit account.
+    def _open(self, shard: int, currency_number: int, commands: int) -> None:
+        """Open this shard's transit account, for a batch of so many commands.
 
-        Without room for it the ledger answers TRANSIT_UNKNOWN to who needs it now, and the next batch tries again.
+        Without room for it, or for the ids of the batch behind it, the ledger answers TRANSIT_UNKNOWN to who needs it
+        now, and the next batch tries again.
         """
         currency = currency_code(int(self._ledger.arrays.currencies[currency_number]))
+        self._ids[shard, currency_number] = _transit_words(self._shard, shard, currency)
+        if not self._ledger.has_room_for_ids(commands + 1, 2):
+            self._unopened.append((shard, currency_number))
+            return
         opened = build_transit_open(self._shard, shard, currency, f"own:{self._ledger.next_sequence}")
         executed = self._member.execute(opened, np.zeros(0, np.int64))
-        self._ids[shard, currency_number] = _transit_words(self._shard, shard, currency)
-        if int(executed.results["code"][0]) not in (int(ResultCode.COMMITTED), int(ResultCode.ACCOUNT_EXISTS)):
+        if int(executed.results["code"][0]) not in OPENED:
             self._unopened.append((shard, currency_number))
 
     def groups(self, tries: Records, field: str = "reference") -> Iterator[tuple[Transit, npt.NDArray[np.intp]]]:

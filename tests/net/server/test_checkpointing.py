@@ -140,7 +140,7 @@ async def test_commands_wait_while_the_memory_for_ids_is_full(node: Node) -> Non
         answer = asyncio.ensure_future(client.reply())
         done, _ = await asyncio.wait([answer], timeout=3.0)
         answered = bool(done)
-    assert not node.replica.ledger.has_room_for_ids(FRAME_COMMANDS)
+    assert not node.replica.has_room_for_batch(FRAME_COMMANDS)
     os.kill(child, signal.SIGCONT)
     assert set((await answer).codes) == {COMMITTED}
 
