@@ -179,7 +179,7 @@ def test_one_that_is_slow_keeps_no_other_waiting(bank: Bank, receiver: Receiver)
         for _ in range(5):
             assert bank.transfer(ann, WORLD, "1.00").status_code == 200
         receiver.await_heard(5)
-        assert len(slow.heard) == 1
+        assert len(slow.await_heard(1)) == 1
         released.set()
         slow.await_heard(5)
         bank.client.delete(slow_path)

@@ -92,8 +92,9 @@ def test_nothing_is_lost_of_two_shards_when_the_gateway_is_killed(sharded: Shard
             expected = {position for name in names for position in positions_of(client, name)}
             gate.set()
             assert {split_position(position)[0] for position in expected} == {0, 1}
-            while set(told(receiver.heard)[0]) < expected:
-                receiver.await_heard(len(receiver.heard) + 1)
+            heard = receiver.await_heard(0)
+            while set(told(heard)[0]) < expected:
+                heard = receiver.await_heard(len(heard) + 1)
             positions, _ = told(receiver.heard)
     assert set(positions) == expected
     for shard in range(SHARDS):
