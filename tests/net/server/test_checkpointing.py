@@ -14,7 +14,7 @@ import pytest
 from bezant.net.server import checkpointing as checkpointing_module
 from bezant.net.server.checkpointing import Checkpointing
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.frames import Operation, encode_frame
+from bezant.protocol.frames import Operation
 from bezant.protocol.kinds import ResultFlag
 from bezant.protocol.records import Records
 
@@ -132,17 +132,15 @@ async def test_commands_wait_while_the_memory_for_ids_is_full(node: Node) -> Non
     await until(lambda: made(node) > 0)
     child = await child_of(node)
     os.kill(child, signal.SIGSTOP)
-    next_id, answered = 1 + IDS, True
-    while answered:
-        frame = encode_frame(Operation.COMMANDS, next_id, transfers(FRAME_COMMANDS, next_id).tobytes())
-        await client.send(frame)
+    next_id = 1 + IDS
+    while node.replica.has_room_for_batch(FRAME_COMMANDS):
+        assert set((await client.execute(transfers(FRAME_COMMANDS, next_id)))["code"].tolist()) == {COMMITTED}
         next_id += FRAME_COMMANDS
-        answer = asyncio.ensure_future(client.reply())
-        done, _ = await asyncio.wait([answer], timeout=3.0)
-        answered = bool(done)
-    assert not node.replica.has_room_for_batch(FRAME_COMMANDS)
+    answer = asyncio.ensure_future(client.execute(transfers(FRAME_COMMANDS, next_id)))
+    await asyncio.sleep(0.2)
+    assert not answer.done()
     os.kill(child, signal.SIGCONT)
-    assert set((await answer).codes) == {COMMITTED}
+    assert set((await answer)["code"].tolist()) == {COMMITTED}
 
 
 async def test_a_disk_that_takes_no_checkpoint_refuses_only_when_the_memory_is_full(node: Node) -> None:
