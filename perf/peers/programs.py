@@ -4,11 +4,13 @@ What is fetched goes to the user's cache folder (``$XDG_CACHE_HOME/bezant/peers`
 and is found there the next time. Nothing is installed: apt-get only resolves and downloads, dpkg-deb only unpacks.
 """
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -81,7 +83,9 @@ def have_programs(wanted: Wanted, say: Say, cache: Path | None = None) -> Progra
     top = (cache or cache_folder()) / wanted.package
     if not top.is_dir():
         try:
-            _fetch(wanted, top, say)
+            with _alone(top.parent):
+                if not top.is_dir():
+                    _fetch(wanted, top, say)
         except OSError as error:
             raise PeerUnavailable(f"{wanted.package} cannot be fetched: {error}") from error
     folder = _find_below(wanted, top)
@@ -120,6 +124,15 @@ def _described(wanted: Wanted, folder: Path, top: Path | None) -> Programs:
 # ---- fetching ----
 
 
+@contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """One fetches at a time: the package lists are of all, and apt-get, without rights, locks nothing."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _fetch(wanted: Wanted, top: Path, say: Say) -> None:
     """Download the package with all that it needs and this machine lacks, and unpack it to `top`, whole or not."""
     for tool in ("apt-get", "dpkg-deb"):
@@ -127,7 +140,6 @@ def _fetch(wanted: Wanted, top: Path, say: Say) -> None:
             raise PeerUnavailable(
                 f"{wanted.package} is not installed, and without {tool} it cannot be fetched", "install it"
             )
-    top.parent.mkdir(parents=True, exist_ok=True)
     files = top.with_name(f"{top.name}.{os.getpid()}.packages")
     files.mkdir()
     options = _apt_options(top.parent)
@@ -138,8 +150,7 @@ def _fetch(wanted: Wanted, top: Path, say: Say) -> None:
     try:
         for package in sorted(files.glob("*.deb")):
             _run(["dpkg-deb", "-x", str(package), str(unpacked)], FETCH_TIMEOUT_S)
-        if not top.is_dir():
-            unpacked.rename(top)
+        unpacked.rename(top)
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
         shutil.rmtree(files, ignore_errors=True)

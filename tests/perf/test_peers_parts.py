@@ -2,7 +2,9 @@
 
 import argparse
 import asyncio
+import os
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from xml.etree import ElementTree
@@ -126,6 +128,28 @@ def test_what_cannot_be_had_is_told_in_words(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(PeerUnavailable, match="apt-get failed with status 100: no package of that name"):
         have_programs(Wanted("bezant-nothing", ("bezant-nothing",), ()), said.append, tmp_path)
     assert not (tmp_path / "bezant-nothing").exists()
+
+
+def test_two_who_want_programs_at_the_same_time_fetch_them_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package lists are of both: what one asks of them while the other renews them may fail."""
+    tools, cache = tmp_path / "tools", tmp_path / "cache"
+    tools.mkdir()
+    busy = tmp_path / "busy"
+    for tool, words in (
+        ("apt-get", f"mkdir {busy} || exit 100; sleep 0.1; rmdir {busy}; echo Inst bezant-nothing; : > nothing.deb"),
+        ("dpkg-deb", 'mkdir -p "$3/bin" && ln -s /bin/true "$3/bin/bezant-nothing"'),
+    ):
+        (tools / tool).write_text(f"#!/bin/sh\n{words}\n")
+        (tools / tool).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    wanted, said = Wanted("bezant-nothing", ("bezant-nothing",), ("bin",)), list[str]()
+    with ThreadPoolExecutor() as both:
+        found = list(both.map(lambda _: have_programs(wanted, said.append, cache), range(2)))
+    assert {one.folder for one in found} == {cache / "bezant-nothing/bin"}
+    assert sum(line.startswith("fetching") for line in said) == 1
 
 
 def test_the_cache_is_where_the_user_wants_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
