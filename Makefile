@@ -5,16 +5,19 @@ BIN := $(VENV)/bin
 
 # Rooms whose tests know no clock but that of a simulation: at low priority, they take what the others leave.
 CALM := simulator engine
-# Rooms of real processes that wait for one another: one at a time, and nothing but those above in their way. (Two at a
-# time would save some minutes, and cost a test now and then its patience.)
-TIMED := others net/server perf net/cluster cli net/shards
-ROOMS := $(filter-out others,$(CALM) $(TIMED))
-TESTS := $(addprefix test-,$(CALM) $(TIMED))
+# Rooms that know no clock but the patience of a minute, with which they wait for processes: before those above.
+PATIENT := cli guides house net/archive net/metrics net/placement operations protocol sql \
+  $(addprefix net/gateway/console/test_,access.py pages.py pictures.py)
+# Rooms of real processes that wait for one another: one at a time, and before all others. (Two at a time would save some
+# minutes, and cost a test now and then its patience.)
+TIMED := others net/server perf net/cluster net/shards
+ROOMS := $(filter-out others,$(CALM) $(PATIENT) $(TIMED))
+TESTS := $(addprefix test-,$(CALM) patient $(TIMED))
 
 # Every test of a node starts processes; none is to compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: all demo test calm timed $(TESTS) kernels simulate check lock clean
+.PHONY: all demo test calm patient timed $(TESTS) kernels simulate check lock clean
 
 all: $(VENV)/.installed
 
@@ -34,16 +37,22 @@ GO_ON := --no-print-directory --keep-going --output-sync=target
 # The flags of a make of its own number of jobs: those of this one but for its jobs (-n, say, must stay).
 FLAGS = $(filter-out -j% --jobserver-auth=% --jobserver-fds=%,$(MAKEFLAGS))
 test: all
-	$(MAKE) $(GO_ON) --jobs 3 check calm timed
+	$(MAKE) $(GO_ON) --jobs 4 check calm patient timed
 
 calm: kernels
 	MAKEFLAGS='$(FLAGS)' nice -n 19 $(MAKE) $(GO_ON) --jobs 2 $(addprefix test-,$(CALM))
+
+patient: kernels
+	MAKEFLAGS='$(FLAGS)' nice -n 10 $(MAKE) $(GO_ON) test-patient
 
 timed: kernels
 	MAKEFLAGS='$(FLAGS)' $(MAKE) $(GO_ON) --jobs 1 $(addprefix test-,$(TIMED))
 
 $(addprefix test-,$(ROOMS)): test-%: kernels
 	$(BIN)/python -m pytest tests/$*
+
+test-patient: kernels
+	$(BIN)/python -m pytest $(addprefix tests/,$(PATIENT))
 
 test-others: kernels
 	$(BIN)/python -m pytest $(addprefix --ignore tests/,$(ROOMS))
