@@ -23,7 +23,7 @@ from ..clients import CURRENCIES
 from ..frames import rows_of
 from ..schedule import Violation
 from .movements import Movements
-from .parts import AllParts
+from .parts import ENDS, AllParts
 
 COMMITTED = int(ResultCode.COMMITTED)
 CAPTURED = int(ResultCode.HOLD_CAPTURED)
@@ -130,8 +130,10 @@ class Books:
             if kind == _PLAN or kind > COPY_OF:
                 self._counts["events copied"] += kind > COPY_OF
                 continue
-            self.movements.take(shard, kind, event)
-            if self.parts.has(kind, event):
+            is_part = self.parts.has(kind, event)
+            ends_its_own = is_part and kind in ENDS and self.parts.is_known_to(shard, event)
+            self.movements.take(shard, kind, event, ends_its_own=ends_its_own)
+            if is_part:
                 self.parts.take(shard, entry.header.first_sequence + place, kind, event)
             elif kind == _TRY_DEBIT:
                 self._begin(shard, entry.header.first_sequence + place, events[place : place + 1])

@@ -82,7 +82,7 @@ class ShardGroup(Simulation):
         self.schedule = ShardSchedule(world.schedule, shard)
         self._begin(drawn, without)
         names = [names_of(world.shards, other) for other in range(world.shards)]
-        self.payer = Payer(self, self.schedule, self.counts, names)
+        self.payer = Payer(self, self.schedule, self.counts, names, world.wandering)
 
     def _make_checks(self) -> Checks:
         return ShardChecks(self.schedule, self)

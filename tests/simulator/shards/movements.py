@@ -92,8 +92,9 @@ class Movements:
         """The accounts of holds on their way."""
         return [account for (account, _), hold in self._holds.items() if hold.gone is not None]
 
-    def take(self, shard: int, kind: int, event: Any) -> None:
-        """An event has been committed: of a move, or one of a slot that its shard must have."""
+    def take(self, shard: int, kind: int, event: Any, *, ends_its_own: bool = False) -> None:
+        """An event has been committed: of a move, or one of a slot that its shard must have. `ends_its_own`: unless it
+        moves something, it may be committed wherever the slot is."""
         if not self.owners:
             return
         debit = int(event["debit_head"]), int(event["debit_tail"])
@@ -115,7 +116,10 @@ class Movements:
         elif kind in (CommandKind.MOVE_HOLD_OUT, CommandKind.MOVE_HOLD_IN):
             self._move_hold(shard, kind, event, debit)
         else:
-            self._check_served(shard, kind, event, debit, credit)
+            if not ends_its_own or _does(event):
+                self._check_served(shard, kind, event, debit, credit)
+            elif self.owners.get(slot_of_word(debit[0]), shard) != shard:
+                self._counts["ends of nothing where their slot was"] += 1
             if slot_of_word(debit[0]) in self.owners:
                 self._take_hold(shard, kind, event, debit)
 
@@ -165,7 +169,7 @@ class Movements:
             raise Violation(f"shard {shard} gives away slot {slot}, which it has not sealed")
 
     def _check_served(self, shard: int, kind: int, event: Any, debit: Id, credit: Id) -> None:
-        does = int(event["result"]) == _COMMITTED and int(event["effective_amount"]) != 0
+        does = _does(event)
         if kind == CommandKind.CANCEL and int(event["flags"]) & CommandFlag.SETTLED and not does:
             self._counts["tries forbidden where their slot is or was"] += 1
             return  # It may be away, and the try come when it is back.
@@ -181,6 +185,11 @@ class Movements:
         """All slots are served, and nothing is on its way."""
         if None in self.owners.values() or self._gone or self._holds_gone or self._sealed:
             raise Violation(f"slots have not come: {self.owners}, {self._gone}, {self._holds_gone}")
+
+
+def _does(event: Any) -> bool:
+    """Whether an event has moved or reserved anything."""
+    return int(event["result"]) == _COMMITTED and int(event["effective_amount"]) != 0
 
 
 def _reference_of(event: Any) -> Id:

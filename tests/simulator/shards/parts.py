@@ -17,6 +17,7 @@ from bezant.protocol.records import COMMAND, Records
 from bezant.protocol.transactions import Leg, TransactionMode
 
 from ..schedule import Violation
+from .movements import slot_of_word
 
 COMMITTED = int(ResultCode.COMMITTED)
 CAPTURED = int(ResultCode.HOLD_CAPTURED)
@@ -34,8 +35,11 @@ class Half:
         self.keys: Records = np.zeros(1, COMMAND)
         self.code = -1
         self.end: CommandKind | None = None
+        self.wallet: Id = 0, 0
+        """Whose money it is about; the other account is a transit account."""
         self.shard = -1
         """Where it ended."""
+        self.tried_in = -1
         self.time_ns = 0
         """Of the latest that was done to it."""
         self.back_code = -1
@@ -151,6 +155,7 @@ class AllParts:
         if kind == CommandKind.TRY_DEBIT:
             self.by_place[shard, sequence] = half.of
             half.of.shard = shard
+        half.tried_in = shard
         self._take_try(half, event)
 
     def _take_try(self, half: Half, event: Any) -> None:
@@ -163,6 +168,8 @@ class AllParts:
         for name in ("debit_head", "debit_tail"):
             half.keys[name] = event[name]
         half.keys["id_head"], half.keys["id_tail"] = event["id_head"], event["id_tail"]
+        side = "credit" if int(event["kind"]) == CommandKind.TRY_CREDIT else "debit"
+        half.wallet = int(event[f"{side}_head"]), int(event[f"{side}_tail"])
 
     def _take_end(self, shard: int, sequence: int, half: Half, kind: CommandKind, event: Any) -> None:
         parts, code = half.of, int(event["result"])
@@ -231,6 +238,25 @@ class AllParts:
             raise Violation(f"a kind {kind} ends what gives half {half.number} back: {half.of}")
         half.is_given_back = True
         self._counts["halves given back"] += 1
+
+    @property
+    def confirmed_in_vain(self) -> list[tuple[int, int]]:
+        """Slots of wallets whose halves are to be given back, and the shards where they were done."""
+        return sorted(
+            {
+                (slot_of_word(half.wallet[0]), half.shard)
+                for parts in self.by_place.values()
+                if parts.decision is not None and not parts.decision.is_confirm
+                for half in parts.halves
+                if half.is_done
+            }
+        )
+
+    def is_known_to(self, shard: int, event: Any) -> bool:
+        """Whether a shard knows, wherever the slot is, what a CONFIRM or CANCEL is about: it has tried or ended that
+        half, or carries the transaction on."""
+        half = self._tries.get(_reference(event))
+        return half is not None and shard in (half.shard, half.tried_in, half.of.shard)
 
     def check_settled(self, shard: int, sequence: int) -> bool:
         """Whether a settled transaction is one of several legs. Raises `Violation` if it is not over."""

@@ -60,13 +60,19 @@ class Payer:
     """One client of one shard; its first legs are paid there."""
 
     def __init__(
-        self, group: "ShardGroup", schedule: Schedule, counts: Counter[str], names: Sequence[Sequence[str]]
+        self,
+        group: "ShardGroup",
+        schedule: Schedule,
+        counts: Counter[str],
+        names: Sequence[Sequence[str]],
+        wandering: Sequence[Sequence[str]],
     ) -> None:
-        """`names`: of accounts in each shard."""
+        """`names`: of accounts in each shard; `wandering`: in each slot that moves."""
         self._group = group
         self._schedule = schedule
         self._counts = counts
         self._names = names
+        self._wandering = wandering
         self._chance = schedule.chance("payer")
         self.transactions: list[Transaction] = []
         self.is_quiet = False
@@ -87,7 +93,7 @@ class Payer:
 
     def _ask_for(self, mode: TransactionMode) -> None:
         # What a saga takes from an account that is closed then can be given back to nobody.
-        names = [mine[:-1] if mode is TransactionMode.SAGA else mine for mine in self._names]
+        names = [*(mine[:-1] if mode is TransactionMode.SAGA else mine for mine in self._names), *self._wandering]
         commands = joined(self._leg(number, names) for number in range(self._chance.randrange(1, LEGS_MAX + 1)))
         awaits_applied = self._chance.random() < 0.5
         asked = Transact(self._chance.randbytes(16), int(mode), commands.tobytes(), awaits_applied)

@@ -18,7 +18,7 @@ from ..audit import Executed, _key
 from ..clients import CURRENCIES, Client, Operation, Told
 from ..frames import NO_KEYS, Answer, Frame, Outcome, joined, rows_of
 from ..schedule import Violation
-from .clients import map_of, names_of
+from .clients import RELIEF, map_of, names_of
 from .movements import slot_of_word
 
 if TYPE_CHECKING:
@@ -132,6 +132,13 @@ class Wanderer(Client):
             again = self._insist(operation.commands, NO_KEYS)
             self._asked_again.append(again)
             self.asked_twice |= {operation.number, again.number}
+
+    def relieve(self) -> None:
+        """Give all accounts more than a seed could spend, so that what they got can be taken back."""
+        world, *others = self._names
+        self._insist(
+            joined(self._transfer(world, name, code, RELIEF) for name, code in product(others, CURRENCIES)), NO_KEYS
+        )
 
     @property
     def knows_all(self) -> bool:

@@ -84,8 +84,7 @@ class World:
         self.wanderers = [Wanderer(self, number) for number in numbers]
         self.trouble_us = trouble_us or chance.randrange(TROUBLE_US_MIN, TROUBLE_US_MAX)
         self.troubles = Troubles(self, {kind: rate for kind, rate in drawn.rates.items() if kind not in without})
-        if self.has_moves:
-            Mover(self)
+        self.mover = Mover(self) if self.has_moves else None
 
     def run(self) -> Report:
         """All of it. Raises `Violation`, or what a node has raised."""
@@ -133,6 +132,7 @@ class World:
             group.relieve()
             group.payer.ask_all_again()
         for wanderer in self.wanderers:
+            wanderer.relieve()
             wanderer.ask_again()
         self._wait_until_settled()
         for group in self.groups:
@@ -154,12 +154,16 @@ class World:
                 late_us = until_us
                 for group in self.groups:
                     group.relieve()  # A FREEZE that had been on its way until then is in the way again.
+                for wanderer in self.wanderers:
+                    wanderer.relieve()
             if self.schedule.now_us >= until_us:
                 begun = [transfer for transfer in self.books.transfers.values() if transfer.code == COMMITTED]
                 stuck = [str(transfer) for transfer in begun if not transfer.is_settled]
                 moves = [leader.move_status() for group in self.groups if (leader := group.shard_leader())]
                 what = f"{stuck[:3]}, moves: {moves}"
                 raise Violation(f"something is stuck {HEALING_US_MAX} us after all was well again: {what}")
+            if self.mover is not None:
+                self.mover.bring_back()
             self.schedule.run_until(self.schedule.now_us + HEALING_STEP_US)
 
 
