@@ -213,6 +213,24 @@ def transactions_are_settled_when_they_are_decided(patch: Patch) -> None:
     patch.setattr(Steps, "end", end)
 
 
+def what_a_slot_has_left_is_asked_for_ever(patch: Patch) -> None:
+    """A shard that has not tried a half, of an account whose slot has left it."""
+    patch.setattr(transacting_steps, "_MOVED", -1)
+
+
+def what_could_not_be_given_back_has_a_new_id(patch: Patch) -> None:
+    """Also where its slot has left, so that nothing has happened."""
+    whole = Steps._answers
+
+    async def answers(self: Any, halves: Any, commands: Any) -> Any:
+        results = await whole(self, halves, commands)
+        is_try = np.isin(commands["kind"], (int(CommandKind.TRY_CREDIT), int(CommandKind.TRY_PART)))
+        results["code"][is_try & (results["code"] == int(ResultCode.WRONG_SHARD))] = _REFUSED
+        return results
+
+    patch.setattr(Steps, "_answers", answers)
+
+
 def slots_are_whose_the_map_says(patch: Patch) -> None:
     """Whatever the log has decided: the source serves behind the seal."""
     patch.setattr(Placing, "follow_moves", lambda self, moves: None)
@@ -273,11 +291,13 @@ ROWS = (
     Row(what_is_parked_is_dropped, "shards", 40, 4),
     Row(shards_that_do_not_answer_have_confirmed, "shards", 40, 6),
     Row(transactions_are_settled_when_they_are_decided, "shards", 10, 1),
+    Row(what_a_slot_has_left_is_asked_for_ever, "shards", 100, 24),
+    Row(what_could_not_be_given_back_has_a_new_id, "shards", 40, 3),
     Row(slots_are_whose_the_map_says, "shards", 40, 6),
     Row(ids_stay_behind, "shards", 20),
-    Row(what_comes_again_is_taken_again, "shards", 80, 54),
+    Row(what_comes_again_is_taken_again, "shards", 200, 6),
     Row(legs_are_taken_before_the_slots, "shards", 40, 6),
-    Row(what_became_of_holds_stays_behind, "shards", 160, 111),
+    Row(what_became_of_holds_stays_behind, "shards", 160, 108),
 )
 RARE = (
     Row(sagas_taken_over_take_back_what_this_leader_did, "shards", 300),

@@ -14,7 +14,7 @@ from ..clients import Operation, Told
 from ..schedule import Violation
 from .books import COMMITTED, Books
 from .parts import Parts
-from .wanderers import FIRST_NUMBER, Wanderer, shard_of_node
+from .wanderers import FIRST_NUMBER, Wanderer, gives_up, shard_of_node
 
 COMPARED = ("debit_head", "debit_tail", "credit_head", "credit_tail", "amount", "flags")
 
@@ -72,7 +72,7 @@ class ShardAudit(Audit):
         return _is_same(event, command)
 
     def _check_time(self, what: str, operation: Operation, told: Told, executed: Executed, key: Key) -> None:
-        if _gives_up(operation.rows[0], executed):
+        if gives_up(operation.rows[0], executed):
             if executed.index > told.commits_known:
                 raise Violation(f"{what}: entry {executed.index} was not committed then")
             return
@@ -80,7 +80,7 @@ class ShardAudit(Audit):
 
     def _check_outcome(self, what: str, command: Any, result: Any, executed: Executed) -> None:
         if int(executed.event["kind"]) != CommandKind.TRY_DEBIT or int(executed.event["result"]) != COMMITTED:
-            if _gives_up(command, executed):
+            if gives_up(command, executed):
                 self._check_refused(what, result, executed)
             else:
                 super()._check_outcome(what, command, result, executed)
@@ -124,8 +124,3 @@ class ShardAudit(Audit):
         if split_position(int(result["position"]))[1] != decision.sequence:
             raise Violation(f"{what}: it was decided at {decision.sequence}, not {int(result['position'])}")
         self._counts["answers about transactions given up explained"] += 1
-
-
-def _gives_up(command: Any, executed: Executed) -> bool:
-    """Whether a command is a FORBID whose id had been used."""
-    return int(command["kind"]) == CommandKind.FORBID != int(executed.event["kind"])

@@ -81,8 +81,9 @@ class ShardGroup(Simulation):
         self.counts = world.counts
         self.schedule = ShardSchedule(world.schedule, shard)
         self._begin(drawn, without)
-        names = [names_of(world.shards, other) for other in range(world.shards)]
-        self.payer = Payer(self, self.schedule, self.counts, names, world.wandering)
+        self.payer = Payer(
+            world, self.schedule, home=world.names[shard], client=self.clients[0], send=self.send_transact
+        )
 
     def _make_checks(self) -> Checks:
         return ShardChecks(self.schedule, self)
@@ -133,17 +134,18 @@ class ShardGroup(Simulation):
         if isinstance(client, ShardClient):
             client.relieve()
 
-    def send_transact(self, node_id: int, number: int, body: bytes) -> None:
-        """A client asks for a transaction of several legs."""
+    def send_transact(self, payer: Payer, number: int, body: bytes) -> None:
+        """A client asks one of the nodes for a transaction of several legs."""
+        node_id = self.schedule.chance("payer").choice(list(self.nodes))
         delay_us = self._client_delay_us()
         if delay_us is not None:
-            self.schedule.after(delay_us, self._node(node_id).on_transact, number, body)
+            self.schedule.after(delay_us, self._node(node_id).on_transact, payer, number, body)
 
-    def answer_transact(self, number: int, body: bytes) -> None:
+    def answer_transact(self, payer: Payer, number: int, body: bytes) -> None:
         """A node answers."""
         delay_us = self._client_delay_us()
         if delay_us is not None:
-            self.schedule.after(delay_us, self.payer.on_answer, number, body)
+            self.schedule.after(delay_us, payer.on_answer, number, body)
 
     def on_legs(self, node_id: int, question: Question) -> None:
         """A question has arrived at one of the nodes."""

@@ -35,6 +35,7 @@ from .maps import TOLD_US_MAX
 
 if TYPE_CHECKING:
     from .group import ShardGroup
+    from .payers import Payer
 
 BATCHES_MAX = 6
 """As in the reactor: the one that collects, and those that are executed and wait."""
@@ -250,15 +251,15 @@ class ShardNode(Node):
         if self._links is not None:
             self._wake(question.boot, self._links.on_answer, (question.number, answer))
 
-    def on_transact(self, number: int, body: bytes) -> None:
+    def on_transact(self, payer: "Payer", number: int, body: bytes) -> None:
         """A client asks for a transaction of several legs."""
-        self._wake(self.boot, self._take_transact, (number, body))
+        self._wake(self.boot, self._take_transact, (payer, number, body))
 
-    def _take_transact(self, number: int, body: bytes) -> None:
+    def _take_transact(self, payer: "Payer", number: int, body: bytes) -> None:
         def respond(answer: bytes | Exception) -> None:
             if isinstance(answer, bytes):
                 self._schedule.note("transacted", self.node_id, number)
-                self._group_of.answer_transact(number, answer)
+                self._group_of.answer_transact(payer, number, answer)
             else:
                 self.counts["transactions answered elsewhere"] += 1
 

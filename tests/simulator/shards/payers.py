@@ -1,7 +1,7 @@
 """Clients that ask for transactions of several legs, in one shard and across, ask for them again, or give them up."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,13 +14,13 @@ from bezant.protocol.placement import slots_of_words
 from bezant.protocol.records import COMMAND, Records, id_words
 from bezant.protocol.transactions import Transact, Transacted, TransactionMode
 
-from ..clients import CURRENCIES, words_of_account
+from ..clients import CURRENCIES, Client, words_of_account
 from ..frames import joined
 from ..schedule import Schedule, Violation
 from .parts import Id, Parts
 
 if TYPE_CHECKING:
-    from .group import ShardGroup
+    from .world import World
 
 FIRST_US = 200_000
 PAUSE_US_MAX = 1_000_000
@@ -57,22 +57,25 @@ class Transaction:
 
 
 class Payer:
-    """One client of one shard; its first legs are paid there."""
+    """One client; its first legs are paid at home, which is a shard, or a slot that moves."""
 
     def __init__(
         self,
-        group: "ShardGroup",
+        world: "World",
         schedule: Schedule,
-        counts: Counter[str],
-        names: Sequence[Sequence[str]],
-        wandering: Sequence[Sequence[str]],
+        *,
+        home: Sequence[str],
+        client: Client,
+        send: Callable[["Payer", int, bytes], None],
     ) -> None:
-        """`names`: of accounts in each shard; `wandering`: in each slot that moves."""
-        self._group = group
+        """`home`: names of the accounts there, the first of which has no limit. `client` sends other commands about
+        these, and `send` a request (its number and body) to some node."""
+        self._world = world
         self._schedule = schedule
-        self._counts = counts
-        self._names = names
-        self._wandering = wandering
+        self._counts: Counter[str] = world.counts
+        self._home = home
+        self._client = client
+        self._send_to = send
         self._chance = schedule.chance("payer")
         self.transactions: list[Transaction] = []
         self.is_quiet = False
@@ -92,14 +95,12 @@ class Payer:
         self._ask_for(TransactionMode.SAGA if self._chance.random() < SAGA else TransactionMode.TCC)
 
     def _ask_for(self, mode: TransactionMode) -> None:
-        # What a saga takes from an account that is closed then can be given back to nobody.
-        names = [*(mine[:-1] if mode is TransactionMode.SAGA else mine for mine in self._names), *self._wandering]
-        commands = joined(self._leg(number, names) for number in range(self._chance.randrange(1, LEGS_MAX + 1)))
+        commands = joined(self._leg(number, mode) for number in range(self._chance.randrange(1, LEGS_MAX + 1)))
         awaits_applied = self._chance.random() < 0.5
         asked = Transact(self._chance.randbytes(16), int(mode), commands.tobytes(), awaits_applied)
-        owners = self._group.world.owners
+        owners = self._world.owners
         slots = slots_of_words(commands["debit_head"]), slots_of_words(commands["credit_head"])
-        parts = self._group.world.books.parts.register(make_legs(asked.id, mode, commands, owners, slots))
+        parts = self._world.books.parts.register(make_legs(asked.id, mode, commands, owners, slots))
         transaction = Transaction(len(self.transactions), asked, commands, parts)
         self.transactions.append(transaction)
         transaction.is_left = self._chance.random() < LEFT
@@ -111,7 +112,7 @@ class Payer:
     def _freeze_meanwhile(self) -> None:
         """Have an account at home frozen for a while: nothing that it was given can be taken back then."""
         chance = self._chance
-        account = words_of_account(chance.choice(self._names[self._group.shard][1:]), chance.choice(CURRENCIES))
+        account = words_of_account(chance.choice(self._home[1:]), chance.choice(CURRENCIES))
         begin_us = chance.randrange(FREEZE_US_MAX)
         self._schedule.after(begin_us, self._change, CommandKind.FREEZE, account)
         self._schedule.after(begin_us + chance.randrange(FREEZE_US_MAX), self._change, CommandKind.UNFREEZE, account)
@@ -122,11 +123,14 @@ class Payer:
         command = np.zeros(1, COMMAND)
         command["kind"], command["debit_head"], command["debit_tail"] = int(kind), *account
         command["id_head"], command["id_tail"] = id_words(self._chance.randbytes(16))
-        self._group.clients[0].send_once(command)
+        self._client.send_once(command)
 
-    def _leg(self, number: int, names: Sequence[Sequence[str]]) -> Records:
+    def _leg(self, number: int, mode: TransactionMode) -> Records:
         chance, command = self._chance, np.zeros(1, COMMAND)
-        home = names[self._group.shard]
+        # What a saga takes from an account that is closed then can be given back to nobody.
+        names = [mine[:-1] if mode is TransactionMode.SAGA else mine for mine in self._world.names]
+        names += self._world.wandering
+        home = self._home[:-1] if mode is TransactionMode.SAGA else self._home
         currency = chance.choice(CURRENCIES)
         mine = home if number == 0 else chance.choice(names)
         debit = mine[0] if chance.random() < FROM_THE_WORLD else chance.choice(mine)
@@ -147,7 +151,7 @@ class Payer:
         command["id_head"], command["id_tail"] = id_words(transaction.asked.id)
         for word in ("head", "tail"):
             command[f"debit_{word}"] = transaction.commands[f"debit_{word}"][0]
-        self._group.clients[0].send_once(command)
+        self._client.send_once(command)
 
     def _insist(self, transaction: Transaction) -> None:
         """Ask until there is an answer."""
@@ -159,8 +163,7 @@ class Payer:
     def _send(self, transaction: Transaction) -> None:
         transaction.sendings += 1
         self._counts["transactions asked for"] += 1
-        node_id = self._chance.choice(list(self._group.nodes))
-        self._group.send_transact(node_id, transaction.number, encode_message(transaction.asked))
+        self._send_to(self, transaction.number, encode_message(transaction.asked))
 
     def on_answer(self, number: int, body: bytes) -> None:
         """An answer has arrived."""

@@ -15,11 +15,12 @@ from bezant.protocol.placement import owners_of, slots_of_words
 from bezant.protocol.records import RESULT, Records, split_position
 
 from ..audit import Executed, _key
-from ..clients import CURRENCIES, Client, Operation, Told
+from ..clients import CURRENCIES, Client, Operation, Told, words_of_account
 from ..frames import NO_KEYS, Answer, Frame, Outcome, joined, rows_of
 from ..schedule import Violation
 from .clients import RELIEF, map_of, names_of
 from .movements import slot_of_word
+from .payers import Payer
 
 if TYPE_CHECKING:
     from .audit import ShardAudit
@@ -29,6 +30,8 @@ FIRST_NUMBER = 1_000
 NODES_MAX = 100
 NAMES = ("world", "a", "b", "c")
 WANDERERS = 2
+ASTRAY = 0.2
+"""Of the transactions that are asked for, those of a shard that may have nothing to do with the slot."""
 ASKED_AGAIN = 40
 """Requests that are asked for again at the end."""
 
@@ -78,7 +81,7 @@ class Wanderer(Client):
         self._asked_again: list[Operation] = []
         self.asked_twice: set[int] = set()
         """Requests that were asked for again by themselves, and those that did so, by number."""
-        self._far = [names_of(world.shards, shard) for shard in range(world.shards)]
+        self._far = world.names
         super().__init__(
             FIRST_NUMBER + number,
             world.schedule,
@@ -88,6 +91,7 @@ class Wanderer(Client):
             commits_known=lambda: 0,
             names=wandering_names(world.shards)[number],
         )
+        self.payer = Payer(world, world.schedule, home=self._names, client=self, send=self._send_transact)
 
     def _begin(self) -> None:
         if self.history:
@@ -97,6 +101,13 @@ class Wanderer(Client):
 
     def _send_to(self, node: int, frame: Frame) -> None:
         self._world.groups[shard_of_node(node)]._send_frame(node % NODES_MAX, frame)
+
+    def _send_transact(self, payer: Payer, number: int, body: bytes) -> None:
+        """Ask a shard, mostly that which has the slot, for a transaction of several legs."""
+        groups, owner = self._world.groups, self._world.books.movements.owners[self.slot]
+        is_astray = owner is None or self._chance.random() < ASTRAY
+        group = self._chance.choice(groups) if is_astray else groups[owner]
+        group.send_transact(payer, number, body)
 
     @property
     def _makers(self) -> list[Callable[[], Records]]:
@@ -134,11 +145,13 @@ class Wanderer(Client):
             self.asked_twice |= {operation.number, again.number}
 
     def relieve(self) -> None:
-        """Give all accounts more than a seed could spend, so that what they got can be taken back."""
+        """Let money leave and reach all accounts, and give them some, until there is an answer."""
         world, *others = self._names
-        self._insist(
-            joined(self._transfer(world, name, code, RELIEF) for name, code in product(others, CURRENCIES)), NO_KEYS
-        )
+        commands = []
+        for name, currency in product(others, CURRENCIES):
+            account = dict(zip(("debit_head", "debit_tail"), words_of_account(name, currency), strict=True))
+            commands += [self._command(CommandKind.UNFREEZE, account), self._transfer(world, name, currency, RELIEF)]
+        self._insist(joined(commands), NO_KEYS)
 
     @property
     def knows_all(self) -> bool:
@@ -190,7 +203,9 @@ class WanderersAudit:
                 self._check_result(operation, told, command, result)
 
     def _is_only(self, operation: Operation) -> bool:
-        """Whether no other request asks for the same."""
+        """Whether no other request asks for the same: what is given up may be given up again."""
+        if operation.rows[0]["kind"] == CommandKind.FORBID:
+            return False
         return operation.number not in self._wanderers[operation.client - FIRST_NUMBER].asked_twice
 
     def _check_result(self, operation: Operation, told: Told, command: Any, result: Any) -> None:
@@ -210,7 +225,8 @@ class WanderersAudit:
         if split_position(int(result["position"]))[0] != shard:
             raise Violation(f"{what}: it was executed in shard {shard}")
         committed_us = audit.committed_us(executed.index)
-        if committed_us > told.at_us or (self._is_only(operation) and committed_us < operation.sent[0][0]):
+        is_new = self._is_only(operation) and not gives_up(command, executed)
+        if committed_us > told.at_us or (is_new and committed_us < operation.sent[0][0]):
             raise Violation(f"{what}: it was committed at {committed_us} us, and asked for at {operation.sent[0][0]}")
         self._counts["answers about slots that move explained"] += 1
         if shard_of_node(told.node) != shard:
@@ -220,3 +236,8 @@ class WanderersAudit:
 def _is_of(executed: Executed, command: Any) -> bool:
     names = ("debit_head", "debit_tail", "credit_head", "credit_tail", "amount", "flags")
     return all(int(executed.event[name]) == int(command[name]) for name in names)
+
+
+def gives_up(command: Any, executed: Executed) -> bool:
+    """Whether a command is a FORBID whose id had been used."""
+    return int(command["kind"]) == CommandKind.FORBID != int(executed.event["kind"])

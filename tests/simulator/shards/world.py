@@ -22,7 +22,7 @@ from ..simulation import (
     small_start,
 )
 from .books import COMMITTED, Books
-from .clients import map_of
+from .clients import map_of, names_of
 from .faults import Troubles
 from .group import ShardGroup
 from .links import Between
@@ -42,6 +42,8 @@ MOVING = {
     "CAUGHT_UP_ENTRIES": 4,
 }
 """Instead of the seconds, and tens of seconds, that they are else."""
+PART_RECORDS_MAX = 60
+"""What a move brings at a time, at most: half as many events as a segment has room for."""
 MOVES_EVERY = 3
 """Of so many seeds one has slots that move."""
 
@@ -78,10 +80,13 @@ class World:
         """The shard of each slot, but for those that move."""
         slots = [wandering_slot(self.shards, number) for number in numbers]
         self.books = Books(self.counts, {slot: int(self.owners[slot]) for slot in slots}, self.shards)
+        self.names = [names_of(self.shards, shard) for shard in range(self.shards)]
+        """Of the accounts in each shard, but for those in slots that move."""
         self.wandering = [wandering_names(self.shards)[number] for number in numbers]
-        self.part_records_max = chance.choice([4, 4096])
+        self.part_records_max = chance.choice([4, PART_RECORDS_MAX])
         self.groups = [ShardGroup(self, number, drawn.group, without) for number in range(self.shards)]
         self.wanderers = [Wanderer(self, number) for number in numbers]
+        self.payers = [one.payer for one in (*self.groups, *self.wanderers)]
         self.trouble_us = trouble_us or chance.randrange(TROUBLE_US_MIN, TROUBLE_US_MAX)
         self.troubles = Troubles(self, {kind: rate for kind, rate in drawn.rates.items() if kind not in without})
         self.mover = Mover(self) if self.has_moves else None
@@ -123,39 +128,42 @@ class World:
             wanderer.fall_silent()
         for group in self.groups:
             group._end_trouble()
-            group.payer.is_quiet = True
             for node in group.nodes.values():
                 node.clock_offset_ns = 0
+        for payer in self.payers:
+            payer.is_quiet = True
         for group in self.groups:
             group._wait_until_well()
-        for group in self.groups:
-            group.relieve()
-            group.payer.ask_all_again()
+        self._relieve()
+        for payer in self.payers:
+            payer.ask_all_again()
         for wanderer in self.wanderers:
-            wanderer.relieve()
             wanderer.ask_again()
         self._wait_until_settled()
+        for payer in self.payers:
+            payer.check()
         for group in self.groups:
-            group.payer.check()
             group._finish()
         if self.wanderers:
             WanderersAudit(self.wanderers, {group.shard: group.audit for group in self.groups}).run()
         self.books.check_end()
+
+    def _relieve(self) -> None:
+        """What stands in the way of giving money back is seen to."""
+        for one in (*self.groups, *self.wanderers):
+            one.relieve()
 
     def _wait_until_settled(self) -> None:
         """No transfer may be stuck."""
         until_us = self.schedule.now_us + HEALING_US_MAX
         late_us = self.schedule.now_us + HEALING_US_MAX // 2
         while not (
-            all(group.is_settled() and group._is_level() and group.payer.knows_all for group in self.groups)
-            and all(wanderer.knows_all for wanderer in self.wanderers)
+            all(group.is_settled() and group._is_level() for group in self.groups)
+            and all(one.knows_all for one in (*self.payers, *self.wanderers))
         ):
             if self.schedule.now_us >= late_us:
                 late_us = until_us
-                for group in self.groups:
-                    group.relieve()  # A FREEZE that had been on its way until then is in the way again.
-                for wanderer in self.wanderers:
-                    wanderer.relieve()
+                self._relieve()  # A FREEZE that had been on its way until then is in the way again.
             if self.schedule.now_us >= until_us:
                 begun = [transfer for transfer in self.books.transfers.values() if transfer.code == COMMITTED]
                 stuck = [str(transfer) for transfer in begun if not transfer.is_settled]
