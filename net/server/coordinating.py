@@ -535,6 +535,8 @@ class Coordinator:
         try:
             for first in range(0, len(settled), SETTLED_MAX):
                 self._member.replica.settle(settled[first : first + SETTLED_MAX])
+        except CorruptLog:
+            raise
         except StorageError as error:
             # Nothing is lost: who leads next asks the other shard again, and is told that all is done.
             _log.warning("bezant: transfers to other shards that are done are not settled yet: %s", error)

@@ -276,6 +276,8 @@ class MoveOut:
             while len(events := make(replica.ledger, slots)):
                 try:
                     replica.execute_moves(events)
+                except CorruptLog:
+                    raise
                 except StorageError as error:
                     await self._wait(error)
                     continue
@@ -357,6 +359,8 @@ class MoveOut:
             try:
                 self._append_step(phase)
                 break
+            except CorruptLog:
+                raise
             except StorageError as error:
                 await self._wait(error)
         self._phase = phase

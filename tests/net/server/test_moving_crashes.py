@@ -22,7 +22,7 @@ from bezant.net.server.moving_out import Around
 from bezant.net.server.placing import Placing
 from bezant.net.server.reactor import Reactor
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.errors import ConnectionFailed, RequestRefused
+from bezant.protocol.errors import ConnectionFailed, CorruptLog, RequestRefused
 from bezant.protocol.frames import FrameError, Operation
 from bezant.protocol.kinds import CommandKind, ResultFlag
 from bezant.protocol.messages import decode_message, encode_message
@@ -517,6 +517,35 @@ async def test_no_slot_is_sealed_before_the_transit_account_has_found_room(
     is_full = False
     assert await town.ended(0, move)
     await until_settled(town, [100, 100, 100, 100, 100])
+
+
+@pytest.mark.parametrize("what", ["events", "step"])
+async def test_corruption_behind_the_seal_ends_the_source(
+    town: Town, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """It was taken for a full disk, and waited for."""
+    await until_settled(town, [100, 100, 100, 100, 100])
+    bugs: list[BaseException] = []
+
+    def fail(*asked: object) -> int:
+        raise CorruptLog("the log is not what it was")
+
+    with monkeypatch.context() as corrupt:
+        corrupt.setattr(moving, "end_after_bug", bugs.append)
+        if what == "events":
+            corrupt.setattr(town.shards[0].member.replica, "execute_moves", fail)
+        else:
+            append = moving_out.MoveOut._append_step
+            corrupt.setattr(
+                moving_out.MoveOut,
+                "_append_step",
+                lambda self, phase: (fail if phase == "ended" else append)(self, phase),
+            )
+        move = os.urandom(16)
+        await town.begin(move, MOVING, 0, 1)
+        await until(lambda: bool(bugs))
+    assert {type(bug) for bug in bugs} == {CorruptLog}
+    assert await town.ended(0, move)
 
 
 async def test_a_move_is_called_off_when_the_transit_account_finds_no_room_for_long(
