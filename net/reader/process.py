@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from typing import Final
+from typing import Final, NoReturn
 
 import msgspec
 import uvloop
@@ -52,7 +52,25 @@ async def _run(
         loop.add_reader(_STANDARD_INPUT, _read_on, loop, server)
     else:
         loop.add_signal_handler(signal.SIGINT, server.stop)
-    await server.run()
+    try:
+        await server.run()
+    except (BezantError, OSError) as error:
+        if not server.leaves_thread:
+            raise
+        _end_now(_log_end(error))
+    if server.leaves_thread:
+        _end_now(0)
+
+
+def _log_end(error: Exception) -> int:
+    """Say why the reader ends; returns the exit status."""
+    _log.error("bezant: the reader ends: %s", error)
+    return 1
+
+
+def _end_now(status: int) -> NoReturn:
+    """End past a thread that does not: the interpreter would wait for its helpers, or end it inside of a library."""
+    os._exit(status)
 
 
 def _read_on(loop: asyncio.AbstractEventLoop, server: ReaderServer) -> None:
@@ -79,6 +97,5 @@ def run_child() -> int:
     try:
         run_reader(setup, _sockets(setup.listening), _sockets(setup.metrics), ends_with_input=True)
     except (BezantError, OSError) as error:
-        _log.error("bezant: the reader ends: %s", error)
-        return 1
+        return _log_end(error)
     return 0

@@ -199,20 +199,29 @@ class Projector:
         self._hurried.set()
         self._woken.set()
 
-    def stop(self) -> None:
-        """End the thread, after the batch that it is at."""
+    def stop(self) -> bool:
+        """End the thread, after the batch that it is at, and close what it uses; whether it has ended in time.
+
+        If it has not, all of that stays open under it, and the process is to end without waiting for it.
+        """
         self._stopping = True
         self._ended.set()
         self._hurry()
         self._thread.join(STOP_S_MAX)
         if self._thread.is_alive():
-            return  # The process is about to end, and its files can be read as they are.
+            _log.warning(
+                "bezant: what the reader keeps is still being read or written after %g s, and is left as it is: what "
+                "is not saved is made again from the log",
+                STOP_S_MAX,
+            )
+            return False
         for projection in self._projections:
             try:
                 projection.close()
             except StorageError as error:  # What it has not saved is made again; why this ends, if it failed, is told.
                 _log.warning("bezant: not saved: %s", error)
         self._follower.close()
+        return True
 
     # ---- in the thread ----
 

@@ -98,6 +98,8 @@ class ReaderServer:
         self._subscriptions: Subscriptions | None = None
         self._forwarding: Forwarding | None = None
         self._projector: Projector | None = None
+        self.leaves_thread = False
+        """Whether a thread that keeps something of the log did not end in time: the process must not wait for it."""
         self._welcome: Welcome | None = None
         self._tokens = TokenTable()
         guard = Guard(self._tokens, setup.security.cluster_token())
@@ -239,7 +241,7 @@ class ReaderServer:
         if self._hub is not None:
             self._hub.stop()
         if self._projector is not None:
-            await self._loop.run_in_executor(None, self._projector.stop)
+            self.leaves_thread = not await self._loop.run_in_executor(None, self._projector.stop)
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._follower is not None:
             self._follower.close()
