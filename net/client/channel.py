@@ -99,7 +99,7 @@ def certain_results(commands: Records, results: Records, *, follows_map: bool = 
     )
 
 
-class Asked(Protocol):
+class Answerer(Protocol):
     """Answers questions, whoever they go to."""
 
     async def request(self, operation: Operation, body: bytes, timeout_s: float | None) -> bytes:

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from bezant.net.client.channel import Asked, Channel
+from bezant.net.client.channel import Answerer, Channel
 from bezant.net.client.results import Account, Event, accounts_of, event_of
 from bezant.protocol.errors import RemoteProtocolError
 from bezant.protocol.frames import EVENT_COUNT_MAX, FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Operation
@@ -32,7 +32,7 @@ async def look_up_accounts(channel: Channel, ids: Sequence[bytes], timeout_s: fl
     return accounts
 
 
-async def list_accounts(channel: Asked, cursor: int, timeout_s: float) -> list[Account]:
+async def list_accounts(channel: Answerer, cursor: int, timeout_s: float) -> list[Account]:
     """Return a page of accounts in the order in which they were opened.
 
     `cursor` is how many to skip. An empty page ends the list.

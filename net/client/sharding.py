@@ -16,7 +16,7 @@ import numpy.typing as npt
 from bezant.net.access.credentials import Credentials, own_credentials
 from bezant.net.client.channel import (
     DETAIL_UNSURE,
-    Asked,
+    Answerer,
     Channel,
     OutcomeUnknown,
     check_timeout,
@@ -461,7 +461,7 @@ def _joined(commands: Records, parts: list[npt.NDArray[np.int64]], answers: list
     return results
 
 
-def shard_channels(channel: Channel) -> list[Asked]:
+def shard_channels(channel: Channel) -> list[Answerer]:
     """The channels that a question to the whole ledger goes to, one after the other."""
     if not isinstance(channel, ShardedChannel):
         return [channel]

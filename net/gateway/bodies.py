@@ -69,13 +69,13 @@ TransactionId = Annotated[
 Code = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1, description="The caller's own; it comes back in the event.")]
 
 
-class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class CommandBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the body of every command has."""
 
     transaction_id: TransactionId | None = None
 
 
-class BalanceTransfer(Asked, frozen=True, kw_only=True):
+class BalanceTransfer(CommandBody, frozen=True, kw_only=True):
     """A transfer from one wallet to another."""
 
     from_account: AccountName
@@ -85,7 +85,7 @@ class BalanceTransfer(Asked, frozen=True, kw_only=True):
     code: Code = 0
 
 
-class OpenAccount(Asked, frozen=True, kw_only=True):
+class OpenAccount(CommandBody, frozen=True, kw_only=True):
     """An account to be opened."""
 
     name: AccountName
@@ -94,14 +94,14 @@ class OpenAccount(Asked, frozen=True, kw_only=True):
     code: Code = 0
 
 
-class ChangeAccount(Asked, frozen=True, kw_only=True):
+class ChangeAccount(CommandBody, frozen=True, kw_only=True):
     """An account to be frozen, unfrozen or closed; its name is in the path."""
 
     currency: CurrencyCode
     code: Code = 0
 
 
-class SetLimit(Asked, frozen=True, kw_only=True):
+class SetLimit(CommandBody, frozen=True, kw_only=True):
     """A new limit; the account's name is in the path."""
 
     currency: CurrencyCode
@@ -109,7 +109,7 @@ class SetLimit(Asked, frozen=True, kw_only=True):
     code: Code = 0
 
 
-class MakeHold(Asked, frozen=True, kw_only=True):
+class MakeHold(CommandBody, frozen=True, kw_only=True):
     """An amount to be set aside. Its `transaction_id` names the hold. Without `expires_in_ms` it has no end."""
 
     from_account: AccountName
@@ -120,7 +120,7 @@ class MakeHold(Asked, frozen=True, kw_only=True):
     code: Code = 0
 
 
-class CaptureHold(Asked, frozen=True, kw_only=True):
+class CaptureHold(CommandBody, frozen=True, kw_only=True):
     """What is held, or an amount of it, to be moved. With `keep_open` the rest stays held."""
 
     from_account: AccountName
@@ -131,7 +131,7 @@ class CaptureHold(Asked, frozen=True, kw_only=True):
     code: Code = 0
 
 
-class ReleaseHold(Asked, frozen=True, kw_only=True):
+class ReleaseHold(CommandBody, frozen=True, kw_only=True):
     """What is left of a hold, to be free again."""
 
     from_account: AccountName
@@ -149,7 +149,7 @@ class Leg(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     code: Code = 0
 
 
-class MakeTransaction(Asked, frozen=True, kw_only=True):
+class MakeTransaction(CommandBody, frozen=True, kw_only=True):
     """Transfers that are all done, or none.
 
     `tcc` tries all at once and then confirms or cancels all; `saga` does one after the other, and takes them back

@@ -43,7 +43,7 @@ from bezant.engine.transactions.legs import (
 )
 from bezant.engine.transactions.times import AHEAD_S_MAX, latest_time_ns
 from bezant.net.server.batch import Batch
-from bezant.net.server.ending import Ending
+from bezant.net.server.ending import Ending, EndingHooks
 from bezant.net.server.failure import end_after_bug, or_end
 from bezant.net.server.flight_kernels import FOUND_SIZE, find_tries, note_answers, write_outcomes
 from bezant.net.server.flights import Answers, Asked, Decided, Flight, Found, Places, Routes, picked
@@ -112,7 +112,7 @@ class Coordinator:
         self.transactor = Transactor(member, lambda: places.owners, links, lane, hooks)
         """Carries on transactions of several legs."""
         self._settle_timer: asyncio.TimerHandle | None = None
-        self._ending = Ending(member, places, self._transits, hooks, self._ask)
+        self._ending = Ending(member, places, self._transits, EndingHooks(self._start, self._settle, self._ask))
         self._riders = WaitingRiders(self._ending.end_now)
         self._new, self._repeated, self._tries = np.zeros((3, BATCH_COMMANDS_MAX), np.int64)
         self._counts = np.zeros(FOUND_SIZE, np.int64)

@@ -8,8 +8,8 @@ Bound: what was decided and is not settled, which a leader finds in its ledger.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from bezant.engine.member import Member
 from bezant.engine.replica import BATCH_COMMANDS_MAX
 from bezant.engine.transactions.legs import OTHER_IDS, build_second_legs
 from bezant.net.server.flights import Decided, Places, Routes
-from bezant.net.server.transacting import Hooks
 from bezant.net.server.transacting_steps import ASK_AGAIN_S, LEG_S_MAX, PARKED_S, is_open
 from bezant.net.server.transits import Transit, Transits
 from bezant.protocol.codes import ResultCode
@@ -33,19 +32,26 @@ _UNANSWERED: Final = int(ResultCode.OVERLOADED)
 
 _log = logging.getLogger("bezant")
 
-Ask = Callable[[Transit, Records, float], Awaitable[Records | None]]
+
+class EndingHooks(NamedTuple):
+    """What the coordinator of the shard does for its second phase.
+
+    `ask` has a shard execute legs within so many seconds; None if it does not answer now.
+    """
+
+    start: Callable[[Coroutine[Any, Any, None]], None]
+    settle: Callable[[Words], None]
+    ask: Callable[[Transit, Records, float], Awaitable[Records | None]]
 
 
 class Ending:
     """See the module. All methods on the loop."""
 
-    def __init__(self, member: Member, places: Places, transits: Transits, hooks: Hooks, ask: Ask) -> None:
-        """`ask` has a shard execute legs within so many seconds; None if it does not answer now."""
+    def __init__(self, member: Member, places: Places, transits: Transits, hooks: EndingHooks) -> None:
         self._member = member
         self._places = places
         self._transits = transits
         self._hooks = hooks
-        self._ask = ask
 
     def end_now(self, transit: Transit, decided: Decided) -> None:
         """Have that done from now on, a batch at a time; what is done is settled."""
@@ -73,7 +79,9 @@ class Ending:
             asked = left[due_s[left] <= max(loop.time(), due_s[left].min())]
             codes = np.full(len(tries), _UNANSWERED, np.int64)
             for there, rows in routes.groups(asked):
-                results = await self._ask(there, _second_legs(decided, rows, changes[rows], there.far_id), LEG_S_MAX)
+                results = await self._hooks.ask(
+                    there, _second_legs(decided, rows, changes[rows], there.far_id), LEG_S_MAX
+                )
                 if results is not None:
                     codes[rows] = results["code"]
             # What a shard has no transit account for was never tried there (`Coordinator._ask`).

@@ -16,7 +16,7 @@ CONNECT_S_MAX: Final = 2.0
 """Seconds that a first connection to the leader of another shard may take, before that is tried again."""
 
 
-class Asked(NamedTuple):
+class SentLegs(NamedTuple):
     """Legs on their way to the leader of a shard: the answers to their frames, and how many legs each frame has."""
 
     shard: int
@@ -51,7 +51,7 @@ class ShardLinks:
         """
         return await _begin(shard, await self._channel(shard), commands, timeout_s).results()
 
-    def begin(self, shard: int, commands: Records, timeout_s: float) -> Asked | None:
+    def begin(self, shard: int, commands: Records, timeout_s: float) -> SentLegs | None:
         """As `ask`, and they are on their way when this returns; None, and nothing is done, if no connection stands."""
         opening = self._links.get(shard)
         if opening is None or not opening.done() or _has_failed(opening):
@@ -112,8 +112,8 @@ class ShardLinks:
         closing.add_done_callback(self._closing.discard)
 
 
-def _begin(shard: int, channel: TcpChannel, commands: Records, timeout_s: float) -> Asked:
-    asked = Asked(shard, [], [])
+def _begin(shard: int, channel: TcpChannel, commands: Records, timeout_s: float) -> SentLegs:
+    asked = SentLegs(shard, [], [])
     for first in range(0, len(commands), BATCH_COUNT_MAX):
         part = commands[first : first + BATCH_COUNT_MAX]
         answer = channel.begin_request(Operation.LEGS, part.tobytes(), timeout_s)
