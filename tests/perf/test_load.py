@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from bezant.cli.session import run_async
 from bezant.perf.load.books import Books, books_fault
+from bezant.perf.load.control import ControlClient
 from bezant.perf.load.generator import run_transfers
 from bezant.perf.load.mixed import UnexpectedResult
 from bezant.perf.load.plan import LoadPlan
@@ -220,3 +222,17 @@ async def test_the_sdk_counts_rejections(start_fake_node) -> None:
     outcome = await run_sdk(LoadPlan(address=node.address, transfers=30, accounts=10, concurrency=4), ignore)
     assert outcome.rejected_codes == {"INSUFFICIENT_FUNDS": 30}
     assert outcome.books_fault is None
+
+
+def test_who_asks_a_node_whose_end_has_been_seen_is_told_that_it_is_gone(good_node) -> None:
+    """Not as a fault of who asks: uvloop has no other word for a write behind the end of a connection."""
+
+    async def ask() -> None:
+        async with ControlClient(good_node.address) as control:
+            await control.statistics()
+            control._writer.transport.abort()
+            await asyncio.sleep(0.01)
+            with pytest.raises(ConnectionFailed, match="the connection was closed"):
+                await control.statistics()
+
+    run_async(ask())
