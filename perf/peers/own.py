@@ -19,15 +19,19 @@ class OwnLoad(NamedTuple):
     """About what a node on two cores does. The load takes a number of transfers, not of seconds."""
 
 
+_ALONE_PER_S: Final = 2_000
+"""Transfers a second of one who waits for each before the next; of several, so many times as many, up to a bound."""
+_TOGETHER_PER_S_MAX: Final = 100_000
 _BATCH: Final = 8189
 _BATCHES_IN_FLIGHT: Final = 4
 
 
 def own_loads(settings: ComparisonSettings) -> list[OwnLoad]:
     """One transfer at a time, as many connections with as many in flight as the peers have, and batches."""
+    together_per_s = min(_ALONE_PER_S * settings.clients * settings.pipeline, _TOGETHER_PER_S_MAX)
     return [
-        OwnLoad(1, 1, 1, 2_000),
-        OwnLoad(1, settings.clients, settings.pipeline, 100_000),
+        OwnLoad(1, 1, 1, _ALONE_PER_S),
+        OwnLoad(1, settings.clients, settings.pipeline, together_per_s),
         OwnLoad(_BATCH, 1, _BATCHES_IN_FLIGHT, 800_000),
     ]
 

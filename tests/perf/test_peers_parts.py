@@ -15,6 +15,7 @@ from bezant.cli.bench_compare import add_parser
 from bezant.cli.session import run_async
 from bezant.perf.peers import programs, two_phase
 from bezant.perf.peers.comparing import PEERS, check_settings
+from bezant.perf.peers.own import own_loads
 from bezant.perf.peers.plan import AMOUNT_MAX, ComparisonSettings, PeerPlan, make_trades
 from bezant.perf.peers.plot import draw
 from bezant.perf.peers.programs import PeerUnavailable, Programs, Wanted, cache_folder, have_programs
@@ -95,6 +96,16 @@ def test_a_torn_decision_is_none_and_is_cut_off(tmp_path: Path, torn: bytes) -> 
 
 def test_no_file_is_no_decision(tmp_path: Path) -> None:
     assert two_phase.read_decisions(tmp_path / "decisions") == set()
+
+
+# ---- Bezant's own loads ----
+
+
+@pytest.mark.parametrize(("clients", "pipeline", "per_s"), [(1, 1, 2_000), (2, 2, 8_000), (16, 16, 100_000)])
+def test_a_load_of_few_in_flight_is_no_longer_than_the_peers(clients: int, pipeline: int, per_s: int) -> None:
+    """It takes a number of transfers, not of seconds: with those of many in flight, it took ten times as long."""
+    alone, together, _ = own_loads(ComparisonSettings(peers=["bezant"], clients=clients, pipeline=pipeline))
+    assert (alone.usual_transfers_per_s, together.usual_transfers_per_s) == (2_000, per_s)
 
 
 # ---- the programs ----
