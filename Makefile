@@ -7,11 +7,11 @@ BIN := $(VENV)/bin
 CALM := simulator engine
 # Rooms that know no clock but the patience of a minute, with which they wait for processes: before those above.
 PATIENT := cli guides house net/archive net/metrics net/placement operations protocol sql \
-  $(addprefix net/gateway/console/test_,access.py pages.py pictures.py)
+  $(addprefix net/gateway/console/test_,access.py pages.py pictures.py) perf/test_peers_servers.py
 # Rooms of real processes that wait for one another: one at a time, and before all others. (Two at a time would save some
 # minutes, and cost a test now and then its patience.)
 TIMED := others net/server perf net/cluster net/shards
-ROOMS := $(filter-out others,$(CALM) $(PATIENT) $(TIMED))
+ROOMS := $(filter-out others,$(CALM) $(TIMED))
 TESTS := $(addprefix test-,$(CALM) patient $(TIMED))
 
 # Every test of a node starts processes; none is to compile all modules again.
@@ -49,13 +49,13 @@ timed: kernels
 	MAKEFLAGS='$(FLAGS)' $(MAKE) $(GO_ON) --jobs 1 $(addprefix test-,$(TIMED))
 
 $(addprefix test-,$(ROOMS)): test-%: kernels
-	$(BIN)/python -m pytest tests/$*
+	$(BIN)/python -m pytest tests/$* $(addprefix --ignore tests/,$(filter $*/%,$(PATIENT)))
 
 test-patient: kernels
 	$(BIN)/python -m pytest $(addprefix tests/,$(PATIENT))
 
 test-others: kernels
-	$(BIN)/python -m pytest $(addprefix --ignore tests/,$(ROOMS))
+	$(BIN)/python -m pytest $(addprefix --ignore tests/,$(ROOMS) $(PATIENT))
 
 # All that `make test` compiles, so that no two tests do it at once, and none again because its node ended before.
 kernels: all
