@@ -4,8 +4,10 @@ For processes that are ours from their first line on, a command or a child of a 
 somebody else's process leaves all of this alone.
 """
 
+import faulthandler
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,10 +19,16 @@ def begin_process() -> None:
 
     NumPy comes with linear algebra, of which nothing here makes use, and that starts a thread for every other
     processor, each of which spins for 45 ms before it sleeps. It is told to do without; children inherit it.
+
+    And they say where they were when a signal of the system ends them: SIGBUS does when somebody shortens a file that
+    is mapped, or its disk cannot read a page.
     """
     global _is_ours
     _is_ours = True
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if sys.stderr is not None:
+        faulthandler.enable()
+        os.environ.setdefault("PYTHONFAULTHANDLER", "1")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 
+from bezant.engine.child_status import tell_status
 from bezant.engine.diffing import executing
 from bezant.engine.diffing.executing import WINDOW
 from bezant.engine.log.storage import LookingLock
@@ -113,7 +114,7 @@ class _Executor:
         try:
             told = json.loads(line)
         except ValueError:
-            told = {"failed": f"it ended with status {self._process.wait()}"}
+            told = {"failed": f"it ended with {tell_status(self._process.wait())}"}
         if "failed" in told:
             raise UsageError(f"the Bezant of {self.python} cannot execute this history: {told['failed']}")
         return dict(told)

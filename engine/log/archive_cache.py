@@ -23,6 +23,7 @@ from typing import Final
 import blake3
 import msgspec
 
+from bezant.engine.child_status import tell_status
 from bezant.engine.log.storage import UNFINISHED_SUFFIX, Directory, LogFile
 from bezant.protocol.errors import ArchiveUnavailable
 
@@ -205,7 +206,9 @@ def _carry(segment: ArchivedSegment, made: Path, is_over: Callable[[], bool]) ->
                     raise unavailable(segment, f"it has not come in {FETCH_TIMEOUT_S:g} s, or in time") from error
     if process.returncode:
         lines = said.decode(errors="replace").strip().splitlines()
-        raise unavailable(segment, lines[-1] if lines else f"fetching it has ended with status {process.returncode}")
+        has_told = lines and process.returncode > 0  # Whom a signal ends tells where it was.
+        how = lines[-1] if has_told else f"fetching it has ended with {tell_status(process.returncode)}"
+        raise unavailable(segment, how)
 
 
 def _check(segment: ArchivedSegment, made: Path) -> None:

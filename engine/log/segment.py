@@ -164,11 +164,16 @@ class Segment:
         return self.size - self.end
 
     def mapping(self) -> Bytes:
-        """The file's bytes, read-only; mapped at the first use."""
+        """The file's bytes, read-only; mapped at the first use. Raises `CorruptLog` for one that was shortened."""
         mapping = self._mapping
         if mapping is None:
             file = self._open_to_read()
             try:
+                if file.size() < self.size:
+                    raise CorruptLog(
+                        f"{file.path}: it had {self.size} bytes and has {file.size()} now; it was shortened while it "
+                        "was in use. Restore the file from a copy"
+                    )
                 mapping = self._mapping = file.map()
                 self.mapped_count += 1
             finally:

@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from bezant.engine.child_status import tell_status
 from bezant.engine.replica import Replica
 from bezant.net.logs import about
 from bezant.net.server.checkpoint_child import Order, Report, Setup
@@ -108,7 +109,7 @@ class Checkpointing:
         if not line:
             status = await process.wait()
             self._process = None
-            raise StorageError(f"the child that makes checkpoints has ended with status {status}")
+            raise StorageError(f"the child that makes checkpoints has ended with {tell_status(status)}")
         report = msgspec.json.decode(line, type=Report)
         if report.is_last:
             await self._end_child()

@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from bezant.engine.child_status import tell_status
 from bezant.engine.publication import NO_DESCRIPTOR
 from bezant.net.access.settings import OPEN, NodeSecurity
 from bezant.net.logs import about
@@ -85,7 +86,7 @@ class Reading:
                 await asyncio.sleep(HISTORY_WAIT_S)  # It reads from the first entry on.
             started_s = loop.time()
             try:
-                ended = f"has ended with status {await self._run()}"
+                ended = f"has ended with {tell_status(await self._run())}"
             except OSError as error:
                 ended = f"cannot be started: {error}"
             if loop.time() - started_s > LIVED_S_MIN:

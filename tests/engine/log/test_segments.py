@@ -196,6 +196,21 @@ def test_a_file_of_another_size_is_refused(tmp_path: Path, size: int) -> None:
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("size", [0, SEGMENT_HEADER_SIZE, SEGMENT_SIZE - 1])
+def test_a_file_that_was_shortened_since_the_log_was_opened_is_not_read(tmp_path: Path, size: int) -> None:
+    """Kernels would read behind its end, and what is behind the last page of a mapping ends the process."""
+    writer = Writer(tmp_path)
+    for _ in range(3):
+        writer.write(EVENTS_OF_SEGMENT)
+    writer.close()
+    log, _ = open_entries(tmp_path, writable=False)
+    assert f"{segment_path(tmp_path)}\n" not in Path("/proc/self/maps").read_text()
+    os.truncate(segment_path(tmp_path), size)
+    with pytest.raises(CorruptLog, match=f"segment-0000000001: it had {SEGMENT_SIZE} bytes and has {size} now"):
+        log.read_events(np.array([1], np.int64))
+    log.close()
+
+
 # --- A full disk
 
 
