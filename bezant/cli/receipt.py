@@ -9,7 +9,7 @@ from bezant.cli.errors import CommandFailed, InputFileError, InputWrong
 from bezant.cli.output import write_json, write_line
 from bezant.cli.progress import progress
 from bezant.cli.receipt_text import describe_receipt, receipt_fields
-from bezant.cli.session import add_json_argument, add_ledger_arguments, check_data_folder, open_wallet, run_async
+from bezant.cli.session import add_json_argument, add_ledger_arguments, check_data_folder, open_history, run_async
 from bezant.protocol.receipts import EXTENDING_RECEIPT_SIZE_MAX, check_receipt
 
 POSITION_DIGITS_MAX: Final = 20
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _from_node(arguments: argparse.Namespace, identifier: bytes | None, older: bytes | None) -> bytes:
-    async with open_wallet(arguments) as wallet:
+    async with open_history(arguments) as wallet:
         position = arguments.position
         if identifier is not None:
             events = await wallet.history.transfer(identifier)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from bezant.cli.output import write_json, write_line, write_remark, write_table
 from bezant.cli.progress import progress
-from bezant.cli.session import add_json_argument, add_ledger_arguments, open_wallet, run_async
+from bezant.cli.session import add_json_argument, add_ledger_arguments, open_history, run_async
 
 if TYPE_CHECKING:
     from bezant.cli.import_file import ImportFile
@@ -74,7 +74,7 @@ async def _with_node(arguments: argparse.Namespace) -> "tuple[ImportFile, Statem
     from bezant.cli.import_file import ImportFile
     from bezant.cli.reconciling import compare
 
-    async with open_wallet(arguments) as wallet:
+    async with open_history(arguments) as wallet:
         file = ImportFile(arguments.file, await wallet.currencies())
         statement = _read(arguments, file)
         with progress("comparing", total=len(statement.rows), unit="events") as bar:

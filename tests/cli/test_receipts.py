@@ -11,6 +11,7 @@ import pytest
 import bezant
 from bezant.cli.main import main
 from bezant.engine.proofs.keys import KEY_NAME
+from bezant.net.client import sharding_readers
 
 from .conftest import Node
 
@@ -37,6 +38,26 @@ def books(node: Node) -> Iterator[tuple[Node, list[bezant.Result]]]:
         results = [wallet.transfer("world", "ann", "1.00", "EUR") for _ in range(5)]
         results.append(wallet.transfer("ann", "world", "100000.00", "EUR"))
         yield node, results
+
+
+@pytest.mark.parametrize("command", ["receipt", "reconcile"])
+def test_right_behind_the_start_of_a_node_its_reader_is_waited_for(
+    command: str, books: tuple[Node, list[bezant.Result]], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first start compiles for longer than a question waits: the line of the README that asks first failed."""
+    node, results = books
+    silent = ["127.0.0.1:1", ""]
+
+    async def find(*_: object) -> str:
+        return silent.pop(0)
+
+    monkeypatch.setattr(sharding_readers, "find_silent_reader", find)
+    statement = tmp_path / "statement.csv"
+    statement.write_text("transaction_id,date,from_account,to_account,amount,currency\n")
+    words = {"receipt": (results[2].id.hex(), "--out", tmp_path / "receipt"), "reconcile": (statement,)}[command]
+    _, _, err = run(command, *words, "--connect", node.address, "--timeout", "60")
+    assert "waiting for the reader at 127.0.0.1:1" in err
+    assert silent == []
 
 
 def test_a_receipt_of_a_running_node(books: tuple[Node, list[bezant.Result]], run: Run, tmp_path: Path) -> None:
