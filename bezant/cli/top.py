@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PERIOD_S_DEFAULT: Final = 1.0
 LOOK_S_MAX: Final = 2.0
 """Seconds that a node has to answer."""
+WIDTH_OF_A_FILE: Final = 200
 _QUIT_KEYS: Final = frozenset(b"qQ")
 _KEYS_READ_MAX: Final = 64
 
@@ -130,8 +131,8 @@ async def _print(looks: Looks, *, as_json: bool, once: bool) -> None:
             if before is not None:
                 view.add(before)
             view.add(body)
-            is_terminal = sys.stdout.isatty()
-            Console(width=None if is_terminal else 200).print(view.rendered())
+            console = Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
+            console.print(view.rendered(console.width))
         if once:
             return
 
@@ -147,7 +148,7 @@ async def _show(looks: Looks) -> None:
     with _keys(looks.stopping), Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
         while (body := await looks.next()) is not None:
             view.add(body)
-            live.update(view.rendered(), refresh=True)
+            live.update(view.rendered(console.width), refresh=True)
 
 
 @contextmanager

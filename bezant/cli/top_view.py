@@ -22,6 +22,12 @@ _COLUMNS: Final = (
     *("sync p99", "behind", "reader", "queued", "stall ms", "cpu", "memory", "disk free"),
 )
 _LEFT: Final = frozenset({"shard", "node", "address", "role"})
+_LEAST_FIRST: Final = (
+    *("term", "p99.9 ms", "stall ms", "disk free", "commit p99", "memory", "queued", "sync p99", "cpu", "p50 ms"),
+    *("shard", "reader"),
+)
+"""Columns that go, in this order, where there is no room for all: half a word in each would tell nothing."""
+_GAP: Final = 2
 _UNKNOWN: Final = "-"
 
 
@@ -53,11 +59,14 @@ class View:
             self._before[node.address] = now
         self._body = body
 
-    def rendered(self) -> Group:
-        """Everything, to be printed."""
+    def rendered(self, width: int) -> Group:
+        """Everything, to be printed on lines of so many characters; what has no room is named."""
         if self._body is None:
             return Group(Text("no look has been taken yet"))
-        parts: list[Text | Table] = [self._headline(self._body), self._table(self._body)]
+        table, left_out = _table(self._body, width)
+        parts: list[Text | Table] = [self._headline(self._body), table]
+        if left_out:
+            parts.append(Text(f"no room for {', '.join(left_out)}", style="dim"))
         stages = [self._stage_line(shard, node) for shard in self._body.shards for node in shard.nodes]
         parts += [line for line in stages if line is not None]
         parts += [
@@ -86,15 +95,6 @@ class View:
         line.append(sparkline(self._rates), style="cyan")
         return line
 
-    def _table(self, body: ClusterBody) -> Table:
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for name in _COLUMNS:
-            table.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=True)
-        for shard in body.shards:
-            for node in shard.nodes:
-                table.add_row(*_row(shard, node))
-        return table
-
     def _stage_line(self, shard: ShardBody, node: NodeBody) -> Text | None:
         """Where the time of a leader went since the last look."""
         if node.address not in self._stages or node.numbers is None or node.numbers.role != "leader":
@@ -106,6 +106,26 @@ class View:
         line.append(_stage_words(waited, lambda share: f"{share:.2f}"))
         line.append(" batches", style="dim")
         return line
+
+
+def _table(body: ClusterBody, width: int) -> tuple[Table, list[str]]:
+    """The nodes, in as many columns as there is room for, and the names of the others."""
+    rows = [_row(shard, node) for shard in body.shards for node in shard.nodes]
+    widths = {
+        name: max([len(name), *(cells[place].cell_len for cells in rows)]) + _GAP for place, name in enumerate(_COLUMNS)
+    }
+    left_out: list[str] = []
+    for name in _LEAST_FIRST:
+        if sum(widths.values()) - _GAP <= width:
+            break
+        del widths[name]
+        left_out.append(name)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in widths:
+        table.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=True)
+    for cells in rows:
+        table.add_row(*(cell for name, cell in zip(_COLUMNS, cells, strict=True) if name in widths))
+    return table, left_out
 
 
 def sparkline(values: Iterable[float]) -> str:

@@ -37,14 +37,14 @@ def statistics(**changes: Any) -> Statistics:
     return msgspec.convert(ZEROS | {"uptime_s": 5.0, "role": "leader", "node_id": 1} | changes, Statistics)
 
 
-def rendered(*looks: list[Look]) -> str:
+def rendered(*looks: list[Look], width: int = 220) -> str:
     view, before = View(), dict[str, Look]()
     for number, taken in enumerate(looks):
         view.add(cluster_body(f"2026-05-01T12:00:0{number}.000000000Z", taken, before))
         before = {look.address: look for look in taken}
-    console = Console(width=220, force_terminal=False)
+    console = Console(width=width, force_terminal=False)
     with console.capture() as capture:
-        console.print(view.rendered())
+        console.print(view.rendered(width))
     return capture.get()
 
 
@@ -99,6 +99,24 @@ def test_a_node_that_is_gone_is_shown_as_such() -> None:
     assert "1 of 2 nodes" in text
     assert any(line.split()[:4] == ["0", "2", "b:1", "gone"] for line in text.splitlines())
     assert "node 2 at b:1: it cannot be reached" in text
+
+
+def test_where_there_is_no_room_columns_go_and_no_word_is_cut() -> None:
+    looks = [
+        Look(f"127.0.0.1:742{number}", 0, number, 1.0, statistics(role=role, node_id=number), "")
+        for number, role in ((1, "leader"), (2, "follower"))
+    ]
+    for width in (80, 120, 200):
+        text = rendered(looks, width=width)
+        assert "…" not in text
+        _, columns, leader, follower, *rest = text.splitlines()
+        assert all(len(line) <= width for line in text.splitlines())
+        assert "transfers/s" in columns
+        assert "127.0.0.1:7421  leader" in leader
+        assert "127.0.0.1:7422  follower" in follower
+        left_out = " ".join(rest)
+        assert ("no room for" in left_out) == (width < 200)
+        assert ("stall ms" in columns) != ("stall ms" in left_out)
 
 
 @pytest.mark.parametrize(
