@@ -18,6 +18,9 @@ LINES_AT_A_TIME: Final = 200
 """Events whose accounts are looked up together."""
 _COLUMNS: Final = (("time", 30), ("kind", 18), ("from", 24), ("to", 24), ("amount", 16), ("balance", 16), ("held", 12))
 _RIGHT: Final = frozenset({"amount", "balance", "held"})
+_LIMITS: Final = frozenset({"OPEN", "SET_LIMIT"})
+_WITHOUT_AMOUNT: Final = frozenset({"FREEZE", "UNFREEZE", "CLOSE", "FORBID"})
+_MOVING: Final = frozenset({"TRANSFER", "TRANSFER_AVAILABLE", "CAPTURE", "CONFIRM"})
 
 
 class AccountNames:
@@ -62,6 +65,15 @@ def event_fields(event: "bezant.Event", names: AccountNames) -> dict[str, Any]:
     }
 
 
+def amount_words(event: "bezant.Event", amount: str) -> str:
+    """An event's amount for eyes: of a limit that it is one, and nothing where an amount says nothing."""
+    if event.kind.name in _WITHOUT_AMOUNT:
+        return ""
+    if event.kind.name in _LIMITS:
+        return "unlimited" if event.amount == LIMIT_UNLIMITED else f"limit {amount}"
+    return amount
+
+
 async def write_events(
     wallet: "bezant.Wallet", events: "Statement", *, as_json: bool, account: bytes | None = None
 ) -> None:
@@ -94,13 +106,11 @@ async def _chunks(events: AsyncIterator["bezant.Event"]) -> AsyncIterator[list["
 
 
 def _cells(event: "bezant.Event", names: AccountNames, account: bytes | None) -> list[str]:
-    amount = event.effective_amount_text
-    if event.kind.name in ("OPEN", "SET_LIMIT"):
-        amount = "unlimited" if event.effective_amount == LIMIT_UNLIMITED else f"limit {amount}"
+    amount = amount_words(event, event.effective_amount_text if event.committed else event.amount_text)
     balance, held = event.debit_balance_text, event.debit_held_text
     if account is not None and event.credit == account:
         balance, held = event.credit_balance_text, event.credit_held_text
-    elif account is not None and event.credit != bytes(16) and event.kind.name in ("TRANSFER", "TRANSFER_AVAILABLE"):
+    elif account is not None and event.credit != bytes(16) and event.kind.name in _MOVING and event.committed:
         amount = f"-{amount}"
     kind = event.kind.name.lower() if event.committed else f"{event.kind.name.lower()} refused"
     credit = names.of(event.credit)

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from bezant.cli.events import amount_words
 from bezant.cli.outcomes import check_currency
 from bezant.cli.output import write_at_once, write_remark
 from bezant.cli.session import (
@@ -17,7 +18,7 @@ from bezant.cli.session import (
 )
 from bezant.protocol.frames import FILTER_ACCOUNTS_MAX
 from bezant.protocol.names import account_id
-from bezant.protocol.records import LIMIT_UNLIMITED, split_position
+from bezant.protocol.records import split_position
 
 if TYPE_CHECKING:
     import bezant
@@ -182,8 +183,7 @@ def _json(fields: dict[str, Any]) -> str:
 
 def _text(event: "bezant.Event", fields: dict[str, Any]) -> str:
     """An event as a line."""
-    sets_limit = event.kind.name in ("OPEN", "SET_LIMIT")
-    amount = "unlimited" if sets_limit and event.amount == LIMIT_UNLIMITED else fields["amount"]
+    words = (fields["kind"], amount_words(event, fields["amount"]), fields["currency"])
     to = f" to {fields['credit']}" if fields["credit"] else ""
     balances = f"{fields['debit']} {fields['debit_balance']}"
     if fields["credit"]:
@@ -191,6 +191,6 @@ def _text(event: "bezant.Event", fields: dict[str, Any]) -> str:
     if fields["result"] != "COMMITTED":
         balances = fields["result"]
     return (
-        f"{fields['time']}  {fields['kind']} {amount} {fields['currency']}  {fields['debit']}{to}  "
+        f"{fields['time']}  {' '.join(word for word in words if word)}  {fields['debit']}{to}  "
         f"[{balances}]  {fields['position']}"
     )

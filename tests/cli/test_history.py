@@ -153,3 +153,37 @@ def test_without_the_folder_of_the_reader_the_answers_are_the_same(
     before = told(capsys, *asked)
     shutil.rmtree(data / "shard-0000" / "reader")
     assert told(capsys, *asked) == before
+
+
+def test_a_statement_shows_what_left_the_account_with_its_sign_and_no_amount_where_there_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, hold = ("--data", str(tmp_path / "data")), "0c" * 16
+
+    async def make() -> None:
+        async with bezant.open(tmp_path / "data") as wallet:
+            await wallet.open_account("bank", "EUR", limit=bezant.UNLIMITED)
+            await wallet.open_account("ann", "EUR")
+
+    asyncio.run(make())
+    for words in (
+        ("transfer", "bank", "ann", "50.00", "EUR"),
+        ("hold", "ann", "bank", "20.00", "EUR", "--id", hold),
+        ("capture", hold, "ann", "bank", "EUR", "--amount", "15.00"),
+        ("transfer", "ann", "bank", "10.00", "EUR"),
+        ("freeze", "ann", "EUR"),
+    ):
+        assert main([*words, *folder]) == 0
+    assert main(["transfer", "ann", "bank", "1.00", "EUR", *folder]) == 1
+    capsys.readouterr()
+    for name, amounts in (
+        ("ann", ["limit 0.00", "50.00", "20.00", "-15.00", "-10.00", ""]),
+        ("bank", ["unlimited", "-50.00", "15.00", "10.00"]),
+    ):
+        assert main(["statement", name, "EUR", *folder]) == 0
+        _, *lines, _ = capsys.readouterr().out.splitlines()
+        assert [line[104:120].strip() for line in lines] == amounts
+    assert main(["transfers", "--account", "ann", "--currency", "EUR", "--refused", *folder]) == 0
+    refused = capsys.readouterr().out.splitlines()[-2]
+    assert "transfer refused" in refused
+    assert refused[104:120].strip() == "1.00"

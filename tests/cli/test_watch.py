@@ -41,7 +41,7 @@ def address(node) -> str:
 
 def test_from_the_beginning_as_text(address: str) -> None:
     opened, paid = run("watch", "ann", "--after", "0", "--count", "2", "--connect", address)
-    assert opened.split("Z  ")[1] == "open 0.00 EUR  ann  [ann 0.00]  2"
+    assert opened.split("Z  ")[1] == "open limit 0.00 EUR  ann  [ann 0.00]  2"
     assert paid.split("Z  ")[1] == "transfer 12.50 EUR  bank to ann  [bank -12.50  ann 12.50]  3"
 
 
