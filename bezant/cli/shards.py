@@ -140,8 +140,12 @@ async def _read_map(arguments: argparse.Namespace) -> "SlotMap":
     return await ask_map(arguments.connect.split(","), arguments.timeout_s)
 
 
+class NoSlotMap(InputWrong):
+    """The group that was asked has every slot, or keeps maps and has none yet."""
+
+
 async def ask_map(nodes: list[str], timeout_s: float) -> "SlotMap":
-    """The map that the first node of these that answers goes by. Raises `BezantError` if there is none."""
+    """The map that the first node of these that answers goes by. Raises `NoSlotMap`, and `BezantError` if none does."""
     from bezant.net.client.members import ask_node
     from bezant.protocol.messages import decode_message
     from bezant.protocol.placement import SlotMap
@@ -152,7 +156,7 @@ async def ask_map(nodes: list[str], timeout_s: float) -> "SlotMap":
             return decode_message(await ask_node(node, Operation.MAP, b"", timeout_s), SlotMap)
         except RequestRefused as refusal:
             if refusal.code == FrameError.REQUEST_REFUSED:
-                raise InputWrong(
+                raise NoSlotMap(
                     f"the node at {node} says: {refusal}", "see the nodes of its group: bezant members status"
                 ) from refusal
             failure = refusal

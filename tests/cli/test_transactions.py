@@ -6,6 +6,7 @@ import pytest
 
 from bezant.cli import transactions
 from bezant.cli.main import main
+from bezant.cli.shards import NoSlotMap
 from bezant.engine.placement.maps import first_map
 from bezant.net.client.connection import TcpChannel
 from bezant.protocol.errors import ConnectionFailed
@@ -53,3 +54,18 @@ def test_a_shard_that_is_away_hides_no_other(capsys: pytest.CaptureFixture[str])
     assert main(["transactions", "--connect", "a:1", "--json"]) == 1
     told_as_json = json.loads(capsys.readouterr().out)
     assert (told_as_json["unanswered"], told_as_json["in_flight"]) == ([1], {"EUR": "12.34"})
+
+
+def test_of_a_group_that_has_every_slot_there_are_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def ask_map(nodes: list[str], timeout_s: float) -> SlotMap:
+        raise NoSlotMap("this group has every slot: there is no slot map")
+
+    monkeypatch.setattr(transactions, "ask_map", ask_map)
+    assert main(["transactions", "--connect", "a:1"]) == 0
+    told = capsys.readouterr()
+    assert "this group has every slot" in told.err
+    assert told.out.splitlines()[-1] == "0 under way; in flight: nothing"
+    assert main(["transactions", "--connect", "a:1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["count"] == 0
