@@ -1,14 +1,15 @@
 """`bezant snapshot`: makes, lists, restores and deletes snapshots, in a folder or at any address that fsspec knows."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bezant.cli.errors import InputWrong
+from bezant.cli.errors import CommandFailed, InputWrong
 from bezant.cli.output import write_json, write_line, write_remark, write_table
 from bezant.cli.progress import progress
 from bezant.cli.session import add_json_argument, check_data_folder, positive_count, run_async
-from bezant.protocol.errors import UsageError
+from bezant.protocol.errors import CorruptLog, UsageError
 
 if TYPE_CHECKING:
     from bezant.engine.archive.manifest import SnapshotManifest
@@ -140,18 +141,25 @@ def _restore(arguments: argparse.Namespace) -> int:
     from bezant.net.archive.snapshots import restore_snapshot
     from bezant.net.archive.store import open_store
 
-    with progress("restoring", total=0, unit="bytes") as bar:
-        name, manifest, left_out = run_async(
-            restore_snapshot(
-                arguments.data,
-                open_store(arguments.target),
-                arguments.snapshot,
-                as_lost_node=arguments.as_lost_node,
-                free_space_floor=arguments.free_space_floor_mib * MIB,
-                as_it_was=arguments.as_it_was,
-                on_progress=bar.update,
+    try:
+        with progress("restoring", total=0, unit="bytes") as bar:
+            name, manifest, left_out = run_async(
+                restore_snapshot(
+                    arguments.data,
+                    open_store(arguments.target),
+                    arguments.snapshot,
+                    as_lost_node=arguments.as_lost_node,
+                    free_space_floor=arguments.free_space_floor_mib * MIB,
+                    as_it_was=arguments.as_it_was,
+                    on_progress=bar.update,
+                )
             )
-        )
+    except CorruptLog as error:
+        raise CommandFailed(
+            f"the snapshot: {error}",
+            f"nothing is at {arguments.data}; restore another, or from another target: bezant snapshot list"
+            f" {shlex.quote(arguments.target)}",
+        ) from error
     if arguments.json:
         write_json({**_fields(name, manifest), "data": str(arguments.data), "metadata_left_out": left_out})
         return 0

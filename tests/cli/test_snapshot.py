@@ -51,6 +51,23 @@ def test_a_damaged_manifest_is_listed_as_such(
     assert "is damaged" in capsys.readouterr().err
 
 
+def test_what_is_damaged_is_not_restored_and_the_next_step_is_about_the_snapshot(
+    folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, restored = tmp_path / "kept", tmp_path / "restored"
+    assert main(["snapshot", "create", str(kept), "--data", str(folder.path)]) == 0
+    for file in (kept / "files").iterdir():
+        whole = bytearray(file.read_bytes())
+        whole[len(whole) // 2] ^= 1
+        file.write_bytes(whole)
+    words = ["snapshot", "restore", str(kept), "--data", str(restored), "--free-space-floor-mib", "1"]
+    assert main(words) == 1
+    told = capsys.readouterr().err
+    assert "the snapshot: " in told and "is damaged" in told
+    assert f"nothing is at {restored}; restore another" in told
+    assert not restored.exists()
+
+
 def test_segments_there_and_back(folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept, data = str(tmp_path / "kept"), ["--data", str(folder.path)]
     assert main(["archive", "push", kept, *data, "--json"]) == 0
