@@ -26,7 +26,7 @@ from bezant.net.gateway.moments import (
     read_cursor,
     read_position,
 )
-from bezant.net.gateway.problems import GatewayProblem, refusal
+from bezant.net.gateway.problems import GatewayProblem, not_that_far, refusal
 from bezant.net.gateway.responses import COMMAND_PROBLEMS, QUESTION_PROBLEMS
 from bezant.protocol.codes import ResultCode
 from bezant.protocol.kinds import CommandKind
@@ -169,8 +169,12 @@ async def get_receipt(
     question: AnyQuestion, position: Annotated[str, PathParameter(description="Of the event.", max_length=20)]
 ) -> Response[bytes]:
     """Give the proof that an event is in the history, signed, for `bezant check-receipt` or `bezant.check_receipt`."""
-    async with asyncio.timeout(question.timeout_s):
-        receipt = await question.wallet.receipts.receipt(read_position(position))
+    place = read_position(position)
+    try:
+        async with asyncio.timeout(question.timeout_s):
+            receipt = await question.wallet.receipts.receipt(place)
+    except TimeoutError as error:
+        raise not_that_far(place, question.timeout_s) from error
     return Response(receipt, media_type=_BYTES)
 
 

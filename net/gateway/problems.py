@@ -135,6 +135,14 @@ class ProblemRaised(Exception):  # noqa: N818 - it says what happened, like our 
         self.problem = problem
 
 
+def not_that_far(place: int | str, timeout_s: float) -> ProblemRaised:
+    """What is said where a place in the history was waited for in vain."""
+    return refusal(
+        GatewayProblem.NO_ANSWER,
+        f"no reader told within {timeout_s:g} s what is at {place}: it is of another ledger, or they are behind",
+    )
+
+
 def refusal(kind: GatewayProblem | ResultCode, detail: str = "", *, transaction_id: str | None = None) -> ProblemRaised:
     """A problem to be raised, which the gateway sees by itself."""
     row = PROBLEMS[kind.name]

@@ -26,7 +26,7 @@ from bezant.net.gateway.asking import AnyLedger, Ledger, account_of_path
 from bezant.net.gateway.authorizing import PRINCIPAL
 from bezant.net.gateway.bodies import CurrencyCode, EventBody
 from bezant.net.gateway.connections import ABORT
-from bezant.net.gateway.problems import GatewayProblem, ProblemRaised, raised_by, refusal
+from bezant.net.gateway.problems import GatewayProblem, ProblemRaised, not_that_far, raised_by, refusal
 from bezant.net.gateway.responses import QUESTION_PROBLEMS
 from bezant.protocol.errors import BezantError
 
@@ -215,8 +215,10 @@ async def subscribe(
         pushes.add(subscription, client)
         async with asyncio.timeout(ledger.timeout_s):
             await subscription.begin()
-    except BaseException:
+    except BaseException as error:
         await pushes.end(subscription)
+        if isinstance(error, TimeoutError) and place:
+            raise not_that_far(place, ledger.timeout_s) from error
         raise
     return subscription
 

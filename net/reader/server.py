@@ -335,7 +335,10 @@ class ReaderServer:
         try:
             connection.reply(header, await self._run_query(query, body))
         except Awaits:
-            message = f"this reader is at event {self.projected_sequence}; as far as is asked it has not come in time"
+            message = (
+                f"this reader is at event {self.projected_sequence}, and has not come in time as far as is asked: that"
+                " is of another log, or not known here yet"
+            )
             connection.refuse(header.request_id, FrameError.BEHIND, f"{message}. {problem}" if problem else message)
         except RemoteProtocolError as error:
             connection.refuse(header.request_id, FrameError.BODY_MALFORMED, str(error))

@@ -201,7 +201,7 @@ class Subscriptions:
             self._forget_waiting(connection, header.request_id)
             message = (
                 f"the position lies {after - self._hub.position} events ahead of the last that this reader knows of, "
-                f"and did so for {AHEAD_WAIT_S_MAX:g} s"
+                f"and did so for {AHEAD_WAIT_S_MAX:g} s: it is of another log, or not known here yet"
             )
             connection.refuse(header.request_id, FrameError.BEHIND, message)
 

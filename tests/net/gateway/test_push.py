@@ -98,6 +98,18 @@ def test_a_place_that_is_none_is_refused(bank: Bank, after: str) -> None:
     problem(bank.client.get(f"/v1/accounts/{ann}/events", params={"after": after}), "REQUEST_INVALID")
 
 
+def test_a_place_of_another_ledger_is_told_to_be_none_of_this(bank: Bank) -> None:
+    """A reader may only be late, so it is waited for; then the answer says what there was to wait for."""
+    ann, far = bank.account("ann"), str(10**12)
+    hurried = {"Request-Timeout": "0.5"}
+    for path, headers in (
+        (f"/v1/accounts/{ann}/events", {"Last-Event-ID": far}),
+        (f"/v1/events/{far}/receipt", hurried),
+    ):
+        told = problem(bank.client.get(path, headers=headers), "NO_ANSWER")
+        assert f"what is at {far}: it is of another ledger" in told["detail"]
+
+
 async def test_a_client_has_a_bounded_number_of_streams(bank: Bank, node: Any, tmp_path: Any) -> None:
     ann = bank.account("ann")
     with GatewayProcess(node.address, tmp_path / "log", ["--client-streams-max", "2"]) as gateway:
