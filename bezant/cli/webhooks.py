@@ -19,7 +19,7 @@ from bezant.cli.settings import is_loopback
 DEFAULT_GATEWAY: Final = "http://127.0.0.1:8080"
 ANSWER_BYTES_MAX: Final = 64 << 20
 """Of an answer: dead letters of one webhook, as many as are kept, fit."""
-_HEADINGS: Final = ("id", "address", "accounts", "currency", "kinds", "delivered", "disabled")
+_HEADINGS: Final = ("id", "address", "accounts", "currency", "kinds", "delivered", "problem")
 
 # What each action asks: method, path behind that of the webhooks, and what it is about.
 _ACTIONS: Final[dict[str, tuple[str, str, str]]] = {
@@ -86,7 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _row(hook: dict[str, Any]) -> list[str]:
     lists = (", ".join(hook["accounts"]), hook["currency"] or "", ", ".join(hook["kinds"]))
-    return [hook["id"], hook["url"], *lists, str(hook["delivered"]), hook["disabled"] or ""]
+    problem = next((f"{state}: {hook[state]}" for state in ("disabled", "failing") if hook[state]), "")
+    return [hook["id"], hook["url"], *lists, str(hook["delivered"]), problem]
 
 
 def _ask(arguments: argparse.Namespace, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:

@@ -104,6 +104,8 @@ class Webhooks:
         self._following: dict[str, asyncio.Task[None]] = {}
         self._behind: set[str] = set()
         """Hooks that the ledger is followed for, in vain."""
+        self._failing: dict[str, str] = {}
+        """Why the message that a hook is to take was not taken at the last attempt; it is sent again, or given up."""
         self._sending = 0
 
     def start(self) -> None:
@@ -125,6 +127,10 @@ class Webhooks:
         return hook_families(len(self._hooks) - disabled - behind, behind, disabled)
 
     # ---- what is asked of it ----
+
+    def failure(self, hook: str) -> str:
+        """Why a hook did not take what it was sent last; "" if it did, or was sent nothing since the start."""
+        return self._failing.get(hook, "")
 
     def all(self) -> list[Hook]:
         """All hooks, the oldest first."""
@@ -229,6 +235,7 @@ class Webhooks:
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
+        self._failing.pop(hook, None)
 
     async def _tell_all(self, hook: str) -> None:
         """Follow the ledger, again and again, until cancelled or the hook is disabled."""
@@ -282,7 +289,10 @@ class Webhooks:
                 pause_s = min(self._backoff_s * 2.0 ** (number - 1), BACKOFF_S_MAX)
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
             attempt = await self._tell(self._hooks[hook], message, body)
-            if not attempt.failure:
+            if attempt.failure:
+                self._failing[hook] = attempt.failure
+            else:
+                self._failing.pop(hook, None)
                 await self._change(hook, position=position, delivered=self._hooks[hook].delivered + 1)
                 return True
             if attempt.status == _GONE:

@@ -51,7 +51,9 @@ class MakeWebhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WebhookBody(msgspec.Struct, frozen=True):
-    """A webhook, and how it does. `disabled` says why it is told nothing; `position` is behind what it was told."""
+    """A webhook, and how it does. `disabled` says why it is told nothing, `failing` why it did not take what it was
+    sent last, which is sent again; `position` is behind what it was told.
+    """
 
     id: str
     url: str
@@ -62,6 +64,7 @@ class WebhookBody(msgspec.Struct, frozen=True):
     delivered: int
     position: str
     disabled: str | None
+    failing: str | None
 
 
 class WebhookWithSecret(msgspec.Struct, frozen=True):
@@ -187,13 +190,14 @@ async def create_webhook(question: AnyQuestion, webhooks: AnyWebhooks, data: Mak
 async def list_webhooks(ledger: AnyLedger, webhooks: AnyWebhooks) -> WebhooksBody:
     """List all webhooks of this gateway."""
     kept = await _checked(ledger, webhooks)
-    return WebhooksBody([_body(hook) for hook in kept.all()])
+    return WebhooksBody([_body(hook, kept.failure(hook.id)) for hook in kept.all()])
 
 
 @get("/v1/webhooks/{hook:str}", tags=_TAGS, responses=QUESTION_PROBLEMS, operation_id="get_webhook")
 async def get_webhook(ledger: AnyLedger, webhooks: AnyWebhooks, hook: HookPath) -> WebhookBody:
     """Tell how a webhook does."""
-    return _body((await _checked(ledger, webhooks)).find(hook))
+    kept = await _checked(ledger, webhooks)
+    return _body(kept.find(hook), kept.failure(hook))
 
 
 @delete(
@@ -241,7 +245,7 @@ async def rotate_secret(ledger: AnyLedger, webhooks: AnyWebhooks, hook: HookPath
 async def enable_webhook(ledger: AnyLedger, webhooks: AnyWebhooks, hook: HookPath) -> WebhookBody:
     """Go on, where it stood, with a webhook that was disabled."""
     async with _noted(ledger, webhooks, "ENABLE_WEBHOOK", hook) as kept:
-        return _body(await kept.enable(hook))
+        return _body(await kept.enable(hook), failing="")
 
 
 @get("/v1/webhooks/{hook:str}/dead-letters", tags=_TAGS, responses=QUESTION_PROBLEMS, operation_id="list_dead_letters")
@@ -282,7 +286,7 @@ async def delete_dead_letter(ledger: AnyLedger, webhooks: AnyWebhooks, hook: Hoo
     return Done()
 
 
-def _body(hook: Hook) -> WebhookBody:
+def _body(hook: Hook, failing: str) -> WebhookBody:
     return WebhookBody(
         id=hook.id,
         url=hook.url,
@@ -293,11 +297,12 @@ def _body(hook: Hook) -> WebhookBody:
         delivered=hook.delivered,
         position=hook.position,
         disabled=hook.disabled or None,
+        failing=failing or None,
     )
 
 
 def _with_secret(hook: Hook) -> WebhookWithSecret:
-    return WebhookWithSecret(_body(hook), secret_text(hook.secret))
+    return WebhookWithSecret(_body(hook, failing=""), secret_text(hook.secret))
 
 
 def _attempt(attempt: Attempt) -> AttemptBody:

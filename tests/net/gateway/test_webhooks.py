@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 import pytest
 
+from bezant.cli.main import main
 from bezant.cli.node_process import NodeProcess
 from bezant.cli.tokens import new_token
 from bezant.net.gateway.identity import id_of_text, text_of_id
@@ -98,6 +99,23 @@ def awaited(client: httpx.Client, path: str, is_so: Callable[[dict[str, Any]], b
             return told
         assert time.monotonic() < end_s, told
         time.sleep(0.02)
+
+
+def test_a_webhook_tells_why_its_messages_are_not_taken(bank: Bank, receiver: Receiver, capsys: Any) -> None:
+    ann = bank.account("ann", "9.00")
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}/"
+    path, _ = made(bank.client, url=url, accounts=[ann])
+    heard, _ = made(bank.client, url=receiver.url, accounts=[ann])
+    assert bank.client.get(path).json()["failing"] is None
+    assert bank.transfer(ann, WORLD, "1.00").status_code == 200
+    told = awaited(bank.client, path, lambda told: told["failing"] is not None)
+    assert "cannot be reached" in told["failing"]
+    assert awaited(bank.client, heard, lambda told: told["delivered"] == 1)["failing"] is None
+    assert main(["webhooks", "list", "--gateway", str(bank.client.base_url)]) == 0
+    assert "failing: cannot be reached" in capsys.readouterr().out
+    for one in (path, heard):
+        assert bank.client.delete(one).status_code == 200
 
 
 def test_what_happens_is_told_in_order_and_signed(bank: Bank, receiver: Receiver) -> None:
