@@ -266,7 +266,7 @@ def _row(member: "MemberStatus") -> list[str]:
         member.voting,
         member.client_address or "-",
         "yes" if member.active else "no",
-        str(member.term),
+        _or_dash(member.term or None, "{}"),
         str(member.match_index),
         _lag(member.lag_entries, member.lag_bytes),
         _or_dash(member.history_percent, "{:.1f} %"),

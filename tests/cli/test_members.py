@@ -62,7 +62,7 @@ def test_the_status_is_a_table(asked, capsys) -> None:
     assert problem == "problem: 2 voters only"
     assert headings.split() == list(_HEADINGS)
     assert " ".join(rows[0].split()) == "1 leader voter h1:2 yes 5 120 0 (0 bytes) 100.0 % +0.0 ms"
-    assert " ".join(rows[1].split()) == "2 unknown learner h2:2 no 0 0 1,200 - - not heard for 3 s"
+    assert " ".join(rows[1].split()) == "2 unknown learner h2:2 no - 0 1,200 - - not heard for 3 s"
     assert " ".join(rows[2].split()) == "3 follower leaving - yes 5 99 21 (4,096 bytes) 37.2 % -1.5 ms"
     assert asked[0] == ("h9:1", Operation.MEMBERS, b"")
 
