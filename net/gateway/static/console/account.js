@@ -4,7 +4,7 @@ import { address, ask, download, listen } from "./api.js";
 import { drawSteps, stepsFrame } from "./charts.js";
 import { announce, badge, field, h, mark, row, say, table } from "./elements.js";
 import { accountLink, after, change, place, resultBadge, story, storyLink, timeOf } from "./events.js";
-import { less, moment, money, nanoseconds, timeText, units } from "./words.js";
+import { count, less, moment, money, nanoseconds, timeText, units } from "./words.js";
 
 const PAGE_EVENTS = 50;
 const EVENTS_MAX = 2_000; // kept on the page; what is older is a question away
@@ -37,6 +37,7 @@ export function showAccount(root, [name = "", currency = "EUR"], signal) {
     shown,
   );
   if (name) new Account(shown, name, currency, signal).start();
+  else shown.append(h("p", { class: "note", text: "An account is a name and a currency, such as wallet:ann in EUR. Its statement grows here as it happens, with its balance at any moment and a receipt of each event." }));
 }
 
 class Account {
@@ -144,7 +145,7 @@ class Account {
     this.showNow(account.balance);
     const below = /^[0.]*$/.test(account.limit) ? "may not go below zero" : `may go ${money(account.limit)} below zero`;
     const limit = account.limit === "unlimited" ? "no limit below zero" : below;
-    say(this.facts, `${account.event_count} events · ${limit} · last event at ${place(account.last_position)} (shard · place)`);
+    say(this.facts, `${count(account.event_count)} ${account.event_count === 1 ? "event" : "events"} · ${limit} · last event at ${place(account.last_position)} (shard · place)`);
   }
 
   fail(error) {
@@ -235,7 +236,7 @@ class Account {
       timeOf(event),
       resultBadge(event),
       accountLink(other, event.currency),
-      h("span", { class: changed.startsWith("+") ? "in" : "out", text: changed }),
+      h("span", { class: changed.startsWith("+") ? "in" : "out", text: changed || "–" }),
       money(balance),
       money(held),
       h("a", { href: storyLink(event), class: "id", title: id, "aria-label": `Transaction ${id}`, text: `${id.slice(0, 8)}…` }),

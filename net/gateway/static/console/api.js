@@ -9,10 +9,16 @@ const RETRY_MS = 1_000;
 const RETRY_MS_MAX = 15_000;
 const LINE_SIZE_MAX = 1 << 22;
 
+/** What a problem says: where there is nothing, what it is that there is not says it all. */
+function sentence({ code, title, detail }) {
+  const said = code === "NOT_FOUND" && detail ? detail : [title, detail].filter(Boolean).join(": ");
+  return `${said.charAt(0).toUpperCase()}${said.slice(1)}`;
+}
+
 /** Something that was not done: `problem` is what the gateway said (RFC 9457), null if nobody answered. */
 export class Refused extends Error {
   constructor(problem, status) {
-    super(problem ? [problem.title, problem.detail].filter(Boolean).join(": ") : "The gateway cannot be reached.");
+    super(problem ? sentence(problem) : "The gateway cannot be reached.");
     this.problem = problem;
     this.status = status;
   }

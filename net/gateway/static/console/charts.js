@@ -4,6 +4,7 @@ import { s } from "./elements.js";
 
 const WIDTH = 1000;
 const TOP = 10;
+const MINUTE_MS = 60_000;
 
 /** Where a number ends on a scale with round steps: 1, 2 or 5 times a power of ten. */
 export function roundedUp(number) {
@@ -12,7 +13,10 @@ export function roundedUp(number) {
   return power * [1, 2, 5, 10].find((step) => number <= step * power);
 }
 
-/** A line of the last `spanMs`, with gaps where nothing is known; `points` are those to begin with. */
+/**
+ * A line of as many whole minutes as are known, up to `spanMs`, with gaps where nothing is known; `points` are those to
+ * begin with.
+ */
 export class LineChart {
   constructor(spanMs, height, points = []) {
     this.spanMs = spanMs;
@@ -34,13 +38,19 @@ export class LineChart {
     }
   }
 
+  /** The minutes that the line is of; it fills its frame soon, whoever has just opened the page. */
+  minutes(nowMs) {
+    return Math.min(Math.floor((nowMs - this.points[0][0]) / MINUTE_MS) + 1, this.spanMs / MINUTE_MS);
+  }
+
   /** Add a number, or null for a gap, and draw. Returns the upper end of the scale. */
   add(nowMs, value) {
     this.points.push([nowMs, value]);
     while (this.points[0][0] < nowMs - this.spanMs) this.points.shift();
     const top = roundedUp(Math.max(0, ...this.points.map(([, number]) => number ?? 0)));
     const floor = this.height - 2;
-    const x = (ms) => (WIDTH * (1 - (nowMs - ms) / this.spanMs)).toFixed(1);
+    const spanMs = this.minutes(nowMs) * MINUTE_MS;
+    const x = (ms) => (WIDTH * (1 - (nowMs - ms) / spanMs)).toFixed(1);
     const y = (number) => (floor - (number / top) * (floor - TOP)).toFixed(1);
     const runs = [];
     let run = null;

@@ -110,7 +110,7 @@ export function showOverview(root, _parts, signal) {
   const total = figure("Transfers since the start", "", "transfers-total");
   const chart = new LineChart(SPAN_MS, 220, kept);
   const scale = h("span", { class: "scale" });
-  const told = h("figcaption", { class: "note", text: "Transfers a second, the last five minutes." });
+  const told = h("figcaption", { class: "note", text: "Transfers a second." });
   const shards = h("div", { id: "shards" });
   const page = h(
     "div",
@@ -160,7 +160,8 @@ export function showOverview(root, _parts, signal) {
     if (wrong !== null && wrong !== text) announce(text);
     wrong = text;
     const known = chart.points.map(([, number]) => number).filter((number) => number !== null);
-    if (known.length) say(told, `Transfers a second, the last five minutes: lowest ${rate(Math.min(...known))}, highest ${rate(Math.max(...known))}.`);
+    const minutes = chart.minutes(seenMs);
+    if (known.length) say(told, `Transfers a second, the last ${minutes === 1 ? "minute" : `${minutes} minutes`}: lowest ${rate(Math.min(...known))}, highest ${rate(Math.max(...known))}.`);
     // Whoever reads or scrolls in a table is not disturbed by a new one.
     if (!shards.contains(document.activeElement)) shards.replaceChildren(...now.shards.map(shardCard));
   }

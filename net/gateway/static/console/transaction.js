@@ -49,6 +49,7 @@ export function showTransaction(root, parts, signal) {
   const shown = h("div", { id: "story" });
   root.append(h("h1", { class: id ? "hidden" : null, text: id ? `Transaction ${id}` : "Transaction" }), h("form", { class: "search card", role: "search", novalidate: true, onsubmit: go }, field("Transaction id", input), h("button", { class: "primary", text: "Show" })), shown);
   if (id) follow(shown, parts, signal);
+  else shown.append(h("p", { class: "note", text: "A transfer, a hold or a transaction, by its id: what was done of each leg, in which shard, and when." }));
 }
 
 async function follow(root, parts, signal) {
