@@ -15,8 +15,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "totals",
         description="Show for each currency in use: accounts opened and closed; transfers and captures, and what they"
         " moved; the sums of the balances above and below zero; what is held; and what is in flight between shards."
-        " What is above zero, below, and in flight is nothing together. A transfer between shards is counted, and what it"
-        " moved, in each of the two.",
+        " What is above zero, below, and in flight is nothing together. A transfer between shards is counted, and what"
+        " it moved, in each of the two.",
     )
     add_moment_arguments(parser)
     add_ledger_arguments(parser)
