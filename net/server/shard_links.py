@@ -89,7 +89,9 @@ class ShardLinks:
             # Shielded: others wait for the same connection.
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
-            if not opening.cancelled():
+            asking = asyncio.current_task()
+            # Whoever asks may be given up in the same turns of the loop: nothing else would ever end that.
+            if not opening.cancelled() or (asking is not None and asking.cancelling()):
                 raise
             raise ConnectionFailed(f"the connection to shard {shard} was given up for one to another address") from None
         except BezantError:

@@ -129,6 +129,26 @@ async def test_a_connection_that_is_given_up_fails_for_all_who_wait_for_it(node:
     await mute.wait_closed()
 
 
+@pytest.mark.parametrize("turns", range(4))
+async def test_who_is_given_up_together_with_a_connection_ends(monkeypatch: pytest.MonkeyPatch, turns: int) -> None:
+    """It took that for a failed connection, and carried on for a leader who was one no more."""
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(shard_links.TcpChannel, "open", never)
+    links = ShardLinks(lambda shard: "a:1")
+    asking = asyncio.create_task(links.ask_tries(1, np.zeros((1, 2), np.int64), 10))
+    await until(lambda: 1 in links._links)
+    links._let_go(links._links.pop(1))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    assert not asking.done()
+    asking.cancel()
+    assert isinstance((await asyncio.gather(asking, return_exceptions=True))[0], asyncio.CancelledError)
+    await links.close()
+
+
 async def test_a_connection_that_has_failed_is_made_again(node: Node, links: ShardLinks) -> None:
     ids = np.zeros((1, 2), np.int64)
     assert (await links.ask_tries(1, ids, 10)).tolist() == [False]
