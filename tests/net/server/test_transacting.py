@@ -11,7 +11,7 @@ from bezant.engine.transactions.under_way import transactions_under_way
 from bezant.net.server import transacting, transacting_steps
 from bezant.net.server.requests import AnsweredElsewhere, WrongShard
 from bezant.protocol.codes import ResultCode as Code
-from bezant.protocol.errors import RemoteProtocolError
+from bezant.protocol.errors import ConnectionFailed, RemoteProtocolError
 from bezant.protocol.kinds import CommandKind
 from bezant.protocol.messages import decode_message, encode_message
 from bezant.protocol.names import currency_word
@@ -52,7 +52,8 @@ async def ask(
     currencies: Sequence[str] = (),
 ) -> Transacted:
     """What a client of the shard is told."""
-    future = asyncio.get_running_loop().create_future()
+    await until(lambda: shard.member.is_leader)
+    future = shard.asking()
 
     def respond(answer: bytes | Exception) -> None:
         if future.done():
@@ -63,7 +64,6 @@ async def ask(
             future.set_result(decode_message(answer, Transacted))
 
     asked = Transact(key or new_id(), int(mode), encode_legs(legs, *currencies).tobytes(), await_applied=applied)
-    await until(lambda: shard.member.is_leader)
     shard.reactor.coordinator.transactor.ask(encode_message(asked), 1, respond)
     async with asyncio.timeout(20):
         return await future
@@ -540,8 +540,8 @@ async def test_whatever_happens_on_the_way(
             key = chance.randbytes(16)
             asked[key] = shard, legs, mode
             try:
-                answer = await asyncio.wait_for(ask(shard, legs, key=key, mode=mode, applied=False), 3)
-            except (TimeoutError, AnsweredElsewhere):
+                answer = await ask(shard, legs, key=key, mode=mode, applied=False)
+            except (ConnectionFailed, AnsweredElsewhere):
                 continue  # It crashed meanwhile.
             if answer.code != Code.OVERLOADED:
                 told[key] = answer.code

@@ -41,6 +41,8 @@ class Shard:
     def __init__(self, path: Path, number: int, network: "Network") -> None:
         self.path, self.number, self.network = path, number, network
         self.names = [name_in(number, n) for n in range(4)]
+        self.asked: set[asyncio.Future[Any]] = set()
+        """What clients wait for, who see when it is lost."""
         self.open()
 
     def open(self) -> None:
@@ -57,10 +59,17 @@ class Shard:
         return self.member.replica.ledger
 
     async def execute(self, commands: Records) -> Records:
-        future = asyncio.get_running_loop().create_future()
+        future = self.asking()
         assert self.reactor.submit(commands, future)
         async with asyncio.timeout(20):
             return await future
+
+    def asking(self) -> asyncio.Future[Any]:
+        """For an answer; it fails with `ConnectionFailed` if the shard is lost before."""
+        future = asyncio.get_running_loop().create_future()
+        self.asked.add(future)
+        future.add_done_callback(self.asked.discard)
+        return future
 
     def balances(self, *names: str) -> list[int]:
         return [int(self.account(name)["balance"]) for name in names]
@@ -91,6 +100,9 @@ class Shard:
         self.reactor._sync_thread.stop()
         self.reactor.publisher.close()
         self.member.close()
+        for future in [*self.asked]:
+            if not future.done():
+                future.set_exception(ConnectionFailed("the node is gone"))
         self.open()
 
 
