@@ -127,7 +127,10 @@ def main() -> int:
     reports = os.fdopen(os.dup(_STANDARD_OUTPUT), "wb")
     os.dup2(_STANDARD_ERROR, _STANDARD_OUTPUT)
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
-    setup = msgspec.json.decode(sys.stdin.buffer.readline(), type=Setup)
+    line = sys.stdin.buffer.readline()
+    if not line.endswith(b"\n"):
+        return 0  # The node has ended, just as it had started this.
+    setup = msgspec.json.decode(line, type=Setup)
     begin_logs(TEXT, "checkpointer")
     threading.Thread(target=_read_orders, args=(sys.stdin.buffer, orders), daemon=True).start()
     try:

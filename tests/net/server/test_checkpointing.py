@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NoReturn
@@ -195,6 +197,13 @@ def is_gone(process_id: int) -> bool:
         return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
+
+
+@pytest.mark.parametrize("said", [b"", b'{"data_dir'])
+def test_a_child_whose_node_ends_as_it_starts_it_ends_without_a_word(said: bytes) -> None:
+    command = [sys.executable, "-m", "bezant.net.server.checkpoint_child"]
+    done = subprocess.run(command, input=said, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 async def test_the_child_ends_with_its_node(tmp_path: Path) -> None:
