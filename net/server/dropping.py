@@ -12,6 +12,7 @@ from typing import Final
 from bezant.engine.archive.dropping import remove_archived
 from bezant.engine.log.archived import ARCHIVED_NAME
 from bezant.engine.replica import Replica
+from bezant.net.server.failure import end_after_bug
 from bezant.protocol.errors import StorageError
 
 LOOK_S: Final = 1.0
@@ -52,6 +53,8 @@ class Dropping:
                 _log.info("bezant: %d segments have left the disk, which an archive has", count)
         except (StorageError, OSError) as error:
             _log.warning("bezant: segments that an archive has stay here: %s", error)
+        except Exception as error:
+            end_after_bug(error)
         finally:
             self._task = None
 
