@@ -34,19 +34,21 @@ demo: all
 # Style, types and every test: the kernels are compiled first, once for all tests, while style and types are looked at;
 # then the tests of all rooms, whatever fails.
 GO_ON := --no-print-directory --keep-going --output-sync=target
+# What was made is not asked for again, by a make of its own.
+MADE := --old-file kernels
 # The flags of a make of its own number of jobs: those of this one but for its jobs (-n, say, must stay).
 FLAGS = $(filter-out -j% --jobserver-auth=% --jobserver-fds=%,$(MAKEFLAGS))
 test: all
 	$(MAKE) $(GO_ON) --jobs 4 check calm patient timed
 
 calm: kernels
-	MAKEFLAGS='$(FLAGS)' nice -n 19 $(MAKE) $(GO_ON) --jobs 2 $(addprefix test-,$(CALM))
+	MAKEFLAGS='$(FLAGS)' nice -n 19 $(MAKE) $(GO_ON) $(MADE) --jobs 2 $(addprefix test-,$(CALM))
 
 patient: kernels
-	MAKEFLAGS='$(FLAGS)' nice -n 10 $(MAKE) $(GO_ON) test-patient
+	MAKEFLAGS='$(FLAGS)' nice -n 10 $(MAKE) $(GO_ON) $(MADE) test-patient
 
 timed: kernels
-	MAKEFLAGS='$(FLAGS)' $(MAKE) $(GO_ON) --jobs 1 $(addprefix test-,$(TIMED))
+	MAKEFLAGS='$(FLAGS)' $(MAKE) $(GO_ON) $(MADE) --jobs 1 $(addprefix test-,$(TIMED))
 
 $(addprefix test-,$(ROOMS)): test-%: kernels
 	$(BIN)/python -m pytest tests/$* $(addprefix --ignore tests/,$(filter $*/%,$(PATIENT)))
