@@ -77,7 +77,8 @@ def drawn_salts(schedule: Schedule) -> Iterator[None]:
 @contextmanager
 def small_start() -> Iterator[None]:
     """Have a replica ask for less room for ids, so that the tables can be small."""
-    room = {"EVENTS_AHEAD_MAX": EVENTS_AHEAD_MAX, "BATCH_COMMANDS_MAX": BATCH_COMMANDS_MAX}
+    # None is kept besides a batch: a table of this size would never have it, and a checkpoint be due at each look.
+    room = {"EVENTS_AHEAD_MAX": EVENTS_AHEAD_MAX, "BATCH_COMMANDS_MAX": BATCH_COMMANDS_MAX, "ENTRIES_BESIDE_MAX": 0}
     with mock.patch.multiple(replica_module, **room):
         yield
 
