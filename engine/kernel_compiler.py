@@ -24,13 +24,15 @@ is used here.
 """
 
 import gc
+import logging
 from functools import cache
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 from llvmlite.binding import Linkage, ffi, parse_bitcode
 from numba.core import entrypoints, types
-from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.errors import NumbaNotImplementedError
@@ -42,6 +44,7 @@ entrypoints._already_initialized = True
 # Each of thousands of calls of LLVM would be told to two functions, which tell others, who do not listen.
 ffi.lib._lock._cblist.clear()
 
+_log = logging.getLogger("bezant")
 _type_of_any_array = typeof_impl.dispatch(np.ndarray)
 
 
@@ -162,8 +165,20 @@ class _LoadedLibrary(JITCodeLibrary):  # type: ignore[misc]  # Numba has no type
         return self._shared_module
 
 
+class _KernelLocator(UserProvidedCacheLocator):  # type: ignore[misc]  # Numba has no types
+    """The folder for exactly this code, may it be written to or not. Numba would turn to one that may, and believe what
+    it finds there if the one file that a kernel is in has not changed, whatever that imports."""
+
+    @classmethod
+    def from_function(cls, function: Any, file: str) -> Any:
+        """See `KernelCache.save_overload` for a folder that is not to be written to."""
+        return cls(function, file)
+
+
 class _KernelCacheImpl(CompileResultCacheImpl):  # type: ignore[misc]  # Numba has no types
     """What is kept of a kernel: the same, with the names of its symbols instead of the word "object"."""
+
+    _locator_classes = (_KernelLocator,)
 
     def reduce(self, compiled: Any) -> Any:
         """See `_LoadedLibrary`."""
@@ -189,6 +204,32 @@ class KernelCache(FunctionCache):  # type: ignore[misc]  # Numba has no types
     _impl_class = _KernelCacheImpl
 
     def load_overload(self, signature: Any, target: Any) -> Any:
-        """The kernel for these types; None if it is not here."""
-        with self._guard_against_spurious_io_errors():
-            return self._load_overload(signature, target)
+        """The kernel for these types; None if it is not here, or nobody may look: `save_overload` tells."""
+        try:
+            with self._guard_against_spurious_io_errors():
+                return self._load_overload(signature, target)
+        except (NotADirectoryError, PermissionError):
+            return None
+        except (EOFError, UnpicklingError):  # The power went before it was on the disk.
+            self._forget()
+            return None
+
+    def save_overload(self, signature: Any, compiled: Any) -> None:
+        """Keep a kernel. One that cannot be kept serves this process all the same."""
+        try:
+            super().save_overload(signature, compiled)
+        except OSError as error:
+            _tell_unkept(str(error.strerror))
+
+    def _forget(self) -> None:
+        """Have nothing here, to be written anew."""
+        try:
+            self.flush()
+        except OSError as error:
+            _tell_unkept(str(error.strerror))
+
+
+@cache
+def _tell_unkept(reason: str) -> None:
+    """Once a process: it is the same for all kernels."""
+    _log.warning("bezant: kernels are compiled anew at each start, since they cannot be kept: %s", reason)

@@ -169,6 +169,53 @@ def test_a_kernel_is_compiled_once(tmp_path: Path) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("damage", [b"", bytes(8192)], ids=["empty", "zeros"])
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+def test_a_kernel_that_was_not_on_the_disk_when_the_power_went_is_compiled_again(
+    tmp_path: Path, ending: str, damage: bytes
+) -> None:
+    """No start came past it, until somebody removed the folder."""
+    (tmp_path / "made.py").write_text(KERNEL)
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    run(tmp_path, USE, **environment)
+    (found,) = tmp_path.rglob(f"made.double*.{ending}")
+    found.write_bytes(damage)
+    for hits in (0, 1):
+        assert run(tmp_path, USE, **environment) == f"[0, 2, 4, 6, 8] {hits}"
+
+
+UNWRITABLE: Final = """
+import tempfile
+
+def refuse(*_, **__):
+    raise PermissionError(13, "Permission denied")
+
+tempfile.TemporaryFile = refuse
+"""
+
+
+@needs_compiler
+def test_what_is_kept_where_nobody_may_write_is_used(tmp_path: Path) -> None:
+    """In an image whose disk is not to be written to, every start compiled everything."""
+    (tmp_path / "made.py").write_text(KERNEL)
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    assert run(tmp_path, USE, **environment) == "[0, 2, 4, 6, 8] 0"
+    assert run(tmp_path, UNWRITABLE + USE, **environment) == "[0, 2, 4, 6, 8] 1"
+
+
+@needs_compiler
+def test_a_kernel_that_cannot_be_kept_is_kept_nowhere_else(tmp_path: Path) -> None:
+    """Beside its source it would be taken for new after what that imports has changed."""
+    (tmp_path / "made.py").write_text("from other import FACTOR\n" + KERNEL.replace("*= 2", "*= FACTOR"))
+    (tmp_path / "file").touch()
+    for factor in (2, 3):
+        (tmp_path / "other.py").write_text(f"FACTOR = {factor}  # {'x' * factor}\n")
+        expected = str([factor * number for number in range(5)])
+        assert run(tmp_path, USE, XDG_CACHE_HOME=str(tmp_path / "file")) == f"{expected} 0"
+    assert not list(tmp_path.rglob("*.nbc"))
+
+
+@needs_compiler
 def test_a_kernel_is_loaded_without_what_it_does_not_need(tmp_path: Path) -> None:
     """Each takes 12 ms of every start, or more."""
     (tmp_path / "made.py").write_text(KERNEL)
