@@ -86,6 +86,18 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **settings})
+        self.register("action", "parsers", _Actions)
+
+
+class _Actions(argparse._SubParsersAction):  # type: ignore[type-arg]  # it has none when it runs
+    """Lists an action with the first sentence of what it says of itself, where nothing shorter is given."""
+
+    def add_parser(self, name: str, **settings: Any) -> Any:
+        """Add an action."""
+        summary = str(settings.get("description", "")).partition(". ")[0].removesuffix(".")
+        if summary:
+            settings.setdefault("help", (summary[0].lower() + summary[1:]).replace("%", "%%"))
+        return super().add_parser(name, **settings)
 
 
 class _ShowVersion(argparse.Action):

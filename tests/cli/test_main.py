@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 
@@ -126,6 +127,15 @@ def test_every_command_is_a_module_with_help(name: str, capsys) -> None:
         main([name, "--help"])
     assert caught.value.code == 0
     assert capsys.readouterr().out.startswith(f"usage: bezant {name}")
+
+
+@pytest.mark.parametrize("name", ["snapshot", "archive", "tokens", "members", "webhooks", "config", "currencies"])
+def test_help_says_what_each_action_does(name: str, capsys) -> None:
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    heading, *lines = capsys.readouterr().out.partition("positional arguments:\n")[2].splitlines()
+    for action in heading.strip().split("|"):
+        assert any(re.match(rf"    {action} +[a-z]", line) for line in lines), action
 
 
 def test_help_lists_every_command_and_loads_none() -> None:
