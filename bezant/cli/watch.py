@@ -16,7 +16,6 @@ from bezant.cli.session import (
     positive_seconds,
     run_async,
 )
-from bezant.protocol.frames import FILTER_ACCOUNTS_MAX
 from bezant.protocol.names import account_id
 from bezant.protocol.records import split_position
 
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
 
 NAMES_REMEMBERED_MAX: Final = 10_000
 """Names of accounts that are not asked for again."""
+UNKNOWN_TOLD_MAX: Final = 10
+"""Accounts that there are not, of which each is named."""
 _NS_PER_S: Final = 1_000_000_000
 
 
@@ -95,7 +96,6 @@ async def _run(arguments: argparse.Namespace) -> int:
     async with bezant.connect(arguments.connect, timeout_s=arguments.timeout_s) as wallet:
         if arguments.currency:
             await check_currency(wallet, arguments.currency)
-        await _tell_unknown(wallet, arguments.names, arguments.currency)
         names = _Names(wallet)
         subscription = wallet.subscribe(
             accounts=arguments.names,
@@ -106,6 +106,7 @@ async def _run(arguments: argparse.Namespace) -> int:
             name=arguments.remember,
             lost_s_max=arguments.timeout_s,
         )
+        await _tell_unknown(wallet, arguments.names, arguments.currency)
         async with subscription:
             while left is None or left > 0:
                 events = (await subscription.next_events())[:left]
@@ -123,11 +124,13 @@ async def _run(arguments: argparse.Namespace) -> int:
 async def _tell_unknown(wallet: "bezant.Wallet", names: list[str], currency: str) -> None:
     """Say which accounts there are not: one may be waited for, or be misspelt, and nothing would ever come."""
     currencies = [currency] if currency else [*await wallet.currencies()]
-    for name in names[:FILTER_ACCOUNTS_MAX]:
-        found = await wallet.accounts_by_id([account_id(name, code) for code in currencies])
-        if not any(found):
-            where = f" in {currency}" if currency else ""
-            write_remark(f"bezant: there is no account {name!r}{where}; what happens to it is told once it is open")
+    where = f" in {currency}" if currency else ""
+    found = iter(await wallet.accounts_by_id([account_id(name, code) for name in names for code in currencies]))
+    unknown = [name for name, known in [(name, [next(found) for _ in currencies]) for name in names] if not any(known)]
+    for name in unknown[:UNKNOWN_TOLD_MAX]:
+        write_remark(f"bezant: there is no account {name!r}{where}; what happens to it is told once it is open")
+    if len(unknown) > UNKNOWN_TOLD_MAX:
+        write_remark(f"bezant: nor are there {len(unknown) - UNKNOWN_TOLD_MAX:,} others of those")
 
 
 class _Names:

@@ -66,6 +66,15 @@ def test_an_account_that_is_not_there_is_said_to_be_waited_for(address: str) -> 
     assert done.stderr == "bezant: there is no account 'nobody'; what happens to it is told once it is open\n"
 
 
+def test_of_many_accounts_that_there_are_not_some_are_named(address: str) -> None:
+    names = [f"no:{number}" for number in range(7000)]
+    words = ("watch", "ann", *names, "--currency", "EUR", "--after", "0", "--count", "1", "--connect", address)
+    done = subprocess.run(bezant(*words), capture_output=True, text=True, timeout=WAIT_S, check=True)
+    told = done.stderr.splitlines()
+    assert told[0] == "bezant: there is no account 'no:0' in EUR; what happens to it is told once it is open"
+    assert told[10:] == ["bezant: nor are there 6,990 others of those"]
+
+
 def test_a_name_goes_on_where_it_was(address: str) -> None:
     watch = ("watch", "--after", "0", "--remember", "mail", "--count", "1", "--connect", address)
     assert " 1" in run(*watch)[0][-3:]
