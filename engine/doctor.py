@@ -132,7 +132,7 @@ class _Examination:
         self._holder = holder
         self._findings = Findings(directory.path.name)
         self._add = self._findings.add
-        self._sequel: Sequel | None = Sequel()
+        self._sequel: Sequel | None = Sequel(shard)
         self._watermark = Watermark()
         self._unreadable: dict[int, bool] = {}
         """Segments that cannot be used or are not there, and whether they may hold anything."""

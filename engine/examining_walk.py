@@ -28,23 +28,33 @@ class Stop(NamedTuple):
     proof: str = ""
 
 
+class _Registry(Ledger):
+    """What control entries say; how far the history is it is told, as it executes nothing."""
+
+    sequence_told = SEQUENCE_FIRST
+
+    @property
+    def next_sequence(self) -> int:
+        """Sequence of the next event."""
+        return self.sequence_told
+
+
 class Sequel:
     """What must come next in a history, by headers and control entries alone: commands are not executed."""
 
-    def __init__(self) -> None:
-        self._next_sequence = SEQUENCE_FIRST
+    def __init__(self, shard: int) -> None:
         self._last_timestamp_ns = 0
-        self._registry = Ledger(accounts_max=1, holds_max=1, ids_capacity_initial=2)
+        self._registry = _Registry(accounts_max=1, holds_max=1, ids_capacity_initial=2, shard=shard)
 
     def take_in(self, entry: Entry) -> None:
         """Check an entry as a replay does, and go on behind it. Raises `CorruptLog`, `UnsupportedFormat`."""
         header = entry.header
-        check_header(header, self._next_sequence, self._last_timestamp_ns, self._registry.rules_version)
+        check_header(header, self._registry.next_sequence, self._last_timestamp_ns, self._registry.rules_version)
         if header.kind == EntryKind.CONTROL:
             apply_control(self._registry, entry)
         elif header.kind == EntryKind.EVENTS:
             self._last_timestamp_ns = int(np.frombuffer(entry.body, EVENT)[-1]["timestamp_ns"])
-            self._next_sequence += header.count
+            self._registry.sequence_told += header.count
 
 
 def holds_data(path: Path, start: int) -> bool:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from bezant.engine.diagnosis import Verdict
+from bezant.engine.doctor import examine
 from bezant.engine.keeping_positions import keep_positions
 from bezant.engine.replica import Replica, ReplicaSettings, open_replica
 from bezant.engine.verify import verify
@@ -41,6 +43,7 @@ def test_they_are_kept_and_never_go_back(replica: Replica, tmp_path: Path, small
     digest = replica.ledger.digest()
     replica.close()
     assert verify(tmp_path).state_digest == digest
+    assert examine(tmp_path, free_space_floor=0).verdict is Verdict.HEALTHY
     again = open_replica(tmp_path, settings=small)
     assert again.ledger.positions == {"mail": at(2), "post": at(3)}
     image = again.ledger.image()

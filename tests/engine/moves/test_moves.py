@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bezant.engine import doctor
+from bezant.engine.diagnosis import Verdict
 from bezant.engine.moves.copies import is_copy
 from bezant.engine.moves.leaving import CopyReader, account_outs, find_hindrance, hold_outs, outline, went_out
 from bezant.engine.moves.stepping import take_step
@@ -258,7 +260,9 @@ def test_a_hold_that_falls_due_while_its_slot_moves_is_given_back_once(two: Two,
         two.ask_again(command, first)
 
 
-def test_what_moved_can_be_verified_and_is_in_projections(two: Two, tmp_path: Path) -> None:
+def test_what_moved_can_be_verified_and_is_in_projections(
+    two: Two, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chance = random.Random(99)
     for name in ALL:
         two.execute(opening(name, LIMIT_UNLIMITED if name in WORLD else 0))
@@ -289,6 +293,10 @@ def test_what_moved_can_be_verified_and_is_in_projections(two: Two, tmp_path: Pa
     digest = two.shards[0].ledger.digest()
     two.close()
     assert verify(two.path / "0").state_digest == digest
+    for shard in (0, 1):
+        monkeypatch.setattr(doctor, "likely_shard_of_folder", lambda _, shard=shard: shard)
+        found = doctor.examine(two.path / str(shard), free_space_floor=0)
+        assert found.verdict is Verdict.HEALTHY, found.findings
 
 
 def test_a_step_that_cannot_come_next_is_refused(two: Two) -> None:
