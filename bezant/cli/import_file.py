@@ -168,7 +168,8 @@ class ImportFile:
             raise InvalidAmountOrName(f"the file is empty; its first line must name {', '.join(COLUMNS_REQUIRED)}")
         missing = [name for name in COLUMNS_REQUIRED if name not in header]
         if missing:
-            raise InvalidAmountOrName(f"the first line does not name the column {', '.join(missing)}")
+            columns = "column" if len(missing) == 1 else "columns"
+            raise InvalidAmountOrName(f"the first line does not name the {columns} {', '.join(missing)}")
         twice = sorted({name for name in header if header.count(name) > 1})
         if twice:
             raise InvalidAmountOrName(f"the first line names the column {', '.join(twice)} twice")

@@ -122,7 +122,10 @@ def _input_wrong(problem: str) -> InputWrong:
     if problem.startswith(_OUT_OF_MEMORY):
         # What DuckDB advises further is for who may change its settings.
         return InputWrong(problem.splitlines()[0], "give it more with --memory, or ask for less")
-    return InputWrong(problem, 'correct the query; "describe events" shows the columns of a table')
+    return InputWrong(
+        problem,
+        'correct the query; "describe events" shows the columns of a table; others are accounts, holds, currencies',
+    )
 
 
 # ---- values ----

@@ -179,7 +179,7 @@ def test_live_transfers_are_found_by_their_own_ids(
     ("content", "words"),
     [
         ("", "the file is empty"),
-        ("a,b,c\n1,2,3\n", "does not name the column"),
+        ("a,b,c\n1,2,3\n", "does not name the columns transaction_id, date, "),
         (f"{HEADER}\n1,1993-01-01,bank:cash,account:1,7.001,EUR,,,,\n", ":2: "),
         (f"{HEADER}\n1,1993-01-01,bank:cash,account:1,7.00,XXX,,,,\n", "the currency 'XXX' is not registered"),
         ("\0\0\xff" * 50, "the first line"),

@@ -117,7 +117,11 @@ def test_what_is_not_answered(run: Run, query: str, told: str) -> None:
 
 def test_the_next_step_is_one_for_what_is_wrong(run: Run) -> None:
     for query, memory, step in (
-        ("select nope from events", "1GB", 'correct the query; "describe events" shows the columns of a table'),
+        (
+            "select nope from events",
+            "1GB",
+            'correct the query; "describe events" shows the columns of a table; others are accounts, holds, currencies',
+        ),
         ("select list(i) from range(20000000) t(i)", "64MB", "give it more with --memory, or ask for less"),
     ):
         status, _, err = run("sql", query, "--memory", memory)
