@@ -115,9 +115,8 @@ class Reactor:
         self._group: Group | None = None
         self._pump_scheduled = False
         self._waiters: deque[Waiter] = deque()
-        self._inline_sync_s = 0.0
+        self._inline_sync_s = self._sync_started_s = 0.0
         self._deferral = Deferral(loop, self.schedule)
-        self._sync_started_s = 0.0
         self._tidy_scheduled = False
         self._run_tidy = or_end(self._tidy)
         self._has_ended = False
@@ -231,6 +230,7 @@ class Reactor:
         """Execute what is due, and have it written: at once if it is small, unless something is to leave before."""
         is_large = self._execute_next() >= EXECUTE_EARLY_COMMANDS_MIN
         if self.coordinator is None or not self.coordinator.take_departure():
+            self._deferral.end()
             if not is_large and self._group is None:
                 self._start_group()
         elif self._can_defer():

@@ -4,7 +4,9 @@ import asyncio
 
 import pytest
 
+from bezant.engine.transactions.ids import joined
 from bezant.net.server import coordinating, deferring
+from bezant.net.server.reactor import EXECUTE_EARLY_COMMANDS_MIN
 from bezant.protocol.codes import ResultCode
 
 from ...engine.commands import transfer
@@ -67,6 +69,21 @@ async def test_nobody_else_waits(quick_pair: tuple[Shard, Shard], network: Netwo
     network.trouble = lambda legs: ""
     assert (await waiting)["code"].tolist() == [COMMITTED]
     await settled(first, second)
+
+
+async def test_a_large_batch_is_not_put_off(quick_pair: tuple[Shard, Shard], network: Network) -> None:
+    """It is executed in one turn of the loop and written in the next."""
+    first, second = quick_pair
+    network.trouble = lambda legs: "lost"
+    waiting = asyncio.create_task(first.execute(transfer(first.names[0], second.names[0], 30)))
+    await until(lambda: bool(len(first.ledger.open_tries())))
+    assert not first.is_still
+    many = joined([transfer(first.names[0], first.names[1], 1) for _ in range(EXECUTE_EARLY_COMMANDS_MIN)])
+    behind = asyncio.create_task(first.execute(many))
+    await until(lambda: first.ledger.next_sequence > EXECUTE_EARLY_COMMANDS_MIN and first.is_still)
+    network.trouble = lambda legs: ""
+    assert (await waiting)["code"].tolist() == [COMMITTED]
+    assert len(await behind) == EXECUTE_EARLY_COMMANDS_MIN
 
 
 async def test_what_a_slow_disk_takes_is_not_put_off(
