@@ -18,8 +18,8 @@ Of several shards: ``placing.py`` and ``placing_kernels.py`` say whose a slot is
 map, ``moving.py`` and ``moving_out.py`` move slots. Start with ``coordinating.py`` for transfers between shards:
 ``flights.py`` and ``flight_kernels.py`` are those on their way, ``transits.py`` the accounts that they go through,
 ``riders.py`` what the other shard is still to be told, ``ending.py`` has that done which nothing took along,
-``orphans.py`` is for what nobody carries on, ``deferring.py`` lets tries wait for what is written next. ``legs.py`` is
-the lane for what coordinators ask, ``leg_kernels.py`` finds what clients must not send, ``moved_legs.py`` what is
-another shard's by now, ``shard_links.py`` asks other shards.
+``orphans.py`` is for what nobody carries on, ``deferring.py`` lets tries wait for what is written next, ``silence.py``
+knows who is not waited for long. ``legs.py`` is the lane for what coordinators ask, ``leg_kernels.py`` finds what
+clients must not send, ``moved_legs.py`` what is another shard's by now, ``shard_links.py`` asks other shards.
 ``transacting.py`` and ``transacting_steps.py`` carry transactions of several legs.
 """

@@ -15,7 +15,8 @@ own, so every step may be repeated; and all that matters is in the log, so a lea
 what it has to carry on: tries without a decision, and decisions that the other shard has not carried out yet.
 
 A shard that gives no answer is not one that refuses: it is asked again until it answers, or until TRY_S_MAX have
-passed; then the transfer is cancelled, here at once, and there when it can be told.
+passed; then the transfer is cancelled, here at once, and there when it can be told. Those that follow are cancelled
+sooner, as long as nothing is heard of that shard (`silence.py`).
 
 Bounds: the tries of clients' batches, of which the reactor has a fixed number; and what a leader finds when it takes
 over, which is what its predecessor had under way.
@@ -50,6 +51,7 @@ from bezant.net.server.flights import Answers, Asked, Decided, Flight, Found, Pl
 from bezant.net.server.legs import LegsLane
 from bezant.net.server.orphans import AsksTries, Orphans
 from bezant.net.server.riders import Question, WaitingRiders
+from bezant.net.server.silence import Silence
 from bezant.net.server.transacting import Hooks, Transactor
 from bezant.net.server.transacting_steps import ASK_AGAIN_S, LEG_S_MAX, is_open
 from bezant.net.server.transits import Transit, Transits
@@ -61,6 +63,8 @@ from bezant.protocol.records import EVENT, RESULT, SEQUENCE_BITS, Records, Words
 
 TRY_S_MAX: Final = 3.0
 """Seconds that another shard may take to answer a try, before it is cancelled."""
+TRY_S_MIN: Final = 0.001
+"""Seconds that must be left of these, if it is to be asked again."""
 SWEEP_S: Final = 5.0
 """Seconds between two looks for what nobody carries on: it is as long under way, at least, before anybody asks."""
 SETTLE_S: Final = 0.05
@@ -114,6 +118,7 @@ class Coordinator:
         self._settle_timer: asyncio.TimerHandle | None = None
         self._ending = Ending(member, places, self._transits, EndingHooks(self._start, self._settle, self._ask))
         self._riders = WaitingRiders(self._ending.end_now)
+        self._silence = Silence()
         self._new, self._repeated, self._tries = np.zeros((3, BATCH_COMMANDS_MAX), np.int64)
         self._counts = np.zeros(FOUND_SIZE, np.int64)
         self._orphans = Orphans(member, self._transits, links, lane, self._execute)
@@ -269,8 +274,9 @@ class Coordinator:
             return None
         legs = build_try_credits(flight.events, transit.far_id)
         riders = self._riders.take(transit, -count % BATCH_COUNT_MAX)  # A frame more would take its time.
+        timeout_s = self._silence.patience_s(transit.shard, TRY_S_MAX)
         try:
-            asked = self._links.begin(transit.shard, legs if riders is None else joined([legs, riders.legs]), TRY_S_MAX)
+            asked = self._links.begin(transit.shard, legs if riders is None else joined([legs, riders.legs]), timeout_s)
         except BezantError as error:
             _tell_unanswered(transit, error)
             asked = None
@@ -301,10 +307,11 @@ class Coordinator:
         it has not answered in time, or with a time that nothing here may be dated after."""
         count, loop = len(flight.events), asyncio.get_running_loop()
         answers = Answers(np.full(count, _UNANSWERED, np.int64), np.zeros(count, np.int64))
-        deadline_s = loop.time() + TRY_S_MAX
+        begun_s = loop.time()
+        until_s = begun_s + self._silence.patience_s(flight.transit.shard, TRY_S_MAX)
         rows = np.arange(count)
         if question is None:
-            is_answered = await self._try_at(flight.transit, flight.events, rows, answers, TRY_S_MAX)
+            is_answered = await self._try_at(flight.transit, flight.events, rows, answers, until_s - begun_s)
         else:
             results = await self._answer_to(flight.transit, question, count)
             is_answered = results is not None and self._note_answers(flight.transit, results, rows, answers)
@@ -313,10 +320,13 @@ class Coordinator:
         routes = Routes(self._transits, self._places, flight.transit, flight.events)
         while True:
             routes.follow(np.flatnonzero(answers.codes == _WRONG_SHARD))
-            if is_open(answers.codes).any():
-                await asyncio.sleep(ASK_AGAIN_S)
-            left, left_s = np.flatnonzero(is_open(answers.codes)), deadline_s - loop.time()
-            if not len(left) or left_s <= 0:
+            left = np.flatnonzero(is_open(answers.codes))
+            if not len(left):
+                return answers
+            await asyncio.sleep(min(ASK_AGAIN_S, max(until_s - loop.time(), 0.0)))
+            left_s = until_s - loop.time()
+            if left_s < TRY_S_MIN:
+                self._silence.on_given_up(flight.transit.shard, begun_s)
                 return answers
             for transit, rows in routes.groups(left):
                 await self._try_at(transit, flight.events, rows, answers, min(left_s, LEG_S_MAX))
@@ -339,6 +349,7 @@ class Coordinator:
         asked, riders = question
         try:
             results = await asked.results()
+            self._silence.on_answer(transit.shard)
         except BezantError as error:
             _tell_unanswered(transit, error)
             if riders is not None:
@@ -369,7 +380,9 @@ class Coordinator:
                 if int(code[0]) not in OPENED:
                     return np.repeat(opened, len(legs))  # A currency that it does not know: it has no such account.
                 transit.is_open_there = True
-            return await self._links.ask(transit.shard, legs, timeout_s)
+            results = await self._links.ask(transit.shard, legs, timeout_s)
+            self._silence.on_answer(transit.shard)
+            return results
         except BezantError as error:
             _tell_unanswered(transit, error)
             return None

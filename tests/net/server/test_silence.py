@@ -1,0 +1,76 @@
+"""Claim: a shard that answers nothing keeps clients of others waiting once, and after that not for long."""
+
+import asyncio
+import time
+
+import pytest
+
+from bezant.net.server import coordinating
+from bezant.net.server.silence import SILENT_S_MAX
+from bezant.protocol.codes import ResultCode
+from bezant.protocol.records import Records
+
+from ...engine.commands import transfer
+from .node import until
+from .two_shards import Network, Shard, settled
+
+COMMITTED = int(ResultCode.COMMITTED)
+UNREACHABLE = int(ResultCode.SHARD_UNREACHABLE)
+TRY_S_MAX = 5.0
+
+
+async def lose(first: Shard, second: Shard, network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have one shard hear nothing of the other for as long as a try may take."""
+    network.trouble = lambda legs: "lost"
+    monkeypatch.setattr(coordinating, "TRY_S_MAX", 0.05)
+    assert (await first.execute(transfer(first.names[0], second.names[0], 30)))["code"].tolist() == [UNREACHABLE]
+    monkeypatch.setattr(coordinating, "TRY_S_MAX", TRY_S_MAX)
+
+
+async def test_who_has_answered_nothing_is_not_waited_for_again(
+    pair: tuple[Shard, Shard], network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = pair
+    await lose(first, second, network, monkeypatch)
+    begun_s = time.monotonic()
+    across = asyncio.create_task(first.execute(transfer(first.names[0], second.names[0], 30)))
+    await until(lambda: bool(len(first.ledger.open_tries())))
+    assert (await first.execute(transfer(first.names[0], first.names[1], 1)))["code"].tolist() == [COMMITTED]
+    assert (await across)["code"].tolist() == [UNREACHABLE]
+    assert SILENT_S_MAX <= time.monotonic() - begun_s < TRY_S_MAX
+    network.trouble = lambda legs: ""
+    await settled(first, second)
+    assert first.account(first.names[0])["held"] == 0
+
+
+async def test_who_is_heard_of_again_is_waited_for_as_before(
+    pair: tuple[Shard, Shard], network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = pair
+    await lose(first, second, network, monkeypatch)
+    network.trouble = lambda legs: ""
+    await settled(first, second)  # It has been told of the cancel, and has answered.
+    loop = asyncio.get_running_loop()
+    hears_s = loop.time() + 4 * SILENT_S_MAX
+
+    def trouble(legs: Records) -> str:
+        return "lost" if loop.time() < hears_s else ""
+
+    network.trouble = trouble
+    assert (await first.execute(transfer(first.names[0], second.names[0], 30)))["code"].tolist() == [COMMITTED]
+    assert loop.time() >= hears_s
+
+
+async def test_a_shard_without_a_leader_for_less_than_a_try_is_not_silent(
+    pair: tuple[Shard, Shard], network: Network
+) -> None:
+    first, second = pair
+    loop = asyncio.get_running_loop()
+
+    def trouble(legs: Records) -> str:
+        return "lost" if loop.time() < hears_s else ""
+
+    network.trouble = trouble
+    for _ in range(2):
+        hears_s = loop.time() + 4 * SILENT_S_MAX
+        assert (await first.execute(transfer(first.names[0], second.names[0], 3)))["code"].tolist() == [COMMITTED]
