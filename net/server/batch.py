@@ -29,6 +29,7 @@ from bezant.net.server.frame_kernels import (
 from bezant.net.server.leg_kernels import has_suspects, preset_legs, preset_legs_span
 from bezant.net.server.requests import AnsweredElsewhere
 from bezant.protocol.access import ANYBODY, Principal
+from bezant.protocol.codes import ResultCode
 from bezant.protocol.frames import CHECKSUM_OFFSET_END, FRAME_HEADER_SIZE, FrameFlag, Operation, encode_frame
 from bezant.protocol.kinds import CommandFlag
 from bezant.protocol.messages import ErrorMessage, encode_message
@@ -36,6 +37,8 @@ from bezant.protocol.records import COMMAND, RESULT, RESULT_SIZE, Records, Words
 
 _CHECKSUM: Final = struct.Struct("<Q")
 _WORD_MASK: Final = (1 << 64) - 1
+_UNDECIDED: Final = int(ResultCode.UNDECIDED)
+_NO_COMMANDS: Final = np.zeros(0, COMMAND)
 _NO_RESULTS: Final = np.zeros(0, RESULT)
 _NO_REPLIES: Final = memoryview(b"")
 _NO_PRESET: Final = np.zeros(0, np.int64)
@@ -91,10 +94,11 @@ class Request(NamedTuple):
 class Batch:
     """Commands of many frames in one array, and who waits for them."""
 
-    def __init__(self) -> None:
-        self.commands = np.zeros(BATCH_COMMANDS_MAX, COMMAND)
+    def __init__(self, room: "Batch | None" = None) -> None:
+        """`room`: a batch whose room for commands and frames this one has from now on."""
+        self.commands: Records = np.zeros(BATCH_COMMANDS_MAX, COMMAND) if room is None else room.commands
         self.command_words = self.commands.view(np.int64).reshape(BATCH_COMMANDS_MAX, -1)
-        self.frames = np.zeros(BATCH_COMMANDS_MAX, FRAME)
+        self.frames: Records = np.zeros(BATCH_COMMANDS_MAX, FRAME) if room is None else room.frames
         self.cursor = np.zeros(CURSOR_SIZE, np.int64)
         self.runs: list[Run] = []
         self.limited_runs: list[Run] = []
@@ -109,6 +113,8 @@ class Batch:
         """Number of the question whether this node still leads, if answers depend on that; else 0."""
         self.undecided_count = 0
         """Transfers to other shards whose results are not known yet."""
+        self.started_s = 0.0
+        """When its execution began, by the performance counter."""
         self.executed_s = self.begun_s = self.synced_s = 0.0
         """When it was executed, handed to the disk, and durable here, by the performance counter; 0 if it is not yet,
         or if its results wait for more than that."""
@@ -219,11 +225,63 @@ class Batch:
         """Tell everybody their results. All of it must be durable."""
         if self.runs:
             self._send_to_connections()
-        for future, command_first, command_end in self.submissions:
-            if not future.done():
-                future.set_result(self.results[command_first:command_end].copy())
+        self._tell_submissions(self.submissions)
         for request, answer in self.answers:
             request.respond(answer)
+
+    def give_room(self) -> "Batch":
+        """An empty batch with this one's room for commands and frames; this one keeps what is left to be told."""
+        spare = Batch(self)
+        self.frames = self.frames[: self.frame_count].copy()
+        self.commands = self.commands[: self.command_count].copy() if self.limited_runs else _NO_COMMANDS
+        return spare
+
+    @property
+    def kept_bytes(self) -> int:
+        """What it keeps in memory behind `give_room`."""
+        return self.results.nbytes + self.frames.nbytes + self.commands.nbytes
+
+    def send_decided(self, behind: set[Replier]) -> list[Run]:
+        """Tell those whose results are decided, and answer all requests; returns the runs that have been told.
+
+        All of it must be durable. Nothing is told to connections that are `behind`, for which something waits that is
+        to be told before; those of the runs that are left are added to them.
+        """
+        told: list[Run] = []
+        left: list[Run] = []
+        for run in self.runs:
+            is_left = run.replier in behind or self._is_undecided(*self.rows_of(run))
+            if is_left:
+                behind.add(run.replier)
+            (left if is_left else told).append(run)
+        if told:
+            self.encode_replies()
+            for run in told:
+                start = reply_offset(self.frames, run.frame_first)
+                end = (
+                    reply_offset(self.frames, run.frame_end) if run.frame_end < self.frame_count else len(self.replies)
+                )
+                run.replier.send_replies(bytes(self.replies[start:end]), run.request_bytes)
+            self.replies = _NO_REPLIES
+        self.runs = left
+        decided: list[Submission] = []
+        waiting: list[Submission] = []
+        for one in self.submissions:
+            (waiting if self._is_undecided(one.command_first, one.command_end) else decided).append(one)
+        self._tell_submissions(decided)
+        self.submissions = waiting
+        answers, self.answers = self.answers, []
+        for request, answer in answers:
+            request.respond(answer)
+        return told
+
+    def _is_undecided(self, first: int, end: int) -> bool:
+        return self.undecided_count > 0 and bool((self.results["code"][first:end] == _UNDECIDED).any())
+
+    def _tell_submissions(self, submissions: list[Submission]) -> None:
+        for future, command_first, command_end in submissions:
+            if not future.done():
+                future.set_result(self.results[command_first:command_end].copy())
 
     def refuse(self, error: AnsweredElsewhere) -> None:
         """Tell everybody, instead of results, that another node is to be asked."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from bezant.net.metrics.latencies import BOUNDS, Latencies
-from bezant.net.server.batch import Batch
+from bezant.net.server.batch import Batch, Run
 from bezant.net.server.statistics import Counters
 
 _NS_PER_S: Final = 1e9
@@ -18,6 +18,7 @@ _NS_PER_S: Final = 1e9
 def note_executed(counters: Counters, batch: Batch, started_s: float, *, has_appended: bool) -> None:
     """A batch has been executed, beginning then. What waits for other shards too has no time of its commit."""
     ended_s = time.perf_counter()
+    batch.started_s = started_s
     if has_appended and not batch.undecided_count:
         batch.executed_s = ended_s
     if batch.runs:
@@ -51,14 +52,19 @@ def note_told(counters: Counters, batch: Batch) -> None:
     if batch.synced_s:
         counters.wait("replicate", now_s - batch.synced_s)
     counters.note_results(batch.results)
-    if batch.runs:
-        counters.note_request("commands", _note_replied(counters.request, batch))
+    note_replied(counters, batch.runs)
 
 
-def _note_replied(request: Latencies, batch: Batch) -> int:
-    """The frames of a batch have been answered now; returns how many. Written out: thousands may send one each."""
+def note_replied(counters: Counters, runs: list[Run]) -> None:
+    """The frames of these runs have been answered now."""
+    if runs:
+        counters.note_request("commands", _count_replied(counters.request, runs))
+
+
+def _count_replied(request: Latencies, runs: list[Run]) -> int:
+    """Note their latencies; returns how many frames they are. Written out: thousands may send one each."""
     counts, now_ns, frames, sum_ns = request.counts, time.monotonic_ns(), 0, 0
-    for _, frame_first, frame_end, _, received_ns in batch.runs:
+    for _, frame_first, frame_end, _, received_ns in runs:
         count, waited_ns = frame_end - frame_first, now_ns - received_ns
         counts[bisect_left(BOUNDS, waited_ns)] += count
         frames += count

@@ -37,7 +37,7 @@ from bezant.engine.member import Member
 from bezant.engine.publication import make_publisher
 from bezant.engine.transactions.times import check_floor
 from bezant.net.server.batch import Batch, Request
-from bezant.net.server.batch_times import note_begun, note_executed, note_synced, note_told
+from bezant.net.server.batch_times import note_begun, note_executed, note_synced
 from bezant.net.server.checkpointing import Checkpointing
 from bezant.net.server.coordinating import Coordinator
 from bezant.net.server.deferring import Deferral
@@ -52,7 +52,8 @@ from bezant.net.server.placing import Placing
 from bezant.net.server.requests import AnsweredElsewhere, answer_request
 from bezant.net.server.statistics import Counters
 from bezant.net.server.syncing import SyncThread, write_or_die
-from bezant.protocol.errors import CorruptLog, LedgerError, RemoteProtocolError, StorageError, UsageError
+from bezant.net.server.telling import Telling
+from bezant.protocol.errors import CorruptLog, RemoteProtocolError, StorageError, UsageError
 from bezant.protocol.frames import FrameError
 from bezant.protocol.raft_messages import RaftMessage
 from bezant.protocol.records import EVENT_SIZE, RESULT, Records
@@ -110,8 +111,7 @@ class Reactor:
         self.moving: Moving | None = None
         """Moves slots to other shards, and takes those that come; None if there are none."""
         self._executed: list[Batch] = []
-        self._waiting: deque[Batch] = deque()
-        self._confirmed_ticket = 0
+        self._telling = Telling(member, self.counters, self._spare, loop.call_later, or_end(self._on_late))
         self._group: Group | None = None
         self._pump_scheduled = False
         self._waiters: deque[Waiter] = deque()
@@ -380,7 +380,7 @@ class Reactor:
         self._deferral.end()
         group = self.member.begin_group()
         batches, self._executed = self._executed, []
-        self._waiting.extend(batches)
+        self._telling.waiting.extend(batches)
         if group is None:
             return
         self._group, self._sync_started_s = group, time.perf_counter()
@@ -426,7 +426,7 @@ class Reactor:
         self.counters.sync.observe(int(1e9 * seconds))
         self._inline_sync_s += INLINE_SYNC_WEIGHT * (seconds - self._inline_sync_s)
         self._group = None
-        note_synced(self.counters, self._waiting)
+        note_synced(self.counters, self._telling.waiting)
         self.member.finish_group(group)
         self.flush_messages()  # An acknowledgement: the leader, and its clients, wait for nothing else here.
         self._publish()
@@ -458,34 +458,27 @@ class Reactor:
 
     def _reply(self) -> None:
         """Tell the results of everything that has been committed."""
-        member, waiting = self.member, self._waiting
-        if member.reads_confirmed:
-            self._confirmed_ticket = max(ticket for ticket, _ in member.reads_confirmed)
-            member.reads_confirmed.clear()
+        member, telling = self.member, self._telling
+        telling.note_confirmed()
         if self.coordinator is not None or not self.legs.is_empty:
             self._reply_to_coordinators()
-        if not waiting and member.is_leader:
+        if telling.is_empty and member.is_leader:
             return
         started = time.perf_counter()
-        if not member.is_leader and (waiting or self._executed):
+        if not member.is_leader and (self._executed or not telling.is_empty):
             self._abandon()
-            waiting = self._waiting
-        while waiting and waiting[0].index <= member.committed_index:
-            if waiting[0].read_ticket > self._confirmed_ticket or waiting[0].undecided_count:
-                break
-            batch = waiting.popleft()
-            if member.is_alone and batch.index > self.replica.durable_index:
-                raise LedgerError(f"results up to index {batch.index} were about to be told before they were durable")
-            batch.send_replies()
-            note_told(self.counters, batch)
-            batch.clear()
-            self._spare.append(batch)
+        telling.tell()
         self.counters.add("reply", time.perf_counter() - started)
+
+    def _on_late(self) -> None:
+        if not self._has_ended:
+            self._reply()
+            self.schedule()
 
     def _reply_to_coordinators(self) -> None:
         """Have what is committed carried on, here and in other shards."""
         if self.member.is_leader:
-            self.legs.reply(self.member.committed_index, self._confirmed_ticket)
+            self.legs.reply(self.member.committed_index, self._telling.confirmed_ticket)
             if self.coordinator is not None:
                 self.coordinator.on_committed()
             if self.moving is not None:
@@ -500,16 +493,9 @@ class Reactor:
 
     def _abandon(self) -> None:
         """This node leads no more: nobody knows whether what it has executed and not seen committed will be."""
-        self._waiting.extend(self._executed)
+        self._telling.waiting.extend(self._executed)
         self._executed = []
-        kept: deque[Batch] = deque()
-        for batch in self._waiting:
-            is_known = batch.index <= self.member.committed_index and not batch.undecided_count
-            if not is_known or batch.read_ticket > self._confirmed_ticket:
-                self._refuse(batch, FrameError.OUTCOME_UNKNOWN)
-            else:
-                kept.append(batch)
-        self._waiting = kept
+        self._telling.abandon(self._elsewhere(FrameError.OUTCOME_UNKNOWN))
         if not self._collecting.is_empty and self._spare:
             # Now, and not when this node may lead again: of one connection nothing may overtake what was refused.
             self._execute()
@@ -536,7 +522,7 @@ class Reactor:
         is_put_off = self._pump_scheduled or self._deferral.is_on
         if self._group is None and self.replica.log.has_unwritten and not is_put_off:
             self._start_group()
-        if self._waiting or self._executed or self.coordinator is not None or not self.legs.is_empty:
+        if self._executed or not self._telling.is_empty or self.coordinator is not None or not self.legs.is_empty:
             self._reply()
         if self.member.has_work or not self._collecting.is_empty or self._waiters or self.legs.command_count:
             self.schedule()
@@ -563,7 +549,7 @@ class Reactor:
         return (
             self._collecting.is_empty
             and not self._executed
-            and not self._waiting
+            and self._telling.is_empty
             and self.legs.is_empty
             and (self.moving is None or self.moving.is_idle)
             and self._group is None
@@ -592,6 +578,7 @@ class Reactor:
             self.moving.lose()
         self._settle_group()
         self.end()
+        self._telling.stop()
         await self._checkpointing.stop()
         await self._dropping.stop()
         self._sync_thread.stop()

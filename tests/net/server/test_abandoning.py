@@ -27,13 +27,13 @@ def waiting(node: Node) -> Iterator[list[Batch]]:
     follower = SimpleNamespace(
         is_leader=False, is_alone=False, committed_index=COMMITTED_INDEX, reads_confirmed=[], leader_address=""
     )
-    reactor.member = follower  # type: ignore[assignment]
+    reactor.member = reactor._telling._member = follower  # type: ignore[assignment]
     batches = [reactor._spare.pop() for _ in range(3)]
     for batch, index in zip(batches, (COMMITTED_INDEX, COMMITTED_INDEX, COMMITTED_INDEX + 1), strict=True):
         batch.index = index
-    reactor._waiting.extend(batches)
+    reactor._telling.waiting.extend(batches)
     yield batches
-    reactor.member = member
+    reactor.member = reactor._telling._member = member
 
 
 async def test_each_is_answered_once_and_no_batch_is_in_two_places(node: Node, waiting: list[Batch]) -> None:
@@ -52,7 +52,7 @@ async def test_each_is_answered_once_and_no_batch_is_in_two_places(node: Node, w
     assert isinstance(error, AnsweredElsewhere)
     assert error.code is FrameError.OUTCOME_UNKNOWN
     assert [type(answer) for answer in told] == [AnsweredElsewhere]
-    assert not node.reactor._waiting
+    assert node.reactor._telling.is_empty
     assert len({id(batch) for batch in node.reactor._spare}) == len(node.reactor._spare) == BATCHES_MAX - 1
 
 
@@ -60,14 +60,14 @@ async def test_each_is_answered_once_and_no_batch_is_in_two_places(node: Node, w
 
 
 def what_is_not_known_is_told_as_not_executed(patch: Patch) -> None:
-    whole = Reactor._refuse
-    patch.setattr(Reactor, "_refuse", lambda self, batch, code: whole(self, batch, FrameError.NOT_LEADER))
+    whole = Reactor._elsewhere
+    patch.setattr(Reactor, "_elsewhere", lambda self, code: whole(self, FrameError.NOT_LEADER))
 
 
 def lost_leaders_answer_what_they_have(patch: Patch) -> None:
     def abandon(self: Any) -> None:
-        while self._waiting:
-            batch = self._waiting.popleft()
+        while self._telling.waiting:
+            batch = self._telling.waiting.popleft()
             batch.send_replies()
             batch.clear()
             self._spare.append(batch)
