@@ -19,7 +19,7 @@ from bezant.cli.main import main
 from bezant.protocol.names import account_id
 from bezant.protocol.transactions import leg_ids
 
-from .processes import running
+from .processes import WAIT_S, running
 from .shards import CURRENCY, channel_of, names_of
 
 HEADER = "transaction_id,date,from_account,to_account,amount,currency,client_account,bank_recorded_balance"
@@ -78,6 +78,12 @@ class Books:
             self.agreeing.append(Row(done.id, debit, credit, amount, client, balance))
         return done
 
+    async def arrived(self, name: str) -> None:
+        """Return when nothing is on its way to an account any more: what was answered is decided, and done soon."""
+        async with asyncio.timeout(WAIT_S):
+            while (account := await self.wallet.account(name, CURRENCY)) is None or account.incoming:
+                await asyncio.sleep(0.005)
+
     async def transact(self, mode: str, *legs: tuple[str, str, str]) -> list[Row]:
         asked = [(*leg, CURRENCY) for leg in legs]
         done = await self.wallet.transaction(asked, mode=mode, await_applied=True)
@@ -93,6 +99,7 @@ class Books:
         await self.pay(self.bank, self.ann, "100.00", self.ann, "100.00")
         await self.pay(self.ann, self.bob, "10.00", self.ann, "90.00")
         await self.pay(self.ann, self.bob, "5.00", self.bob, "15.00")
+        await self.arrived(self.bob)  # Else he may pay before it has, and his balances are others.
         await self.pay(self.bob, self.ann, "2.00")
         for mode in ("tcc", "saga"):
             legs = ((self.ann, self.bob, "1.00"), (self.bob, self.carl, "0.50"), (self.bank, self.carl, "3.00"))
