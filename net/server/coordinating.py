@@ -18,8 +18,9 @@ A shard that gives no answer is not one that refuses: it is asked again until it
 passed; then the transfer is cancelled, here at once, and there when it can be told. Those that follow are cancelled
 sooner, as long as nothing is heard of that shard (`silence.py`).
 
-Bounds: the tries of clients' batches, of which the reactor has a fixed number; and what a leader finds when it takes
-over, which is what its predecessor had under way.
+Bounds: the tries of clients' batches, of which the reactor has a fixed number beside those that it holds
+(`telling.py`), and no more than so many bytes of requests at a time; and what a leader finds when it takes over, which
+is what its predecessor had under way.
 """
 
 import asyncio
