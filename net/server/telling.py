@@ -5,7 +5,7 @@ take longer than HOLD_AFTER_S, because it is lost or between two leaders, everyb
 *held*, without its room for commands, until it is decided, and those behind it are told. Replies to one connection keep
 their order: what is for a connection that waits for something held is held behind that.
 
-Bound: HELD_BYTES_MAX, and what all connections may have in flight (`reactor.py`), of which the tries under way are a few
+Bound: HELD_BYTES_MAX, and what all connections may have in flight (`reactor.py`), of which tries under way take a few
 times as much; what finds no room waits in its place, and everything behind it.
 """
 
