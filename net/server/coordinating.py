@@ -117,9 +117,10 @@ class Coordinator:
         self.transactor = Transactor(member, lambda: places.owners, links, lane, hooks)
         """Carries on transactions of several legs."""
         self._settle_timer: asyncio.TimerHandle | None = None
-        self._ending = Ending(member, places, self._transits, EndingHooks(self._start, self._settle, self._ask))
+        self._silence = Silence(self._on_heard)
+        ending_hooks = EndingHooks(self._start, self._settle, self._silence.is_silent, self._ask)
+        self._ending = Ending(member, places, self._transits, ending_hooks)
         self._riders = WaitingRiders(self._ending.end_now)
-        self._silence = Silence()
         self._new, self._repeated, self._tries = np.zeros((3, BATCH_COMMANDS_MAX), np.int64)
         self._counts = np.zeros(FOUND_SIZE, np.int64)
         self._orphans = Orphans(member, self._transits, links, lane, self._execute)
@@ -166,6 +167,7 @@ class Coordinator:
         self._repeats.clear()
         self._settled.clear()
         self._riders.clear()
+        self._ending.lose()
         self._orphans.lose()
         self.transactor.lose()
         for timer in (self._settle_timer, self._sweep_timer):
@@ -190,6 +192,9 @@ class Coordinator:
         """Whether something is about to leave for another shard since this was asked last."""
         departs, self._departs = self._departs, False
         return departs
+
+    def _on_heard(self, shard: int) -> None:
+        self._ending.on_heard(shard)
 
     # ---- what was under way ----
 
@@ -274,8 +279,9 @@ class Coordinator:
         if not transit.is_open_there:
             return None
         legs = build_try_credits(flight.events, transit.far_id)
-        riders = self._riders.take(transit, -count % BATCH_COUNT_MAX)  # A frame more would take its time.
-        timeout_s = self._silence.patience_s(transit.shard, TRY_S_MAX)
+        timeout_s, riders = self._silence.patience_s(transit.shard, TRY_S_MAX), None
+        if not self._silence.is_silent(transit.shard):
+            riders = self._riders.take(transit, -count % BATCH_COUNT_MAX)  # A frame more would take its time.
         try:
             asked = self._links.begin(transit.shard, legs if riders is None else joined([legs, riders.legs]), timeout_s)
         except BezantError as error:

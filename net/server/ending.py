@@ -1,13 +1,15 @@
 """What was decided on transfers to other shards is done there, however long that takes: the second phase.
 
 Most decisions ride with the tries that follow (`riders.py`). What is left over, what the other shard has not done at
-the first question, and what a leader finds when it takes over, is here until it is done.
+the first question, and what a leader finds when it takes over, is here until it is done. A shard that is silent
+(`silence.py`) is asked for what there was when that began; what is decided after that waits until it is heard of.
 
 Bound: what was decided and is not settled, which a leader finds in its ledger.
 """
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, NamedTuple
 
@@ -16,7 +18,7 @@ import numpy as np
 from bezant.engine.member import Member
 from bezant.engine.replica import BATCH_COMMANDS_MAX
 from bezant.engine.transactions.legs import OTHER_IDS, build_second_legs
-from bezant.net.server.flights import Decided, Places, Routes
+from bezant.net.server.flights import Decided, Places, Routes, joined_decided
 from bezant.net.server.transacting_steps import ASK_AGAIN_S, LEG_S_MAX, PARKED_S, is_open
 from bezant.net.server.transits import Transit, Transits
 from bezant.protocol.codes import ResultCode
@@ -41,6 +43,7 @@ class EndingHooks(NamedTuple):
 
     start: Callable[[Coroutine[Any, Any, None]], None]
     settle: Callable[[Words], None]
+    is_silent: Callable[[int], bool]
     ask: Callable[[Transit, Records, float], Awaitable[Records | None]]
 
 
@@ -52,21 +55,41 @@ class Ending:
         self._places = places
         self._transits = transits
         self._hooks = hooks
+        self._asking: Counter[int] = Counter()
+        """What is under way, by shard."""
+        self._waiting: dict[Transit, list[Decided]] = {}
+        """What waits until a shard is heard of."""
 
     def end_now(self, transit: Transit, decided: Decided) -> None:
         """Have that done from now on, a batch at a time; what is done is settled."""
+        if self._asking[transit.shard] and self._hooks.is_silent(transit.shard):
+            self._waiting.setdefault(transit, []).append(decided)
+            return
         for first in range(0, len(decided.sequences), BATCH_COMMANDS_MAX):
             self._hooks.start(self._end(transit, decided.part(slice(first, first + BATCH_COMMANDS_MAX))))
+
+    def on_heard(self, shard: int) -> None:
+        """A shard that was silent has answered: have everything done that waits for it."""
+        for transit in [one for one in self._waiting if one.shard == shard]:
+            self.end_now(transit, joined_decided(self._waiting.pop(transit)))
+
+    def lose(self) -> None:
+        """Forget what waits: this node leads no more, and whoever does will find it."""
+        self._waiting.clear()
 
     async def _end(self, transit: Transit, decided: Decided) -> None:
         """Have the other shard do what was decided, however long that takes, and note that all is done.
 
         What it refuses to do, though it was tried there, is parked: told at each question, and never dropped.
         """
+        self._asking[transit.shard] += 1
         try:
             await self._end_parking(transit, decided, self._member.replica.parked)
         finally:
             self._member.replica.parked.difference_update(decided.sequences.tolist())
+            self._asking[transit.shard] -= 1
+        if not self._asking[transit.shard]:
+            self.on_heard(transit.shard)  # Of another one: slots have moved. Somebody must go on asking this one.
 
     async def _end_parking(self, transit: Transit, decided: Decided, all_parked: set[int]) -> None:
         loop = asyncio.get_running_loop()

@@ -1,11 +1,12 @@
 """Transfers to other shards on their way, many at a time, as a coordinator carries them (`coordinating.py`)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from bezant.engine.transactions.ids import joined
 from bezant.net.server.batch import Batch
 from bezant.net.server.transits import Transit, Transits
 from bezant.protocol.placement import slots_of_words
@@ -75,6 +76,12 @@ class Decided(NamedTuple):
         """Some of them, by their numbers, ascending."""
         tries, decisions = picked(self.tries, numbers), picked(self.decisions, numbers)
         return Decided(tries, decisions, picked(self.sequences, numbers), picked(self.times, numbers))
+
+
+def joined_decided(parts: Sequence[Decided]) -> Decided:
+    """All of them in one."""
+    tries, decisions, sequences, times = zip(*parts, strict=True)
+    return Decided(joined(tries), joined(decisions), np.concatenate(sequences), np.concatenate(times))
 
 
 class Found(NamedTuple):

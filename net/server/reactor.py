@@ -352,9 +352,10 @@ class Reactor:
     def _answer_requests(self, batch: Batch) -> None:
         """Answer the requests of a batch, or as many as there is time for; the rest goes to the next batch."""
         started = time.perf_counter()
-        for number, request in enumerate(batch.requests):
+        requests, batch.requests = batch.requests, []  # Each is in one place, and answered once, whatever comes.
+        for number, request in enumerate(requests):
             if number and time.perf_counter() - started > STEP_S_MAX:
-                self._collecting.requests.extend(batch.requests[number:])
+                self._collecting.requests.extend(requests[number:])
                 self.schedule()
                 return
             batch.answers.append((request, self._answer(request)))

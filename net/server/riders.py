@@ -10,12 +10,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-import numpy as np
-
 from bezant.engine.transactions.ids import joined
 from bezant.engine.transactions.legs import build_second_legs
 from bezant.net.server.failure import or_end
-from bezant.net.server.flights import Asked, Decided
+from bezant.net.server.flights import Asked, Decided, joined_decided
 from bezant.net.server.transits import Transit
 from bezant.protocol.records import Records
 
@@ -86,8 +84,7 @@ class WaitingRiders:
         waiting = self._waiting.pop(transit)
         if len(waiting) == 1:
             return waiting[0]
-        tries, decisions, sequences, times = zip(*(riders.decided for riders in waiting), strict=True)
-        decided = Decided(joined(tries), joined(decisions), np.concatenate(sequences), np.concatenate(times))
+        decided = joined_decided([riders.decided for riders in waiting])
         return Riders(decided, joined([riders.legs for riders in waiting]))
 
     def _leave(self) -> None:

@@ -7,6 +7,7 @@ being asked of it for those that were given up, which waits as long as it takes.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 SILENT_S_MAX: Final = 0.05
@@ -16,19 +17,27 @@ SILENT_S_MAX: Final = 0.05
 class Silence:
     """See the module. All methods on the loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_heard: Callable[[int], None]) -> None:
+        """`on_heard` is called with the number of a shard that was silent, and has answered."""
+        self._on_heard = on_heard
         self._loop = asyncio.get_running_loop()
         self._heard_s: dict[int, float] = {}
         self._silent: set[int] = set()
 
     def patience_s(self, shard: int, whole_s: float) -> float:
         """How long a shard may take to answer a try: `whole_s`, unless it is silent."""
-        return min(whole_s, SILENT_S_MAX) if shard in self._silent else whole_s
+        return min(whole_s, SILENT_S_MAX) if self.is_silent(shard) else whole_s
+
+    def is_silent(self, shard: int) -> bool:
+        """Whether nothing has been heard of a shard since it let a try run out of time."""
+        return shard in self._silent
 
     def on_answer(self, shard: int) -> None:
         """A shard has answered something."""
         self._heard_s[shard] = self._loop.time()
-        self._silent.discard(shard)
+        if shard in self._silent:
+            self._silent.discard(shard)
+            self._on_heard(shard)
 
     def on_given_up(self, shard: int, asked_s: float) -> None:
         """A try has been given up that was asked for then, by the loop's time."""

@@ -90,6 +90,9 @@ class Telling:
 
     def abandon(self, error: AnsweredElsewhere) -> None:
         """This node leads no more: nobody knows whether what has been executed and not seen committed will be."""
+        held, self._held = self._held, []
+        for batch in held:
+            batch.refuse(error)
         kept: deque[Batch] = deque()
         for batch in self.waiting:
             is_known = batch.index <= self._member.committed_index and not batch.undecided_count
@@ -99,9 +102,6 @@ class Telling:
                 batch.refuse(error)
                 batch.clear()
                 self._spare.append(batch)
-        held, self._held = self._held, []
-        for batch in held:
-            batch.refuse(error)
         self._held_bytes = self._undecided_count = 0
         self._behind.clear()
         self.waiting = kept

@@ -56,6 +56,16 @@ async def test_each_is_answered_once_and_no_batch_is_in_two_places(node: Node, w
     assert len({id(batch) for batch in node.reactor._spare}) == len(node.reactor._spare) == BATCHES_MAX - 1
 
 
+async def test_a_request_that_waits_is_answered_once(node: Node) -> None:
+    reactor, told = node.reactor, list[object]()
+    reactor.request(Request(Operation.LIST_CURRENCIES, b"", told.append))
+    reactor._execute()
+    reactor._telling.waiting.append(reactor._executed.pop())
+    reactor._telling.waiting[0].index += 1000
+    reactor._telling.abandon(AnsweredElsewhere(FrameError.OUTCOME_UNKNOWN, "lost", ""))
+    assert [type(answer) for answer in told] == [AnsweredElsewhere]
+
+
 # Without the safeguard.
 
 

@@ -17,6 +17,8 @@ from .two_shards import Network, Shard, settled
 COMMITTED = int(ResultCode.COMMITTED)
 UNREACHABLE = int(ResultCode.SHARD_UNREACHABLE)
 TRY_S_MAX = 5.0
+UNDER_WAY_MAX = 4
+"""What had been asked for when the shard fell silent, and what sweeps for orphans."""
 
 
 async def lose(first: Shard, second: Shard, network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,6 +40,26 @@ async def test_who_has_answered_nothing_is_not_waited_for_again(
     assert (await first.execute(transfer(first.names[0], first.names[1], 1)))["code"].tolist() == [COMMITTED]
     assert (await across)["code"].tolist() == [UNREACHABLE]
     assert SILENT_S_MAX <= time.monotonic() - begun_s < TRY_S_MAX
+    network.trouble = lambda legs: ""
+    await settled(first, second)
+    assert first.account(first.names[0])["held"] == 0
+
+
+async def test_what_was_given_up_is_not_asked_for_again_and_again_of_who_is_silent(
+    pair: tuple[Shard, Shard], network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One question goes on being asked; what is decided meanwhile waits for its answer."""
+    first, second = pair
+    await lose(first, second, network, monkeypatch)
+    tries = 0
+    for _ in range(20):
+        across = [first.execute(transfer(first.names[0], second.names[0], 1)) for _ in range(3)]
+        tries += len(across)
+        assert all(one["code"].tolist() == [UNREACHABLE] for one in await asyncio.gather(*across))
+    coordinator = first.reactor.coordinator
+    assert coordinator is not None
+    await until(lambda: coordinator.under_way_count <= UNDER_WAY_MAX)
+    assert len(first.ledger.unsettled()) == tries + 1
     network.trouble = lambda legs: ""
     await settled(first, second)
     assert first.account(first.names[0])["held"] == 0

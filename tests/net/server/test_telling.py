@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bezant.net.server import coordinating, telling
-from bezant.net.server.batch import Batch, Run
+from bezant.net.server.batch import Batch, Request, Run
 from bezant.net.server.frame_kernels import CURSOR_COMMANDS, CURSOR_FRAMES
 from bezant.net.server.requests import AnsweredElsewhere
 from bezant.net.server.statistics import Counters
@@ -73,6 +73,23 @@ async def test_what_is_held_is_given_up_with_the_leadership(
     await settled(first, second)
 
 
+async def test_a_request_beside_what_is_held_is_answered_once(pair: tuple[Shard, Shard], network: Network) -> None:
+    first, second = pair
+    network.trouble = lambda legs: "lost"
+    told: list[object] = []
+    across = asyncio.create_task(first.execute(transfer(first.names[0], second.names[0], 1)))
+    await asyncio.sleep(0)
+    first.reactor.request(Request(Operation.LIST_CURRENCIES, b"", told.append))
+    await until(lambda: bool(first.reactor._telling._held))
+    assert len(told) == 1
+    first.reactor._telling.abandon(AnsweredElsewhere(FrameError.OUTCOME_UNKNOWN, "lost", ""))
+    with pytest.raises(AnsweredElsewhere):
+        await across
+    assert len(told) == 1
+    network.trouble = lambda legs: ""
+    await settled(first, second)
+
+
 # ---- connections ----
 
 
@@ -84,7 +101,7 @@ class Connection:
     def __init__(self) -> None:
         self.told: list[tuple[int, list[int]]] = []
         self.request_bytes = 0
-        self.errors = 0
+        self.errors: list[int] = []
 
     def send_replies(self, replies: bytes | memoryview, request_bytes: int) -> None:
         self.request_bytes += request_bytes
@@ -93,7 +110,7 @@ class Connection:
             header = decode_header(data)
             size = header.length
             if header.operation == Operation.ERROR:
-                self.errors += 1
+                self.errors.append(header.request_id)
             else:
                 results = np.frombuffer(data[FRAME_HEADER_SIZE:size], RESULT)
                 self.told.append((header.request_id, results["position"].tolist()))
@@ -232,11 +249,11 @@ def test_what_finds_no_room_waits_in_its_place(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_lost_leader_refuses_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telling, "HOLD_AFTER_S", -1.0)
-    model = Model([[(0, [True]), (1, [False])], [(0, [False]), (2, [False])]])
+    model = Model([[(0, [True]), (1, [False])], [(0, [False]), (2, [False])], [(0, [False])]])
     model.member.committed_index = 2
     model.telling.tell()
     assert [len(connection.told) for connection in model.connections] == [0, 1, 1]
     model.telling.abandon(AnsweredElsewhere(FrameError.OUTCOME_UNKNOWN, "lost", ""))
-    assert [connection.errors for connection in model.connections] == [2, 0, 0]
+    assert [connection.errors for connection in model.connections] == [[1, 3, 5], [], []]  # In order.
     assert [connection.request_bytes for connection in model.connections] == model.asked_bytes
     assert model.telling.is_empty
