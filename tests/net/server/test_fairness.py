@@ -81,8 +81,8 @@ async def test_who_sends_much_gets_as_much_as_others_who_do(large_node: Node, ba
     floods = []
     for number in range(1, GREEDY + 1):
         floods.append(asyncio.create_task(flood(await large_node.connect(), number, stopping)))
-    await until(lambda: len(batches) >= 60)
-    shares = sum(batches[10:60], Counter())
+    await until(lambda: len(batches) >= 130)  # Over few of them a busy machine has clients fall behind by chance.
+    shares = sum(batches[10:130], Counter())
     stopping.set()
     await asyncio.gather(*floods)
     assert len(shares) == GREEDY
