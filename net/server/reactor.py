@@ -13,6 +13,8 @@ bytes in flight or those of all together reach their limits. A step of the loop 
 When enough ids are in memory they are frozen, and a child process makes a checkpoint (`checkpointing.py`). Should the
 next ones fill the memory before it is done, commands wait.
 
+Who waits is told in the order of the log, but for what other shards keep waiting (`telling.py`).
+
 Transfers to accounts of other shards are carried on by a coordinator (`coordinating.py`); what coordinators ask for,
 this one and those of other shards, has a lane of its own past the clients' batches (`legs.py`).
 

@@ -1,9 +1,9 @@
 """Which other shards are silent: they have let a try run out of time, and have answered nothing since.
 
-Whoever pays across shards waits for the other one, and in this shard all clients behind that: replies are told in the
-order of the log. A shard that is lost, or between two leaders, may have TRY_S_MAX once. The tries that follow are given
-up soon, which they may be at any time, until it is heard of again: by the answer to one of them, or to what goes on
-being asked of it for those that were given up, which waits as long as it takes.
+Whoever pays across shards waits for the other one, and for a moment so does everybody in the same batch (`telling.py`).
+A shard that is lost, or between two leaders, has TRY_S_MAX once. The tries that follow are given up soon, which they
+may be at any time, until it is heard of again: by the answer to one of them, or to what goes on being asked of it for
+those that were given up, which waits as long as it takes.
 """
 
 import asyncio

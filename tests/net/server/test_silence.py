@@ -8,7 +8,6 @@ import pytest
 from bezant.net.server import coordinating
 from bezant.net.server.silence import SILENT_S_MAX
 from bezant.protocol.codes import ResultCode
-from bezant.protocol.records import Records
 
 from ...engine.commands import transfer
 from .node import until
@@ -27,6 +26,14 @@ async def lose(first: Shard, second: Shard, network: Network, monkeypatch: pytes
     monkeypatch.setattr(coordinating, "TRY_S_MAX", 0.05)
     assert (await first.execute(transfer(first.names[0], second.names[0], 30)))["code"].tolist() == [UNREACHABLE]
     monkeypatch.setattr(coordinating, "TRY_S_MAX", TRY_S_MAX)
+
+
+def deafen(network: Network) -> float:
+    """Have questions lost for longer than a silent shard is waited for; returns until when, by the loop's time."""
+    loop = asyncio.get_running_loop()
+    hears_s = loop.time() + 4 * SILENT_S_MAX
+    network.trouble = lambda legs: "lost" if loop.time() < hears_s else ""
+    return hears_s
 
 
 async def test_who_has_answered_nothing_is_not_waited_for_again(
@@ -72,27 +79,15 @@ async def test_who_is_heard_of_again_is_waited_for_as_before(
     await lose(first, second, network, monkeypatch)
     network.trouble = lambda legs: ""
     await settled(first, second)  # It has been told of the cancel, and has answered.
-    loop = asyncio.get_running_loop()
-    hears_s = loop.time() + 4 * SILENT_S_MAX
-
-    def trouble(legs: Records) -> str:
-        return "lost" if loop.time() < hears_s else ""
-
-    network.trouble = trouble
+    hears_s = deafen(network)
     assert (await first.execute(transfer(first.names[0], second.names[0], 30)))["code"].tolist() == [COMMITTED]
-    assert loop.time() >= hears_s
+    assert asyncio.get_running_loop().time() >= hears_s
 
 
 async def test_a_shard_without_a_leader_for_less_than_a_try_is_not_silent(
     pair: tuple[Shard, Shard], network: Network
 ) -> None:
     first, second = pair
-    loop = asyncio.get_running_loop()
-
-    def trouble(legs: Records) -> str:
-        return "lost" if loop.time() < hears_s else ""
-
-    network.trouble = trouble
     for _ in range(2):
-        hears_s = loop.time() + 4 * SILENT_S_MAX
+        deafen(network)
         assert (await first.execute(transfer(first.names[0], second.names[0], 3)))["code"].tolist() == [COMMITTED]
